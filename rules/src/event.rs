@@ -1,0 +1,102 @@
+//! What a rule can wait for. Plain values, used by every thread; no allocation.
+
+/// One thing that can happen to a flow, or a tick of packet time. A rule names the ones it waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Event {
+    /// A SYN without ACK was seen, first or repeated.
+    Syn,
+    /// A SYN-ACK was seen, first or repeated.
+    SynAck,
+    /// A SYN is still without SYN-ACK and RST; raised 1, 2, 3 … seconds after the first SYN.
+    SynTimeout,
+    /// The handshake was completed by the client's ACK.
+    Established,
+    /// A segment with the RST flag was seen.
+    Rst,
+    /// A segment repeated sequence space already sent (Wireshark's tcp.analysis.retransmission).
+    Retransmission,
+    /// A segment advertised a zero receive window.
+    ZeroWindow,
+    /// A TCP keepalive probe was seen.
+    Keepalive,
+    /// ICMP "fragmentation needed" (3/4) or ICMPv6 "packet too big" (2) quoting this flow.
+    IcmpTooBig,
+    /// The flow ended: closed by both sides, reset, timed out, or the input ended.
+    Close,
+    /// 100 ms of packet time passed; scope is host or service, as the rule's guard and body say.
+    Tick,
+}
+
+impl Event {
+    pub const ALL: [Event; 11] = [
+        Event::Syn,
+        Event::SynAck,
+        Event::SynTimeout,
+        Event::Established,
+        Event::Rst,
+        Event::Retransmission,
+        Event::ZeroWindow,
+        Event::Keepalive,
+        Event::IcmpTooBig,
+        Event::Close,
+        Event::Tick,
+    ];
+
+    /// The name rules use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Event::Syn => "syn",
+            Event::SynAck => "syn_ack",
+            Event::SynTimeout => "syn_timeout",
+            Event::Established => "established",
+            Event::Rst => "rst",
+            Event::Retransmission => "retransmission",
+            Event::ZeroWindow => "zero_window",
+            Event::Keepalive => "keepalive",
+            Event::IcmpTooBig => "icmp_too_big",
+            Event::Close => "close",
+            Event::Tick => "tick",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Event> {
+        Event::ALL.into_iter().find(|e| e.name() == name)
+    }
+}
+
+/// A set of events, one bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventSet(u32);
+
+impl EventSet {
+    pub const EMPTY: EventSet = EventSet(0);
+
+    pub const fn with(self, event: Event) -> EventSet {
+        EventSet(self.0 | 1 << event as u8)
+    }
+
+    pub const fn contains(self, event: Event) -> bool {
+        self.0 & 1 << event as u8 != 0
+    }
+
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub const fn and(self, other: EventSet) -> EventSet {
+        EventSet(self.0 & other.0)
+    }
+
+    pub const fn union(self, other: EventSet) -> EventSet {
+        EventSet(self.0 | other.0)
+    }
+
+    pub fn insert(&mut self, event: Event) {
+        *self = self.with(event);
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = Event> {
+        Event::ALL.into_iter().filter(move |e| self.contains(*e))
+    }
+}

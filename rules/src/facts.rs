@@ -1,0 +1,180 @@
+//! Everything a rule can see: the snapshots a worker or the judge fills and a guard reads.
+//!
+//! Plain data, `Copy`, filled on the thread that owns the flow or window. `None` means *unknown*: the
+//! capture cannot give it (one direction only, handshake not seen, cut by snap length); a guard that
+//! reads an unknown fact does not match. Where the data goes next: guards, then rule bodies.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Which end of a flow: the originator (sender of the SYN, else the first sender seen) or the responder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Side {
+    #[default]
+    Orig,
+    Resp,
+}
+
+/// What a rule can see of one direction of a flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct SideFacts {
+    /// Packets seen from this side.
+    pub packets: u64,
+    /// IP bytes seen from this side.
+    pub bytes: u64,
+    /// TCP payload bytes seen from this side, repeats included.
+    pub payload: u64,
+    /// MSS option of this side's first SYN or SYN-ACK, bytes; 0 if it had none; unknown if not seen.
+    pub mss: Option<u32>,
+    /// Window scale shift offered (RFC 7323); -1 if not offered; unknown if the SYN was not seen.
+    pub wscale: Option<i32>,
+    /// SACK-permitted was offered (RFC 2018); unknown if the SYN was not seen.
+    pub sack: Option<bool>,
+    /// Lowest TTL / hop limit seen from this side.
+    pub ttl_min: Option<u8>,
+    /// Highest TTL / hop limit seen from this side.
+    pub ttl_max: Option<u8>,
+    /// Bytes this side sent and the other has not acknowledged; unknown unless both sides were seen.
+    pub unacked: Option<u32>,
+    /// Largest TCP payload in one segment, bytes.
+    pub max_payload: u32,
+    /// Wireshark's retransmission count (fast, spurious and SYN retransmissions included).
+    pub retransmissions: u32,
+    /// Segments advertising a zero window.
+    pub zero_windows: u32,
+    /// Keepalive probes.
+    pub keepalives: u32,
+    /// RST segments.
+    pub rsts: u32,
+    /// FIN segments.
+    pub fins: u32,
+    /// How often the segment now stuck (≥ 1000 B of payload, DF, never acknowledged) was sent; 0 if none.
+    pub stuck_sends: u32,
+    /// IP length of that stuck segment, bytes.
+    pub stuck_bytes: u32,
+    /// Smaller segments of this side were acknowledged, or answered, since it got stuck.
+    pub small_passes: bool,
+    /// Largest IP packet of this side known to have arrived (acknowledged), bytes; unknown if none.
+    pub largest_acked: Option<u32>,
+}
+
+/// What a rule can see of a flow.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FlowFacts {
+    pub src: IpAddr,
+    pub dst: IpAddr,
+    pub sport: u16,
+    pub dport: u16,
+    /// IP protocol number (6 TCP, 17 UDP, 1 ICMP, 58 ICMPv6).
+    pub proto: u8,
+    /// Outer VLAN ids, 0 where there is none.
+    pub vlan: [u16; 2],
+    /// Stable identity: a hash of tuple, VLAN, tunnel and start.
+    pub flow_id: u64,
+    /// First packet, ns since the epoch.
+    pub start_ns: u64,
+    /// The packet (or timer) that raised the event, ns since the epoch.
+    pub now_ns: u64,
+    /// Which side sent the packet that raised the event; unknown for timers and ICMP.
+    pub by: Option<Side>,
+    pub orig: SideFacts,
+    pub resp: SideFacts,
+    /// The three-way handshake was completed, or data was seen in both directions of a flow picked up mid-stream.
+    pub established: bool,
+    /// A FIN was seen from either side before this packet.
+    pub fin_seen: bool,
+    /// A RST was seen before this packet.
+    pub rst_seen: bool,
+    /// SYNs without ACK seen.
+    pub syns: u32,
+    /// SYN-ACKs seen.
+    pub syn_acks: u32,
+    /// Milliseconds since the first SYN; unknown if none was seen.
+    pub syn_age_ms: Option<u64>,
+    /// Length of the silence just broken, ms: nothing outstanding before it, and at most `packets_since_idle`
+    /// packets since; 0 if there was none of a second or more.
+    pub idle_before_ms: u64,
+    /// Packets since that silence, the one raising the event included; 0 if there was none.
+    pub packets_since_idle: u64,
+    /// Round trip between the tap and the originator, µs, from the handshake; unknown if not seen whole.
+    pub rtt_client_us: Option<u64>,
+    /// Round trip between the tap and the responder, µs, from the handshake; unknown if not seen whole.
+    pub rtt_server_us: Option<u64>,
+    /// TTL / hop limit of the packet that raised the event; unknown for timers.
+    pub ttl: Option<u8>,
+    /// ICMP too-big messages that quoted this flow.
+    pub icmp_too_big: u32,
+    /// Next-hop MTU named by the last of them, bytes; unknown if none came.
+    pub icmp_mtu: Option<u32>,
+}
+
+impl Default for FlowFacts {
+    fn default() -> Self {
+        let nowhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        FlowFacts {
+            src: nowhere,
+            dst: nowhere,
+            sport: 0,
+            dport: 0,
+            proto: 6,
+            vlan: [0; 2],
+            flow_id: 0,
+            start_ns: 0,
+            now_ns: 0,
+            by: None,
+            orig: SideFacts::default(),
+            resp: SideFacts::default(),
+            established: false,
+            fin_seen: false,
+            rst_seen: false,
+            syns: 0,
+            syn_acks: 0,
+            syn_age_ms: None,
+            idle_before_ms: 0,
+            packets_since_idle: 0,
+            rtt_client_us: None,
+            rtt_server_us: None,
+            ttl: None,
+            icmp_too_big: 0,
+            icmp_mtu: None,
+        }
+    }
+}
+
+/// Counts kept per host or per service, in one interval or summed over a window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// SYNs without ACK (host: sent by it; service: sent to it), repeats not counted.
+    pub syns: u32,
+    /// Handshakes completed.
+    pub established: u32,
+    /// SYNs left without any answer for 3 s.
+    pub syn_unanswered: u32,
+    /// SYNs answered by RST.
+    pub refused: u32,
+    /// RST segments (host: sent by it; service: sent by its server side).
+    pub rsts: u32,
+}
+
+/// What a rule on `tick` can see of a host: sums over sliding windows of packet time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HostFacts {
+    pub addr: IpAddr,
+    pub now_ns: u64,
+    /// Sums over the last 1, 10 and 60 s.
+    pub last_1s: Counts,
+    pub last_10s: Counts,
+    pub last_60s: Counts,
+}
+
+/// What a rule on `tick` can see of a service (address, port, protocol of the responding side).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ServiceFacts {
+    pub addr: IpAddr,
+    pub port: u16,
+    pub proto: u8,
+    pub now_ns: u64,
+    /// Sums over the last 1, 10 and 60 s.
+    pub last_1s: Counts,
+    pub last_10s: Counts,
+    pub last_60s: Counts,
+}

@@ -1,0 +1,1 @@
+//! Holds the integration tests in `tests/tests`; no code of its own.
