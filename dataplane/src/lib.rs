@@ -3,6 +3,15 @@
 //! Data flows one way. Only `worker` knows all stages of the packet path and it only calls them; nobody
 //! imports `worker` or `judge` but the program that wires them. No module here prints or parses arguments.
 
+pub mod activity;
+pub mod analyze;
+pub mod config;
+pub mod decode;
+pub mod flow;
+pub mod history;
+pub mod hold;
 pub mod judge;
 pub mod ledger;
+pub mod record;
 pub mod source;
+pub mod worker;

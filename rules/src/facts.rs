@@ -6,6 +6,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+pub mod table;
+
 /// Which end of a flow: the originator (sender of the SYN, else the first sender seen) or the responder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Side {
@@ -51,9 +53,10 @@ pub struct SideFacts {
     pub stuck_sends: u32,
     /// IP length of that stuck segment, bytes.
     pub stuck_bytes: u32,
-    /// Smaller segments of this side were acknowledged, or answered, since it got stuck.
+    /// Smaller segments of this side pass while that one is stuck: the peer answered since, or everything
+    /// smaller was acknowledged before and nothing as large ever was.
     pub small_passes: bool,
-    /// Largest IP packet of this side known to have arrived (acknowledged), bytes; unknown if none.
+    /// Largest TCP payload of this side known to have arrived, bytes; unknown until all it sent was acknowledged once.
     pub largest_acked: Option<u32>,
 }
 

@@ -4,5 +4,23 @@
 //! judge's thread and neither allocate nor touch Rhai; bodies run on the judge's thread only; loading
 //! happens on whichever thread starts or controls the program, never on a worker.
 
+pub mod body;
+pub mod error;
 pub mod event;
 pub mod facts;
+mod language;
+pub mod library;
+mod load;
+mod lower;
+mod nearest;
+mod network;
+pub mod set;
+mod value;
+pub mod verdict;
+
+pub use body::{Bodies, BodyError, BodyLimits, Snapshot};
+pub use error::LoadError;
+pub use event::{Event, EventSet};
+pub use library::library;
+pub use set::{Hits, Override, RuleMeta, RuleSet, Scope, SourceFile};
+pub use verdict::{CaptureWish, EvidenceValue, Severity, Verdict};

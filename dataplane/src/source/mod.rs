@@ -3,6 +3,11 @@
 //! Live queues, capture files, the merge step and synthetic traffic all stand behind [`Source`], so that
 //! replay, tests, benchmarks and production run the same worker lines. The packets go to `decode` next.
 
+pub mod file;
+pub mod merge;
+pub mod open;
+pub mod synthetic;
+
 /// Nanoseconds since the Unix epoch, UTC.
 pub type Nanos = u64;
 
@@ -26,6 +31,34 @@ pub enum LinkType {
     Loop,
     /// Any other: kept and counted, not decoded
     Other(u16),
+}
+
+impl LinkType {
+    /// The type a LINKTYPE_ number stands for.
+    pub fn from_number(number: u16) -> LinkType {
+        match number {
+            0 => LinkType::Null,
+            1 => LinkType::Ethernet,
+            12 | 14 | 101 | 228 | 229 => LinkType::Raw,
+            108 => LinkType::Loop,
+            113 => LinkType::LinuxSll,
+            276 => LinkType::LinuxSll2,
+            other => LinkType::Other(other),
+        }
+    }
+
+    /// A LINKTYPE_ number that stands for this type.
+    pub fn number(self) -> u16 {
+        match self {
+            LinkType::Null => 0,
+            LinkType::Ethernet => 1,
+            LinkType::Raw => 101,
+            LinkType::Loop => 108,
+            LinkType::LinuxSll => 113,
+            LinkType::LinuxSll2 => 276,
+            LinkType::Other(number) => number,
+        }
+    }
 }
 
 /// One interface packets can come from, as capture files describe it.

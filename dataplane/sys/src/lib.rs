@@ -33,3 +33,11 @@ pub fn advise_huge_pages<T>(table: &mut [T]) {
         unsafe { libc::madvise(first as *mut libc::c_void, len, libc::MADV_HUGEPAGE) };
     }
 }
+
+/// A table of `len` copies of `value`, on huge pages where the kernel has them.
+pub fn huge_table<T: Clone>(len: usize, value: T) -> Box<[T]> {
+    let mut table = Vec::with_capacity(len);
+    advise_huge_pages(table.spare_capacity_mut());
+    table.resize(len, value);
+    table.into_boxed_slice()
+}

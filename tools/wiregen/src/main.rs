@@ -1,2 +1,267 @@
-//! Placeholder.
-fn main() {}
+//! The `wiregen` program: writes generated captures, and beside each the truth about it.
+//!
+//! One thread. It parses arguments, opens files and says what went wrong and what to do; everything else is in
+//! the library. Exit codes: 0 done, 1 the work failed, 2 wrong usage.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use wiregen::truth::Truth;
+use wiregen::write::{Format, Style, Writer};
+use wiregen::{live, mix, scenario};
+
+/// Deterministic traffic and trouble, to a capture file: the same arguments give the same bytes.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// A realistic mix, 2 % of its flows in trouble; OUT.truth.jsonl lists those
+    Mix {
+        /// The capture file to write
+        out: PathBuf,
+        /// Flows in all
+        #[arg(long, default_value_t = 100_000)]
+        flows: u64,
+        /// Packets in all, at least 16 a flow
+        #[arg(long, default_value_t = 3_000_000)]
+        packets: u64,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Flows begin within the first 70 % of this
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        #[command(flatten)]
+        file: FileArgs,
+    },
+    /// A small capture in which one thing is broken; OUT.truth.jsonl says what
+    Scenario(ScenarioArgs),
+    /// Many established flows, packets spread over them at random
+    Live {
+        /// The capture file to write
+        out: PathBuf,
+        #[arg(long, default_value_t = 100_000)]
+        flows: u32,
+        /// Packets, besides the handshakes
+        #[arg(long, default_value_t = 1_000_000)]
+        packets: u64,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Payload bytes of each packet
+        #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(0..=1448))]
+        payload: u16,
+        /// Begin each flow with its handshake
+        #[arg(long)]
+        handshakes: bool,
+        #[command(flatten)]
+        file: FileArgs,
+    },
+    /// The scenarios there are
+    List,
+}
+
+#[derive(Args)]
+struct FileArgs {
+    #[arg(long, value_enum, default_value = "pcap")]
+    format: Container,
+    /// Time stamps in ns (pcapng always has them)
+    #[arg(long)]
+    ns: bool,
+    /// Big-endian file headers
+    #[arg(long)]
+    big_endian: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Container {
+    Pcap,
+    Pcapng,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum IpVersion {
+    #[value(name = "4")]
+    V4,
+    #[value(name = "6")]
+    V6,
+}
+
+#[derive(Args)]
+struct ScenarioArgs {
+    /// Which one (see `wiregen list`)
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(scenario::NAMES))]
+    name: String,
+    /// The capture file to write
+    out: PathBuf,
+    #[command(flatten)]
+    file: FileArgs,
+    /// IP version
+    #[arg(long, value_enum, default_value = "4")]
+    ip: IpVersion,
+    /// VLAN id; given twice, outer then inner (QinQ)
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(1..=4094))]
+    vlan: Vec<u16>,
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Length of the silence it turns on, seconds (rst_after_idle: 300, keepalive: 30)
+    #[arg(long, value_name = "SECONDS", value_parser = idle_seconds)]
+    idle: Option<f64>,
+    /// How many flows (troubled ones; all of healthy, syn_no_synack and syn_flood)
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    flows: Option<u32>,
+    /// syn_no_synack: one in so many SYNs vanishes (20)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    one_in: Option<u32>,
+}
+
+fn idle_seconds(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "give a number of seconds".to_owned())?;
+    if (1.0..=100_000.0).contains(&value) { Ok(value) } else { Err("give 1 to 100000 seconds".into()) }
+}
+
+impl FileArgs {
+    fn style(&self) -> Style {
+        let format = match self.format {
+            Container::Pcap => Format::Pcap,
+            Container::Pcapng => Format::Pcapng,
+        };
+        Style { format, nanoseconds: self.ns, big_endian: self.big_endian }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let usage = error.is::<mix::BadOptions>();
+            // Nothing is left to try if stderr is closed.
+            let _ = writeln!(io::stderr(), "wiregen: {error:#}");
+            ExitCode::from(if usage { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Mix { out, flows, packets, seed, seconds, file } => {
+            write_mix(&out, &mix::Options { flows, packets, seed, seconds }, file.style())
+        }
+        Command::Scenario(args) => write_scenario(&args),
+        Command::Live { out, flows, packets, seed, payload, handshakes, file } => {
+            let options =
+                live::Options { flows, packets, seed, payload, handshakes, ..live::Options::default() };
+            write_live(&out, &options, file.style())
+        }
+        Command::List => {
+            let mut out = io::stdout().lock();
+            for name in scenario::NAMES {
+                writeln!(out, "{name:<20} {}", scenario::about(name).unwrap_or_default())?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn create(path: &Path) -> Result<BufWriter<File>> {
+    let file = File::create(path)
+        .with_context(|| format!("{} can't be created; give a path that can be written", path.display()))?;
+    Ok(BufWriter::with_capacity(1 << 20, file))
+}
+
+fn failed(path: &Path) -> String {
+    format!("writing {} failed; is the disk full?", path.display())
+}
+
+fn write_truth(capture: &Path, truth: &Truth) -> Result<()> {
+    let mut name = capture.as_os_str().to_owned();
+    name.push(".truth.jsonl");
+    let path = PathBuf::from(name);
+    truth.write(&mut create(&path)?).with_context(|| failed(&path))
+}
+
+fn report(line: &str) -> Result<()> {
+    writeln!(io::stderr(), "{line}").context("stderr is closed")
+}
+
+fn write_mix(out: &Path, options: &mix::Options, style: Style) -> Result<()> {
+    let mut writer = Writer::new(create(out)?, style).with_context(|| failed(out))?;
+    let mut result = Ok(());
+    let summary = mix::run(options, |ts, bytes| {
+        result = writer.packet(ts, bytes);
+        result.is_ok()
+    })?;
+    result.and_then(|()| writer.finish().map(drop)).with_context(|| failed(out))?;
+    write_truth(out, &summary.truth)?;
+    let mean = summary.bytes / summary.packets.max(1);
+    report(&format!(
+        "{}: {} packets, {} flows ({} TCP, {} IPv6, {} alive at most), {} bytes ({mean} a frame), {} troubled",
+        out.display(),
+        summary.packets,
+        summary.flows,
+        summary.tcp_flows,
+        summary.ipv6_flows,
+        summary.most_live,
+        summary.bytes,
+        summary.truth.lines.len()
+    ))
+}
+
+fn write_scenario(args: &ScenarioArgs) -> Result<()> {
+    let vlan = match args.vlan[..] {
+        [] => [0, 0],
+        [id] => [id, 0],
+        [outer, inner] => [outer, inner],
+        _ => return Err(mix::BadOptions("--vlan is given more than twice; one or two ids".into()).into()),
+    };
+    let options = scenario::Options {
+        seed: args.seed,
+        v6: matches!(args.ip, IpVersion::V6),
+        vlan,
+        idle_s: args.idle,
+        flows: args.flows,
+        one_in: args.one_in,
+        style: args.file.style(),
+    };
+    let out = &args.out;
+    let (truth, written) =
+        scenario::write(&args.name, &options, &mut create(out)?).with_context(|| failed(out))?;
+    write_truth(out, &truth)?;
+    let flows: std::collections::BTreeSet<_> =
+        truth.lines.iter().map(|line| (line.src, line.sport, line.dst, line.dport)).collect();
+    report(&format!(
+        "{}: {} packets, {} flows listed, {} bytes, {} troubled",
+        out.display(),
+        written.packets,
+        flows.len(),
+        written.bytes,
+        truth.troubled()
+    ))
+}
+
+fn write_live(out: &Path, options: &live::Options, style: Style) -> Result<()> {
+    let mut writer = Writer::new(create(out)?, style).with_context(|| failed(out))?;
+    let mut result = Ok(());
+    let mut packets = 0u64;
+    live::run(options, |ts, bytes| {
+        if result.is_ok() {
+            result = writer.packet(ts, bytes);
+            packets += 1;
+        }
+    });
+    let bytes = writer.written;
+    result.and_then(|()| writer.finish().map(drop)).with_context(|| failed(out))?;
+    report(&format!(
+        "{}: {packets} packets, {} flows, {bytes} bytes, 0 troubled",
+        out.display(),
+        options.flows
+    ))
+}

@@ -1,0 +1,107 @@
+//! A flow as rules see it. Worker's thread, only when a packet raised an event some rule waits for.
+
+use rules::facts::{FlowFacts, Side, SideFacts};
+
+use super::{Outcome, SILENCE_PACKETS};
+use crate::flow::Flow;
+use crate::flow::record::{Direction, dir_flag, flow_flag, offer};
+use crate::flow::trouble::{DirectionTrouble, Trouble};
+use crate::source::Nanos;
+
+const TCP: u8 = 6;
+
+/// The snapshot for an event that `outcome` tells of. `timer` events have no packet and so no sender.
+pub fn of_flow(flow: &Flow, trouble: Option<&Trouble>, outcome: &Outcome, now: Nanos, timer: bool) -> FlowFacts {
+    let (orig, resp) = (flow.orig(), flow.orig() ^ 1);
+    let none = Trouble::default();
+    let trouble = trouble.unwrap_or(&none);
+    let (src, dst) = if orig == 0 {
+        (flow.key.low_addr(), flow.key.high_addr())
+    } else {
+        (flow.key.high_addr(), flow.key.low_addr())
+    };
+    let (sport, dport) =
+        if orig == 0 { (flow.key.low_port, flow.key.high_port) } else { (flow.key.high_port, flow.key.low_port) };
+    let since_silence = flow.packets() - u64::from(flow.idle_packets).min(flow.packets());
+    let broken = flow.idle_ms > 0 && since_silence <= SILENCE_PACKETS;
+    let syn = &flow.dirs[orig];
+    FlowFacts {
+        src,
+        dst,
+        sport,
+        dport,
+        proto: flow.key.proto,
+        vlan: flow.vlan,
+        flow_id: flow.id(),
+        start_ns: flow.start_ns,
+        now_ns: now,
+        by: (!timer && outcome.ttl.is_some()).then(|| flow.side_of(outcome.dir)),
+        orig: side(flow, orig, &trouble.dirs[orig]),
+        resp: side(flow, resp, &trouble.dirs[resp]),
+        established: flow.has(flow_flag::ESTABLISHED),
+        fin_seen: outcome.fin_before,
+        rst_seen: outcome.rst_before,
+        syns: u32::from(flow.dirs[0].syn) + u32::from(flow.dirs[1].syn),
+        syn_acks: u32::from(flow.dirs[0].syn_ack) + u32::from(flow.dirs[1].syn_ack),
+        syn_age_ms: (syn.syn > 0).then(|| now.saturating_sub(flow.start_ns) / 1_000_000),
+        idle_before_ms: if broken { u64::from(flow.idle_ms) } else { 0 },
+        packets_since_idle: if broken { since_silence } else { 0 },
+        rtt_client_us: client_rtt_us(flow),
+        rtt_server_us: server_rtt_us(flow),
+        ttl: outcome.ttl,
+        icmp_too_big: trouble.icmp_too_big,
+        icmp_mtu: (trouble.icmp_too_big > 0 && trouble.icmp_mtu > 0).then_some(trouble.icmp_mtu),
+    }
+}
+
+/// SYN-ACK to ACK, µs: the round trip between the tap and the client.
+pub fn client_rtt_us(flow: &Flow) -> Option<u64> {
+    (flow.has(flow_flag::ACK_TIMED)).then(|| u64::from(flow.ack_us.saturating_sub(flow.syn_ack_us)))
+}
+
+/// SYN to SYN-ACK, µs: the round trip between the tap and the server; unknown after a repeated SYN, since
+/// the answer may be to either.
+pub fn server_rtt_us(flow: &Flow) -> Option<u64> {
+    let repeated = flow.dirs[flow.orig()].syn > 1;
+    (flow.syn_ack_us > 0 && !repeated).then(|| u64::from(flow.syn_ack_us))
+}
+
+fn side(flow: &Flow, dir: usize, trouble: &DirectionTrouble) -> SideFacts {
+    let own: &Direction = &flow.dirs[dir];
+    let tcp = flow.key.proto == TCP;
+    let syn = tcp && own.has(dir_flag::SYN);
+    let offered = |what| flow.offered[dir] & what != 0;
+    let seen = own.has(dir_flag::SEEN);
+    let all_acked = own.has(dir_flag::SEQ) && own.largest_acked > 0;
+    SideFacts {
+        packets: u64::from(own.packets),
+        bytes: own.bytes,
+        payload: own.payload,
+        mss: syn.then(|| u32::from(flow.mss[dir])),
+        wscale: syn.then(|| if offered(offer::WSCALE) { i32::from(flow.wscale[dir]) } else { -1 }),
+        sack: syn.then(|| offered(offer::SACK)),
+        ttl_min: seen.then_some(own.ttl_min),
+        ttl_max: seen.then_some(own.ttl_max),
+        unacked: flow.unacked(dir),
+        max_payload: u32::from(own.max_payload),
+        retransmissions: trouble.retransmission,
+        zero_windows: trouble.zero_window,
+        keepalives: trouble.keepalive - trouble.keepalive_into_zero_window,
+        rsts: u32::from(own.rst),
+        fins: u32::from(own.fin),
+        stuck_sends: u32::from(trouble.stuck_sends),
+        stuck_bytes: u32::from(trouble.stuck_ip_len),
+        small_passes: trouble.stuck_sends > 0
+            && (trouble.peer_alive || own.largest_acked < trouble.stuck_payload && flow.packets() > 3),
+        largest_acked: all_acked.then(|| u32::from(own.largest_acked)),
+    }
+}
+
+impl Flow {
+    /// The originator's address and port, and the responder's.
+    pub fn ends(&self) -> ((std::net::IpAddr, u16), (std::net::IpAddr, u16)) {
+        let low = (self.key.low_addr(), self.key.low_port);
+        let high = (self.key.high_addr(), self.key.high_port);
+        if self.side_of(0) == Side::Orig { (low, high) } else { (high, low) }
+    }
+}

@@ -1,0 +1,19 @@
+//! What routers say of a flow: "too big" (RFC 1191, RFC 4443 §3.2). Worker's thread; plain values.
+
+use rules::event::Event;
+
+use super::Outcome;
+use crate::flow::Flow;
+use crate::flow::trouble::TroubleSlab;
+
+/// Takes an ICMP "too big" that quotes a packet of this flow into it.
+#[cold]
+pub fn too_big(flow: &mut Flow, slab: &mut TroubleSlab, mtu: u32, quoted_from_low: bool) -> Outcome {
+    if let Some(trouble) = slab.get_or_take(&mut flow.trouble) {
+        trouble.icmp_too_big += 1;
+        trouble.icmp_mtu = mtu;
+    }
+    let mut outcome = Outcome { dir: usize::from(!quoted_from_low), ..Outcome::default() };
+    outcome.events.insert(Event::IcmpTooBig);
+    outcome
+}

@@ -1,0 +1,120 @@
+//! Handshake and close as a bystander sees them (RFC 9293 §3.5, §3.6). Worker's thread; plain values.
+
+use rules::event::Event;
+
+use super::Outcome;
+use crate::decode::{Packet, Tcp, flags};
+use crate::flow::Flow;
+use crate::flow::record::{dir_flag, flow_flag, offer};
+use crate::flow::trouble::TroubleSlab;
+use crate::source::Nanos;
+
+/// Takes the segment's flags into the flow's state.
+#[inline]
+pub(super) fn follow(flow: &mut Flow, slab: &mut TroubleSlab, packet: &Packet, now: Nanos, out: &mut Outcome) {
+    let tcp = &packet.tcp;
+    if tcp.flags & flags::RST != 0 {
+        reset(flow, slab, out);
+    } else if tcp.flags & flags::SYN != 0 {
+        synchronise(flow, tcp, now, out);
+    } else {
+        if !flow.has(flow_flag::ESTABLISHED) {
+            establish(flow, tcp, now, out);
+        }
+        if tcp.flags & flags::FIN != 0 {
+            finish(flow, out.dir);
+        }
+    }
+}
+
+/// A SYN or SYN-ACK.
+fn synchronise(flow: &mut Flow, tcp: &Tcp, now: Nanos, out: &mut Outcome) {
+    let dir = out.dir;
+    let answer = tcp.flags & flags::ACK != 0;
+    if flow.dirs[dir].has(dir_flag::SYN) {
+        // A repeat; its options were read the first time.
+    } else {
+        flow.dirs[dir].flags |= dir_flag::SYN;
+        flow.dirs[dir].isn = tcp.seq;
+        let options = &tcp.options;
+        flow.mss[dir] = options.mss.unwrap_or(0);
+        flow.wscale[dir] = options.wscale.unwrap_or(0);
+        flow.offered[dir] = if options.mss.is_some() { offer::MSS } else { 0 }
+            | if options.wscale.is_some() { offer::WSCALE } else { 0 }
+            | if options.sack_permitted { offer::SACK } else { 0 }
+            | if options.timestamps { offer::TIMESTAMPS } else { 0 };
+    }
+    let first_packet = flow.packets() == 1;
+    let own = &mut flow.dirs[dir];
+    if answer {
+        own.syn_ack = own.syn_ack.saturating_add(1);
+        out.events.insert(Event::SynAck);
+        if flow.syn_ack_us == 0 && flow.dirs[dir ^ 1].has(dir_flag::SYN) {
+            flow.syn_ack_us = micros_since(flow, now);
+        }
+    } else {
+        out.first_syn = first_packet;
+        own.syn = own.syn.saturating_add(1);
+        out.events.insert(Event::Syn);
+    }
+}
+
+/// A segment with neither SYN nor RST on a flow not yet established.
+fn establish(flow: &mut Flow, tcp: &Tcp, now: Nanos, out: &mut Outcome) {
+    let (own, other) = (&flow.dirs[out.dir], &flow.dirs[out.dir ^ 1]);
+    if tcp.flags & flags::ACK == 0 {
+        return;
+    }
+    let began = own.has(dir_flag::SYN) && own.syn > 0;
+    let whole = began && other.syn_ack > 0;
+    // Without the SYN-ACK (one direction captured, or it was missed) an ACK from the SYN's sender still tells
+    // that it came; a flow picked up mid-stream is under way once both sides have spoken.
+    let under_way = began && !other.has(dir_flag::SEEN)
+        || !own.has(dir_flag::SYN) && other.has(dir_flag::ACK) && other.syn == 0;
+    if !whole && !under_way {
+        return;
+    }
+    flow.flags |= flow_flag::ESTABLISHED;
+    if whole {
+        flow.flags |= flow_flag::HANDSHAKE;
+        if flow.has(flow_flag::ACK_TIMED) || flow.syn_ack_us == 0 {
+            // Not timed: the SYN-ACK came first, or the ACK was counted already.
+        } else {
+            flow.ack_us = micros_since(flow, now);
+            flow.flags |= flow_flag::ACK_TIMED;
+        }
+        out.events.insert(Event::Established);
+    }
+    out.established = true;
+}
+
+fn finish(flow: &mut Flow, dir: usize) {
+    let own = &mut flow.dirs[dir];
+    own.flags |= dir_flag::FIN;
+    own.fin = own.fin.saturating_add(1);
+    if flow.dirs[dir ^ 1].has(dir_flag::FIN) {
+        flow.flags |= flow_flag::CLOSED;
+    }
+}
+
+fn reset(flow: &mut Flow, slab: &mut TroubleSlab, out: &mut Outcome) {
+    let dir = out.dir;
+    flow.dirs[dir].rst = flow.dirs[dir].rst.saturating_add(1);
+    if flow.has(flow_flag::ESTABLISHED) {
+        if !out.fin_before
+            && let Some(trouble) = slab.get_or_take(&mut flow.trouble)
+        {
+            trouble.midflow_rsts += 1;
+        }
+    } else if flow.dirs[dir ^ 1].syn > 0 && flow.dirs[dir].syn_ack == 0 && !flow.has(flow_flag::REFUSED) {
+        flow.flags |= flow_flag::REFUSED;
+        out.refused = true;
+    }
+    flow.flags |= flow_flag::RST | flow_flag::CLOSED;
+    out.events.insert(Event::Rst);
+}
+
+/// At least 1, so that 0 can stand for "not seen".
+fn micros_since(flow: &Flow, now: Nanos) -> u32 {
+    (now.saturating_sub(flow.start_ns) / 1000).clamp(1, u64::from(u32::MAX)) as u32
+}

@@ -1,0 +1,27 @@
+//! Bytes to a [`Packet`]. Runs on the worker's thread; total (any bytes give a value), never allocates.
+//!
+//! Every header field is read behind a length check; what the capture cut off is left unknown. Link layers
+//! and VLANs are in `link`, IPv4 and IPv6 in `net`, TCP, UDP and ICMP in `transport`; a tunnel is one more
+//! caller of `net`. The packet goes to `flow` next.
+
+mod bytes;
+mod link;
+mod net;
+mod packet;
+mod transport;
+
+pub use link::addresses;
+pub use packet::{Address, Class, FlowKey, Icmp, Packet, Quote, Tcp, TcpOptions, flags};
+
+use crate::source::LinkType;
+
+/// Decodes one packet. `orig_len` is its length on the wire, at least `bytes.len()` in an honest capture.
+#[inline]
+pub fn decode(link: LinkType, bytes: &[u8], orig_len: u32) -> Packet {
+    let mut packet = Packet::new(bytes.len(), orig_len);
+    link::decode(link, bytes, &mut packet);
+    packet
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,385 @@
+//! Holding a flow: its lead-up is copied out of history the moment a guard matches, and waits here for the
+//! judge's word; kept, it goes to the recorder, and the flow's live packets after it. Worker's thread; all
+//! memory taken at start, nothing here allocates after it.
+//!
+//! A hold is first *gathering* (the ring's chain still covers what it needs), then *held* (copied into
+//! pages), then *kept* (pages drain into the recorder) and, once drained, *direct*. Work is done a bounded
+//! number of packets a batch, in [`Holds::pump`]. A packet that was to be kept and is lost has a name.
+
+mod pages;
+mod slot;
+
+use rules::event::Event;
+
+use crate::flow::keeper::{Kept, Stamp};
+use crate::flow::record::NONE;
+use crate::history::{Remembered, Ring};
+use crate::judge::message::CaptureLimits;
+use crate::ledger::{KeptAccount, UnwrittenReason};
+use crate::record::{Recorder, StoredPacket};
+use crate::source::Nanos;
+pub use pages::PAGE;
+use pages::Pages;
+use slot::{Raise, Slot, State};
+
+/// Packets of the ring in a lead-up, at most.
+pub const LEAD_UP: usize = 256;
+/// Bytes copied in one pump, about: some hundred full-size packets.
+const BYTES_A_PUMP: usize = 1 << 20;
+/// Bytes of one hold waiting for the judge, at most: a lead-up of full-size packets and as much again.
+const MOST_PENDING: u64 = 1 << 20;
+/// Header of a packet in the pages.
+const RECORD: usize = 32;
+
+/// What may be held at once.
+#[derive(Clone, Copy, Debug)]
+pub struct HoldConfig {
+    pub holds: u32,
+    pub pool_bytes: usize,
+    /// Holds one rule may take in a second of packet time.
+    pub per_rule_per_second: u16,
+}
+
+/// The holds of one worker.
+#[derive(Debug)]
+pub struct Holds {
+    slots: Box<[Slot]>,
+    free: u32,
+    /// Holds with work to do, by index; a fixed list, no order promised but that of taking.
+    active: Vec<u32>,
+    pages: Pages,
+    scratch: Box<[u8]>,
+    /// Of this second: its number, and holds taken by each rule.
+    second: u64,
+    taken: Box<[u16]>,
+    per_rule_per_second: u16,
+    /// Hits that found the budget spent, or no slot free.
+    pub refused_budget: u64,
+    pub refused_full: u64,
+    pub taken_total: u64,
+}
+
+impl Holds {
+    /// `rules` is the number of rules; `largest` the longest packet history hands out, bytes.
+    pub fn new(config: &HoldConfig, rules: usize, largest: usize) -> Holds {
+        let count = config.holds.max(1);
+        let slots = (1..count).chain([NONE]).map(Slot::free).collect();
+        Holds {
+            slots,
+            free: 0,
+            active: Vec::with_capacity(count as usize),
+            pages: Pages::new(config.pool_bytes),
+            scratch: vec![0; largest].into_boxed_slice(),
+            second: 0,
+            taken: vec![0; rules.max(1)].into_boxed_slice(),
+            per_rule_per_second: config.per_rule_per_second,
+            refused_budget: 0,
+            refused_full: 0,
+            taken_total: 0,
+        }
+    }
+
+    /// Begins to hold a flow; `None` if the rule's budget is spent or no slot is free (both counted).
+    pub fn take(&mut self, rule: u16, flow_id: u64, now: Nanos) -> Option<u32> {
+        let second = now / 1_000_000_000;
+        if second != self.second {
+            self.second = second;
+            self.taken.fill(0);
+        }
+        let taken = self.taken.get_mut(usize::from(rule))?;
+        if *taken >= self.per_rule_per_second {
+            self.refused_budget += 1;
+            return None;
+        }
+        if self.free == NONE {
+            self.refused_full += 1;
+            return None;
+        }
+        *taken += 1;
+        let index = self.free;
+        self.free = self.slots[index as usize].next_free;
+        self.slots[index as usize] = Slot::gathering(flow_id);
+        self.active.push(index);
+        self.taken_total += 1;
+        Some(index)
+    }
+
+    /// What a lead-up begins with, oldest first: the handshake and the rescued tail. Before anything else.
+    pub fn begin<'a>(&mut self, hold: u32, handshake: &[Kept; 2], tail: impl Iterator<Item = Remembered<'a>>) {
+        for kept in handshake {
+            if let Some(number) = kept.number() {
+                let stamp =
+                    Stamp { ts: kept.ts, number, orig_len: kept.orig_len, interface: kept.interface };
+                self.store(hold, &stamp, kept.bytes());
+            }
+        }
+        for packet in tail {
+            self.store(hold, &Stamp::from(&packet), packet.bytes);
+        }
+        self.slots[hold as usize].candidates_end = self.slots[hold as usize].stored;
+    }
+
+    /// The flow's newest packet in the ring, while the hold still gathers; else takes the packet itself.
+    pub fn live(&mut self, hold: u32, newest: u64, stamp: &Stamp, bytes: &[u8], sink: &mut Sink<'_>) {
+        let slot = &mut self.slots[hold as usize];
+        match slot.state {
+            State::Gathering => slot.newest = newest,
+            State::Held => self.store(hold, stamp, bytes),
+            State::Kept => {
+                if slot.spend(stamp.ts, bytes.len()) {
+                    sink.account.kept += 1;
+                    if !self.store_or_fail(hold, stamp, bytes) {
+                        sink.lost(UnwrittenReason::HoldPoolFull);
+                    }
+                }
+            }
+            State::Direct => {
+                if slot.spend(stamp.ts, bytes.len()) {
+                    let comment = slot.raised(stamp.number);
+                    let flow_id = slot.flow_id;
+                    sink.account.kept += 1;
+                    sink.write(flow_id, stamp, bytes, comment);
+                }
+            }
+            State::Free => debug_assert!(false, "a flow's hold is in use"),
+        }
+    }
+
+    /// Remembers which packet made a rule match; its comment is written with it.
+    pub fn raised(&mut self, hold: u32, rule: u16, event: Event, number: Option<u64>) {
+        self.slots[hold as usize].raise(Raise { number, rule, event });
+    }
+
+    /// Where the ring's chain of the flow begins, while the hold still gathers.
+    pub fn set_newest(&mut self, hold: u32, newest: u64) {
+        self.slots[hold as usize].newest = newest;
+    }
+
+    /// The judge has not spoken of this hold yet.
+    pub fn undecided(&self, hold: u32) -> bool {
+        !self.slots[hold as usize].decided
+    }
+
+    /// The judge's word: record it, within limits.
+    pub fn keep(&mut self, flow_id: u64, limits: CaptureLimits, now: Nanos) {
+        for &index in &self.active {
+            let slot = &mut self.slots[index as usize];
+            if slot.flow_id == flow_id && !slot.decided {
+                // A second rule may want what the first let go of.
+                (slot.decided, slot.released) = (true, false);
+                slot.limits = limits;
+                slot.until = now.saturating_add(limits.nanos);
+            }
+        }
+    }
+
+    /// The judge's word: let it go.
+    pub fn release(&mut self, flow_id: u64) {
+        for &index in &self.active {
+            let slot = &mut self.slots[index as usize];
+            if slot.flow_id == flow_id && !slot.decided {
+                slot.released = true;
+            }
+        }
+    }
+
+    /// Nobody will decide any more.
+    pub fn release_undecided(&mut self) {
+        for &index in &self.active {
+            let slot = &mut self.slots[index as usize];
+            slot.released |= !slot.decided;
+            slot.ended = true;
+        }
+    }
+
+    /// The flow ended; nothing live will follow.
+    pub fn ended(&mut self, hold: u32) {
+        self.slots[hold as usize].ended = true;
+    }
+
+    /// A hold's flow may forget it: it was released, or reached its limit and is drained.
+    pub fn is_over(&self, hold: u32, flow_id: u64) -> bool {
+        let slot = &self.slots[hold as usize];
+        slot.state == State::Free || slot.flow_id != flow_id
+    }
+
+    /// Holds not yet free.
+    pub fn in_use(&self) -> usize {
+        self.active.len()
+    }
+
+    /// Copies lead-ups out of the ring and kept packets into the recorder, a bounded number of bytes.
+    pub fn pump(&mut self, ring: &Ring, sink: &mut Sink<'_>) {
+        let mut budget = BYTES_A_PUMP;
+        let mut i = 0;
+        while i < self.active.len() && budget > 0 {
+            let index = self.active[i];
+            self.advance(index, ring, sink, &mut budget);
+            if self.slots[index as usize].state == State::Free {
+                self.active.remove(i);
+            } else {
+                i += 1;
+            }
+        }
+    }
+
+    fn advance(&mut self, index: u32, ring: &Ring, sink: &mut Sink<'_>, budget: &mut usize) {
+        if self.slots[index as usize].released {
+            self.free_slot(index);
+            return;
+        }
+        if self.slots[index as usize].state == State::Gathering {
+            self.gather(index, ring, budget);
+        }
+        let slot = &mut self.slots[index as usize];
+        if slot.decided && slot.state == State::Held {
+            slot.state = State::Kept;
+            // What was lost while it waited counts now that it was to be kept.
+            sink.account.kept += slot.lost;
+            sink.lost_many(UnwrittenReason::HoldPoolFull, slot.lost);
+        }
+        if slot.state == State::Kept {
+            self.drain(index, sink, budget);
+        }
+        let slot = &self.slots[index as usize];
+        let drained = slot.queue.len == 0;
+        if slot.state == State::Kept && drained {
+            self.slots[index as usize].state = State::Direct;
+        }
+        let slot = &self.slots[index as usize];
+        if slot.state == State::Direct && (slot.ended || slot.spent()) {
+            self.free_slot(index);
+        }
+    }
+
+    /// Follows the chain back, then copies forward, so that the pages are in time order.
+    fn gather(&mut self, index: u32, ring: &Ring, budget: &mut usize) {
+        let mut links = [0_u64; LEAD_UP];
+        let mut found = 0;
+        let mut link = self.slots[index as usize].newest;
+        while found < LEAD_UP
+            && let Some((_, previous)) = ring.get(link)
+        {
+            links[found] = link;
+            (found, link) = (found + 1, previous);
+        }
+                for (i, link) in links[..found].iter().rev().enumerate() {
+            let Some((packet, _)) = ring.get(*link) else { continue };
+            if i == 0 {
+                self.slots[index as usize].first_of_ring = packet.number;
+            }
+            *budget = budget.saturating_sub(packet.bytes.len());
+            self.store(index, &Stamp::from(&packet), packet.bytes);
+        }
+        self.slots[index as usize].state = State::Held;
+    }
+
+    fn drain(&mut self, index: u32, sink: &mut Sink<'_>, budget: &mut usize) {
+        while *budget > 0 && self.slots[index as usize].queue.len > 0 {
+            let slot = &mut self.slots[index as usize];
+            let mut header = [0; RECORD];
+            self.pages.read(&mut slot.queue, &mut header);
+            let (stamp, len) = decode_header(&header);
+            let bytes = &mut self.scratch[..len];
+            self.pages.read(&mut slot.queue, bytes);
+            slot.drained += 1;
+            // A handshake or tail packet that the ring still had comes from the ring, whole.
+            let candidate = slot.drained <= slot.candidates_end;
+            let repeated = slot.last_written.is_some_and(|last| stamp.number <= last);
+            if repeated || candidate && stamp.number >= slot.first_of_ring {
+                continue;
+            }
+            slot.last_written = Some(stamp.number);
+            // Live packets that waited here were counted as kept when they came.
+            if slot.drained <= slot.kept_from {
+                sink.account.kept += 1;
+            }
+            let comment = slot.raised(stamp.number);
+            let flow_id = slot.flow_id;
+            sink.write(flow_id, &stamp, bytes, comment);
+            *budget = budget.saturating_sub(len);
+        }
+    }
+
+    /// Stores a packet in the pages; one that finds no room is counted with the hold.
+    fn store(&mut self, hold: u32, stamp: &Stamp, bytes: &[u8]) {
+        if self.slots[hold as usize].queue.len > MOST_PENDING || !self.store_or_fail(hold, stamp, bytes) {
+            self.slots[hold as usize].lost += 1;
+        }
+        let slot = &mut self.slots[hold as usize];
+        if slot.state != State::Kept {
+            slot.kept_from = slot.stored;
+        }
+    }
+
+    fn store_or_fail(&mut self, hold: u32, stamp: &Stamp, bytes: &[u8]) -> bool {
+        let bytes = &bytes[..bytes.len().min(self.scratch.len())];
+        let slot = &mut self.slots[hold as usize];
+        if !self.pages.fits(&slot.queue, RECORD + bytes.len()) {
+            return false;
+        }
+        self.pages.append(&mut slot.queue, &encode_header(stamp, bytes.len()));
+        self.pages.append(&mut slot.queue, bytes);
+        slot.stored += 1;
+        true
+    }
+
+    fn free_slot(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        self.pages.clear(&mut slot.queue);
+        *slot = Slot::free(self.free);
+        self.free = index;
+    }
+}
+
+fn encode_header(stamp: &Stamp, len: usize) -> [u8; RECORD] {
+    let mut header = [0; RECORD];
+    header[0..8].copy_from_slice(&stamp.ts.to_le_bytes());
+    header[8..16].copy_from_slice(&stamp.number.to_le_bytes());
+    header[16..20].copy_from_slice(&stamp.orig_len.to_le_bytes());
+    header[20..24].copy_from_slice(&(len as u32).to_le_bytes());
+    header[24..26].copy_from_slice(&stamp.interface.to_le_bytes());
+    header
+}
+
+fn decode_header(header: &[u8; RECORD]) -> (Stamp, usize) {
+    let word = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("8 bytes"));
+    let half = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("4 bytes"));
+    let interface = u16::from_le_bytes([header[24], header[25]]);
+    (Stamp { ts: word(0), number: word(8), orig_len: half(16), interface }, half(20) as usize)
+}
+
+/// Where kept packets go, and the account of them.
+#[derive(Debug)]
+pub struct Sink<'a> {
+    pub recorder: &'a mut Recorder,
+    pub account: &'a mut KeptAccount,
+    /// The text of a rule's comment for an event.
+    pub comments: &'a rules::RuleSet,
+}
+
+impl Sink<'_> {
+    fn write(&mut self, flow_id: u64, stamp: &Stamp, bytes: &[u8], raise: Option<Raise>) {
+        let comment = raise.map(|r| self.comments.rules()[usize::from(r.rule)].comment(r.event));
+        let packet = StoredPacket {
+            ts: stamp.ts,
+            number: stamp.number,
+            flow_id,
+            interface: stamp.interface,
+            orig_len: stamp.orig_len,
+            bytes,
+            comment,
+        };
+        if let Err(reason) = self.recorder.write(&packet) {
+            self.lost(reason);
+        }
+    }
+
+    fn lost(&mut self, reason: UnwrittenReason) {
+        self.lost_many(reason, 1);
+    }
+
+    fn lost_many(&mut self, reason: UnwrittenReason, count: u64) {
+        self.account.unwritten[reason as usize] += count;
+    }
+}

@@ -1,0 +1,90 @@
+//! The judge's settings and its books. Plain values; read by the judge's thread, set by the program at
+//! start, shown by the program at the end.
+
+use rules::BodyLimits;
+
+use super::message::CaptureLimits;
+use crate::source::Nanos;
+
+#[derive(Clone, Debug)]
+pub struct JudgeConfig {
+    /// How long a flow incident waits, from its first hit, before it is shown: a storm may take it over. Ns.
+    pub settle: Nanos,
+    /// An incident closes after this long without a new event. Ns.
+    pub quiet: Nanos,
+    /// How long before a storm's window a flow incident may have begun to be taken over. Ns.
+    pub before_storm: Nanos,
+    /// Flows kept for one incident.
+    pub captures_per_incident: u32,
+    /// What a capture may take if the rule does not say.
+    pub default_limits: CaptureLimits,
+    /// Flow incidents, unsettled parts of them, and host and service incidents, at most of each.
+    pub max_open: usize,
+    /// Hosts whose windows are kept. One takes up to 17 KiB, if it acts in every 100 ms of a minute.
+    pub max_hosts: usize,
+    /// Services whose windows are kept; as large as hosts.
+    pub max_services: usize,
+    /// (Flow, rule) pairs remembered, so that a body runs once for each.
+    pub max_known: usize,
+    /// Flows remembered as being recorded.
+    pub max_kept: usize,
+    /// A rule whose body fails this often in a row is switched off.
+    pub failures_before_off: u32,
+    pub body_limits: BodyLimits,
+}
+
+impl Default for JudgeConfig {
+    fn default() -> Self {
+        JudgeConfig {
+            settle: 1_500_000_000,
+            quiet: 60_000_000_000,
+            before_storm: 2_000_000_000,
+            captures_per_incident: 20,
+            default_limits: CaptureLimits { packets: 2000, bytes: 4 << 20, nanos: 60_000_000_000 },
+            max_open: 4096,
+            max_hosts: 8192,
+            max_services: 8192,
+            max_known: 1 << 17,
+            max_kept: 1 << 16,
+            failures_before_off: 20,
+            body_limits: BodyLimits::default(),
+        }
+    }
+}
+
+/// What the judge did, and everything it could not do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JudgeAccount {
+    /// Hits received: `hits = hits_judged + hits_repeated + hits_refused`.
+    pub hits: u64,
+    /// Hits that were the first of their rule and flow, and went to the body.
+    pub hits_judged: u64,
+    /// Further hits of a rule and flow already judged.
+    pub hits_repeated: u64,
+    /// Hits that would have begun an incident beyond the limit, or named a rule that does not exist.
+    pub hits_refused: u64,
+    /// Host and service rules that matched and found no place among the open incidents, once a tick.
+    pub matches_refused: u64,
+    /// Host and service rules beyond the most that can match in one tick.
+    pub matches_overflowed: u64,
+    pub bodies_run: u64,
+    pub body_errors: u64,
+    pub incidents_opened: u64,
+    pub incidents_closed: u64,
+    /// Flow hits that went into a host's incident instead of one of their own.
+    pub absorbed: u64,
+    pub keeps: u64,
+    pub releases: u64,
+    /// Captures asked for and refused because the incident had had its share.
+    pub captures_over_budget: u64,
+    /// Hosts let go of, for want of room, while they still counted.
+    pub hosts_evicted: u64,
+    /// Services let go of, for want of room, while they still counted.
+    pub services_evicted: u64,
+    /// (Flow, rule) pairs forgotten for want of room: a further hit counts as a new flow.
+    pub flows_forgotten: u64,
+    /// Recorded flows forgotten for want of room.
+    pub kept_forgotten: u64,
+    /// Incidents open now, and flow incidents waiting to settle.
+    pub open: u64,
+}

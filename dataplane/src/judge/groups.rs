@@ -1,0 +1,238 @@
+//! Flow incidents: hits of one rule on flows to one service become one incident. Runs on the judge's thread.
+//!
+//! Hits first gather in *parts*, one for each cause (the host that sent the RST). A part waits for the
+//! settling time, so that a storm of its cause can take it over; then it opens its group's incident or joins
+//! it. Groups, and the parts and flow ids in each, are bounded; what finds no room is counted.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use rules::event::Event;
+use rules::facts::Side;
+use rules::{RuleSet, Verdict};
+
+use super::incident::{Draft, Incident, Subject};
+use super::known::{Home, Known};
+use super::message::Hit;
+use crate::source::Nanos;
+
+/// What hits have in common that belong to one incident.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GroupKey {
+    pub rule: u16,
+    responder: IpAddr,
+    port: u16,
+    proto: u8,
+}
+
+impl GroupKey {
+    pub const fn of(hit: &Hit) -> GroupKey {
+        GroupKey { rule: hit.rule, responder: hit.facts.dst, port: hit.facts.dport, proto: hit.facts.proto }
+    }
+}
+
+/// The host that did it, where the event tells: the sender of a RST.
+pub const fn cause(hit: &Hit) -> Option<IpAddr> {
+    match (hit.event, hit.facts.by) {
+        (Event::Rst, Some(Side::Orig)) => Some(hit.facts.src),
+        (Event::Rst, Some(Side::Resp)) => Some(hit.facts.dst),
+        _ => None,
+    }
+}
+
+/// Hits of one group with one cause that have not settled.
+#[derive(Debug)]
+pub struct Part {
+    pub draft: Draft,
+    /// Flows of it that no other rule's unsettled part of the same cause holds too.
+    pub own_flows: u64,
+    /// Flows of it kept.
+    pub captures: u32,
+}
+
+#[derive(Debug)]
+struct Group {
+    serial: Home,
+    open: Option<Draft>,
+    parts: BTreeMap<Option<IpAddr>, Part>,
+    /// Flows kept for the incident, unsettled parts included.
+    captures: u32,
+}
+
+#[derive(Debug)]
+pub struct Groups {
+    groups: BTreeMap<GroupKey, Group>,
+    /// Flows kept for unsettled parts, by cause: one host may begin many groups before it is seen to storm.
+    unsettled: BTreeMap<IpAddr, u32>,
+    parts: usize,
+    limit: usize,
+    captures_per_incident: u32,
+}
+
+impl Groups {
+    /// `limit`: groups, and unsettled parts, at most.
+    pub fn new(limit: usize, captures_per_incident: u32) -> Groups {
+        Groups {
+            groups: BTreeMap::new(),
+            unsettled: BTreeMap::new(),
+            parts: 0,
+            limit: limit.max(1),
+            captures_per_incident,
+        }
+    }
+
+    /// Whether a hit of this key and cause would find a place.
+    pub fn has_room(&self, key: &GroupKey, cause: Option<IpAddr>) -> bool {
+        match self.groups.get(key) {
+            Some(group) => group.parts.contains_key(&cause) || self.parts < self.limit,
+            None => self.groups.len() < self.limit && self.parts < self.limit,
+        }
+    }
+
+    /// Counts another hit of a flow that is part of the group with serial `home`; false if that has gone.
+    pub fn repeat(&mut self, key: &GroupKey, cause: Option<IpAddr>, home: Home, at: Nanos) -> bool {
+        let Some(group) = self.groups.get_mut(key).filter(|group| group.serial == home) else { return false };
+        let part = group.parts.get_mut(&cause).map(|part| &mut part.draft);
+        match part.or(group.open.as_mut()) {
+            Some(draft) => {
+                draft.tally.events(at, 1);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Whether a capture of a flow in this group and of this cause is within both budgets.
+    pub fn may_capture(&self, key: &GroupKey, cause: Option<IpAddr>) -> bool {
+        let of_cause = cause.and_then(|host| self.unsettled.get(&host)).copied().unwrap_or(0);
+        let of_group = self.groups.get(key).map_or(0, |group| group.captures);
+        of_cause.max(of_group) < self.captures_per_incident
+    }
+
+    /// Takes a flow in whose verdict names an incident; `serial` is used if it begins a group. The caller
+    /// has asked [`Groups::has_room`].
+    pub fn join(&mut self, hit: &Hit, verdict: &Verdict, serial: Home, known: &Known) -> Option<Home> {
+        let (key, cause) = (GroupKey::of(hit), cause(hit));
+        let own = !known
+            .elsewhere(hit.facts.flow_id, hit.rule)
+            .any(|(rule, home)| self.is_unsettled(&GroupKey { rule, ..key }, cause, home));
+        let origin = (hit.worker, hit.sequence);
+        let draft = Draft::new(hit.rule, Subject::flow(&hit.facts), verdict, hit.facts.now_ns, origin)?;
+        let group = self.groups.entry(key).or_insert_with(|| Group {
+            serial,
+            open: None,
+            parts: BTreeMap::new(),
+            captures: 0,
+        });
+        let part = match group.parts.get_mut(&cause) {
+            Some(part) => {
+                part.draft.widen(draft.severity, &draft.evidence);
+                part
+            }
+            None => {
+                self.parts += 1;
+                group.parts.entry(cause).or_insert(Part { draft, own_flows: 0, captures: 0 })
+            }
+        };
+        part.draft.tally.events(hit.facts.now_ns, 1);
+        part.draft.tally.flow(hit.facts.flow_id);
+        part.own_flows += u64::from(own);
+        Some(group.serial)
+    }
+
+    fn is_unsettled(&self, key: &GroupKey, cause: Option<IpAddr>, home: Home) -> bool {
+        self.groups.get(key).is_some_and(|group| group.serial == home && group.parts.contains_key(&cause))
+    }
+
+    /// The flow just joined is kept.
+    pub fn charge(&mut self, key: &GroupKey, cause: Option<IpAddr>) {
+        let Some(group) = self.groups.get_mut(key) else { return };
+        group.captures += 1;
+        if let Some(part) = group.parts.get_mut(&cause) {
+            part.captures += 1;
+            if let Some(host) = cause {
+                *self.unsettled.entry(host).or_insert(0) += 1;
+            }
+        }
+    }
+
+    /// Hands over the unsettled parts that `host` caused and that began at `since` or later.
+    pub fn surrender(&mut self, host: IpAddr, since: Nanos) -> Vec<(GroupKey, Home, Part)> {
+        let mut parts = Vec::new();
+        self.groups.retain(|key, group| {
+            let taken = |part: &Part| part.draft.tally.first_ns >= since;
+            if group.parts.get(&Some(host)).is_some_and(taken)
+                && let Some(part) = group.parts.remove(&Some(host))
+            {
+                group.captures -= part.captures;
+                parts.push((*key, group.serial, part));
+            }
+            group.open.is_some() || !group.parts.is_empty()
+        });
+        for (_, _, part) in &parts {
+            self.settled(Some(host), part);
+        }
+        parts
+    }
+
+    /// Books a part out of the unsettled ones.
+    fn settled(&mut self, cause: Option<IpAddr>, part: &Part) {
+        self.parts -= 1;
+        if let Some(host) = cause
+            && let Some(captures) = self.unsettled.get_mut(&host)
+        {
+            *captures -= part.captures;
+            if *captures == 0 {
+                self.unsettled.remove(&host);
+            }
+        }
+    }
+
+    /// Lets parts that began at `before` or earlier open their incident or join it; gives what opened.
+    pub fn settle(&mut self, before: Nanos, rules: &RuleSet) -> Vec<(Draft, Incident)> {
+        let mut due: Vec<_> = Vec::new();
+        for (key, group) in &self.groups {
+            for (cause, part) in &group.parts {
+                if part.draft.tally.first_ns <= before {
+                    due.push((part.draft.tally.first_ns, part.draft.origin, *key, *cause));
+                }
+            }
+        }
+        due.sort_unstable();
+        let mut opened = Vec::new();
+        for (_, _, key, cause) in due {
+            let Some(group) = self.groups.get_mut(&key) else { continue };
+            let Some(part) = group.parts.remove(&cause) else { continue };
+            match &mut group.open {
+                Some(draft) => {
+                    draft.tally.merge(&part.draft.tally, part.draft.tally.flows, true);
+                    draft.widen(part.draft.severity, &part.draft.evidence);
+                }
+                open => {
+                    opened.push((part.draft.clone(), part.draft.incident(rules, false)));
+                    *open = Some(part.draft.clone());
+                }
+            }
+            self.settled(cause, &part);
+        }
+        opened
+    }
+
+    /// Closes incidents whose last event was at `before` or earlier and that have no unsettled part.
+    pub fn close(&mut self, before: Nanos) -> Vec<Draft> {
+        let mut closed = Vec::new();
+        self.groups.retain(|_, group| {
+            let quiet = |draft: &mut Draft| draft.tally.last_ns <= before;
+            if group.parts.is_empty() {
+                closed.extend(group.open.take_if(quiet));
+            }
+            group.open.is_some() || !group.parts.is_empty()
+        });
+        closed
+    }
+
+    /// Groups held now.
+    pub fn len(&self) -> usize {
+        self.groups.len()
+    }
+}

@@ -1,0 +1,267 @@
+//! Incidents: the record other programs read, and the draft it grows from. Runs on the judge's thread;
+//! computes no clock time and prints nothing. Drafts are merged by `groups` and `storms`; finished records
+//! go to the program.
+
+use std::net::IpAddr;
+
+use rules::facts::FlowFacts;
+use rules::{RuleSet, Scope, Severity, Verdict};
+use serde::{Serialize, Serializer};
+use sha2::{Digest, Sha256};
+
+use super::evidence::Evidence;
+use super::text;
+use crate::source::Nanos;
+
+/// Flow ids listed in one incident at most; `flows` counts them all.
+pub const FLOW_IDS: usize = 100;
+
+/// Something a person should look at. Serialises with the fields and order of `--incidents`; the program
+/// adds `state` where it prints opening and closing.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Incident {
+    /// 16 hex digits: a hash of rule, subject and the time of the first event.
+    pub id: String,
+    pub kind: String,
+    pub rule: String,
+    #[serde(serialize_with = "severity")]
+    pub severity: Severity,
+    #[serde(serialize_with = "scope")]
+    pub scope: Scope,
+    pub subject: Subject,
+    /// First event, ns since the epoch (hosts and services: to 100 ms).
+    pub first_ns: Nanos,
+    /// Last event, ns since the epoch (hosts and services: to 100 ms).
+    pub last_ns: Nanos,
+    /// Events.
+    pub count: u64,
+    /// Distinct flows.
+    pub flows: u64,
+    /// The first [`FLOW_IDS`] of them, 16 hex digits each.
+    pub flow_ids: Vec<String>,
+    pub evidence: serde_json::Map<String, serde_json::Value>,
+    pub explain: String,
+    pub advise: String,
+    pub rules_hash: String,
+}
+
+/// What an incident is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(untagged)]
+pub enum Subject {
+    Flow { proto: String, src: IpAddr, sport: u16, dst: IpAddr, dport: u16 },
+    Host { host: IpAddr },
+    Service { dst: IpAddr, dport: u16, proto: String },
+}
+
+impl Subject {
+    pub fn flow(facts: &FlowFacts) -> Subject {
+        Subject::Flow {
+            proto: text::protocol(facts.proto),
+            src: facts.src,
+            sport: facts.sport,
+            dst: facts.dst,
+            dport: facts.dport,
+        }
+    }
+
+    pub fn service(addr: IpAddr, port: u16, proto: u8) -> Subject {
+        Subject::Service { dst: addr, dport: port, proto: text::protocol(proto) }
+    }
+
+    const fn scope(&self) -> Scope {
+        match self {
+            Subject::Flow { .. } => Scope::Flow,
+            Subject::Host { .. } => Scope::Host,
+            Subject::Service { .. } => Scope::Service,
+        }
+    }
+}
+
+fn severity<S: Serializer>(value: &Severity, out: S) -> Result<S::Ok, S::Error> {
+    out.serialize_str(value.as_str())
+}
+
+fn scope<S: Serializer>(value: &Scope, out: S) -> Result<S::Ok, S::Error> {
+    out.serialize_str(value.as_str())
+}
+
+/// How often, when and on which flows.
+#[derive(Clone, Debug)]
+pub struct Tally {
+    pub first_ns: Nanos,
+    pub last_ns: Nanos,
+    pub count: u64,
+    pub flows: u64,
+    flow_ids: Vec<u64>,
+}
+
+impl Tally {
+    /// A tally with no event and no flow yet.
+    pub fn starting(first_ns: Nanos) -> Tally {
+        Tally { first_ns, last_ns: first_ns, count: 0, flows: 0, flow_ids: Vec::new() }
+    }
+
+    pub fn events(&mut self, at: Nanos, count: u64) {
+        self.last_ns = self.last_ns.max(at);
+        self.count = self.count.saturating_add(count);
+    }
+
+    /// A flow that belongs to the incident from now on.
+    pub fn flow(&mut self, flow_id: u64) {
+        self.flows += 1;
+        self.list(flow_id);
+    }
+
+    fn list(&mut self, flow_id: u64) {
+        if self.flow_ids.len() < FLOW_IDS && !self.flow_ids.contains(&flow_id) {
+            self.flow_ids.push(flow_id);
+        }
+    }
+
+    /// Takes over another tally's flows, of which `flows` are new here; its events only if `with_events`.
+    pub fn merge(&mut self, other: &Tally, flows: u64, with_events: bool) {
+        self.first_ns = self.first_ns.min(other.first_ns);
+        self.events(other.last_ns, if with_events { other.count } else { 0 });
+        self.flows += flows;
+        other.flow_ids.iter().for_each(|id| self.list(*id));
+    }
+}
+
+/// An incident in the making.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    pub rule: u16,
+    pub subject: Subject,
+    pub severity: Severity,
+    explain: String,
+    advise: String,
+    pub evidence: Evidence,
+    pub tally: Tally,
+    /// Goes into the id: later merges may find an earlier first event, the id stays.
+    began: Nanos,
+    /// Worker and sequence of the hit that began it; orders incidents of one instant.
+    pub origin: (u16, u64),
+}
+
+impl Draft {
+    /// `None` if the verdict names no incident.
+    pub fn new(
+        rule: u16,
+        subject: Subject,
+        verdict: &Verdict,
+        first_ns: Nanos,
+        origin: (u16, u64),
+    ) -> Option<Draft> {
+        let (severity, explain) = verdict.incident.clone()?;
+        Some(Draft {
+            rule,
+            subject,
+            severity,
+            explain,
+            advise: text::advice(&verdict.advise),
+            evidence: Evidence::new(&verdict.evidence),
+            tally: Tally::starting(first_ns),
+            began: first_ns,
+            origin,
+        })
+    }
+
+    /// Takes another flow's or another part's words into account: the worst severity, the evidence's span.
+    pub fn widen(&mut self, severity: Severity, evidence: &Evidence) {
+        self.severity = self.severity.max(severity);
+        self.evidence.merge(evidence);
+    }
+
+    /// Takes the words of a later verdict on the same subject instead of the first.
+    pub fn restate(&mut self, verdict: &Verdict) {
+        if let Some((severity, explain)) = &verdict.incident {
+            self.severity = self.severity.max(*severity);
+            self.explain.clone_from(explain);
+            self.advise = text::advice(&verdict.advise);
+            self.evidence = Evidence::new(&verdict.evidence);
+        }
+    }
+
+    /// First event, worker, sequence, rule: incidents are handed out in this order.
+    pub fn order(&self) -> (Nanos, u16, u64, u16, Subject) {
+        (self.tally.first_ns, self.origin.0, self.origin.1, self.rule, self.subject.clone())
+    }
+
+    /// The record as it stands; `closing` adds the sentence about the other flows.
+    pub fn incident(&self, rules: &RuleSet, closing: bool) -> Incident {
+        let name = rules.rules().get(self.rule as usize).map_or("", |meta| meta.name.as_str());
+        let mut explain = self.explain.clone();
+        if closing {
+            explain.push_str(&text::closing(&self.subject, &self.tally));
+        }
+        Incident {
+            id: id(name, &self.subject, self.began),
+            kind: name.to_owned(),
+            rule: name.to_owned(),
+            severity: self.severity,
+            scope: self.subject.scope(),
+            subject: self.subject.clone(),
+            first_ns: self.tally.first_ns,
+            last_ns: self.tally.last_ns,
+            count: self.tally.count,
+            flows: self.tally.flows,
+            flow_ids: self.tally.flow_ids.iter().map(|id| format!("{id:016x}")).collect(),
+            evidence: self.evidence.to_json(),
+            explain,
+            advise: self.advise.clone(),
+            rules_hash: rules.hash().to_owned(),
+        }
+    }
+}
+
+/// The first 8 bytes of SHA-256 over rule, subject and time, each ended by a byte that none of them holds.
+fn id(rule: &str, subject: &Subject, first_ns: Nanos) -> String {
+    let subject = match subject {
+        Subject::Flow { proto, src, sport, dst, dport } => format!("{proto} {src} {sport} {dst} {dport}"),
+        Subject::Host { host } => format!("{host}"),
+        Subject::Service { dst, dport, proto } => format!("{proto} {dst} {dport}"),
+    };
+    let digest = Sha256::digest(format!("{rule}\0{subject}\0{first_ns}"));
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict() -> Verdict {
+        Verdict { incident: Some((Severity::Warning, "broken".into())), ..Verdict::default() }
+    }
+
+    #[test]
+    fn the_id_depends_on_rule_subject_and_time() {
+        let subject = Subject::flow(&FlowFacts::default());
+        let base = id("a", &subject, 1);
+        assert_eq!(base.len(), 16);
+        assert_eq!(base, id("a", &subject, 1));
+        assert_ne!(base, id("b", &subject, 1));
+        assert_ne!(base, id("a", &subject, 2));
+        assert_ne!(base, id("a", &Subject::Host { host: FlowFacts::default().src }, 1));
+    }
+
+    #[test]
+    fn flow_ids_stop_at_the_limit_while_flows_count_on() {
+        let mut tally = Tally::starting(5);
+        (0..250).for_each(|id| tally.flow(id));
+        assert_eq!((tally.flows, tally.flow_ids.len()), (250, FLOW_IDS));
+        let mut other = Tally::starting(3);
+        other.merge(&tally, 249, false);
+        assert_eq!((other.flows, other.count, other.first_ns, other.flow_ids.len()), (249, 0, 3, FLOW_IDS));
+    }
+
+    #[test]
+    fn a_verdict_without_incident_makes_no_draft() {
+        let subject = Subject::flow(&FlowFacts::default());
+        assert!(Draft::new(0, subject.clone(), &Verdict::default(), 0, (0, 0)).is_none());
+        let mut draft = Draft::new(0, subject, &verdict(), 0, (0, 0)).expect("names an incident");
+        draft.widen(Severity::Critical, &Evidence::new(&[]));
+        draft.widen(Severity::Info, &Evidence::new(&[]));
+        assert_eq!(draft.severity, Severity::Critical);
+    }
+}

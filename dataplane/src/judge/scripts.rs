@@ -1,0 +1,89 @@
+//! Rule bodies as the judge runs them: each failure is counted and remembered, and a rule that keeps failing
+//! is switched off, alone. Runs on the judge's thread only. Verdicts go to groups and storms, failures to
+//! whoever reports to the operator.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rules::{Bodies, BodyLimits, RuleSet, Snapshot, Verdict};
+
+/// What went wrong with one rule's body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BodyFailure {
+    pub rule: String,
+    /// Runs that gave no verdict.
+    pub count: u64,
+    /// What the last of them said: file, line, column, cause.
+    pub message: String,
+    /// It failed too often in a row and is not run any more.
+    pub switched_off: bool,
+    /// Runs left out since then.
+    pub skipped: u64,
+}
+
+pub struct Scripts {
+    rules: Arc<RuleSet>,
+    bodies: Bodies,
+    failures: BTreeMap<u16, BodyFailure>,
+    /// Failures of a rule since its last verdict.
+    in_a_row: BTreeMap<u16, u32>,
+    failures_before_off: u32,
+    pub runs: u64,
+    pub errors: u64,
+}
+
+impl Scripts {
+    pub fn new(rules: Arc<RuleSet>, limits: BodyLimits, failures_before_off: u32) -> Scripts {
+        Scripts {
+            bodies: Bodies::new(Arc::clone(&rules), limits),
+            rules,
+            failures: BTreeMap::new(),
+            in_a_row: BTreeMap::new(),
+            failures_before_off,
+            runs: 0,
+            errors: 0,
+        }
+    }
+
+    /// The verdict, or `None` if the body failed or is switched off.
+    pub fn run(&mut self, rule: u16, snapshot: &Snapshot) -> Option<Verdict> {
+        if let Some(failure) = self.failures.get_mut(&rule)
+            && failure.switched_off
+        {
+            failure.skipped += 1;
+            return None;
+        }
+        self.runs += 1;
+        match self.bodies.run(rule, snapshot) {
+            Ok(verdict) => {
+                self.in_a_row.remove(&rule);
+                Some(verdict)
+            }
+            Err(error) => {
+                self.failed(rule, error.to_string());
+                None
+            }
+        }
+    }
+
+    fn failed(&mut self, rule: u16, message: String) {
+        self.errors += 1;
+        let in_a_row = self.in_a_row.entry(rule).or_insert(0);
+        *in_a_row += 1;
+        let failure = self.failures.entry(rule).or_insert_with(|| BodyFailure {
+            rule: self.rules.rules().get(rule as usize).map_or_else(String::new, |meta| meta.name.clone()),
+            count: 0,
+            message: String::new(),
+            switched_off: false,
+            skipped: 0,
+        });
+        failure.count += 1;
+        failure.message = message;
+        failure.switched_off = *in_a_row >= self.failures_before_off;
+    }
+
+    /// In the order of the rule set.
+    pub fn failures(&self) -> impl Iterator<Item = &BodyFailure> {
+        self.failures.values()
+    }
+}

@@ -1,0 +1,303 @@
+//! Sliding windows of packet time over what hosts and services did: 1, 10 and 60 s, exact to 100 ms. Runs
+//! on the judge's thread; the table is bounded, and what it lets go of while it still counted is counted.
+//! The sums go to host and service guards.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use rules::facts::Counts;
+
+use crate::source::Nanos;
+
+/// Packet time in one bucket. Bucket `i` holds what happened from `i-1` up to, not including, `i` times
+/// this; the tick at `i` times this ends it.
+pub const BUCKET_NS: Nanos = 100_000_000;
+/// The windows, in buckets: 1, 10 and 60 s.
+pub const SPANS: [u64; 3] = [10, 100, 600];
+const LONGEST: u64 = SPANS[2];
+
+/// One of [`Counts`]'s fields, in the order in which they are taken for what a rule is about: the rarest,
+/// most telling first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    Rsts,
+    SynUnanswered,
+    Refused,
+    Syns,
+    Established,
+}
+
+impl Field {
+    pub const ALL: [Field; 5] =
+        [Field::Rsts, Field::SynUnanswered, Field::Refused, Field::Syns, Field::Established];
+
+    pub const fn get(self, counts: &Counts) -> u32 {
+        match self {
+            Field::Rsts => counts.rsts,
+            Field::SynUnanswered => counts.syn_unanswered,
+            Field::Refused => counts.refused,
+            Field::Syns => counts.syns,
+            Field::Established => counts.established,
+        }
+    }
+
+    pub const fn get_mut(self, counts: &mut Counts) -> &mut u32 {
+        match self {
+            Field::Rsts => &mut counts.rsts,
+            Field::SynUnanswered => &mut counts.syn_unanswered,
+            Field::Refused => &mut counts.refused,
+            Field::Syns => &mut counts.syns,
+            Field::Established => &mut counts.established,
+        }
+    }
+}
+
+/// Sums in 64 bits, so that a window never saturates and then subtracts what it had not added.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums([u64; 5]);
+
+impl Sums {
+    fn add(&mut self, counts: &Counts) {
+        for (sum, field) in self.0.iter_mut().zip(Field::ALL) {
+            *sum += u64::from(field.get(counts));
+        }
+    }
+
+    fn subtract(&mut self, counts: &Counts) {
+        for (sum, field) in self.0.iter_mut().zip(Field::ALL) {
+            *sum -= u64::from(field.get(counts));
+        }
+    }
+
+    fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for (sum, field) in self.0.iter().zip(Field::ALL) {
+            *field.get_mut(&mut counts) = u32::try_from(*sum).unwrap_or(u32::MAX);
+        }
+        counts
+    }
+}
+
+fn accumulate(into: &mut Counts, counts: &Counts) {
+    for field in Field::ALL {
+        let sum = field.get_mut(into);
+        *sum = sum.saturating_add(field.get(counts));
+    }
+}
+
+/// One host's or service's buckets of the last 60 s; empty ones are not stored.
+#[derive(Clone, Debug, Default)]
+struct Track {
+    buckets: VecDeque<(u64, Counts)>,
+    sums: [Sums; 3],
+    /// Where the 1-s and the 10-s window begin in `buckets`.
+    starts: [usize; 2],
+    /// Reported, but its tick has not come.
+    pending: Counts,
+    /// Last bucket something was reported for; the key in `Windows::by_age`.
+    last: u64,
+}
+
+impl Track {
+    fn place(&mut self, bucket: u64, counts: Counts, now: u64) {
+        let at = self.buckets.partition_point(|(index, _)| *index < bucket);
+        let in_order = at + 1 >= self.buckets.len();
+        match self.buckets.get_mut(at) {
+            Some((index, there)) if *index == bucket => accumulate(there, &counts),
+            _ => self.buckets.insert(at, (bucket, counts)),
+        }
+        if in_order && bucket == now {
+            self.sums.iter_mut().for_each(|sums| sums.add(&counts));
+        } else {
+            self.rebuild();
+        }
+        self.slide(now);
+    }
+
+    /// Sums from nothing, for a report that belongs to a bucket already passed (a worker behind another).
+    fn rebuild(&mut self) {
+        let mut all = Sums::default();
+        self.buckets.iter().for_each(|(_, counts)| all.add(counts));
+        self.sums = [all; 3];
+        self.starts = [0; 2];
+    }
+
+    fn slide(&mut self, now: u64) {
+        for (window, span) in SPANS.into_iter().enumerate().take(2) {
+            while let Some((index, counts)) = self.buckets.get(self.starts[window])
+                && index + span <= now
+            {
+                self.sums[window].subtract(counts);
+                self.starts[window] += 1;
+            }
+        }
+        while let Some((_, counts)) = self.buckets.pop_front_if(|(index, _)| *index + LONGEST <= now) {
+            self.sums[2].subtract(&counts);
+            // What left the longest window had left the shorter ones in the loop above.
+            self.starts.iter_mut().for_each(|start| *start -= 1);
+        }
+    }
+}
+
+/// A bounded table of windows. When it is full, the entry reported longest ago goes (ties: the smallest key).
+#[derive(Debug)]
+pub struct Windows<K> {
+    tracks: BTreeMap<K, Track>,
+    by_age: BTreeSet<(u64, K)>,
+    changed: BTreeSet<K>,
+    limit: usize,
+    /// Entries let go of while they still counted.
+    pub evicted: u64,
+}
+
+impl<K: Ord + Copy> Windows<K> {
+    /// `limit`: entries, at least one.
+    pub fn new(limit: usize) -> Windows<K> {
+        Windows {
+            tracks: BTreeMap::new(),
+            by_age: BTreeSet::new(),
+            changed: BTreeSet::new(),
+            limit: limit.max(1),
+            evicted: 0,
+        }
+    }
+
+    /// Takes a report whose tick is still to come; `now` is the last tick's bucket.
+    pub fn report(&mut self, key: K, counts: &Counts, now: u64) {
+        if !self.tracks.contains_key(&key) && self.tracks.len() >= self.limit {
+            self.evict();
+        }
+        let track = self.tracks.entry(key).or_default();
+        accumulate(&mut track.pending, counts);
+        self.by_age.remove(&(track.last, key));
+        track.last = now + 1;
+        self.by_age.insert((track.last, key));
+        self.changed.insert(key);
+    }
+
+    fn evict(&mut self) {
+        if let Some((_, key)) = self.by_age.pop_first() {
+            self.tracks.remove(&key);
+            self.changed.remove(&key);
+            self.evicted += 1;
+        }
+    }
+
+    pub fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// Ends bucket `bucket` for everything reported since the last call; gives the keys, in order, with
+    /// their sums over [`SPANS`] up to `now`.
+    pub fn tick(&mut self, bucket: u64, now: u64) -> Vec<(K, [Counts; 3])> {
+        let changed = std::mem::take(&mut self.changed);
+        let mut sums = Vec::with_capacity(changed.len());
+        for key in changed {
+            let Some(track) = self.tracks.get_mut(&key) else { continue };
+            let counts = std::mem::take(&mut track.pending);
+            track.place(bucket, counts, now);
+            self.by_age.remove(&(track.last, key));
+            track.last = bucket;
+            self.by_age.insert((bucket, key));
+            sums.push((key, track.sums.map(|sums| sums.counts())));
+        }
+        while let Some((last, key)) = self.by_age.first().copied()
+            && last + LONGEST <= now
+        {
+            self.by_age.remove(&(last, key));
+            self.tracks.remove(&key);
+        }
+        sums
+    }
+
+    /// Events of one kind in the buckets after `after`, and the first bucket that holds one.
+    pub fn since(&self, key: &K, field: Field, after: u64) -> (u64, Option<u64>) {
+        let Some(track) = self.tracks.get(key) else { return (0, None) };
+        let mut first = None;
+        let mut count = 0;
+        for (index, counts) in track.buckets.iter().filter(|(index, _)| *index > after) {
+            let events = u64::from(field.get(counts));
+            if events > 0 {
+                first = first.or(Some(*index));
+                count += events;
+            }
+        }
+        (count, first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rsts(n: u32) -> Counts {
+        Counts { rsts: n, ..Counts::default() }
+    }
+
+    fn step(windows: &mut Windows<u8>, key: u8, n: u32, bucket: u64) -> [u32; 3] {
+        windows.report(key, &rsts(n), bucket.saturating_sub(1));
+        let sums = windows.tick(bucket, bucket);
+        sums.iter().find(|(k, _)| *k == key).map(|(_, sums)| sums.map(|c| c.rsts)).expect("it changed")
+    }
+
+    #[test]
+    fn windows_are_exact_at_their_edges() {
+        let mut windows = Windows::new(4);
+        assert_eq!(step(&mut windows, 1, 5, 1000), [5, 5, 5]);
+        assert_eq!(step(&mut windows, 1, 1, 1009), [6, 6, 6], "ten buckets: the first still counts");
+        assert_eq!(step(&mut windows, 1, 1, 1010), [2, 7, 7], "the eleventh: it does not");
+        assert_eq!(step(&mut windows, 1, 1, 1099), [1, 8, 8]);
+        assert_eq!(step(&mut windows, 1, 1, 1100), [2, 4, 9]);
+        assert_eq!(step(&mut windows, 1, 1, 1599), [1, 1, 10]);
+        assert_eq!(step(&mut windows, 1, 1, 1600), [2, 2, 6]);
+    }
+
+    #[test]
+    fn the_running_sums_equal_a_count_from_scratch() {
+        let mut windows = Windows::new(4);
+        let mut all: Vec<(u64, u32)> = Vec::new();
+        let mut bucket = 7_u64;
+        let mut seed = 1_u64;
+        for _ in 0..2000 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            bucket += 1 + (seed >> 60);
+            let n = (seed >> 40) as u32 % 100;
+            all.push((bucket, n));
+            let got = step(&mut windows, 1, n, bucket);
+            let expected =
+                SPANS.map(|span| all.iter().filter(|(b, _)| b + span > bucket).map(|(_, n)| n).sum::<u32>());
+            assert_eq!(got, expected);
+        }
+    }
+
+    #[test]
+    fn a_late_report_goes_where_it_belongs() {
+        let mut windows = Windows::new(4);
+        step(&mut windows, 1, 5, 100);
+        step(&mut windows, 1, 2, 109);
+        windows.report(1, &rsts(3), 109);
+        assert_eq!(windows.tick(101, 109)[0].1.map(|c| c.rsts), [10, 10, 10]);
+        assert_eq!(step(&mut windows, 1, 1, 110), [6, 11, 11]);
+        assert_eq!(step(&mut windows, 1, 1, 111), [4, 12, 12]);
+        windows.report(1, &rsts(3), 900);
+        assert_eq!(windows.tick(100, 900)[0].1.map(|c| c.rsts), [0, 0, 0], "too old to count");
+    }
+
+    #[test]
+    fn a_full_table_lets_the_stalest_go_and_counts_it() {
+        let mut windows = Windows::new(2);
+        step(&mut windows, 1, 1, 10);
+        step(&mut windows, 2, 1, 11);
+        step(&mut windows, 1, 1, 12);
+        step(&mut windows, 3, 1, 13);
+        assert_eq!(windows.evicted, 1);
+        assert_eq!(windows.since(&2, Field::Rsts, 0), (0, None));
+        assert_eq!(windows.since(&1, Field::Rsts, 10), (1, Some(12)));
+        assert!(windows.tick(800, 800).is_empty());
+        assert_eq!((windows.tracks.len(), windows.evicted), (0, 1), "what has gone quiet is no loss");
+        for key in 0..100 {
+            windows.report(key, &rsts(1), 800);
+        }
+        assert_eq!(windows.tick(801, 801).len(), 2, "what was evicted before its tick is not judged");
+        assert_eq!((windows.evicted, windows.by_age.len()), (99, 2));
+    }
+}

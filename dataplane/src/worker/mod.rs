@@ -1,0 +1,191 @@
+//! The pinned loop: a batch at a time from source to history and guards. It only calls; state belongs to the
+//! stages. After start it never allocates, locks, logs, waits or runs Rhai.
+//!
+//! [`Worker::step`] does one piece of work and returns; whoever drives it (a thread when live, the replay
+//! loop) decides what to do in between. `engine` takes one packet through the stages, `verdict` asks the
+//! rules, `outlet` is the way to the judge.
+
+mod engine;
+mod outlet;
+mod verdict;
+
+use std::sync::Arc;
+
+use rules::RuleSet;
+
+use crate::config::WorkerConfig;
+use crate::decode::{self, Packet};
+use crate::flow::keeper::Stamp;
+use crate::ledger::WorkerAccount;
+use crate::record::Recorder;
+use crate::source::{BATCH, Batch, Nanos, Poll, Source};
+use engine::Engine;
+pub use outlet::{EndedFlow, Queues};
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Packets, timers or rows were dealt with.
+    Worked,
+    /// The source had nothing; its clock stands here.
+    Idle(Nanos),
+    /// Lossless only: the queues need emptying before it can go on.
+    Full,
+    /// The input has ended, and so have all flows.
+    Done,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// The input ended: timers due by its last packet, then every flow still alive.
+    Timers,
+    Flows,
+    Done,
+}
+
+/// One worker over one source.
+#[derive(Debug)]
+pub struct Worker<S: Source> {
+    source: S,
+    batch: Batch,
+    /// The next packet of the batch.
+    next: usize,
+    packets: Box<[Packet]>,
+    hashes: Box<[u64]>,
+    engine: Engine,
+    phase: Phase,
+}
+
+impl<S: Source> Worker<S> {
+    /// Takes all its memory. Without a recorder nothing is held or kept.
+    pub fn new(
+        source: S,
+        config: &WorkerConfig,
+        rules: Arc<RuleSet>,
+        queues: Queues,
+        recorder: Option<Recorder>,
+        number: u16,
+    ) -> Worker<S> {
+        let blank = decode::decode(crate::source::LinkType::Other(0), &[], 0);
+        Worker {
+            source,
+            batch: Batch::new(),
+            next: 0,
+            packets: vec![blank; BATCH].into_boxed_slice(),
+            hashes: vec![0; BATCH].into_boxed_slice(),
+            engine: Engine::new(config, rules, queues, recorder, number),
+            phase: Phase::Running,
+        }
+    }
+
+    pub fn source(&self) -> &S {
+        &self.source
+    }
+
+    /// The recorder, to announce interfaces to and to ask for free chunks; not in the packet path.
+    pub fn recorder(&mut self) -> Option<&mut Recorder> {
+        self.engine.recorder.as_mut()
+    }
+
+    pub fn account(&self) -> WorkerAccount {
+        self.engine.account()
+    }
+
+    pub fn live_flows(&self) -> u32 {
+        self.engine.live()
+    }
+
+    pub fn peak_flows(&self) -> u32 {
+        self.engine.peak()
+    }
+
+    /// How far back history reaches, ns.
+    pub fn horizon(&self) -> Nanos {
+        self.engine.horizon()
+    }
+
+    /// The worker's packet time.
+    pub fn now(&self) -> Nanos {
+        self.engine.now
+    }
+
+    /// After the last step and the judge's last word: hands the recorder part of what holds still have to
+    /// give; true once that and its last chunk are handed over.
+    pub fn finish(&mut self) -> bool {
+        self.engine.finish()
+    }
+
+    /// Takes the commands that came, then does one piece of work.
+    pub fn step(&mut self) -> Step {
+        self.engine.commands();
+        self.engine.pump();
+        match self.phase {
+            Phase::Running => self.run(),
+            Phase::Timers => {
+                if !self.engine.last_timers() {
+                    return Step::Full;
+                }
+                self.phase = Phase::Flows;
+                Step::Worked
+            }
+            Phase::Flows => {
+                if !self.engine.end_flows() {
+                    return Step::Full;
+                }
+                self.phase = Phase::Done;
+                Step::Done
+            }
+            Phase::Done => Step::Done,
+        }
+    }
+
+    fn run(&mut self) -> Step {
+        if self.next == self.batch.packets.len() {
+            self.source.release(&mut self.batch);
+            self.next = 0;
+            match self.source.poll(&mut self.batch) {
+                Poll::Packets => self.decode(),
+                Poll::Idle(now) => {
+                    return if self.engine.advance(now) { Step::Idle(now) } else { Step::Full };
+                }
+                Poll::End => {
+                    self.phase = Phase::Timers;
+                    return Step::Worked;
+                }
+            }
+        }
+        self.process()
+    }
+
+    /// The batch's first pass: decode everything and start loading its buckets, then its flows.
+    fn decode(&mut self) {
+        for (i, descriptor) in self.batch.packets.iter().enumerate() {
+            let bytes = self.source.bytes(descriptor);
+            self.packets[i] = decode::decode(descriptor.link, bytes, descriptor.orig_len);
+            self.hashes[i] = self.engine.table.hash(&self.packets[i].key);
+            self.engine.table.prefetch_bucket(self.hashes[i]);
+        }
+        for i in 0..self.batch.packets.len() {
+            self.engine.table.prefetch_flow(self.hashes[i], self.packets[i].from_low);
+        }
+    }
+
+    fn process(&mut self) -> Step {
+        while let Some(descriptor) = self.batch.packets.get(self.next) {
+            if !self.engine.advance(descriptor.ts) {
+                return Step::Full;
+            }
+            let stamp = Stamp {
+                ts: descriptor.ts,
+                number: self.engine.next_number(),
+                orig_len: descriptor.orig_len,
+                interface: descriptor.interface,
+            };
+            let bytes = self.source.bytes(descriptor);
+            self.engine.packet(&stamp, &self.packets[self.next], self.hashes[self.next], bytes);
+            self.next += 1;
+        }
+        Step::Worked
+    }
+}

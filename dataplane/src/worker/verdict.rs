@@ -1,0 +1,98 @@
+//! Asking the rules about a flow, holding it when one matches, and recording what is held. Worker's thread.
+
+use rules::event::Event;
+
+use super::engine::Engine;
+use crate::analyze::{Outcome, facts};
+use crate::flow::keeper::Stamp;
+use crate::flow::record::NONE;
+use crate::hold::Sink;
+use crate::judge::message::Hit;
+use crate::source::Nanos;
+
+impl Engine {
+    /// Evaluates the guards of every rule that waits for one of the outcome's events, and tells the judge of
+    /// those that matched. `packet` is the raising packet's number; `None` for a timer.
+    #[cold]
+    pub(super) fn raise(&mut self, slot: u32, outcome: &Outcome, now: Nanos, packet: Option<u64>) {
+        let events = outcome.events.and(self.subscribed);
+        if events.is_empty() {
+            return;
+        }
+        let flow = &self.table.flows[slot as usize];
+        let snapshot = facts::of_flow(flow, self.slab.get(flow.trouble), outcome, now, packet.is_none());
+        for event in events.iter() {
+            self.hits.clear();
+            self.rules.match_flow(event, &snapshot, &mut self.hits);
+            for i in 0..self.hits.len() {
+                let rule = self.hits.as_slice()[i];
+                self.matched(slot, rule, event, packet, now, &snapshot);
+            }
+        }
+    }
+
+    fn matched(
+        &mut self,
+        slot: u32,
+        rule: u16,
+        event: Event,
+        packet: Option<u64>,
+        now: Nanos,
+        snapshot: &rules::facts::FlowFacts,
+    ) {
+        let mut index = self.table.flows[slot as usize].trouble;
+        let first = self.slab.get_or_take(&mut index).is_none_or(|trouble| trouble.hit(rule));
+        self.table.flows[slot as usize].trouble = index;
+        // The same silence, a second later: nothing new to tell.
+        if event == Event::SynTimeout && !first {
+            return;
+        }
+        let held = self.rules.rules()[usize::from(rule)].holds && self.hold(slot, rule, event, packet, now);
+        self.outlet.hit(Hit { rule, event, worker: 0, sequence: 0, packet, held, facts: *snapshot });
+    }
+
+    /// Makes sure the flow is held; true if the judge has to decide on it.
+    fn hold(&mut self, slot: u32, rule: u16, event: Event, packet: Option<u64>, now: Nanos) -> bool {
+        if self.recorder.is_none() {
+            return false;
+        }
+        let flow = &mut self.table.flows[slot as usize];
+        let flow_id = flow.id();
+        if flow.hold != NONE && self.holds.is_over(flow.hold, flow_id) {
+            flow.hold = NONE;
+        }
+        if flow.hold == NONE {
+            let Some(hold) = self.holds.take(rule, flow_id, now) else { return false };
+            flow.hold = hold;
+            self.holds.begin(hold, self.keeper.of(slot), self.tails.of(flow, slot));
+        }
+        let hold = flow.hold;
+        self.holds.set_newest(hold, flow.newest);
+        // A timer speaks of the last packet there was.
+        let raising = packet.or_else(|| self.ring.get(flow.newest).map(|(p, _)| p.number));
+        self.holds.raised(hold, rule, event, raising);
+        self.holds.undecided(hold)
+    }
+
+    /// Gives a live packet to the flow's hold.
+    #[inline(always)]
+    pub(super) fn record_live(&mut self, slot: u32, stamp: &Stamp, bytes: &[u8]) {
+        let hold = self.table.flows[slot as usize].hold;
+        if hold != NONE {
+            self.record_held(slot, hold, stamp, bytes);
+        }
+    }
+
+    #[cold]
+    fn record_held(&mut self, slot: u32, hold: u32, stamp: &Stamp, bytes: &[u8]) {
+        let flow = &mut self.table.flows[slot as usize];
+        if self.holds.is_over(hold, flow.id()) {
+            flow.hold = NONE;
+            return;
+        }
+        if let Some(recorder) = &mut self.recorder {
+            let mut sink = Sink { recorder, account: &mut self.account.kept, comments: &self.rules };
+            self.holds.live(hold, flow.newest, stamp, bytes, &mut sink);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Rule bodies: ordinary Rhai, run by the judge on a snapshot, under limits.
+//!
+//! Runs on the judge's thread only, never on a worker. A body sees facts and parameters, reaches no file,
+//! network, clock or randomness, and cannot outlive its limits. The verdict goes to the judge's incidents.
+
+mod engine;
+mod views;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rhai::{Engine, EvalAltResult, Scope as RhaiScope};
+
+use crate::body::engine::Stage;
+use crate::body::views::Subjects;
+use crate::event::Event;
+use crate::facts::{FlowFacts, HostFacts, ServiceFacts};
+use crate::set::{RuleMeta, RuleSet, Scope};
+use crate::verdict::Verdict;
+
+/// The facts a body runs on.
+#[derive(Clone, Copy, Debug)]
+pub enum Snapshot<'a> {
+    Flow(&'a FlowFacts, Event),
+    Host(&'a HostFacts),
+    Service(&'a ServiceFacts),
+}
+
+impl Snapshot<'_> {
+    pub const fn scope(&self) -> Scope {
+        match self {
+            Snapshot::Flow(..) => Scope::Flow,
+            Snapshot::Host(_) => Scope::Host,
+            Snapshot::Service(_) => Scope::Service,
+        }
+    }
+}
+
+/// What one run of a body may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyLimits {
+    /// Rhai operations; 0 would mean no limit and counts as 1.
+    pub operations: u64,
+    /// Nested function calls.
+    pub depth: usize,
+    /// Bytes of one text.
+    pub string_len: usize,
+    /// Wall-clock time; `None` in replay, where only operation limits keep output reproducible.
+    pub deadline: Option<Duration>,
+}
+
+impl Default for BodyLimits {
+    /// Room for a hundred times what a shipped rule uses.
+    fn default() -> Self {
+        BodyLimits { operations: 20_000, depth: 16, string_len: 8_192, deadline: None }
+    }
+}
+
+/// Why a body gave no verdict.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// It used more operations, depth, variables or memory than it may.
+    #[error("{place}: rule `{rule}` was stopped: {message}")]
+    Limit { rule: String, place: Place, message: String },
+    /// It ran longer than the deadline.
+    #[error("{place}: rule `{rule}` was stopped: it ran longer than {limit:?}")]
+    Deadline { rule: String, place: Place, limit: Duration },
+    /// It failed.
+    #[error("{place}: rule `{rule}` failed: {message}")]
+    Script { rule: String, place: Place, message: String },
+}
+
+/// Where in a rule file something happened; line and column from 1, 0 if not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    pub file: String,
+    pub line: usize,
+    pub column: usize,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.line {
+            0 => f.write_str(&self.file),
+            line => write!(f, "{}:{line}:{}", self.file, self.column),
+        }
+    }
+}
+
+/// Runs the bodies of one rule set. Keeps nothing from one run to the next.
+pub struct Bodies {
+    rules: Arc<RuleSet>,
+    engine: Engine,
+    stage: Stage,
+    limits: BodyLimits,
+}
+
+impl Bodies {
+    pub fn new(rules: Arc<RuleSet>, limits: BodyLimits) -> Bodies {
+        let stage = Stage::default();
+        let engine = engine::build(&stage, &limits);
+        Bodies { rules, engine, stage, limits }
+    }
+
+    /// Runs one rule's body.
+    ///
+    /// # Errors
+    /// When the body exceeds a limit or fails; what it had decided until then is dropped. A panic inside
+    /// is contained and reported as a failure.
+    pub fn run(&mut self, rule: u16, snapshot: &Snapshot) -> Result<Verdict, BodyError> {
+        let Some((meta, body)) = self.rules.body(rule) else {
+            let message = "there is no rule of this number".to_owned();
+            return Err(BodyError::Script { rule: format!("#{rule}"), place: Place::default(), message });
+        };
+        if meta.scope != snapshot.scope() {
+            let (wanted, given) = (meta.scope.as_str(), snapshot.scope().as_str());
+            let message = format!("it is about a {wanted} and was given the facts of a {given}");
+            let place = Place { file: meta.file.clone(), line: meta.line, column: 0 };
+            return Err(BodyError::Script { rule: meta.name.clone(), place, message });
+        }
+        let deadline = self.limits.deadline.and_then(|limit| Instant::now().checked_add(limit));
+        self.stage.set(Subjects::of(snapshot), Arc::clone(&body.params), deadline);
+        let mut scope = RhaiScope::new();
+        let run = catch_unwind(AssertUnwindSafe(|| self.engine.run_ast_with_scope(&mut scope, &body.ast)));
+        let verdict = self.stage.take();
+        match run {
+            Ok(Ok(())) => Ok(verdict),
+            Ok(Err(error)) => Err(self.error(meta, &error)),
+            Err(_) => {
+                let place = Place { file: meta.file.clone(), line: meta.line, column: 0 };
+                let message = "an internal error; the rule is not to blame, please report it".to_owned();
+                Err(BodyError::Script { rule: meta.name.clone(), place, message })
+            }
+        }
+    }
+
+    fn error(&self, meta: &RuleMeta, error: &EvalAltResult) -> BodyError {
+        let inner = error.unwrap_inner();
+        let at = inner.position().or_else(error.position());
+        let place = Place {
+            file: meta.file.clone(),
+            line: at.line().unwrap_or(meta.line),
+            column: at.position().unwrap_or(0),
+        };
+        let rule = meta.name.clone();
+        let message = match inner {
+            EvalAltResult::ErrorRuntime(value, _) => value.to_string(),
+            other => without_position(other),
+        };
+        match inner {
+            EvalAltResult::ErrorTerminated(..) => {
+                BodyError::Deadline { rule, place, limit: self.limits.deadline.unwrap_or_default() }
+            }
+            EvalAltResult::ErrorTooManyOperations(_)
+            | EvalAltResult::ErrorTooManyVariables(_)
+            | EvalAltResult::ErrorTooManyModules(_)
+            | EvalAltResult::ErrorStackOverflow(_)
+            | EvalAltResult::ErrorDataTooLarge(..) => BodyError::Limit { rule, place, message },
+            _ => BodyError::Script { rule, place, message },
+        }
+    }
+}
+
+/// Rhai ends its messages with the position, which is already told in front.
+fn without_position(error: &EvalAltResult) -> String {
+    let text = error.to_string();
+    match text.rfind(" (line ") {
+        Some(at) if text.ends_with(')') => text[..at].to_owned(),
+        _ => text,
+    }
+}

@@ -1,0 +1,300 @@
+//! The grammar of `param` and `rule`, given to Rhai's parser as custom syntax, and what comes out of it.
+//!
+//! Runs at load time only. With `lower` and `language::check` one of the few places that know the shape of
+//! Rhai's AST. Nothing is evaluated here. Its output goes to `language` (the file as a whole).
+
+use rhai::packages::Package;
+use rhai::{
+    AST, ASTNode, CustomExpr, Dynamic, Engine, Expr, ImmutableString, LexError, OptimizationLevel,
+    ParseError, Position, Stmt, StmtBlock,
+};
+
+use crate::language::source::{Item, ItemKind};
+
+/// Expression nesting that is parsed; beyond it the parser refuses the item.
+pub(crate) const MAX_DEPTH: usize = 64;
+
+/// A name and where it stands.
+#[derive(Clone, Debug)]
+pub(crate) struct Name {
+    pub(crate) text: String,
+    pub(crate) at: Position,
+}
+
+/// `param name = value;`
+#[derive(Clone, Debug)]
+pub(crate) struct ParamItem {
+    pub(crate) name: Name,
+    pub(crate) value: Expr,
+}
+
+/// `rule "name" on event, … [when guard] then { body }`
+#[derive(Clone, Debug)]
+pub(crate) struct RuleItem {
+    pub(crate) name: Name,
+    pub(crate) events: Vec<Name>,
+    pub(crate) guard: Option<Expr>,
+    pub(crate) body: StmtBlock,
+}
+
+/// `fn name(params) { … }`
+#[derive(Clone, Debug)]
+pub(crate) struct FunctionItem {
+    pub(crate) name: Name,
+    pub(crate) params: Vec<String>,
+    pub(crate) body: Vec<Stmt>,
+    /// The function alone, to be combined into the file's.
+    pub(crate) ast: AST,
+}
+
+pub(crate) enum Parsed {
+    Param(ParamItem),
+    Rule(RuleItem),
+    Function(FunctionItem),
+}
+
+/// What an item that cannot be parsed gives: where, what, and what to write instead.
+pub(crate) struct Refusal {
+    pub(crate) at: Position,
+    pub(crate) message: String,
+    pub(crate) help: Option<String>,
+}
+
+impl Refusal {
+    pub(crate) fn new(at: Position, message: impl Into<String>, help: &str) -> Refusal {
+        Refusal { at, message: message.into(), help: (!help.is_empty()).then(|| help.to_owned()) }
+    }
+}
+
+rhai::def_package! {
+    /// Nothing: names are looked up by the loader, functions by the body's engine.
+    NoPackage(_module) {}
+}
+
+const RULE_FORM: &str = "write `rule \"name\" on EVENT[, EVENT] [when CONDITION] then { … }`";
+const PARAM_FORM: &str = "write `param name = VALUE;`";
+
+/// The parser of rule files.
+pub(crate) struct Parser {
+    engine: Engine,
+}
+
+impl Parser {
+    pub(crate) fn new() -> Parser {
+        let mut engine = Engine::new_raw();
+        engine.register_global_module(NoPackage::new().as_shared_module());
+        engine.set_optimization_level(OptimizationLevel::None);
+        engine.set_max_expr_depths(MAX_DEPTH, MAX_DEPTH);
+        engine.set_allow_anonymous_fn(false);
+        for symbol in FORBIDDEN {
+            engine.disable_symbol(symbol);
+        }
+        engine.register_custom_syntax_with_state_raw("rule", next_of_rule, false, never_evaluated);
+        engine.register_custom_syntax_with_state_raw("param", next_of_param, false, never_evaluated);
+        Parser { engine }
+    }
+
+    pub(crate) fn parse(&self, item: &Item) -> Result<Parsed, Refusal> {
+        if item.kind == ItemKind::Other {
+            return Err(refuse_other(item));
+        }
+        let ast = self.engine.compile(item.padded()).map_err(|error| parse_refusal(&error, item.kind))?;
+        let start = position(item);
+        if item.kind == ItemKind::Function {
+            return function(ast, start);
+        }
+        let custom = match ast.statements() {
+            [Stmt::Expr(expr)] => match &**expr {
+                Expr::Custom(custom, _) => custom,
+                _ => return Err(trailing(item, start)),
+            },
+            _ => return Err(trailing(item, start)),
+        };
+        let parsed = match item.kind {
+            ItemKind::Param => param(custom).map(Parsed::Param),
+            _ => rule(custom).map(Parsed::Rule),
+        };
+        parsed.ok_or_else(|| trailing(item, start))
+    }
+}
+
+/// Names of Rhai that reach outside the rule, hide a call from the loader, or make no sense in one.
+pub(crate) const FORBIDDEN: [&str; 14] = [
+    "eval",
+    "import",
+    "export",
+    "print",
+    "debug",
+    "Fn",
+    "call",
+    "curry",
+    "is_shared",
+    "is_def_fn",
+    "is_def_var",
+    "sleep",
+    "timestamp",
+    "exit",
+];
+
+fn position(item: &Item) -> Position {
+    // The loader refuses files with more lines or longer lines than a Position holds.
+    let narrow = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
+    Position::new(narrow(item.line), narrow(item.column))
+}
+
+fn trailing(item: &Item, at: Position) -> Refusal {
+    let (what, form) = match item.kind {
+        ItemKind::Param => ("this param is not well-formed", PARAM_FORM),
+        _ => ("this rule is not well-formed", RULE_FORM),
+    };
+    Refusal::new(at, what, form)
+}
+
+fn refuse_other(item: &Item) -> Refusal {
+    let at = position(item);
+    match item.first_word() {
+        "const" => Refusal::new(
+            at,
+            "`const` cannot stand at the top of a rule file",
+            "write `param name = VALUE;`: it can be used in guards, bodies and functions, and be set from outside",
+        ),
+        "let" => Refusal::new(
+            at,
+            "`let` cannot stand at the top of a rule file",
+            "write `param name = VALUE;`, or put the variable inside a rule's body",
+        ),
+        "import" | "export" => Refusal::new(at, "rule files cannot import or export modules", ""),
+        "" => Refusal::new(
+            at,
+            "only `param`, `rule` and `fn` can stand at the top of a rule file",
+            "a stray symbol after a rule's closing brace is the usual cause",
+        ),
+        word => Refusal::new(
+            at,
+            format!("`{word}` cannot stand at the top of a rule file"),
+            "only `param`, `rule` and `fn` can; statements go inside a rule's body",
+        ),
+    }
+}
+
+fn parse_refusal(error: &ParseError, kind: ItemKind) -> Refusal {
+    let help = match kind {
+        ItemKind::Rule => RULE_FORM,
+        ItemKind::Param => PARAM_FORM,
+        _ => "",
+    };
+    let message = error.err_type().to_string();
+    let help = match error.err_type() {
+        // Only the grammar's own messages are about its form; the others are about an expression.
+        rhai::ParseErrorType::BadInput(LexError::ImproperSymbol(symbol, _)) if symbol == "form" => help,
+        rhai::ParseErrorType::Reserved(_) => {
+            "rules cannot reach outside themselves, and this word is taken by the language"
+        }
+        rhai::ParseErrorType::ExprTooDeep => "split the expression, or move a part into a function",
+        rhai::ParseErrorType::WrongFnDefinition => "move the function to the top of the file",
+        _ => "",
+    };
+    Refusal::new(error.position(), message, help)
+}
+
+/// A parse error in the grammar's own words.
+fn form_error(message: &str) -> ParseError {
+    LexError::ImproperSymbol("form".to_owned(), message.to_owned()).into_err(Position::NONE)
+}
+
+fn never_evaluated(
+    _: &mut rhai::EvalContext,
+    _: &[rhai::Expression],
+    _: &Dynamic,
+) -> Result<Dynamic, Box<rhai::EvalAltResult>> {
+    Err("a rule file is loaded, not run".into())
+}
+
+type Next = Result<Option<ImmutableString>, ParseError>;
+
+fn step(state: &mut Dynamic, phase: i64, symbol: &str) -> Next {
+    *state = Dynamic::from_int(phase);
+    Ok(Some(symbol.into()))
+}
+
+/// The grammar of a rule, one symbol at a time; the state is the number of the next phase.
+fn next_of_rule(_: &[ImmutableString], ahead: &str, state: &mut Dynamic) -> Next {
+    match (state.as_int().unwrap_or(0), ahead) {
+        (0, _) => step(state, 1, "$string$"),
+        (1, "on") => step(state, 2, "on"),
+        (1, _) => Err(form_error("expected `on` and an event after the rule's name")),
+        (2, _) => step(state, 3, "$ident$"),
+        (3, ",") => step(state, 2, ","),
+        (3, "when") => step(state, 4, "when"),
+        (3 | 5, "then") => step(state, 6, "then"),
+        (3, _) => Err(form_error("expected `when` or `then` after the rule's events")),
+        (4, _) => step(state, 5, "$expr$"),
+        (5, _) => Err(form_error("expected `then` after the rule's condition")),
+        (6, "{") => step(state, 7, "$block$"),
+        (6, _) => Err(form_error("expected `{` after `then`")),
+        _ => Ok(None),
+    }
+}
+
+fn next_of_param(_: &[ImmutableString], ahead: &str, state: &mut Dynamic) -> Next {
+    match (state.as_int().unwrap_or(0), ahead) {
+        (0, _) => step(state, 1, "$ident$"),
+        (1, "=") => step(state, 2, "="),
+        (1, _) => Err(form_error("expected `=` after the parameter's name")),
+        (2, _) => step(state, 3, "$expr$"),
+        (3, ";") => step(state, 4, ";"),
+        (3, _) => Err(form_error("expected `;` after the parameter's value")),
+        _ => Ok(None),
+    }
+}
+
+fn param(custom: &CustomExpr) -> Option<ParamItem> {
+    match custom.inputs.as_slice() {
+        [Expr::Variable(name, _, at), value] => {
+            let name = Name { text: name.1.to_string(), at: *at };
+            Some(ParamItem { name, value: value.clone() })
+        }
+        _ => None,
+    }
+}
+
+fn rule(custom: &CustomExpr) -> Option<RuleItem> {
+    let (name, rest) = custom.inputs.split_first()?;
+    let (body, rest) = rest.split_last()?;
+    let has_guard = custom.tokens.iter().any(|token| token == "$expr$");
+    let (guard, events) = match has_guard {
+        true => rest.split_last().map(|(guard, events)| (Some(guard.clone()), events))?,
+        false => (None, rest),
+    };
+    let Expr::StringConstant(text, at) = name else { return None };
+    let Expr::Stmt(body) = body else { return None };
+    let events = events.iter().map(|event| match event {
+        Expr::Variable(name, _, at) => Some(Name { text: name.1.to_string(), at: *at }),
+        _ => None,
+    });
+    Some(RuleItem {
+        name: Name { text: text.to_string(), at: *at },
+        events: events.collect::<Option<Vec<_>>>()?,
+        guard,
+        body: (**body).clone(),
+    })
+}
+
+fn function(ast: AST, start: Position) -> Result<Parsed, Refusal> {
+    let form = "write `fn name(parameter, …) { … }`";
+    let (name, params) = match ast.iter_functions().next() {
+        Some(f) => (f.name.to_owned(), f.params.iter().map(|&p| p.to_owned()).collect()),
+        None => return Err(Refusal::new(start, "this function is not well-formed", form)),
+    };
+    if !ast.statements().is_empty() {
+        return Err(Refusal::new(start, "statements cannot follow a function", form));
+    }
+    let mut body = Vec::new();
+    ast.walk(&mut |path: &[ASTNode]| {
+        if let [ASTNode::Stmt(stmt)] = path {
+            body.push((*stmt).clone());
+        }
+        true
+    });
+    Ok(Parsed::Function(FunctionItem { name: Name { text: name, at: start }, params, body, ast }))
+}

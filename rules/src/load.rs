@@ -1,0 +1,348 @@
+//! From rule files to a rule set: overrides, names, scopes, guards, bodies, and all errors of all files.
+//!
+//! Runs at load time on the thread that starts or controls the program, never on a worker. The result is
+//! shared with workers and the judge as an immutable [`RuleSet`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use rhai::{AST, Dynamic, Stmt};
+use sha2::{Digest, Sha256};
+
+use crate::error::LoadError;
+use crate::event::{Event, EventSet};
+use crate::facts::table::Subject;
+use crate::language::RuleFile;
+use crate::language::check::{self, Names, Reach};
+use crate::language::syntax::{Name, Parser, Refusal, RuleItem};
+use crate::lower::expr::{self, Context};
+use crate::lower::types::Term;
+use crate::nearest::nearest;
+use crate::set::{Body, Guard, Override, RuleMeta, RuleSet, Scope, SourceFile};
+use crate::value::ParamValue;
+
+/// Rules in one set at most; a hit names its rule in 16 bits, and more are a mistake anyhow.
+const MAX_RULES: usize = 4_096;
+
+/// Loads a set of rules. Files are taken in the order of their names, so that the same files give the
+/// same rule indexes and hash however they were listed.
+///
+/// # Errors
+/// Every mistake in every file and override, ordered by place.
+pub(crate) fn load(sources: &[SourceFile], overrides: &[Override]) -> Result<RuleSet, Vec<LoadError>> {
+    let parser = Parser::new();
+    let mut sources: Vec<&SourceFile> = sources.iter().collect();
+    sources.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut files: Vec<RuleFile> = sources.iter().map(|source| RuleFile::parse(&parser, source)).collect();
+    let mut errors: Vec<LoadError> = apply_overrides(&mut files, overrides);
+    refuse_repeated_names(&mut files);
+
+    let mut set = RuleSet::empty(hash(&sources, &files));
+    for file in &mut files {
+        compile(file, &mut set);
+        errors.append(&mut file.errors);
+    }
+    if set.rules().len() > MAX_RULES {
+        errors.push(LoadError {
+            file: sources.last().map_or(String::new(), |source| source.name.clone()),
+            line: 0,
+            column: 0,
+            message: format!("{} rules are too many; at most {MAX_RULES} can be loaded", set.rules().len()),
+            help: None,
+        });
+    }
+    if errors.is_empty() {
+        return Ok(set);
+    }
+    errors.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+    errors.dedup();
+    Err(errors)
+}
+
+/// Of the files' contents and of the parameters in effect, in hexadecimal.
+fn hash(sources: &[&SourceFile], files: &[RuleFile]) -> String {
+    let mut hasher = Sha256::new();
+    for (source, file) in sources.iter().zip(files) {
+        hasher.update((source.text.len() as u64).to_le_bytes());
+        hasher.update(source.text.as_bytes());
+        for (name, value) in &file.params {
+            hasher.update(format!("{name}={value}\n").as_bytes());
+        }
+    }
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A rule's name picks the file it is in; else a file's stem does.
+fn apply_overrides(files: &mut [RuleFile], overrides: &[Override]) -> Vec<LoadError> {
+    let mut errors = Vec::new();
+    for set in overrides {
+        let has_rule = |file: &RuleFile| file.rules.iter().any(|rule| rule.name.text == set.rule);
+        let by_rule = files.iter().position(has_rule);
+        let index = by_rule.or_else(|| files.iter().position(|file| file.stem == set.rule));
+        let outcome = match index {
+            Some(index) => apply_override(&mut files[index], set),
+            None => {
+                let rules =
+                    files.iter().flat_map(|file| file.rules.iter().map(|rule| rule.name.text.as_str()));
+                let stems = files.iter().map(|file| file.stem.as_str());
+                let help =
+                    nearest(&set.rule, rules.chain(stems)).map(|near| format!("did you mean `{near}`?"));
+                let help =
+                    help.unwrap_or_else(|| "name a rule, or a rule file without its extension".to_owned());
+                Err((format!("there is no rule or rule file `{}`", set.rule), help))
+            }
+        };
+        if let Err((message, help)) = outcome {
+            errors.push(LoadError {
+                file: "--set".to_owned(),
+                line: 0,
+                column: 0,
+                message,
+                help: Some(help),
+            });
+        }
+    }
+    errors
+}
+
+fn apply_override(file: &mut RuleFile, set: &Override) -> Result<(), (String, String)> {
+    let Override { rule, param, value } = set;
+    if file.broken.contains(param) {
+        return Ok(());
+    }
+    let Some(current) = file.params.get_mut(param) else {
+        let known: Vec<&str> = file.params.keys().map(String::as_str).collect();
+        let help = match nearest(param, known.iter().copied()) {
+            Some(near) => format!("did you mean `{rule}.{near}`?"),
+            None if known.is_empty() => format!("`{}` has no params", file.name),
+            None => format!("its params are {}", known.join(", ")),
+        };
+        return Err((format!("`{rule}` has no param `{param}`"), help));
+    };
+    match current.parse_like(value) {
+        Some(parsed) => {
+            *current = parsed;
+            Ok(())
+        }
+        None => {
+            let message = format!("`{rule}.{param}` is {}; `{value}` is not", current.type_name());
+            Err((message, format!("its value in the file is {current}")))
+        }
+    }
+}
+
+/// Rule names are incident kinds: unique over all files.
+fn refuse_repeated_names(files: &mut [RuleFile]) {
+    let mut seen: BTreeMap<String, String> = BTreeMap::new();
+    for file in files {
+        let mut refusals = Vec::new();
+        for rule in &file.rules {
+            let Name { text, at } = &rule.name;
+            if !is_rule_name(text) {
+                let message = format!("\"{text}\" cannot be a rule's name");
+                refusals.push(Refusal::new(*at, message, "use 1 to 64 letters, digits, `_` and `-`"));
+            }
+            let place = format!("{}:{}", file.name, at.line().unwrap_or(0));
+            if let Some(first) = seen.get(text) {
+                let message = format!("there is already a rule \"{text}\"");
+                refusals.push(Refusal::new(
+                    *at,
+                    message,
+                    &format!("the other one is at {first}; rename one"),
+                ));
+            } else {
+                seen.insert(text.clone(), place);
+            }
+        }
+        refusals.into_iter().for_each(|refusal| file.report(refusal));
+    }
+}
+
+fn is_rule_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    (1..=64).contains(&name.len()) && name.chars().all(allowed)
+}
+
+/// Checks a file's functions and rules, and adds the rules to the set.
+fn compile(file: &mut RuleFile, set: &mut RuleSet) {
+    let mut refusals = Vec::new();
+    let rules = std::mem::take(&mut file.rules);
+    {
+        let params: BTreeSet<&str> = file.params.keys().chain(&file.broken).map(String::as_str).collect();
+        let functions: BTreeSet<(&str, usize)> =
+            file.functions.iter().map(|f| (f.name.text.as_str(), f.params.len())).collect();
+        let names = Names { params: &params, functions: &functions };
+        let mut reaches: Vec<(&str, Reach)> = Vec::new();
+        for function in &file.functions {
+            let (reach, mut wrong) = check::check(&function.body, &names);
+            refusals.append(&mut wrong);
+            reaches.push((&function.name.text, reach));
+        }
+        let shared = Shared::of(file);
+        for rule in &rules {
+            match compile_rule(rule, file, &names, &reaches, &shared) {
+                Ok((meta, guard, body)) => set.add(meta, guard, body),
+                Err(mut wrong) => refusals.append(&mut wrong),
+            }
+        }
+    }
+    refusals.into_iter().for_each(|refusal| file.report(refusal));
+}
+
+/// What the bodies of one file have in common.
+struct Shared {
+    functions: AST,
+    params: Arc<BTreeMap<String, Dynamic>>,
+}
+
+impl Shared {
+    fn of(file: &RuleFile) -> Shared {
+        let mut functions = AST::empty();
+        for function in &file.functions {
+            functions.combine(function.ast.clone());
+        }
+        let value = |value: &ParamValue| match value {
+            ParamValue::Int(value) => Dynamic::from_int(*value),
+            ParamValue::Float(value) => Dynamic::from_float(*value),
+            ParamValue::Bool(value) => Dynamic::from_bool(*value),
+            ParamValue::Text(value) => value.clone().into(),
+        };
+        let params = file.params.iter().map(|(name, v)| (name.clone(), value(v))).collect();
+        Shared { functions, params: Arc::new(params) }
+    }
+}
+
+type Compiled = (RuleMeta, Guard, Body);
+
+fn compile_rule(
+    rule: &RuleItem,
+    file: &RuleFile,
+    names: &Names,
+    functions: &[(&str, Reach)],
+    shared: &Shared,
+) -> Result<Compiled, Vec<Refusal>> {
+    let mut refusals = Vec::new();
+    let (body_reach, mut wrong) = check::check(rule.body.statements(), names);
+    refusals.append(&mut wrong);
+    let body_reach = with_functions(body_reach, functions);
+    let mut all_reach = rule.guard.as_ref().map(check::reach).unwrap_or_default();
+    all_reach = with_functions(all_reach, functions);
+    all_reach.merge(&body_reach);
+
+    let events = events(&rule.events, &mut refusals);
+    let scope = scope(events, &rule.name, &all_reach, &mut refusals);
+    let context = Context { params: &file.params, broken: &file.broken, functions: &file.functions };
+    let guard = match scope {
+        Some(Scope::Flow) => lower(rule, &context, &mut refusals).map(Guard::Flow),
+        Some(Scope::Host) => lower(rule, &context, &mut refusals).map(Guard::Host),
+        Some(Scope::Service) => lower(rule, &context, &mut refusals).map(Guard::Service),
+        None => None,
+    };
+    let (Some(scope), Some(guard), true) = (scope, guard, refusals.is_empty()) else {
+        return Err(refusals);
+    };
+    let meta = RuleMeta {
+        name: rule.name.text.clone(),
+        file: file.name.clone(),
+        line: rule.name.at.line().unwrap_or(0),
+        events,
+        scope,
+        holds: body_reach.captures,
+        comments: Event::ALL.map(|event| format!("referee: {} ({})", rule.name.text, event.name())),
+    };
+    let block = Stmt::Block(Box::new(rule.body.clone()));
+    let ast = AST::new([block], shared.functions.shared_lib().clone());
+    Ok((meta, guard, Body { ast, params: Arc::clone(&shared.params) }))
+}
+
+/// The guard's term; a rule without a condition always matches.
+fn lower<S: Subject>(
+    rule: &RuleItem,
+    context: &Context,
+    refusals: &mut Vec<Refusal>,
+) -> Option<Term<S, bool>> {
+    let Some(guard) = &rule.guard else { return Some(Term::Const(true)) };
+    match expr::guard(guard, context) {
+        Ok(term) => Some(term),
+        Err(mut wrong) => {
+            refusals.append(&mut wrong);
+            None
+        }
+    }
+}
+
+/// Adds what the helper functions reach that are called, and those that they call.
+fn with_functions(mut reach: Reach, functions: &[(&str, Reach)]) -> Reach {
+    let mut followed = BTreeSet::new();
+    while let Some(name) = reach.calls.iter().find(|name| !followed.contains(*name)).cloned() {
+        for (_, inner) in functions.iter().filter(|(function, _)| *function == name) {
+            reach.merge(inner);
+        }
+        followed.insert(name);
+    }
+    reach
+}
+
+fn events(names: &[Name], refusals: &mut Vec<Refusal>) -> EventSet {
+    let mut events = EventSet::EMPTY;
+    for Name { text, at } in names {
+        match Event::from_name(text) {
+            Some(event) if events.contains(event) => {
+                refusals.push(Refusal::new(*at, format!("the event `{text}` is named twice"), "remove one"));
+            }
+            Some(event) => events.insert(event),
+            None => {
+                let help = match nearest(text, Event::ALL.map(Event::name)) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("the events are {}", Event::ALL.map(Event::name).join(", ")),
+                };
+                refusals.push(Refusal::new(*at, format!("there is no event `{text}`"), &help));
+            }
+        }
+    }
+    events
+}
+
+/// The scope follows from the event; for `tick`, from whether the rule speaks of hosts or of services.
+fn scope(events: EventSet, name: &Name, reach: &Reach, refusals: &mut Vec<Refusal>) -> Option<Scope> {
+    let (flow, host, service) =
+        (reach.roots.get("flow"), reach.roots.get("host"), reach.roots.get("service"));
+    let at = name.at;
+    if events.is_empty() {
+        return None;
+    }
+    let mut refuse = |at, message: &str, help: &str| {
+        refusals.push(Refusal::new(at, message, help));
+        None
+    };
+    if !events.contains(Event::Tick) {
+        return match host.or(service) {
+            None => Some(Scope::Flow),
+            Some(at) => refuse(
+                *at,
+                "this rule's events are about a flow: `host` and `service` have no facts here",
+                "use flow's facts, or write `on tick`",
+            ),
+        };
+    }
+    if events != EventSet::EMPTY.with(Event::Tick) {
+        return refuse(at, "`tick` cannot be combined with events of a flow", "write two rules");
+    }
+    match (flow, host, service) {
+        (Some(at), _, _) => refuse(
+            *at,
+            "a tick is about a host or a service: `flow` has no facts here",
+            "use the facts of host or service",
+        ),
+        (_, Some(_), None) => Some(Scope::Host),
+        (_, None, Some(_)) => Some(Scope::Service),
+        (_, Some(_), Some(at)) => {
+            refuse(*at, "one rule cannot speak of both `host` and `service`", "write two rules")
+        }
+        (_, None, None) => refuse(
+            at,
+            "a rule on `tick` must name a fact of `host` or of `service`",
+            "for example `when host.rsts(1) >= 50`",
+        ),
+    }
+}

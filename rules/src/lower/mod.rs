@@ -1,0 +1,6 @@
+//! Guards: from Rhai's AST, as parsed, to native terms that workers and the judge evaluate.
+
+mod arithmetic;
+pub(crate) mod expr;
+mod membership;
+pub(crate) mod types;

@@ -1,0 +1,261 @@
+//! A loaded set of rules: what workers and the judge ask "does any rule match this?".
+//!
+//! Built on the thread that loads rules, then shared; matching runs on workers (flows) and on the judge
+//! (hosts, services) and neither allocates, locks nor touches Rhai. The hits go to the judge, which runs
+//! the bodies ([`crate::body::Bodies`]).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rhai::{AST, Dynamic};
+
+use crate::error::LoadError;
+use crate::event::{Event, EventSet};
+use crate::facts::{FlowFacts, HostFacts, ServiceFacts};
+use crate::lower::types::{Stop, Term};
+
+/// A rule file: its name as the user knows it (path) and its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceFile {
+    pub name: String,
+    pub text: String,
+}
+
+/// A value for one `param`, from `--set RULE.PARAM=VALUE` or from `[rules.RULE]` of referee.toml.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Override {
+    /// A rule's name, or the stem of the file the parameter is in.
+    pub rule: String,
+    pub param: String,
+    pub value: String,
+}
+
+/// What a rule is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    Flow,
+    Host,
+    Service,
+}
+
+impl Scope {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Scope::Flow => "flow",
+            Scope::Host => "host",
+            Scope::Service => "service",
+        }
+    }
+}
+
+/// What there is to know about a rule without running it.
+#[derive(Clone, Debug)]
+pub struct RuleMeta {
+    pub name: String,
+    pub file: String,
+    pub line: usize,
+    pub events: EventSet,
+    pub scope: Scope,
+    /// The body, or a helper function it calls, can call `capture`.
+    pub holds: bool,
+    pub(crate) comments: [String; Event::ALL.len()],
+}
+
+impl RuleMeta {
+    /// The packet comment for a hit of this rule: "referee: rst_after_idle (rst)". Does not allocate.
+    pub fn comment(&self, event: Event) -> &str {
+        &self.comments[event as usize]
+    }
+}
+
+/// Rules that matched, as indexes into [`RuleSet::rules`]. Fixed capacity, reused.
+#[derive(Clone, Debug)]
+pub struct Hits {
+    rules: [u16; Hits::CAPACITY],
+    len: usize,
+    /// Hits that found no room, since the last `clear`.
+    pub overflowed: u64,
+}
+
+impl Hits {
+    pub const CAPACITY: usize = 64;
+
+    pub const fn new() -> Hits {
+        Hits { rules: [0; Hits::CAPACITY], len: 0, overflowed: 0 }
+    }
+
+    pub fn clear(&mut self) {
+        self.len = 0;
+        self.overflowed = 0;
+    }
+
+    pub fn push(&mut self, rule: u16) {
+        match self.rules.get_mut(self.len) {
+            Some(slot) => {
+                *slot = rule;
+                self.len += 1;
+            }
+            None => self.overflowed += 1,
+        }
+    }
+
+    pub fn as_slice(&self) -> &[u16] {
+        &self.rules[..self.len]
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+}
+
+impl Default for Hits {
+    fn default() -> Self {
+        Hits::new()
+    }
+}
+
+/// A lowered condition, by the snapshot it reads.
+pub(crate) enum Guard {
+    Flow(Term<FlowFacts, bool>),
+    Host(Term<HostFacts, bool>),
+    Service(Term<ServiceFacts, bool>),
+}
+
+/// A rule's body, as the judge runs it.
+#[derive(Clone)]
+pub(crate) struct Body {
+    pub(crate) ast: AST,
+    pub(crate) params: Arc<BTreeMap<String, Dynamic>>,
+}
+
+/// A guard and the index of its rule.
+struct Guarded<S> {
+    rule: u16,
+    guard: Term<S, bool>,
+}
+
+/// A loaded set of rules; immutable but for the fault counters.
+pub struct RuleSet {
+    rules: Vec<RuleMeta>,
+    bodies: Vec<Body>,
+    flow: Vec<Guarded<FlowFacts>>,
+    /// For each event, which of `flow` wait for it.
+    flow_by_event: [Vec<u16>; Event::ALL.len()],
+    host: Vec<Guarded<HostFacts>>,
+    service: Vec<Guarded<ServiceFacts>>,
+    faults: Vec<AtomicU64>,
+    hash: String,
+}
+
+impl RuleSet {
+    /// Loads rule files, with overrides of their parameters.
+    ///
+    /// # Errors
+    /// All mistakes of all files and overrides, with file, line, column and what to write instead.
+    pub fn load(files: &[SourceFile], overrides: &[Override]) -> Result<RuleSet, Vec<LoadError>> {
+        crate::load::load(files, overrides)
+    }
+
+    pub(crate) fn empty(hash: String) -> RuleSet {
+        RuleSet {
+            rules: Vec::new(),
+            bodies: Vec::new(),
+            flow: Vec::new(),
+            flow_by_event: Default::default(),
+            host: Vec::new(),
+            service: Vec::new(),
+            faults: Vec::new(),
+            hash,
+        }
+    }
+
+    /// Adds a rule. One that finds no 16-bit number left is listed but never matches; the loader refuses
+    /// a set long before.
+    pub(crate) fn add(&mut self, meta: RuleMeta, guard: Guard, body: Body) {
+        if let Ok(rule) = u16::try_from(self.rules.len()) {
+            match guard {
+                Guard::Flow(guard) => {
+                    for event in meta.events.iter() {
+                        self.flow_by_event[event as usize].push(self.flow.len() as u16);
+                    }
+                    self.flow.push(Guarded { rule, guard });
+                }
+                Guard::Host(guard) => self.host.push(Guarded { rule, guard }),
+                Guard::Service(guard) => self.service.push(Guarded { rule, guard }),
+            }
+        }
+        self.rules.push(meta);
+        self.bodies.push(body);
+        self.faults.push(AtomicU64::new(0));
+    }
+
+    pub(crate) fn body(&self, rule: u16) -> Option<(&RuleMeta, &Body)> {
+        self.rules.get(usize::from(rule)).zip(self.bodies.get(usize::from(rule)))
+    }
+
+    /// The rules, in the order of their indexes.
+    pub fn rules(&self) -> &[RuleMeta] {
+        &self.rules
+    }
+
+    /// SHA-256 of the files' contents and the parameters in effect, in hexadecimal.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// The events that any flow rule waits for.
+    pub fn flow_events(&self) -> EventSet {
+        let waited = Event::ALL.into_iter().filter(|event| !self.flow_by_event[*event as usize].is_empty());
+        waited.fold(EventSet::EMPTY, EventSet::with)
+    }
+
+    /// Adds to `hits` the flow rules that wait for the event and whose condition holds.
+    #[inline]
+    pub fn match_flow(&self, event: Event, facts: &FlowFacts, hits: &mut Hits) {
+        for &index in &self.flow_by_event[event as usize] {
+            self.ask(&self.flow[usize::from(index)], facts, hits);
+        }
+    }
+
+    /// Adds to `hits` the host rules whose condition holds.
+    pub fn match_host(&self, facts: &HostFacts, hits: &mut Hits) {
+        for guarded in &self.host {
+            self.ask(guarded, facts, hits);
+        }
+    }
+
+    /// Adds to `hits` the service rules whose condition holds.
+    pub fn match_service(&self, facts: &ServiceFacts, hits: &mut Hits) {
+        for guarded in &self.service {
+            self.ask(guarded, facts, hits);
+        }
+    }
+
+    #[inline]
+    fn ask<S: 'static>(&self, guarded: &Guarded<S>, facts: &S, hits: &mut Hits) {
+        match guarded.guard.eval(facts) {
+            Ok(true) => hits.push(guarded.rule),
+            Ok(false) | Err(Stop::Unknown) => {}
+            Err(Stop::Fault) => {
+                self.faults[usize::from(guarded.rule)].fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// How often the rule's condition overflowed or divided by zero, and so did not match. 0 for a rule
+    /// that does not exist.
+    pub fn guard_faults(&self, rule: u16) -> u64 {
+        self.faults.get(usize::from(rule)).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+}
+
+impl std::fmt::Debug for RuleSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RuleSet").field("hash", &self.hash).field("rules", &self.rules).finish()
+    }
+}

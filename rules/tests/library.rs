@@ -1,0 +1,200 @@
+//! The shipped rules, end to end: snapshots in, hits and verdicts out.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rules::facts::{Counts, FlowFacts, HostFacts, Side};
+use rules::{
+    Bodies, BodyLimits, Event, EvidenceValue, Hits, RuleSet, Scope, Severity, Snapshot, Verdict, library,
+};
+
+fn set() -> Arc<RuleSet> {
+    match RuleSet::load(&library(), &[]) {
+        Ok(set) => Arc::new(set),
+        Err(errors) => panic!("{}", errors.iter().map(|e| format!("{e}\n")).collect::<String>()),
+    }
+}
+
+fn names(set: &RuleSet, event: Event, facts: &FlowFacts) -> Vec<String> {
+    let mut hits = Hits::new();
+    set.match_flow(event, facts, &mut hits);
+    hits.as_slice().iter().map(|&rule| set.rules()[usize::from(rule)].name.clone()).collect()
+}
+
+fn verdict(set: &Arc<RuleSet>, name: &str, snapshot: &Snapshot) -> Verdict {
+    let rule = set.rules().iter().position(|rule| rule.name == name).unwrap();
+    let mut bodies = Bodies::new(Arc::clone(set), BodyLimits::default());
+    match bodies.run(rule as u16, snapshot) {
+        Ok(verdict) => verdict,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// An established, healthy flow whose originator sends the packet at hand.
+fn flow() -> FlowFacts {
+    let mut facts = FlowFacts {
+        src: address("10.0.0.1"),
+        dst: address("10.0.4.21"),
+        sport: 40_000,
+        dport: 8080,
+        by: Some(Side::Orig),
+        established: true,
+        syns: 1,
+        syn_acks: 1,
+        start_ns: 1_000_000_000,
+        now_ns: 302_000_000_000,
+        ttl: Some(64),
+        ..FlowFacts::default()
+    };
+    facts.orig.unacked = Some(0);
+    facts.resp.unacked = Some(0);
+    facts
+}
+
+#[test]
+fn every_shipped_rule_loads_with_its_scope() {
+    let set = set();
+    let rules: Vec<_> = set.rules().iter().map(|r| (r.name.as_str(), r.scope, r.holds)).collect();
+    assert_eq!(
+        rules,
+        [
+            ("pmtu_blackhole", Scope::Flow, true),
+            ("rst_after_idle", Scope::Flow, true),
+            ("rst_midflow", Scope::Flow, true),
+            ("rst_storm", Scope::Host, false),
+            ("syn_no_synack", Scope::Flow, true),
+        ]
+    );
+    assert!(set.flow_events().contains(Event::Rst));
+    assert!(!set.flow_events().contains(Event::Syn));
+    assert_eq!(set.rules()[1].comment(Event::Rst), "referee: rst_after_idle (rst)");
+}
+
+#[test]
+fn a_healthy_flow_matches_nothing_on_any_event() {
+    let set = set();
+    for event in Event::ALL {
+        assert_eq!(names(&set, event, &flow()), Vec::<String>::new(), "{event:?}");
+    }
+}
+
+#[test]
+fn rst_after_idle() {
+    let set = set();
+    let idle =
+        |idle_before_ms, packets_since_idle| FlowFacts { idle_before_ms, packets_since_idle, ..flow() };
+    assert_eq!(names(&set, Event::Rst, &idle(10_000, 4)), ["rst_after_idle"]);
+    assert!(names(&set, Event::Rst, &idle(9_999, 2)).is_empty());
+    assert!(names(&set, Event::Rst, &idle(300_500, 5)).is_empty());
+    assert!(names(&set, Event::Rst, &FlowFacts { fin_seen: true, ..idle(300_500, 2) }).is_empty());
+    assert!(names(&set, Event::Rst, &FlowFacts { rst_seen: true, ..idle(300_500, 2) }).is_empty());
+
+    let facts = idle(300_500, 2);
+    let verdict = verdict(&set, "rst_after_idle", &Snapshot::Flow(&facts, Event::Rst));
+    let (severity, explain) = verdict.incident.unwrap();
+    assert_eq!(severity, Severity::Warning);
+    assert!(explain.contains("silent for 300.5 s"), "{explain}");
+    assert!(explain.contains("10.0.0.1:40000 to 10.0.4.21:8080"), "{explain}");
+    assert!(verdict.capture.is_some());
+    assert_eq!(verdict.evidence[0], ("idle_ms".to_owned(), EvidenceValue::Int(300_500)));
+    assert_eq!(verdict.evidence[2], ("sent_by".to_owned(), EvidenceValue::Text("client".to_owned())));
+}
+
+#[test]
+fn rst_midflow_needs_lost_data_and_spares_cancelled_downloads() {
+    let set = set();
+    let with = |by, orig, resp| {
+        let mut facts = FlowFacts { by: Some(by), ..flow() };
+        facts.orig.unacked = orig;
+        facts.resp.unacked = resp;
+        facts
+    };
+    assert!(names(&set, Event::Rst, &with(Side::Orig, Some(0), Some(50_000))).is_empty());
+    assert!(names(&set, Event::Rst, &with(Side::Resp, Some(0), Some(0))).is_empty());
+    assert_eq!(names(&set, Event::Rst, &with(Side::Orig, Some(100), Some(0))), ["rst_midflow"]);
+    assert_eq!(names(&set, Event::Rst, &with(Side::Resp, Some(100), Some(0))), ["rst_midflow"]);
+    assert_eq!(names(&set, Event::Rst, &with(Side::Resp, Some(0), Some(7))), ["rst_midflow"]);
+    // One direction only: what is outstanding is unknown, so nothing is claimed.
+    assert!(names(&set, Event::Rst, &with(Side::Resp, None, None)).is_empty());
+
+    // Right after a silence it is the other rule's case, and only that one's.
+    let idle =
+        FlowFacts { idle_before_ms: 60_000, packets_since_idle: 2, ..with(Side::Resp, Some(5), Some(0)) };
+    assert_eq!(names(&set, Event::Rst, &idle), ["rst_after_idle"]);
+
+    let facts = with(Side::Resp, Some(100), Some(7));
+    let verdict = verdict(&set, "rst_midflow", &Snapshot::Flow(&facts, Event::Rst));
+    let (_, explain) = verdict.incident.unwrap();
+    assert!(explain.contains("100 bytes from the client and 7 bytes from the server"), "{explain}");
+    assert!(explain.contains("in the name of the server"), "{explain}");
+}
+
+#[test]
+fn syn_no_synack() {
+    let set = set();
+    let unanswered = |age| FlowFacts {
+        established: false,
+        by: None,
+        syns: 3,
+        syn_acks: 0,
+        syn_age_ms: age,
+        ttl: None,
+        ..flow()
+    };
+    assert_eq!(names(&set, Event::SynTimeout, &unanswered(Some(3_000))), ["syn_no_synack"]);
+    assert!(names(&set, Event::SynTimeout, &unanswered(Some(2_000))).is_empty());
+    assert!(names(&set, Event::SynTimeout, &unanswered(None)).is_empty());
+    let facts = unanswered(Some(3_000));
+    let verdict = verdict(&set, "syn_no_synack", &Snapshot::Flow(&facts, Event::SynTimeout));
+    assert!(verdict.incident.unwrap().1.contains("3 times in 3000 ms"));
+    assert_eq!(verdict.advise.len(), 3);
+}
+
+#[test]
+fn pmtu_blackhole_on_either_side() {
+    let set = set();
+    let mut facts = FlowFacts { by: Some(Side::Resp), ..flow() };
+    facts.resp.stuck_sends = 3;
+    facts.resp.stuck_bytes = 1500;
+    assert!(names(&set, Event::Retransmission, &facts).is_empty());
+    facts.resp.small_passes = true;
+    assert_eq!(names(&set, Event::Retransmission, &facts), ["pmtu_blackhole"]);
+
+    let unknown = verdict(&set, "pmtu_blackhole", &Snapshot::Flow(&facts, Event::Retransmission));
+    assert!(unknown.evidence.contains(&("largest_acked_bytes".to_owned(), EvidenceValue::Unknown)));
+    let sender = ("sender".to_owned(), EvidenceValue::Address(address("10.0.4.21")));
+    assert!(unknown.evidence.contains(&sender));
+    facts.resp.largest_acked = Some(1400);
+    let known = verdict(&set, "pmtu_blackhole", &Snapshot::Flow(&facts, Event::Retransmission));
+    let explain = known.incident.unwrap().1;
+    assert!(explain.contains("packet of 1500 bytes") && explain.contains("has 1400 bytes"), "{explain}");
+
+    facts.icmp_too_big = 1;
+    assert!(names(&set, Event::Retransmission, &facts).is_empty());
+}
+
+#[test]
+fn rst_storm() {
+    let set = set();
+    let host = |rsts| HostFacts {
+        addr: address("10.0.0.9"),
+        now_ns: 0,
+        last_1s: Counts { rsts, ..Counts::default() },
+        last_10s: Counts { rsts: rsts * 2, ..Counts::default() },
+        last_60s: Counts::default(),
+    };
+    let mut hits = Hits::new();
+    set.match_host(&host(49), &mut hits);
+    assert!(hits.is_empty());
+    set.match_host(&host(50), &mut hits);
+    assert_eq!(hits.as_slice(), [3]);
+    let verdict = verdict(&set, "rst_storm", &Snapshot::Host(&host(50)));
+    let (severity, explain) = verdict.incident.unwrap();
+    assert_eq!(severity, Severity::Critical);
+    assert!(explain.contains("10.0.0.9 sent 50 RSTs within one second (100 within ten)"), "{explain}");
+    assert_eq!(verdict.capture, None);
+}
