@@ -170,3 +170,6 @@ fn without_position(error: &EvalAltResult) -> String {
         _ => text,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 //! happens on whichever thread starts or controls the program, never on a worker.
 
 pub mod body;
+pub mod docs;
 pub mod error;
 pub mod event;
 pub mod facts;

@@ -2,7 +2,7 @@
 
 /// The nearest of `known`, if any is near enough to be a slip of the fingers.
 pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let allowed = (name.chars().count() / 3).clamp(1, 4);
+    let allowed = name.chars().count().div_ceil(3).clamp(1, 4);
     let scored = known.into_iter().map(|candidate| (distance(name, candidate), candidate));
     scored.filter(|(score, _)| *score <= allowed).min().map(|(_, candidate)| candidate)
 }
@@ -32,6 +32,7 @@ mod tests {
         let known = ["idle_ms", "per_second", "timeout_ms"];
         assert_eq!(nearest("idel_ms", known), Some("idle_ms"));
         assert_eq!(nearest("per_secnd", known), Some("per_second"));
+        assert_eq!(nearest("idel", ["idle"]), Some("idle"));
         assert_eq!(nearest("banana", known), None);
         assert_eq!(distance("kitten", "sitting"), 3);
     }

@@ -1,5 +1,7 @@
 //! The shipped rules, end to end: snapshots in, hits and verdicts out.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test code: a panic is a failed test")]
+
 use std::net::IpAddr;
 use std::sync::Arc;
 

@@ -8,13 +8,17 @@ use rules::CaptureWish;
 use super::message::{CaptureLimits, Command, Hit};
 use crate::source::Nanos;
 
+/// Packet time for which a held hit of a kept flow may be one the worker sent before it had read the Keep.
+/// Later ones are of a new hold, begun because the recording had reached a limit: they want an answer.
+const IN_FLIGHT: Nanos = 1_000_000_000;
+
 #[derive(Debug)]
 pub struct Captures {
     default_limits: CaptureLimits,
-    /// Flows being recorded, and when their time limit ends.
+    /// Flows just kept, and until when further hits need no answer.
     kept: BTreeMap<u64, Nanos>,
     ends: BTreeSet<(Nanos, u64)>,
-    /// Flows remembered as kept.
+    /// Flows remembered as just kept.
     limit: usize,
     /// Per rule, for captures asked for without an incident: since when, and how many.
     plain: BTreeMap<u16, (Nanos, u32)>,
@@ -83,7 +87,7 @@ impl Captures {
         self.plain.insert(hit.rule, (since, used + charged));
     }
 
-    /// Its recording is under way. A flow whose time limit has passed is not kept any more.
+    /// Its Keep answers this hit too.
     fn is_kept(&self, hit: &Hit) -> bool {
         self.kept.get(&hit.facts.flow_id).is_some_and(|end| hit.facts.now_ns <= *end)
     }
@@ -91,7 +95,7 @@ impl Captures {
     fn keep(&mut self, hit: &Hit, wish: &CaptureWish, commands: &mut Vec<Command>) {
         let limits = limits(wish, self.default_limits);
         let flow_id = hit.facts.flow_id;
-        let end = hit.facts.now_ns.saturating_add(limits.nanos);
+        let end = hit.facts.now_ns.saturating_add(limits.nanos.min(IN_FLIGHT));
         if let Some(before) = self.kept.insert(flow_id, end) {
             self.ends.remove(&(before, flow_id));
         }
@@ -110,7 +114,7 @@ impl Captures {
         }
     }
 
-    /// Forgets flows whose time limit has passed.
+    /// Forgets flows whose Keep must have arrived.
     pub fn tick(&mut self, now: Nanos) {
         while self.ends.first().is_some_and(|(end, _)| *end < now) {
             self.forget_first();
@@ -152,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kept_flow_is_left_alone_until_its_time_is_over() {
+    fn a_flow_just_kept_needs_no_second_answer_but_a_later_hold_does() {
         let mut captures = Captures::new(DEFAULT, 10);
         let (wish, mut commands) = (CaptureWish::default(), Vec::new());
         assert!(captures.answer(&hit(1, 100), Some(&wish), true, &mut commands));
@@ -162,6 +166,11 @@ mod tests {
         assert_eq!(commands[1], Command::Release { flow_id: 1 });
         captures.tick(1101);
         assert!(captures.kept.is_empty() && captures.ends.is_empty());
+        let long = CaptureWish { seconds: Some(60), ..wish };
+        assert!(captures.answer(&hit(2, 0), Some(&long), true, &mut commands));
+        assert!(!captures.answer(&hit(2, IN_FLIGHT), Some(&long), true, &mut commands));
+        assert!(captures.answer(&hit(2, IN_FLIGHT + 1), Some(&long), true, &mut commands));
+        assert_eq!(commands.len(), 4);
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub struct JudgeConfig {
     pub max_services: usize,
     /// (Flow, rule) pairs remembered, so that a body runs once for each.
     pub max_known: usize,
-    /// Flows remembered as being recorded.
+    /// Flows remembered as kept within the last second.
     pub max_kept: usize,
     /// A rule whose body fails this often in a row is switched off.
     pub failures_before_off: u32,
@@ -69,6 +69,8 @@ pub struct JudgeAccount {
     pub matches_overflowed: u64,
     pub bodies_run: u64,
     pub body_errors: u64,
+    /// Body errors that were a wall-clock deadline: not repeatable.
+    pub body_deadlines: u64,
     pub incidents_opened: u64,
     pub incidents_closed: u64,
     /// Flow hits that went into a host's incident instead of one of their own.
@@ -83,7 +85,7 @@ pub struct JudgeAccount {
     pub services_evicted: u64,
     /// (Flow, rule) pairs forgotten for want of room: a further hit counts as a new flow.
     pub flows_forgotten: u64,
-    /// Recorded flows forgotten for want of room.
+    /// Flows just kept that were forgotten for want of room: a further hit may be answered twice.
     pub kept_forgotten: u64,
     /// Incidents open now, and flow incidents waiting to settle.
     pub open: u64,

@@ -116,7 +116,6 @@ fn differ(ours: &EvidenceValue, value: &EvidenceValue) -> Field {
     }
 }
 
-#[allow(clippy::cast_precision_loss, reason = "only compared; two values that close read the same to people")]
 fn number(value: &EvidenceValue) -> Option<f64> {
     match value {
         EvidenceValue::Int(n) => Some(*n as f64),

@@ -107,7 +107,8 @@ impl Judge {
         self.close(Nanos::MAX);
     }
 
-    /// Incidents that opened since the last call, by first event, then worker and sequence.
+    /// Incidents that opened since the last call, by first event, then worker and sequence. To be called
+    /// after each batch of messages, as [`Judge::closed`]: they wait here until then.
     pub fn opened(&mut self) -> Vec<Incident> {
         drain(&mut self.opened)
     }
@@ -121,6 +122,7 @@ impl Judge {
         JudgeAccount {
             bodies_run: self.scripts.runs,
             body_errors: self.scripts.errors,
+            body_deadlines: self.scripts.deadlines,
             keeps: self.captures.keeps,
             releases: self.captures.releases,
             captures_over_budget: self.captures.over_budget,

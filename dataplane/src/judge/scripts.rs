@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rules::{Bodies, BodyLimits, RuleSet, Snapshot, Verdict};
+use rules::{Bodies, BodyError, BodyLimits, RuleSet, Snapshot, Verdict};
 
 /// What went wrong with one rule's body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct Scripts {
     failures_before_off: u32,
     pub runs: u64,
     pub errors: u64,
+    /// Errors that were a wall-clock deadline: with one of these, a replay may not be repeatable.
+    pub deadlines: u64,
 }
 
 impl Scripts {
@@ -42,6 +44,7 @@ impl Scripts {
             failures_before_off,
             runs: 0,
             errors: 0,
+            deadlines: 0,
         }
     }
 
@@ -60,6 +63,7 @@ impl Scripts {
                 Some(verdict)
             }
             Err(error) => {
+                self.deadlines += u64::from(matches!(error, BodyError::Deadline { .. }));
                 self.failed(rule, error.to_string());
                 None
             }

@@ -79,8 +79,11 @@ struct Bench {
 
 impl Bench {
     fn new(config: JudgeConfig) -> Bench {
-        let file = SourceFile { name: "test.rhai".into(), text: RULES.into() };
-        let rules = RuleSet::load(&[file], &[]).expect("the test's rules are right");
+        Bench::with(&[SourceFile { name: "test.rhai".into(), text: RULES.into() }], config)
+    }
+
+    fn with(files: &[SourceFile], config: JudgeConfig) -> Bench {
+        let rules = RuleSet::load(files, &[]).expect("the rules are right");
         let names = rules.rules().iter().zip(0..).map(|(meta, at)| (meta.name.clone(), at)).collect();
         let mut judge = Judge::new(Arc::new(rules), config);
         judge.handle(&Message::Tick(START), &mut Vec::new());
@@ -318,6 +321,39 @@ fn hits_long_before_a_storm_or_of_another_host_stay_their_own() {
     let rules: Vec<_> = closed.iter().map(|i| (i.rule.as_str(), i.flows)).collect();
     assert_eq!(rules, [("midflow", 2), ("storm", 5000)], "one service, so one incident beside the storm");
     assert_eq!(closed[0].flow_ids, ["0000000000002329", "000000000000232a"]);
+}
+
+/// Flows that a shipped flow rule reports, each reset with data outstanding.
+fn reset_with_data_outstanding(bench: &mut Bench, flows: u32) {
+    for n in 0..flows {
+        let mut facts = flow(n, START + u64::from(n) * MS);
+        facts.orig.unacked = Some(100);
+        facts.resp.unacked = Some(0);
+        let mut hits = Hits::new();
+        bench.judge.rules.match_flow(Event::Rst, &facts, &mut hits);
+        for rule in hits.as_slice() {
+            let name = bench.judge.rules.rules()[usize::from(*rule)].name.clone();
+            bench.hit(&name, Event::Rst, facts);
+        }
+        bench.rsts(SERVER, 1);
+    }
+}
+
+#[test]
+fn the_shipped_rules_make_a_storm_one_incident_and_a_few_resets_another() {
+    let mut bench = Bench::with(&rules::library(), JudgeConfig::default());
+    reset_with_data_outstanding(&mut bench, 400);
+    let closed = bench.finish();
+    assert_eq!(closed.iter().map(|i| i.kind.as_str()).collect::<Vec<_>>(), ["rst_storm"]);
+    assert_eq!((closed[0].count, closed[0].flows), (400, 400));
+    assert_eq!(bench.keeps(), 20);
+
+    let mut bench = Bench::with(&rules::library(), JudgeConfig::default());
+    reset_with_data_outstanding(&mut bench, 40);
+    let closed = bench.finish();
+    assert_eq!(closed.iter().map(|i| i.kind.as_str()).collect::<Vec<_>>(), ["rst_midflow"]);
+    assert_eq!((closed[0].count, closed[0].flows), (40, 40));
+    assert!(bench.judge.body_failures().is_empty());
 }
 
 #[test]

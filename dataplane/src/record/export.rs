@@ -201,10 +201,12 @@ fn verdicts(index: &Index, incidents: &[IncidentRecord]) -> BTreeMap<usize, Vec<
     words
 }
 
+/// The comment lists rules, each with its event in brackets ("referee: half_open (keepalive), …"). An event may
+/// have the name of another rule, so only the first word of each part counts.
 fn names_rule(comment: &str, rule: &str) -> bool {
-    let is_name = |c: char| c.is_alphanumeric() || c == '_';
-    let rest = comment.strip_prefix(RAISED).unwrap_or("");
-    !rule.is_empty() && rest.split(|c| !is_name(c)).any(|word| word == rule)
+    let parts = comment.strip_prefix(RAISED).unwrap_or("").split([',', ';']);
+    let mut names = parts.filter_map(|part| part.split_whitespace().next());
+    names.any(|name| name == rule)
 }
 
 fn verdict(incident: &IncidentRecord) -> String {
@@ -308,7 +310,7 @@ mod tests {
         let (a, b) = (frame(1, 2, 500), frame(3, 2, 100));
         let on_a = |n| StoredPacket { interface: 1, ..packet(n, FLOW_A, &a) };
         for number in [10, 11, 12, 2, 3, 11] {
-            let raises = (number == 12).then_some("referee: rst_after_idle, rst");
+            let raises = (number == 12).then_some("referee: rst_after_idle (rst)");
             one.write(&StoredPacket { comment: raises, ..on_a(number) }).unwrap();
             two.write(&StoredPacket { interface: 1, ..packet(number + 5, FLOW_B, &b) }).unwrap();
         }
@@ -374,7 +376,7 @@ mod tests {
         assert_eq!(said.len(), 1);
         assert_eq!(said[0].0, 12);
         assert_eq!(said[0].3, [
-            "referee: rst_after_idle, rst".to_owned(),
+            "referee: rst_after_idle (rst)".to_owned(),
             "referee verdict: rst_after_idle (incident i1)\nRST after 300 s of silence\nraise the idle timeout"
                 .to_owned()
         ]);
@@ -461,7 +463,7 @@ mod tests {
     fn a_rule_is_named_by_a_whole_word() {
         assert!(names_rule("referee: rst", "rst"));
         assert!(names_rule("referee: a, rst (again)", "rst"));
-        assert!(!names_rule("referee: rst_after_idle", "rst"));
+        assert!(!names_rule("referee: rst_after_idle (rst)", "rst"));
         assert!(!names_rule("rst", "rst"));
         assert!(!names_rule("referee: ", ""));
     }
@@ -491,7 +493,7 @@ mod tests {
         };
         assert!(good && errors.is_empty(), "{errors}");
         assert_eq!(text.lines().count(), 6);
-        assert!(text.contains("3\teth0\treferee: rst_after_idle, rst\n"), "{text}");
+        assert!(text.contains("3\teth0\treferee: rst_after_idle (rst)\n"), "{text}");
         let file = folder.path().join("export.pcapng");
         std::fs::write(&file, exported(&store, &Query::default()).bytes).unwrap();
         let (text, errors, good) = tshark(&file).unwrap();

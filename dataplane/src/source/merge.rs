@@ -227,3 +227,172 @@ impl<S: Source> Source for Merge<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::synthetic::Synthetic;
+    use super::*;
+
+    const LINK: LinkType = LinkType::Ethernet;
+
+    fn source(packets: &[(Nanos, &[u8])]) -> Synthetic {
+        let mut source = Synthetic::new("s");
+        for (ts, bytes) in packets {
+            source.push(*ts, bytes, LINK);
+        }
+        source
+    }
+
+    /// All packets, checking the promises on the way.
+    fn drain(merge: &mut Merge<Synthetic>) -> Vec<(Nanos, Vec<u8>)> {
+        let mut batch = Batch::new();
+        let mut seen = Vec::new();
+        let mut watermark = 0;
+        loop {
+            let poll = merge.poll(&mut batch);
+            assert!(batch.watermark >= watermark, "a watermark never goes back");
+            match poll {
+                Poll::Packets => {
+                    assert!(!batch.packets.is_empty() && batch.packets.len() <= BATCH);
+                    let early = batch.packets.iter().filter(|p| p.ts < watermark).count() as u64;
+                    assert!(early <= merge.late(), "a packet behind the watermark is counted");
+                    seen.extend(batch.packets.iter().map(|p| (p.ts, merge.bytes(p).to_vec())));
+                }
+                Poll::Idle(now) => assert_eq!(now, batch.watermark),
+                Poll::End => break,
+            }
+            watermark = batch.watermark;
+            merge.release(&mut batch);
+            assert!(batch.packets.is_empty());
+        }
+        assert_eq!(merge.poll(&mut batch), Poll::End);
+        seen
+    }
+
+    #[test]
+    fn three_inputs_in_time_order_with_the_earlier_input_first_among_equals() {
+        let mut merge = Merge::new(vec![
+            source(&[(1, b"a1"), (5, b"a5"), (5, b"a5'"), (9, b"a9")]),
+            source(&[(1, b"b1"), (2, b"b2"), (5, b"b5"), (9, b"b9"), (12, b"b12")]),
+            source(&[(0, b"c0"), (5, b"c5"), (9, b"c9")]),
+        ]);
+        let names: Vec<String> =
+            drain(&mut merge).into_iter().map(|(_, bytes)| String::from_utf8(bytes).unwrap()).collect();
+        let wanted = ["c0", "a1", "b1", "b2", "a5", "a5'", "b5", "c5", "a9", "b9", "c9", "b12"];
+        assert_eq!(names, wanted);
+        assert_eq!(merge.late(), 0);
+    }
+
+    #[test]
+    fn nothing_overtakes_an_input_whose_next_packet_is_not_known() {
+        // The first input's batch ends at time 64; its next packet has the same time as the second's only one.
+        let mut first = Synthetic::new("first");
+        for ts in 1..=64 {
+            first.push(ts, b"first", LINK);
+        }
+        first.push(64, b"tie", LINK);
+        let mut merge = Merge::new(vec![first, source(&[(64, b"second")])]);
+        let seen = drain(&mut merge);
+        assert_eq!(seen[64..], [(64, b"tie".to_vec()), (64, b"second".to_vec())]);
+    }
+
+    #[test]
+    fn an_idle_input_holds_back_what_it_may_still_precede() {
+        let mut quiet = Synthetic::new("quiet");
+        quiet.idle(10);
+        quiet.idle(20);
+        quiet.push(25, b"q", LINK);
+        let mut merge = Merge::new(vec![quiet, source(&[(5, b"x"), (15, b"y"), (30, b"z")])]);
+        let mut batch = Batch::new();
+        let mut steps = Vec::new();
+        loop {
+            let poll = merge.poll(&mut batch);
+            let times: Vec<Nanos> = batch.packets.iter().map(|p| p.ts).collect();
+            steps.push((poll, times, batch.watermark));
+            merge.release(&mut batch);
+            if poll == Poll::End {
+                break;
+            }
+        }
+        let wanted = [
+            (Poll::Packets, vec![5], 10),
+            (Poll::Packets, vec![15], 20),
+            (Poll::Packets, vec![25], 25),
+            (Poll::Packets, vec![30], 30),
+            (Poll::End, vec![], 30),
+        ];
+        assert_eq!(steps, wanted);
+    }
+
+    #[test]
+    fn packets_behind_the_watermark_pass_and_are_counted() {
+        for others in [vec![], vec![source(&[(7, b"o")])]] {
+            let mut sources = vec![source(&[(1, b"1"), (9, b"9"), (3, b"3"), (4, b"4"), (10, b"10")])];
+            let more = others.len();
+            sources.extend(others);
+            let mut merge = Merge::new(sources);
+            let seen = drain(&mut merge);
+            assert_eq!(seen.len(), 5 + more);
+            assert_eq!(merge.late(), 2);
+            let order: Vec<Nanos> = seen.iter().map(|(ts, _)| *ts).filter(|ts| *ts != 7).collect();
+            assert_eq!(order, [1, 9, 3, 4, 10], "an input's own order is kept");
+        }
+    }
+
+    #[test]
+    fn interfaces_are_joined_and_packets_point_to_theirs() {
+        let mut first = Synthetic::new("first");
+        first.push(1, b"a", LinkType::Raw);
+        first.push(3, b"b", LinkType::Ethernet);
+        let mut second = Synthetic::new("second");
+        second.push(2, b"c", LinkType::Ethernet);
+        let mut merge = Merge::new(vec![first, second]);
+        let names: Vec<_> = merge.interfaces().iter().map(|i| (i.name.as_str(), i.link)).collect();
+        let wanted =
+            [("first", LinkType::Raw), ("first", LinkType::Ethernet), ("second", LinkType::Ethernet)];
+        assert_eq!(names, wanted);
+        let mut batch = Batch::new();
+        let mut seen = Vec::new();
+        while merge.poll(&mut batch) != Poll::End {
+            seen.extend(batch.packets.iter().map(|p| (p.ts, p.interface)));
+            merge.release(&mut batch);
+        }
+        assert_eq!(seen, [(1, 0), (2, 2), (3, 1)]);
+    }
+
+    #[test]
+    fn no_inputs_are_the_end() {
+        assert_eq!(Merge::<Synthetic>::new(vec![]).poll(&mut Batch::new()), Poll::End);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+
+        /// However a sorted stream is dealt out, the merge deals it back: equal times in order of input.
+        #[test]
+        fn a_split_stream_comes_back(
+            steps in prop::collection::vec((0u64..3, 0usize..4, 0u8..8), 0..700),
+        ) {
+            let mut inputs: Vec<Synthetic> = (0..4).map(|_| Synthetic::new("s")).collect();
+            let mut wanted = Vec::new();
+            let mut now = 0;
+            for (number, (step, input, idle)) in steps.into_iter().enumerate() {
+                now += step;
+                let bytes = (number as u32).to_le_bytes();
+                inputs[input].push(now, &bytes, LINK);
+                if idle == 0 {
+                    inputs[input].idle(now);
+                }
+                wanted.push((now, input, bytes.to_vec()));
+            }
+            wanted.sort_by_key(|(ts, input, _)| (*ts, *input));
+            let mut merge = Merge::new(inputs);
+            let seen = drain(&mut merge);
+            let wanted: Vec<_> = wanted.into_iter().map(|(ts, _, bytes)| (ts, bytes)).collect();
+            prop_assert_eq!(seen, wanted);
+            prop_assert_eq!(merge.late(), 0);
+        }
+    }
+}

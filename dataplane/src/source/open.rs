@@ -35,3 +35,46 @@ impl Merge<FileSource> {
         self.sources().map(FileSource::progress).fold((0, Some(0)), add)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::testfiles::{gzip, plain_pcap};
+    use super::super::{Batch, Poll, Source};
+    use super::*;
+
+    #[test]
+    fn files_are_merged_and_each_is_reported() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths: Vec<_> = ["a.pcap", "b.pcap.gz"].iter().map(|name| dir.path().join(name)).collect();
+        let whole = plain_pcap(200, 40);
+        std::fs::write(&paths[0], &whole[..whole.len() - 1]).unwrap();
+        std::fs::write(&paths[1], gzip(&whole)).unwrap();
+        let mut merge = open_all(&paths).unwrap();
+        let mut batch = Batch::new();
+        let mut seen = Vec::new();
+        while merge.poll(&mut batch) == Poll::Packets {
+            for packet in &batch.packets {
+                assert_eq!(merge.bytes(packet), [(packet.ts / 1_000_000 % 1000) as u8; 40]);
+                seen.push((packet.ts, packet.interface));
+            }
+            merge.release(&mut batch);
+        }
+        assert_eq!(seen.len(), 399);
+        assert!(seen.is_sorted());
+        let [a, b] = &merge.reports()[..] else { panic!("two reports") };
+        assert_eq!((a.packets, a.complete, b.packets, b.complete), (199, false, 200, true));
+        let (read, size) = merge.progress();
+        assert_eq!(Some(read), size);
+    }
+
+    #[test]
+    fn the_first_input_that_is_no_capture_is_named() {
+        let error = open_all(&["-", "-"]).err().expect("an error");
+        assert!(matches!(error, OpenError::StandardInputTwice));
+        let dir = tempfile::tempdir().unwrap();
+        let good = dir.path().join("good");
+        std::fs::write(&good, plain_pcap(1, 1)).unwrap();
+        let error = open_all(&[good, dir.path().join("missing")]).err().expect("an error");
+        assert!(error.to_string().contains("missing: no such file"), "{error}");
+    }
+}

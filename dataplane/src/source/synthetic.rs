@@ -124,3 +124,54 @@ impl Source for Synthetic {
         &self.interfaces
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_gaps_and_passes() {
+        let mut source = Synthetic::new("s");
+        source.push(10, b"one", LinkType::Ethernet);
+        source.idle(15);
+        source.push_cut(20, b"tw", 900, LinkType::Raw);
+        source.repeat(2, 100);
+        let mut batch = Batch::new();
+        let mut steps = Vec::new();
+        loop {
+            let poll = source.poll(&mut batch);
+            let packets = &batch.packets;
+            steps.push((poll, batch.watermark, packets.first().map(|p| (p.ts, source.bytes(p).to_vec()))));
+            source.release(&mut batch);
+            if poll == Poll::End {
+                break;
+            }
+        }
+        let wanted = [
+            (Poll::Packets, 10, Some((10, b"one".to_vec()))),
+            (Poll::Idle(15), 15, None),
+            (Poll::Packets, 20, Some((20, b"tw".to_vec()))),
+            (Poll::Packets, 110, Some((110, b"one".to_vec()))),
+            (Poll::Idle(115), 115, None),
+            (Poll::Packets, 120, Some((120, b"tw".to_vec()))),
+            (Poll::End, 120, None),
+        ];
+        assert_eq!(steps, wanted);
+        assert_eq!(source.interfaces().len(), 2);
+    }
+
+    #[test]
+    fn batches_are_full_until_the_last() {
+        let mut source = Synthetic::new("s");
+        for ts in 0..150 {
+            source.push(ts, b"x", LinkType::Ethernet);
+        }
+        let mut batch = Batch::new();
+        let mut sizes = Vec::new();
+        while source.poll(&mut batch) == Poll::Packets {
+            sizes.push(batch.packets.len());
+            source.release(&mut batch);
+        }
+        assert_eq!(sizes, [64, 64, 22]);
+    }
+}

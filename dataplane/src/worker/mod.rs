@@ -55,6 +55,8 @@ pub struct Worker<S: Source> {
     hashes: Box<[u64]>,
     engine: Engine,
     phase: Phase,
+    /// Interfaces the recorder knows.
+    announced: usize,
 }
 
 impl<S: Source> Worker<S> {
@@ -68,7 +70,7 @@ impl<S: Source> Worker<S> {
         number: u16,
     ) -> Worker<S> {
         let blank = decode::decode(crate::source::LinkType::Other(0), &[], 0);
-        Worker {
+        let mut worker = Worker {
             source,
             batch: Batch::new(),
             next: 0,
@@ -76,14 +78,17 @@ impl<S: Source> Worker<S> {
             hashes: vec![0; BATCH].into_boxed_slice(),
             engine: Engine::new(config, rules, queues, recorder, number),
             phase: Phase::Running,
-        }
+            announced: 0,
+        };
+        worker.announce();
+        worker
     }
 
     pub fn source(&self) -> &S {
         &self.source
     }
 
-    /// The recorder, to announce interfaces to and to ask for free chunks; not in the packet path.
+    /// The recorder, to ask for free chunks; not in the packet path. It knows the source's interfaces.
     pub fn recorder(&mut self) -> Option<&mut Recorder> {
         self.engine.recorder.as_mut()
     }
@@ -145,7 +150,12 @@ impl<S: Source> Worker<S> {
             self.source.release(&mut self.batch);
             self.next = 0;
             match self.source.poll(&mut self.batch) {
-                Poll::Packets => self.decode(),
+                Poll::Packets => {
+                    if self.source.interfaces().len() > self.announced {
+                        self.announce();
+                    }
+                    self.decode();
+                }
                 Poll::Idle(now) => {
                     return if self.engine.advance(now) { Step::Idle(now) } else { Step::Full };
                 }
@@ -156,6 +166,17 @@ impl<S: Source> Worker<S> {
             }
         }
         self.process()
+    }
+
+    /// Tells the recorder of interfaces that are new, before it gets packets of them. Allocates, so only at the
+    /// start and when a capture file brings an interface in its middle: a live source knows its own at once.
+    #[cold]
+    fn announce(&mut self) {
+        let interfaces = self.source.interfaces();
+        if let Some(recorder) = &mut self.engine.recorder {
+            interfaces[self.announced..].iter().for_each(|interface| recorder.announce(interface));
+        }
+        self.announced = interfaces.len();
     }
 
     /// The batch's first pass: decode everything and start loading its buckets, then its flows.

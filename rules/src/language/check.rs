@@ -82,6 +82,11 @@ impl Checker<'_> {
 
     /// Called for each node; the path leads to it from the outermost one. Always goes on.
     fn node(&mut self, path: &[ASTNode]) -> bool {
+        let above = &path[..path.len().saturating_sub(1)];
+        if above.iter().any(|node| matches!(node, ASTNode::Expr(Expr::Custom(..)))) {
+            // Refused as a whole.
+            return true;
+        }
         match path.last() {
             Some(ASTNode::Expr(expr)) => self.expr_node(expr),
             Some(ASTNode::Stmt(stmt)) => self.stmt_node(stmt),
@@ -157,16 +162,15 @@ impl Checker<'_> {
     fn method(&mut self, call: &FnCallExpr, at: Position) {
         let windowed = windowed_names().any(|name| name == call.name.as_str());
         if !windowed {
-            self.named_call(&call.name, call.args.len() + 1, at);
+            // A helper function called as a method gets its subject as `this`, not as an argument.
+            let helper = self.names.functions.contains(&(call.name.as_str(), call.args.len()));
+            self.named_call(&call.name, call.args.len() + usize::from(!helper), at);
         }
     }
 
     fn named_call(&mut self, name: &str, args: usize, at: Position) {
         self.reach.calls.insert(name.to_owned());
-        if self.names.functions.contains(&(name, args))
-            // Called as a method, a helper function gets its subject as `this`.
-            || args > 0 && self.names.functions.contains(&(name, args - 1))
-        {
+        if self.names.functions.contains(&(name, args)) {
             return;
         }
         if builtin::is_known(name) {
@@ -175,7 +179,7 @@ impl Checker<'_> {
         }
         let names = self.names;
         if let Some((_, takes)) = names.functions.iter().find(|(known, _)| *known == name) {
-            let message = format!("`{name}` takes {takes} arguments, not {args}");
+            let message = format!("`{name}` takes {takes} argument(s), not {args}");
             return self.refuse(at, message, "");
         }
         let mut known: Vec<&str> = names.functions.iter().map(|(name, _)| *name).collect();
@@ -210,7 +214,6 @@ fn windowed_names() -> impl Iterator<Item = &'static str> {
 /// A dotted path that begins at a subject.
 pub(crate) struct Chain<'a> {
     pub(crate) root: &'static str,
-    pub(crate) at: Position,
     /// Property names and where they stand.
     pub(crate) names: Vec<(&'a str, Position)>,
     /// The method called at the end of those names, if any, and what follows is not looked at.
@@ -220,12 +223,12 @@ pub(crate) struct Chain<'a> {
 impl<'a> Chain<'a> {
     pub(crate) fn of(expr: &'a Expr) -> Option<Chain<'a>> {
         let Expr::Dot(first, ..) = expr else { return None };
-        let Expr::Variable(name, None, at) = &first.lhs else { return None };
+        let Expr::Variable(name, None, _) = &first.lhs else { return None };
         if name.0.is_some() {
             return None;
         }
         let root = ROOTS.into_iter().find(|root| *root == name.1.as_str())?;
-        let mut chain = Chain { root, at: *at, names: Vec::new(), method: None };
+        let mut chain = Chain { root, names: Vec::new(), method: None };
         let mut rest = &first.rhs;
         loop {
             match rest {

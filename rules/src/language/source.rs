@@ -116,8 +116,7 @@ fn is_too_large(number: &str) -> bool {
 fn item_end(tokens: &[Token], start: usize, kind: ItemKind) -> usize {
     let mut depth = 0usize;
     let mut then_seen = false;
-    for at in start..tokens.len() {
-        let token = &tokens[at];
+    for (at, token) in tokens.iter().enumerate().skip(start) {
         let next_item = at > start
             && token.item_kind().is_some()
             && token.first_on_line

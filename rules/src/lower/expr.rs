@@ -4,16 +4,14 @@
 //! with a word about what to write instead. The terms go to `set`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use rhai::{Expr, FnCallExpr, Position, Stmt};
 
 use crate::facts::table::{Get, Subject};
 use crate::language::check::{Chain, ROOTS, unknown_fact, window};
 use crate::language::syntax::{FunctionItem, Refusal};
-use crate::lower::arithmetic::{self, Arithmetic};
 use crate::lower::membership;
-use crate::lower::types::{Comparison, Term, Typed, all, any, compare, unary};
+use crate::lower::types::{Term, Typed, all, any};
 use crate::nearest::nearest;
 use crate::value::ParamValue;
 
@@ -43,7 +41,7 @@ pub(crate) fn guard<S: Subject>(expr: &Expr, context: &Context) -> Result<Term<S
     let mut lower = Lower { context, refusals: Vec::new(), nodes: 0 };
     let lowered = lower.expr::<S>(expr, None);
     let term = match lowered {
-        Some(typed) => lower.boolean(typed, "a rule's condition", expr.start_position()),
+        Some(typed) => lower.boolean(typed, "a rule's condition", start_of(expr)),
         None => None,
     };
     match term {
@@ -69,7 +67,7 @@ pub(crate) fn constant(expr: &Expr) -> Result<ParamValue, Vec<Refusal>> {
         Some(value) if lower.refusals.is_empty() => Ok(value),
         _ if !lower.refusals.is_empty() => Err(lower.refusals),
         _ => Err(vec![Refusal::new(
-            expr.start_position(),
+            start_of(expr),
             "a parameter's value must be a constant",
             "write a number, true, false or a \"text\"; arithmetic on numbers is fine if it does not overflow",
         )]),
@@ -90,7 +88,7 @@ impl Lower<'_> {
 
     fn expr<S: Subject>(&mut self, expr: &Expr, frame: Option<&Frame>) -> Option<Typed<S>> {
         self.nodes += 1;
-        let at = expr.start_position();
+        let at = start_of(expr);
         if self.nodes > MAX_NODES {
             // Said once; the rest of the guard would only repeat it.
             return match self.nodes == MAX_NODES + 1 {
@@ -144,7 +142,7 @@ impl Lower<'_> {
         let mut terms = Vec::with_capacity(operands.len());
         for operand in operands {
             let typed = self.expr::<S>(operand, frame);
-            let term = typed.and_then(|typed| self.boolean(typed, &what, operand.start_position()));
+            let term = typed.and_then(|typed| self.boolean(typed, &what, start_of(operand)));
             terms.extend(term);
         }
         (terms.len() == operands.len()).then_some(terms)
@@ -268,102 +266,6 @@ impl Lower<'_> {
         }
     }
 
-    fn prefix<S: Subject>(&mut self, symbol: &str, operand: Typed<S>, at: Position) -> Option<Typed<S>> {
-        match (symbol, operand) {
-            ("!", Typed::Bool(term)) => Some(Typed::Bool(unary(term, |value| Ok(!value)))),
-            ("-", Typed::Int(term)) => Some(Typed::Int(unary(term, arithmetic::negate))),
-            ("-", Typed::Float(term)) => Some(Typed::Float(unary(term, |value| Ok(-value)))),
-            ("+", operand @ (Typed::Int(_) | Typed::Float(_))) => Some(operand),
-            (_, operand) => {
-                let message = format!("`{symbol}` cannot be applied to {}", operand.type_name());
-                self.refuse(at, message, "`!` takes a bool, `-` a number")
-            }
-        }
-    }
-
-    fn infix<S: Subject>(
-        &mut self,
-        symbol: &str,
-        left: Typed<S>,
-        right: Typed<S>,
-        at: Position,
-    ) -> Option<Typed<S>> {
-        if let Some(op) = Comparison::from_symbol(symbol) {
-            return self.comparison(op, symbol, left, right, at);
-        }
-        let Some(op) = Arithmetic::from_symbol(symbol) else {
-            let help = "use + - * / %, comparisons, `in`, && || and !";
-            return self.refuse(at, format!("`{symbol}` cannot be used in a condition"), help);
-        };
-        match (left, right) {
-            (Typed::Int(left), Typed::Int(right)) => Some(Typed::Int(arithmetic::int(op, left, right))),
-            (Typed::Float(left), Typed::Float(right)) => {
-                Some(Typed::Float(arithmetic::float(op, left, right)))
-            }
-            (Typed::Int(left), Typed::Float(right)) => {
-                Some(Typed::Float(arithmetic::float(op, to_float(left), right)))
-            }
-            (Typed::Float(left), Typed::Int(right)) => {
-                Some(Typed::Float(arithmetic::float(op, left, to_float(right))))
-            }
-            (left, right) => {
-                let types = (left.type_name(), right.type_name());
-                let message = format!("`{symbol}` cannot combine {} with {}", types.0, types.1);
-                self.refuse(at, message, "arithmetic takes two numbers")
-            }
-        }
-    }
-
-    fn comparison<S: Subject>(
-        &mut self,
-        op: Comparison,
-        symbol: &str,
-        left: Typed<S>,
-        right: Typed<S>,
-        at: Position,
-    ) -> Option<Typed<S>> {
-        let ordered = !matches!(op, Comparison::Equal | Comparison::NotEqual);
-        let term = match (left, right) {
-            (Typed::Int(left), Typed::Int(right)) => compare(op, left, right),
-            (Typed::Float(left), Typed::Float(right)) => compare(op, left, right),
-            (Typed::Int(left), Typed::Float(right)) => compare(op, to_float(left), right),
-            (Typed::Float(left), Typed::Int(right)) => compare(op, left, to_float(right)),
-            (Typed::Bool(left), Typed::Bool(right)) if !ordered => compare(op, left, right),
-            (Typed::Address(left), Typed::Address(right)) if !ordered => compare(op, left, right),
-            (Typed::Address(left), Typed::Text(right)) if !ordered => {
-                compare(op, left, Term::Const(self.address(&right, at)?))
-            }
-            (Typed::Text(left), Typed::Address(right)) if !ordered => {
-                compare(op, Term::Const(self.address(&left, at)?), right)
-            }
-            (Typed::Text(left), Typed::Text(right)) if !ordered => {
-                Term::Const((left == right) == (op == Comparison::Equal))
-            }
-            (left, right) => {
-                let (left, right) = (left.type_name(), right.type_name());
-                let message = format!("`{symbol}` cannot compare {left} with {right}");
-                let help = match ordered && left == right {
-                    true => "only numbers have an order; use == or !=",
-                    false => "compare values of one type: such a comparison would silently never hold",
-                };
-                return self.refuse(at, message, help);
-            }
-        };
-        Some(Typed::Bool(term))
-    }
-
-    fn address(&mut self, text: &str, at: Position) -> Option<IpAddr> {
-        match text.parse() {
-            Ok(address) => Some(address),
-            Err(_) if text.contains('/') => self.refuse(
-                at,
-                format!("\"{text}\" is a network, not an address"),
-                &format!("write `in \"{text}\"`"),
-            ),
-            Err(_) => self.refuse(at, format!("\"{text}\" is not an IP address"), "for example \"10.0.0.1\""),
-        }
-    }
-
     fn membership<S: Subject>(
         &mut self,
         value: Typed<S>,
@@ -377,18 +279,18 @@ impl Lower<'_> {
                 if matches!(range.name.as_str(), ".." | "..=") && range.args.len() == 2 =>
             {
                 for bound in &range.args {
-                    bounds.push((self.expr::<S>(bound, frame)?, bound.start_position()));
+                    bounds.push((self.expr::<S>(bound, frame)?, start_of(bound)));
                 }
                 membership::Shape::Range { inclusive: range.name.as_str() == "..=" }
             }
             Expr::Array(items, _) => {
                 for item in items {
-                    bounds.push((self.expr::<S>(item, frame)?, item.start_position()));
+                    bounds.push((self.expr::<S>(item, frame)?, start_of(item)));
                 }
                 membership::Shape::List
             }
             other => {
-                bounds.push((self.expr::<S>(other, frame)?, other.start_position()));
+                bounds.push((self.expr::<S>(other, frame)?, start_of(other)));
                 membership::Shape::Text
             }
         };
@@ -413,7 +315,7 @@ impl Lower<'_> {
         let Some(function) = functions.iter().find(|f| f.name.text == name && f.params.len() == args.len())
         else {
             let help = match functions.iter().find(|f| f.name.text == name) {
-                Some(f) => format!("`{name}` takes {} arguments", f.params.len()),
+                Some(f) => format!("`{name}` takes {} argument(s)", f.params.len()),
                 None => "conditions can call functions of this file whose body is one expression".to_owned(),
             };
             return self.refuse(at, format!("`{name}` cannot be called in a condition"), &help);
@@ -436,8 +338,22 @@ impl Lower<'_> {
     }
 }
 
-fn to_float<S: 'static>(term: Term<S, i64>) -> Term<S, f64> {
-    unary(term, |value| Ok(value as f64))
+/// The place of an expression's first character; Rhai gives that of an operator.
+fn start_of(expr: &Expr) -> Position {
+    match expr {
+        Expr::FnCall(call, at) => match (call.name.as_str(), call.args.as_slice()) {
+            // `x in y` comes as `contains(y, x)`, with the place of `in`.
+            ("contains", [_, value]) => earlier(start_of(value), *at),
+            (_, [left, _]) if call.is_operator_call() => start_of(left),
+            _ => *at,
+        },
+        Expr::And(operands, at) | Expr::Or(operands, at) => operands.first().map_or(*at, start_of),
+        other => other.start_position(),
+    }
+}
+
+fn earlier(a: Position, b: Position) -> Position {
+    if (a.line(), a.position()) < (b.line(), b.position()) { a } else { b }
 }
 
 fn example<S: Subject>() -> &'static str {

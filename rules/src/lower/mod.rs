@@ -3,4 +3,5 @@
 mod arithmetic;
 pub(crate) mod expr;
 mod membership;
+mod operators;
 pub(crate) mod types;

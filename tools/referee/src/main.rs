@@ -1,2 +1,40 @@
-//! Placeholder.
-fn main() {}
+//! `referee`, the operator's program: parses the command line, runs one command, says why it failed.
+//!
+//! Main thread. The commands live in modules of their own; packets are the business of `dataplane`, rules
+//! that of `rules`.
+
+mod captures;
+mod check;
+mod cli;
+mod config;
+mod error;
+mod replay;
+mod rules_load;
+mod term;
+mod time;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{CapturesCommand, Cli, Command, ConfigCommand, RulesCommand, StoreCommand};
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Replay(args) => replay::run(&args),
+        Command::Captures(CapturesCommand::List(args)) => captures::list(&args),
+        Command::Captures(CapturesCommand::Get(args)) => captures::get(&args),
+        Command::Rules(RulesCommand::Check { paths }) => check::rules_check(&paths),
+        Command::Rules(RulesCommand::List { rules }) => check::rules_list(rules.as_deref()),
+        Command::Store(StoreCommand::Verify { store, json }) => verify::verify(&store, json),
+        Command::Config(ConfigCommand::Check { config }) => check::config_check(&config),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            term::note(&failure.to_string());
+            ExitCode::from(failure.code as u8)
+        }
+    }
+}

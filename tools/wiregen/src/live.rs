@@ -160,7 +160,7 @@ pub fn run(options: &Options, mut packet: impl FnMut(u64, &[u8])) {
         let sent = |isn: u32, segments: u32| isn.wrapping_add(1).wrapping_add(segments.wrapping_mul(step));
         let id = (turn / 2).wrapping_add(2) as u16;
         // Client and server take turns; each segment acknowledges the one before.
-        let frame = if turn % 2 == 0 {
+        let frame = if turn.is_multiple_of(2) {
             let numbers = [sent(c, turn / 2), sent(s, turn / 2)];
             templates[0].patch([client, server], numbers, id)
         } else {

@@ -48,7 +48,7 @@ enum Command {
     Live {
         /// The capture file to write
         out: PathBuf,
-        #[arg(long, default_value_t = 100_000)]
+        #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=16_000_000))]
         flows: u32,
         /// Packets, besides the handshakes
         #[arg(long, default_value_t = 1_000_000)]
@@ -193,6 +193,7 @@ fn report(line: &str) -> Result<()> {
 }
 
 fn write_mix(out: &Path, options: &mix::Options, style: Style) -> Result<()> {
+    options.check()?;
     let mut writer = Writer::new(create(out)?, style).with_context(|| failed(out))?;
     let mut result = Ok(());
     let summary = mix::run(options, |ts, bytes| {

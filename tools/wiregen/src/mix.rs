@@ -1,8 +1,8 @@
 //! The realistic mix: many overlapping flows, heavy-tailed lengths, two in a hundred in trouble.
 //!
 //! Runs on the caller's thread and streams: a heap holds one entry per live flow, a flow makes its packets an
-//! exchange at a time and is forgotten when it ends. The number of packets is exactly what was asked. Packets
-//! go to a callback in time order, troubled flows to the truth.
+//! exchange at a time and is forgotten when it ends. The number of packets is exactly what was asked, unless a
+//! handful of flows leaves no healthy one to even it out. Packets go to a callback, troubled flows to the truth.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -66,7 +66,11 @@ impl std::fmt::Display for BadOptions {
 impl std::error::Error for BadOptions {}
 
 impl Options {
-    fn check(&self) -> Result<(), BadOptions> {
+    /// Says whether these options can be met, before any file is opened for them.
+    ///
+    /// # Errors
+    /// Names the option, its range and what to do.
+    pub fn check(&self) -> Result<(), BadOptions> {
         if self.flows == 0 || self.flows > 50_000_000 {
             return Err(BadOptions(format!("flows is {}; give 1 to 50,000,000", self.flows)));
         }
@@ -277,8 +281,8 @@ mod tests {
                 assert!(!after(s.ack, other.next.unwrap()), "ACK of data not sent");
                 let acked = me.acked.unwrap_or(s.ack);
                 assert!(!after(acked, s.ack), "ACK goes back");
-                let useful = s.payload > 0 || s.flags != ACK || acked != s.ack || s.window == 0;
-                assert!(useful || me.acked.is_none() || directions_fresh(me, s.seq), "duplicate ACK");
+                let useful = s.payload > 0 || s.flags != ACK || acked != s.ack;
+                assert!(useful || me.acked.is_none(), "duplicate ACK");
                 me.acked = Some(s.ack);
                 assert!(s.window > 0 || s.flags & 4 != 0, "zero window");
             }
@@ -293,11 +297,6 @@ mod tests {
                 assert!(open <= 1, "{a:?} - {b:?}: {open} bytes never acknowledged");
             }
         }
-    }
-
-    /// The client's first ACK repeats no earlier one of its own.
-    fn directions_fresh(me: Seen, seq: u32) -> bool {
-        me.next == Some(seq) && me.acked.is_none()
     }
 
     #[test]

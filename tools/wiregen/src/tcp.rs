@@ -197,7 +197,7 @@ impl Conversation {
         let to = self.segments.len();
         let mut acked_at = 0;
         for i in from..to {
-            let first_of_pair = (i - from) % 2 == 0;
+            let first_of_pair = (i - from).is_multiple_of(2);
             if (first_of_pair && i + 1 < to) || (i + 1 == to && last == LastAck::WithAnswer) {
                 continue;
             }

@@ -223,7 +223,8 @@ impl Zstd {
             }
             let input = &input[..input.len().min(self.wanted)];
             let step = self.decoder.run_on_buffers(input, dst);
-            let step = step.map_err(|e| io::Error::new(e.kind(), format!("the zstd data is corrupt: {e}")))?;
+            let step =
+                step.map_err(|e| io::Error::new(e.kind(), format!("the zstd data is corrupt: {e}")))?;
             self.raw.consume(step.bytes_read);
             self.wanted = step.remaining;
             if step.bytes_written > 0 {
@@ -273,7 +274,7 @@ impl Lz4 {
         loop {
             match *raw.peek(8)? {
                 [] => return Ok(false),
-                [0x50..=0x5f, 0x2a, 0x4d, 0x18, a, b, c, d] => {
+                [0x50..=0x5f, 0x2a, 0x4d, 0x18, a, b, c, d, ..] => {
                     raw.consume(8);
                     let mut left = u32::from_le_bytes([a, b, c, d]) as usize;
                     while left > 0 {

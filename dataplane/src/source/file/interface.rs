@@ -9,9 +9,6 @@ use crate::source::{Interface, LinkType, Nanos};
 /// Different interfaces one file may describe: many times what a machine has, little enough memory.
 const MAX_INTERFACES: usize = 4096;
 
-/// Interface descriptions one section may hold, the same or different.
-const MAX_PER_SECTION: usize = 65_536;
-
 /// Longest name or description kept, bytes.
 const MAX_TEXT: usize = 255;
 
@@ -115,8 +112,10 @@ impl Table {
     ) -> Result<(), Fault> {
         let (interface, clock) = parse(body, big_endian, file);
         let (link, snap_len) = (interface.link, interface.snap_len);
-        let same = |(i, old): (usize, &Interface)| self.described_in[i] != self.section && *old == interface;
-        let index = match known.iter().enumerate().position(same) {
+        let same = |&i: &usize| self.described_in[i] != self.section && known[i] == interface;
+        // Sections mostly describe the same interfaces in the same order.
+        let likely = self.locals.len().min(known.len());
+        let index = match (likely..known.len()).chain(0..likely).find(same) {
             Some(index) => index,
             None if known.len() == MAX_INTERFACES => return Err(Fault::Interfaces(MAX_INTERFACES as u32)),
             None => {
@@ -125,9 +124,6 @@ impl Table {
                 known.len() - 1
             }
         };
-        if self.locals.len() == MAX_PER_SECTION {
-            return Err(Fault::Interfaces(MAX_PER_SECTION as u32));
-        }
         self.described_in[index] = self.section;
         self.locals.push(Local { index: index as u16, link, snap_len, clock });
         Ok(())

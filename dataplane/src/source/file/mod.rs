@@ -119,7 +119,7 @@ impl FileSource {
         if meta.is_dir() {
             return Err(OpenError::Directory { name });
         }
-        FileSource::build(name, Box::new(file), meta.is_file().then(|| meta.len()))
+        FileSource::build(name, Box::new(file), meta.is_file().then_some(meta.len()))
     }
 
     /// Reads a capture from anything that can be read. `name` is what messages call it.
@@ -333,12 +333,17 @@ fn unknown(start: &[u8]) -> String {
         [b'G', b'M', b'B', b'U', ..] | [b'R', b'T', b'S', b'S', ..] => {
             Some("a Network Monitor capture; convert it with editcap -F pcapng")
         }
-        _ if decompress::compression(start).is_some() => Some("data compressed twice; decompress it once first"),
+        _ if decompress::compression(start).is_some() => {
+            Some("data compressed twice; decompress it once first")
+        }
         _ => None,
     };
     if let Some(other) = other {
         return format!("is {other}");
     }
     let hex: Vec<String> = start.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    format!("starts with bytes {}, which no pcap or pcapng file does; check what it is with file(1)", hex.join(" "))
+    format!(
+        "starts with bytes {}, which no pcap or pcapng file does; check what it is with file(1)",
+        hex.join(" ")
+    )
 }

@@ -45,7 +45,14 @@ impl PcapFile {
     }
 
     /// A record whose lengths are whatever the test says.
-    pub(in crate::source) fn raw(&mut self, sec: u32, frac: u32, cap: u32, orig: u32, data: &[u8]) -> &mut PcapFile {
+    pub(in crate::source) fn raw(
+        &mut self,
+        sec: u32,
+        frac: u32,
+        cap: u32,
+        orig: u32,
+        data: &[u8],
+    ) -> &mut PcapFile {
         for word in [sec, frac, cap, orig] {
             self.bytes.extend(self.order.u32(word));
         }
@@ -101,7 +108,12 @@ impl PcapngFile {
         self
     }
 
-    pub(in crate::source) fn interface(&mut self, link: u16, snap: u32, options: &[(u16, &[u8])]) -> &mut PcapngFile {
+    pub(in crate::source) fn interface(
+        &mut self,
+        link: u16,
+        snap: u32,
+        options: &[(u16, &[u8])],
+    ) -> &mut PcapngFile {
         let mut body = self.order.u16(link).to_vec();
         body.extend([0; 2]);
         body.extend(self.order.u32(snap));
@@ -136,7 +148,12 @@ impl PcapngFile {
         self.block(6, &body)
     }
 
-    pub(in crate::source) fn obsolete_packet(&mut self, interface: u16, ticks: u64, data: &[u8]) -> &mut PcapngFile {
+    pub(in crate::source) fn obsolete_packet(
+        &mut self,
+        interface: u16,
+        ticks: u64,
+        data: &[u8],
+    ) -> &mut PcapngFile {
         let mut body = self.order.u16(interface).to_vec();
         body.extend(self.order.u16(7));
         for word in [(ticks >> 32) as u32, ticks as u32, data.len() as u32, data.len() as u32] {
@@ -160,11 +177,16 @@ pub(in crate::source) fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 pub(in crate::source) fn lz4(bytes: &[u8]) -> Vec<u8> {
-    let mut out = lz4_flex::frame::FrameEncoder::new(Vec::new());
+    use lz4_flex::frame::{BlockSize, FrameEncoder, FrameInfo};
+    let info = FrameInfo::new().block_size(BlockSize::Max64KB).content_checksum(true);
+    let mut out = FrameEncoder::with_frame_info(info, Vec::new());
     out.write_all(bytes).unwrap();
     out.finish().unwrap()
 }
 
 pub(in crate::source) fn zstd(bytes: &[u8]) -> Vec<u8> {
-    zstd::encode_all(bytes, 1).unwrap()
+    let mut out = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+    out.include_checksum(true).unwrap();
+    out.write_all(bytes).unwrap();
+    out.finish().unwrap()
 }

@@ -145,17 +145,25 @@ impl Live {
                 (trouble::PLAYS[which].1)(&mut c);
             }
             Class::Healthy { .. } => {
-                c.handshake();
                 budget = packets.saturating_sub(3 + plan.ending.packets());
+                if budget > 300 {
+                    // A long transfer over a long path would outlast the mix by minutes.
+                    c.profile.ends.iter_mut().for_each(|end| end.rtt = end.rtt.min(5 * trouble::MS));
+                }
+                c.handshake();
                 ending = Some(plan.ending);
             }
         }
         c.sort();
-        let (long_percent, longest_pause) = match budget {
-            0..=120 => (0, (options.seconds as f64 * 60.0).min(4000.0)),
-            121..=1500 => (2, 30.0),
-            _ => (12, 4.0),
+        let long_percent = match budget {
+            0..=120 => 0,
+            121..=1500 => 1,
+            _ => 6,
         };
+        // Some four packets an exchange, and a fifth of the mix's time for all its pauses.
+        let exchanges = f64::from(budget.max(4)) / 4.0;
+        let mean_pause = options.seconds as f64 * 200.0 / exchanges;
+        let longest_pause = (9.0 * mean_pause).clamp(2.0, 8000.0);
         Live {
             conversation: c,
             at: 0,
@@ -227,7 +235,7 @@ impl Live {
         let c = &mut self.conversation;
         let first = c.next[Client.index()] == c.profile.end(Client).isn.wrapping_add(1);
         let hello = if first { content::first_message(c.profile.content) } else { None };
-        let request = hello.unwrap_or_else(|| c.rng.range(60, 800) as u32);
+        let request = hello.unwrap_or_else(|| c.rng.range(60, 500) as u32);
         let pause = c.rng.log_uniform(0.3, self.longest_pause) * 1e6;
         if !first {
             c.silence(pause as u64);
@@ -240,7 +248,7 @@ impl Live {
         let prompt = self.budget == 4 || (self.budget > 6 && c.rng.percent(25));
         let wanted = match c.rng.below(100) {
             n if n < self.long_percent => c.rng.range(8, LONGEST_ANSWER),
-            80.. => c.rng.range(2, 10),
+            86.. => c.rng.range(2, 10),
             _ => 1,
         } as u32;
         // Request, its own ACK if prompt, k segments and one ACK for each two of them.
@@ -255,10 +263,11 @@ impl Live {
         }
         let full = c.max_payload;
         let short =
-            if k > 1 { c.rng.range(1, u64::from(full) + 1) } else { c.rng.log_uniform(60.0, 1440.0) as u64 };
+            if k > 1 { c.rng.range(1, u64::from(full) + 1) } else { c.rng.log_uniform(40.0, 1200.0) as u64 };
         let answer = (k - 1) * full + (short as u32).min(full);
         c.send(Client, request, if prompt { LastAck::Sent } else { LastAck::WithAnswer });
-        c.ready[Server.index()] += (c.rng.log_uniform(0.05, 40.0) * 1e6) as u64;
+        c.ready[Server.index()] +=
+            (c.rng.log_uniform(0.05, if self.long_percent > 0 { 5.0 } else { 40.0 }) * 1e6) as u64;
         c.send(Server, answer, LastAck::Sent);
         self.budget = self.budget.saturating_sub(1 + u32::from(prompt) + k + k.div_ceil(2));
     }

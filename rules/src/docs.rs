@@ -1,0 +1,205 @@
+//! docs/rules.md, written from the tables the language itself runs on, so that it cannot drift.
+//!
+//! Called by a test (which compares it with the file) and by whoever wants the page; no other thread.
+
+use std::fmt::Write;
+
+use crate::event::Event;
+use crate::facts::table::{Fact, Subject};
+use crate::facts::{FlowFacts, HostFacts, ServiceFacts};
+use crate::language::RuleFile;
+use crate::language::builtin::{self, Builtin};
+use crate::language::syntax::Parser;
+use crate::library::library;
+
+const INTRODUCTION: &str = r#"# Rules
+
+<!-- Generated from the rules crate. Regenerate: REGENERATE=1 cargo test -p rules docs -->
+
+A rule file holds parameters, helper functions and rules. `referee rules check PATH` says what is wrong in
+it, with file, line and column.
+
+```rhai
+param idle_ms = 10_000;
+
+fn seconds(ms) { ms / 1000 }
+
+rule "quiet_then_reset" on rst
+when flow.established && !flow.fin_seen && flow.idle_before_ms >= idle_ms
+then {
+    incident("warning", `reset after ${seconds(flow.idle_before_ms)} s of silence`);
+    advise("set TCP keepalives");
+    evidence("idle_ms", flow.idle_before_ms);
+    capture(flow);
+}
+```
+
+* `param name = VALUE;` is a number, `true`, `false` or a text. `--set RULE.PARAM=VALUE`, or `[rules.RULE]`
+  in referee.toml, replaces the value by one of the same type; RULE is the name of a rule, or of a rule
+  file without its extension. A param belongs to its file and is seen everywhere in it.
+* `rule "name" on EVENT[, EVENT] [when CONDITION] then { BODY }`. The name is the incident's kind, and unique
+  over all files.
+* `fn name(a, b) { … }` helps bodies, and conditions too if it is a single expression.
+* `//` and `/* */` are comments.
+
+## Conditions
+
+A condition runs for every such event, as native code. It can use facts, params, numbers, `+ - * / %`,
+`== != < <= > >=`, `&& || !`, parentheses, and `in`:
+
+| form | meaning |
+|---|---|
+| `flow.dport in [80, 443]` | one of |
+| `flow.dport in 8000..9000`, `8000..=9000` | from, to before; from, to |
+| `flow.src in "10.0.0.0/8"`, `flow.src in ["10.0.0.0/8", "2001:db8::/32"]` | in a network |
+| `flow.src == "10.0.0.1"` | an address |
+| `flow.src !in "10.0.0.0/8"` | not in a network |
+
+* `&&` and `||` stop at the first operand that decides.
+* A fact that the capture cannot give is *unknown*. A condition that reaches an unknown fact does not match,
+  whatever is around it: `!flow.by_orig` does not match either when the sender is unknown. In a body an
+  unknown fact is `()`: ask `flow.ttl == ()`.
+* Values of different types cannot be compared (a number with a bool, for example): the file is refused,
+  as the comparison would never hold. Integers and floats mix.
+* Integers have 64 bits. An overflow or a division by zero means no match, and is counted for the rule.
+
+## Bodies
+
+A body is a [Rhai](https://rhai.rs/book) script; it runs apart from the packets' way, on a snapshot of the
+facts, with limits on operations, depth, sizes and, on a live capture, time. It reaches no file, network,
+clock or randomness.
+"#;
+
+/// The page.
+pub fn markdown() -> String {
+    let mut page = INTRODUCTION.to_owned();
+    functions(&mut page, "It decides with", builtin::VERDICT);
+    functions(
+        &mut page,
+        "and computes with Rhai's operators, `let`, `if`, `switch`, `for`, `while` and",
+        builtin::PLAIN,
+    );
+    events(&mut page);
+    page.push_str("\n## Facts\n");
+    facts::<FlowFacts>(&mut page, "of a flow, in rules on any event but `tick`");
+    facts::<HostFacts>(&mut page, "of a host, in rules on `tick`; a window is 1, 10 or 60 seconds");
+    facts::<ServiceFacts>(&mut page, "of a service, in rules on `tick`; a window is 1, 10 or 60 seconds");
+    shipped(&mut page);
+    page
+}
+
+/// Writing to a `String` cannot fail.
+macro_rules! line {
+    ($page:expr, $($text:tt)*) => { let _ = writeln!($page, $($text)*); };
+}
+
+fn functions(page: &mut String, heading: &str, builtins: &[Builtin]) {
+    line!(page, "\n{heading}\n\n| call | meaning |\n|---|---|");
+    for builtin in builtins {
+        let calls: Vec<String> = builtin.usage.split("), ").map(complete_call).collect();
+        line!(page, "| {} | {} |", calls.join(", "), builtin.doc);
+    }
+}
+
+/// Splitting at `), ` took the parenthesis away.
+fn complete_call(call: &str) -> String {
+    match call.ends_with(')') {
+        true => format!("`{call}`"),
+        false => format!("`{call})`"),
+    }
+}
+
+fn events(page: &mut String) {
+    line!(page, "\n## Events\n\n| event | when |\n|---|---|");
+    for event in Event::ALL {
+        line!(page, "| `{}` | {} |", event.name(), event_doc(event));
+    }
+}
+
+fn event_doc(event: Event) -> &'static str {
+    match event {
+        Event::Syn => "A SYN without ACK was seen, first or repeated.",
+        Event::SynAck => "A SYN-ACK was seen, first or repeated.",
+        Event::SynTimeout => {
+            "A SYN is still without SYN-ACK and RST; raised 1, 2, 3 … seconds after the first SYN."
+        }
+        Event::Established => "The handshake was completed by the client's ACK.",
+        Event::Rst => "A segment with the RST flag was seen.",
+        Event::Retransmission => {
+            "A segment repeated sequence space already sent (Wireshark's `tcp.analysis.retransmission`)."
+        }
+        Event::ZeroWindow => "A segment advertised a zero receive window.",
+        Event::Keepalive => "A TCP keepalive probe was seen.",
+        Event::IcmpTooBig => {
+            "ICMP \"fragmentation needed\" (3/4) or ICMPv6 \"packet too big\" (2) quoted this flow."
+        }
+        Event::Close => "The flow ended: closed by both sides, reset, timed out, or the input ended.",
+        Event::Tick => {
+            "100 ms of packet time passed. The rule is about each host, or each service, as its facts say."
+        }
+    }
+}
+
+fn facts<S: Subject>(page: &mut String, what: &str) {
+    line!(page, "\n### `{}`: {what}\n\n| fact | type | unit | meaning |\n|---|---|---|---|", S::ROOT);
+    for fact in S::facts() {
+        line!(page, "| `{}` | {} | {} | {} |", written(fact), fact.type_name(), fact.unit, fact.doc);
+    }
+}
+
+fn written<S>(fact: &Fact<S>) -> String {
+    match fact.is_windowed() {
+        true => format!("{}(window)", fact.path),
+        false => fact.path.to_owned(),
+    }
+}
+
+fn shipped(page: &mut String) {
+    line!(page, "\n## Shipped rules\n\nUsed when `--rules` names no directory.");
+    let parser = Parser::new();
+    for source in library() {
+        let file = RuleFile::parse(&parser, &source);
+        for rule in &file.rules {
+            let events: Vec<String> = rule.events.iter().map(|event| format!("`{}`", event.text)).collect();
+            line!(page, "\n### `{}` on {}\n", rule.name.text, events.join(", "));
+        }
+        page.push_str("```text\n");
+        for comment in source.text.lines().map_while(|line| line.strip_prefix("//")) {
+            line!(page, "{}", comment.strip_prefix(' ').unwrap_or(comment));
+        }
+        page.push_str("```\n");
+        if !file.params.is_empty() {
+            line!(page, "\n| param | default |\n|---|---|");
+        }
+        for (name, value) in &file.params {
+            line!(page, "| `{}.{name}` | {value} |", file.stem);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn docs_page_is_up_to_date() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/rules.md");
+        let page = markdown();
+        if std::env::var_os("REGENERATE").is_some() {
+            std::fs::write(&path, &page).unwrap();
+        }
+        let on_disk = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            on_disk == page,
+            "docs/rules.md is out of date; regenerate it: REGENERATE=1 cargo test -p rules docs"
+        );
+    }
+
+    #[test]
+    fn the_example_in_the_introduction_loads() {
+        let example =
+            INTRODUCTION.split("```rhai\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let source = crate::SourceFile { name: "example.rhai".to_owned(), text: example.to_owned() };
+        crate::RuleSet::load(&[source], &[]).unwrap();
+    }
+}

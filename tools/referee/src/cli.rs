@@ -1,0 +1,218 @@
+//! What can be typed: the command line as types. Main thread, before anything else; decides nothing, only
+//! parses. The commands' own modules take these over.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use rules::Override;
+
+use crate::time::When;
+
+/// Watches packets, knows when TCP is being broken, and keeps the packets that prove it.
+#[derive(Parser)]
+#[command(name = "referee", version, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 the work failed, 2 wrong usage, configuration or rules, \
+                          3 an input can't be read as a capture";
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Analyse capture files
+    Replay(ReplayArgs),
+    /// What a store keeps
+    #[command(subcommand)]
+    Captures(CapturesCommand),
+    /// Rule files
+    #[command(subcommand)]
+    Rules(RulesCommand),
+    /// A store's files
+    #[command(subcommand)]
+    Store(StoreCommand),
+    /// referee.toml
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+/// What `replay` shares with other ways of feeding packets in.
+#[derive(Args)]
+pub struct CommonArgs {
+    /// Rule files to use instead of the shipped library
+    #[arg(long, value_name = "DIR")]
+    pub rules: Option<PathBuf>,
+    /// Keep the packets of what is found in this folder (made if its parent exists)
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// Settings; without it the built-in ones, so that a replay depends on nothing it doesn't name
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// A rule's parameter, e.g. rst_after_idle.idle_ms=30000; stronger than the configuration
+    #[arg(long, value_name = "RULE.PARAM=VALUE", value_parser = parameter)]
+    pub set: Vec<Override>,
+}
+
+#[derive(Args)]
+pub struct ReplayArgs {
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// Write every flow here, a JSON object a line (- for standard output)
+    #[arg(long, value_name = "PATH")]
+    pub flows: Option<PathBuf>,
+    /// Write every incident here, a JSON object a line (- for standard output)
+    #[arg(long, value_name = "PATH")]
+    pub incidents: Option<PathBuf>,
+    /// Write the books here, one JSON object (- for standard output)
+    #[arg(long, value_name = "PATH")]
+    pub ledger: Option<PathBuf>,
+    /// Worker threads
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub workers: u32,
+    /// pcap or pcapng, also .gz, .zst, .lz4; - is standard input. Several are merged by time
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub enum CapturesCommand {
+    /// The flows kept
+    List(ListArgs),
+    /// The packets kept, as one pcapng ordered by time
+    Get(GetArgs),
+}
+
+#[derive(Args)]
+pub struct ListArgs {
+    #[command(flatten)]
+    pub query: QueryArgs,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct GetArgs {
+    #[command(flatten)]
+    pub query: QueryArgs,
+    /// What was written, as one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// The capture file to write (- for standard output); without it, only says what would be in it
+    #[arg(short = 'w', value_name = "FILE")]
+    pub write: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct QueryArgs {
+    /// The store; without it, the one that referee.toml names
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// Settings to find the store in
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Of the flows of this incident
+    #[arg(long, value_name = "ID", group = "what")]
+    pub incident: Option<String>,
+    /// Of this flow (16 hexadecimal digits)
+    #[arg(long, value_name = "FLOW_ID", group = "what", value_parser = flow_id)]
+    pub flow: Option<u64>,
+    /// From or to this address
+    #[arg(long, value_name = "IP", group = "what")]
+    pub host: Option<IpAddr>,
+    /// Not before: RFC 3339, or so long ago (15m)
+    #[arg(long, value_name = "T", value_parser = When::parse)]
+    pub since: Option<When>,
+    /// Not after: RFC 3339, or so long ago (15m)
+    #[arg(long, value_name = "T", value_parser = When::parse)]
+    pub until: Option<When>,
+}
+
+#[derive(Subcommand)]
+pub enum RulesCommand {
+    /// Load rule files and say everything that is wrong with them
+    Check {
+        /// Rule files, or folders of them; all are loaded as one set
+        #[arg(value_name = "PATH", required = true)]
+        paths: Vec<PathBuf>,
+    },
+    /// The events and facts a rule can use, and the rules loaded
+    List {
+        /// Rule files to list instead of the shipped library
+        #[arg(long, value_name = "DIR")]
+        rules: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum StoreCommand {
+    /// Read every segment through and say how each is
+    Verify {
+        /// The store
+        #[arg(long, value_name = "DIR")]
+        store: PathBuf,
+        /// One JSON object a segment
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum ConfigCommand {
+    /// Read the settings, and the rules they name, and say what is wrong with them
+    Check {
+        /// The file
+        #[arg(long, value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
+        config: PathBuf,
+    },
+}
+
+fn parameter(text: &str) -> Result<Override, String> {
+    let form = "write RULE.PARAM=VALUE, for example rst_after_idle.idle_ms=30000";
+    let (name, value) = text.split_once('=').ok_or(form)?;
+    let (rule, param) = name.trim().rsplit_once('.').ok_or(form)?;
+    if rule.is_empty() || param.is_empty() {
+        return Err(form.to_owned());
+    }
+    Ok(Override { rule: rule.to_owned(), param: param.to_owned(), value: value.trim().to_owned() })
+}
+
+fn flow_id(text: &str) -> Result<u64, String> {
+    let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let id = u64::from_str_radix(text, 16).ok().filter(|_| digits);
+    id.ok_or_else(|| "a flow id has 16 hexadecimal digits, as --flows and `captures list` show it".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn parameters_are_taken_apart() {
+        let set = |rule: &str, param: &str, value: &str| {
+            Ok(Override { rule: rule.into(), param: param.into(), value: value.into() })
+        };
+        assert_eq!(parameter("a.b=c"), set("a", "b", "c"));
+        assert_eq!(parameter("a.b = x=y.z"), set("a", "b", "x=y.z"));
+        for wrong in ["", "a", "a.b", "a=b", ".b=1", "a.=1"] {
+            assert!(parameter(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn flow_ids_are_16_digits() {
+        assert_eq!(flow_id("00000000000000fF"), Ok(255));
+        for wrong in ["ff", "+0000000000000ff", "00000000000000fg", "000000000000000ff"] {
+            assert!(flow_id(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! referee.toml, checked and typed: what the workers, the recorder and the judge are to take and to wait for.
+//!
+//! Main thread, before any other exists. Every mistake is named with file, line and column; nothing
+//! downstream sees the file. Without a file the defaults of the library hold.
+
+mod raw;
+
+use std::fs;
+use std::ops::{Range, RangeInclusive};
+use std::path::{Path, PathBuf};
+
+use dataplane::config::WorkerConfig;
+use dataplane::judge::JudgeConfig;
+use dataplane::record::RecordConfig;
+use rules::Override;
+use toml::Value;
+
+use crate::error::Failure;
+use raw::{Entry, Number, Raw};
+
+/// Where an installed Referee has its settings.
+pub const DEFAULT_PATH: &str = "/etc/referee/referee.toml";
+
+/// Longest settings file read, bytes.
+const FILE_LIMIT: u64 = 1 << 20;
+
+const MS: u64 = 1_000_000;
+const SECOND: u64 = 1_000_000_000;
+const DAY_S: u64 = 86_400;
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// Everything that can be set.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    pub worker: WorkerConfig,
+    pub record: RecordConfig,
+    pub judge: JudgeConfig,
+    /// `[store] dir`, as seen from the file's folder.
+    pub store_dir: Option<PathBuf>,
+    /// `[rules] dir`, as seen from the file's folder.
+    pub rules_dir: Option<PathBuf>,
+    /// `[rules.NAME]`
+    pub params: Vec<Placed>,
+}
+
+/// A parameter's value and where it was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// "referee.toml:12:1", or "--set".
+    pub place: String,
+    pub set: Override,
+}
+
+impl Config {
+    /// The file's settings, or the defaults without one.
+    ///
+    /// # Errors
+    /// Usage: the file can't be read, or everything that is wrong in it.
+    pub fn load(path: Option<&Path>) -> Result<Config, Failure> {
+        match path {
+            Some(path) => {
+                let text = read(path)?;
+                Config::parse(&path.display().to_string(), &text, path.parent().unwrap_or(Path::new("")))
+            }
+            None => Ok(Config::default()),
+        }
+    }
+
+    /// `name` is what messages call the file, `folder` what relative paths in it start from.
+    fn parse(name: &str, text: &str, folder: &Path) -> Result<Config, Failure> {
+        let mut reader = Reader { name, text, errors: Vec::new() };
+        let raw: Raw = match toml::from_str(text) {
+            Ok(raw) => raw,
+            Err(error) => return Err(reader.refused(&error)),
+        };
+        let mut config = Config::default();
+        worker(&mut reader, &raw.worker, &mut config.worker);
+        record(&mut reader, &raw.store, &mut config.record);
+        judge(&mut reader, &raw.judge, &mut config.judge);
+        config.store_dir = raw.store.dir.map(|dir| folder.join(dir));
+        rules(&mut reader, raw.rules, folder, &mut config);
+        match reader.errors.is_empty() {
+            true => Ok(config),
+            false => Err(Failure::usage(reader.errors.join("\n"))),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    let failed = |what: &str| {
+        Failure::usage(format!("the settings in {} can't be read: {what}", path.display()))
+            .help("name the file with --config")
+    };
+    let size = fs::metadata(path).map_err(|error| failed(&error.to_string()))?.len();
+    if size > FILE_LIMIT {
+        return Err(failed("it has more than 1 MiB, so it is something else"));
+    }
+    fs::read_to_string(path).map_err(|error| failed(&error.to_string()))
+}
+
+fn worker(r: &mut Reader<'_>, raw: &raw::Worker, c: &mut WorkerConfig) {
+    r.set(&mut c.flows, &raw.flows, "flows", 64..=1 << 25, 1);
+    r.set(&mut c.half_open, &raw.half_open, "half_open", 64..=1 << 25, 1);
+    r.set(&mut c.troubled, &raw.troubled, "troubled", 1..=1 << 25, 1);
+    r.set(&mut c.history_bytes, &raw.history_mib, "history_mib", 1..=1 << 18, MIB);
+    r.set(&mut c.snap_bytes, &raw.snap_bytes, "snap_bytes", 0..=262_144, 1);
+    r.set(&mut c.cutoff_bytes, &raw.cutoff_kib, "cutoff_kib", 0..=1 << 30, KIB);
+    r.set(&mut c.tails, &raw.tails, "tails", 1..=1 << 20, 1);
+    r.set(&mut c.hold.holds, &raw.holds, "holds", 1..=1 << 16, 1);
+    r.set(&mut c.hold.pool_bytes, &raw.hold_pool_mib, "hold_pool_mib", 1..=1 << 14, MIB);
+    let rate = &raw.holds_per_rule_per_second;
+    r.set(&mut c.hold.per_rule_per_second, rate, "holds_per_rule_per_second", 0..=65_535, 1);
+    r.set(&mut c.messages, &raw.messages, "messages", 512..=1 << 20, 1);
+    r.set(&mut c.activity, &raw.activity, "activity", 64..=1 << 22, 1);
+    let t = &mut c.timeouts;
+    r.set(&mut t.half_open, &raw.timeout_half_open_s, "timeout_half_open_s", 1..=DAY_S, SECOND);
+    r.set(&mut t.established, &raw.timeout_established_s, "timeout_established_s", 1..=30 * DAY_S, SECOND);
+    r.set(&mut t.closed, &raw.timeout_closed_s, "timeout_closed_s", 1..=DAY_S, SECOND);
+    r.set(&mut t.other, &raw.timeout_other_s, "timeout_other_s", 1..=30 * DAY_S, SECOND);
+}
+
+fn record(r: &mut Reader<'_>, raw: &raw::Store, c: &mut RecordConfig) {
+    r.set(&mut c.store_bytes, &raw.max_mib, "max_mib", 1..=1 << 34, MIB);
+    r.set(&mut c.segment_bytes, &raw.segment_mib, "segment_mib", 1..=4096, MIB);
+    r.set(&mut c.segment_age, &raw.segment_age_s, "segment_age_s", 1..=DAY_S, SECOND);
+    r.set(&mut c.chunk_bytes, &raw.chunk_kib, "chunk_kib", 64..=16_384, KIB);
+    r.set(&mut c.chunks, &raw.chunks, "chunks", 8..=1 << 16, 1);
+    r.set(&mut c.chunk_age, &raw.chunk_age_ms, "chunk_age_ms", 10..=3_600_000, MS);
+    r.set(&mut c.compression_level, &raw.compression_level, "compression_level", 1..=19, 1);
+}
+
+fn judge(r: &mut Reader<'_>, raw: &raw::Judge, c: &mut JudgeConfig) {
+    r.set(&mut c.settle, &raw.settle_ms, "settle_ms", 0..=3_600_000, MS);
+    r.set(&mut c.quiet, &raw.quiet_s, "quiet_s", 1..=DAY_S, SECOND);
+    r.set(&mut c.before_storm, &raw.before_storm_ms, "before_storm_ms", 0..=3_600_000, MS);
+    let per_incident = &raw.captures_per_incident;
+    r.set(&mut c.captures_per_incident, per_incident, "captures_per_incident", 0..=100_000, 1);
+    let limits = &mut c.default_limits;
+    r.set(&mut limits.packets, &raw.capture_packets, "capture_packets", 0..=u64::from(u32::MAX), 1);
+    r.set(&mut limits.bytes, &raw.capture_kib, "capture_kib", 0..=1 << 30, KIB);
+    r.set(&mut limits.nanos, &raw.capture_s, "capture_s", 0..=30 * DAY_S, SECOND);
+    r.set(&mut c.max_open, &raw.max_open, "max_open", 1..=1 << 20, 1);
+    r.set(&mut c.max_hosts, &raw.max_hosts, "max_hosts", 1..=1 << 20, 1);
+    r.set(&mut c.max_services, &raw.max_services, "max_services", 1..=1 << 20, 1);
+    r.set(&mut c.max_known, &raw.max_known, "max_known", 1..=1 << 24, 1);
+    r.set(&mut c.max_kept, &raw.max_kept, "max_kept", 1..=1 << 24, 1);
+    r.set(&mut c.failures_before_off, &raw.failures_before_off, "failures_before_off", 1..=1 << 30, 1);
+    r.set(&mut c.body_limits.operations, &raw.body_operations, "body_operations", 1..=1 << 40, 1);
+}
+
+fn rules(r: &mut Reader<'_>, raw: raw::Rules, folder: &Path, config: &mut Config) {
+    for (key, entry) in raw.entries {
+        match (key.get_ref().as_str(), entry.into_inner()) {
+            ("dir", Entry::Text(dir)) => config.rules_dir = Some(folder.join(dir)),
+            ("dir", Entry::Params(_)) => r.say(key.span(), "`dir` is a folder's path, in quotes"),
+            (other, Entry::Text(_)) => {
+                r.say(key.span(), &format!("unknown key `{other}` in [rules]; did you mean `dir`?"));
+            }
+            (rule, Entry::Params(params)) => {
+                for (param, value) in params {
+                    let value = match value {
+                        Value::String(text) => text,
+                        Value::Integer(number) => number.to_string(),
+                        Value::Float(number) => number.to_string(),
+                        Value::Boolean(yes) => yes.to_string(),
+                        Value::Datetime(_) | Value::Array(_) | Value::Table(_) => {
+                            r.say(param.span(), "a parameter is a number, true, false or a text");
+                            continue;
+                        }
+                    };
+                    let place = r.place(param.span());
+                    let set = Override { rule: rule.to_owned(), param: param.into_inner(), value };
+                    config.params.push(Placed { place, set });
+                }
+            }
+        }
+    }
+}
+
+/// Turns numbers of the file into settings, and gathers what is wrong.
+struct Reader<'a> {
+    name: &'a str,
+    text: &'a str,
+    errors: Vec<String>,
+}
+
+impl Reader<'_> {
+    /// "file:line:column" of a byte range; columns in characters from 1.
+    fn place(&self, span: Range<usize>) -> String {
+        let before = self.text.get(..span.start).unwrap_or(self.text);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+        format!("{}:{line}:{column}", self.name)
+    }
+
+    fn say(&mut self, span: Range<usize>, what: &str) {
+        let place = self.place(span);
+        self.errors.push(format!("{place}: {what}"));
+    }
+
+    /// Puts a number into its setting, in the setting's unit, if it is given and in range.
+    fn set<T: TryFrom<u64>>(
+        &mut self,
+        setting: &mut T,
+        given: &Number,
+        key: &str,
+        range: RangeInclusive<u64>,
+        unit: u64,
+    ) {
+        let Some(given) = given else { return };
+        let number = *given.get_ref();
+        let value = if range.contains(&number) { number.checked_mul(unit) } else { None };
+        match value.and_then(|value| T::try_from(value).ok()) {
+            Some(value) => *setting = value,
+            None => {
+                let (low, high) = range.into_inner();
+                self.say(given.span(), &format!("`{key}` is {number}; give {low} to {high}"));
+            }
+        }
+    }
+
+    /// What the TOML reader says, with its place and, for an unknown key, the nearest known one.
+    fn refused(&self, error: &toml::de::Error) -> Failure {
+        let place = error.span().map_or_else(|| self.name.to_owned(), |span| self.place(span));
+        let message = error.message();
+        let Some(names) = message.strip_prefix("unknown field `") else {
+            return Failure::usage(format!("{place}: {message}"));
+        };
+        let mut names = names.split('`').step_by(2);
+        let unknown = names.next().unwrap_or("");
+        let known: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
+        let failure = Failure::usage(format!("{place}: there is no key `{unknown}` here"));
+        match nearest(unknown, &known) {
+            Some(near) => failure.help(format!("did you mean `{near}`?")),
+            None => failure.help(format!("there are {}", known.join(", "))),
+        }
+    }
+}
+
+/// The known name that is fewest changes of a letter away, if that is near enough to be a slip.
+fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let scored = known.iter().map(|candidate| (distance(name, candidate), *candidate));
+    let allowed = (name.chars().count() / 3).clamp(1, 5);
+    scored.min().filter(|(score, _)| *score <= allowed).map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein distance, in characters.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, to) in b.chars().enumerate() {
+            let changed = diagonal + usize::from(from != to);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse("r.toml", text, Path::new("/etc/referee")).map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn units_reach_the_settings() {
+        let config = parse(
+            "[worker]\nflows = 1_000\nhistory_mib = 2\ntimeout_closed_s = 3\n\
+             [store]\ndir = \"kept\"\nmax_mib = 5\ncompression_level = 7\n[judge]\nsettle_ms = 4\n\
+             [rules]\ndir = \"/opt/rules\"\n[rules.rst_after_idle]\nidle_ms = 5_000\n",
+        )
+        .unwrap();
+        assert_eq!((config.worker.flows, config.worker.history_bytes), (1000, 2 << 20));
+        assert_eq!(config.worker.timeouts.closed, 3 * SECOND);
+        assert_eq!((config.record.store_bytes, config.record.compression_level), (5 << 20, 7));
+        assert_eq!(config.judge.settle, 4 * MS);
+        assert_eq!(config.store_dir, Some("/etc/referee/kept".into()));
+        assert_eq!(config.rules_dir, Some("/opt/rules".into()));
+        let set = Override { rule: "rst_after_idle".into(), param: "idle_ms".into(), value: "5000".into() };
+        assert_eq!(config.params, [Placed { place: "r.toml:13:1".into(), set }]);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_the_nearest() {
+        let error = parse("[worker]\n\nhistory_mb = 2\n").unwrap_err();
+        assert_eq!(error, "r.toml:3:1: there is no key `history_mb` here\n  help: did you mean `history_mib`?");
+        let error = parse("[wurker]\n").unwrap_err();
+        assert!(error.starts_with("r.toml:1:2: ") && error.ends_with("did you mean `worker`?"), "{error}");
+        let error = parse("[store]\nbanana = 2\n").unwrap_err();
+        assert!(error.contains("there are dir, max_mib"), "{error}");
+        let error = parse("[rules]\ndri = \"x\"\n").unwrap_err();
+        assert_eq!(error, "r.toml:2:1: unknown key `dri` in [rules]; did you mean `dir`?");
+    }
+
+    #[test]
+    fn all_numbers_out_of_range_are_named() {
+        let error = parse("[worker]\nflows = 1\n[store]\nchunks = 9_000_000\n").unwrap_err();
+        let expected = "r.toml:2:9: `flows` is 1; give 64 to 33554432\n\
+                        r.toml:4:10: `chunks` is 9000000; give 8 to 65536";
+        assert_eq!(error, expected);
+        assert!(parse("[worker]\nflows = -1\n").unwrap_err().starts_with("r.toml:2:9: "));
+        assert!(parse("[worker]\nflows = \"many\"\n").unwrap_err().starts_with("r.toml:2:9: "));
+        assert!(parse("[worker\n").unwrap_err().starts_with("r.toml:1:"));
+        let error = parse("[rules.x]\na = [1]\n").unwrap_err();
+        assert_eq!(error, "r.toml:2:1: a parameter is a number, true, false or a text");
+    }
+
+    #[test]
+    fn the_largest_of_every_number_is_taken() {
+        let limits = "[worker]\nflows = 33554432\nhistory_mib = 262144\ncutoff_kib = 1073741824\n\
+                      [store]\nmax_mib = 17179869184\n[judge]\ncapture_packets = 4294967295\n";
+        let config = parse(limits).unwrap();
+        assert_eq!(config.record.store_bytes, 1 << 54);
+    }
+}

@@ -1,0 +1,123 @@
+//! referee.toml as it is written: every key, none required, none unknown, with its place in the file.
+//!
+//! Main thread. Only `config` sees these; what the rest of the program gets is checked and typed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use toml::{Spanned, Value};
+
+/// A whole number, with its place.
+pub type Number = Option<Spanned<u64>>;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Raw {
+    pub worker: Worker,
+    pub store: Store,
+    pub judge: Judge,
+    pub rules: Rules,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Worker {
+    pub flows: Number,
+    pub half_open: Number,
+    pub troubled: Number,
+    pub history_mib: Number,
+    pub snap_bytes: Number,
+    pub cutoff_kib: Number,
+    pub tails: Number,
+    pub holds: Number,
+    pub hold_pool_mib: Number,
+    pub holds_per_rule_per_second: Number,
+    pub messages: Number,
+    pub activity: Number,
+    pub timeout_half_open_s: Number,
+    pub timeout_established_s: Number,
+    pub timeout_closed_s: Number,
+    pub timeout_other_s: Number,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    pub dir: Option<String>,
+    pub max_mib: Number,
+    pub segment_mib: Number,
+    pub segment_age_s: Number,
+    pub chunk_kib: Number,
+    pub chunks: Number,
+    pub chunk_age_ms: Number,
+    pub compression_level: Number,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Judge {
+    pub settle_ms: Number,
+    pub quiet_s: Number,
+    pub before_storm_ms: Number,
+    pub captures_per_incident: Number,
+    pub capture_packets: Number,
+    pub capture_kib: Number,
+    pub capture_s: Number,
+    pub max_open: Number,
+    pub max_hosts: Number,
+    pub max_services: Number,
+    pub max_known: Number,
+    pub max_kept: Number,
+    pub failures_before_off: Number,
+    pub body_operations: Number,
+}
+
+/// `[rules]`: its own keys and one table of parameters for each rule.
+#[derive(Debug, Default)]
+pub struct Rules {
+    pub entries: BTreeMap<Spanned<String>, Spanned<Entry>>,
+}
+
+impl<'de> Deserialize<'de> for Rules {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        BTreeMap::deserialize(deserializer).map(|entries| Rules { entries })
+    }
+}
+
+/// What stands behind a key of `[rules]`.
+#[derive(Debug)]
+pub enum Entry {
+    Text(String),
+    /// `[rules.NAME]`
+    Params(BTreeMap<Spanned<String>, Value>),
+}
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct EntryVisitor;
+
+        impl<'de> Visitor<'de> for EntryVisitor {
+            type Value = Entry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`dir = \"FOLDER\"`, or a table of a rule's parameters like `[rules.NAME]`")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Entry, E> {
+                Ok(Entry::Text(text.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entry, A::Error> {
+                let mut params = BTreeMap::new();
+                while let Some((key, value)) = map.next_entry()? {
+                    params.insert(key, value);
+                }
+                Ok(Entry::Params(params))
+            }
+        }
+
+        deserializer.deserialize_any(EntryVisitor)
+    }
+}

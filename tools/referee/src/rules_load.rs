@@ -1,0 +1,157 @@
+//! From paths to a rule set: reads rule files, adds the parameters given by the configuration and by `--set`.
+//!
+//! Main thread, at start; never a worker. The set is shared with the worker and the judge, mistakes go to the
+//! operator, all of them at once.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rules::{LoadError, Override, RuleSet, SourceFile};
+
+use crate::config::{Config, Placed};
+use crate::error::Failure;
+
+/// Longest rule file read, bytes.
+const FILE_LIMIT: u64 = 1 << 20;
+
+/// Most rule files in one set.
+const FILES_LIMIT: usize = 10_000;
+
+const EXTENSION: &str = "rhai";
+
+/// The rules that `--rules` or the configuration names, else the shipped ones, with their parameters.
+///
+/// # Errors
+/// Usage: a path that holds no rules, or all that is wrong with them.
+pub fn load(rules: Option<&Path>, config: &Config, set: &[Override]) -> Result<Arc<RuleSet>, Failure> {
+    let files = match rules.or(config.rules_dir.as_deref()) {
+        Some(path) => read(std::slice::from_ref(&path.to_path_buf()))?,
+        None => rules::library(),
+    };
+    let typed = set.iter().map(|set| Placed { place: "--set".to_owned(), set: set.clone() });
+    let params: Vec<Placed> = config.params.iter().cloned().chain(typed).collect();
+    let overrides: Vec<Override> = params.iter().map(|placed| placed.set.clone()).collect();
+    RuleSet::load(&files, &overrides).map(Arc::new).map_err(|errors| refusal(&placed(errors, &files, &params)))
+}
+
+/// Reads rule files, and all rule files of folders (not of folders in them).
+///
+/// # Errors
+/// Usage: a path that can't be read or holds no rules.
+pub fn read(paths: &[PathBuf]) -> Result<Vec<SourceFile>, Failure> {
+    let mut names = Vec::new();
+    for path in paths {
+        let failed = |error| cannot_read(path, &error);
+        if !fs::metadata(path).map_err(failed)?.is_dir() {
+            names.push(path.clone());
+            continue;
+        }
+        let before = names.len();
+        for entry in fs::read_dir(path).map_err(failed)? {
+            let file = entry.map_err(failed)?.path();
+            if file.extension().is_some_and(|extension| extension == EXTENSION) && file.is_file() {
+                names.push(file);
+            }
+        }
+        if names.len() == before {
+            return Err(Failure::usage(format!("{} holds no rule files", path.display()))
+                .help(format!("rule files end in .{EXTENSION}; name the folder they are in")));
+        }
+    }
+    names.sort();
+    names.dedup();
+    if names.len() > FILES_LIMIT {
+        let message = format!("{} rule files are too many; at most {FILES_LIMIT} can be loaded", names.len());
+        return Err(Failure::usage(message));
+    }
+    names.iter().map(|name| read_file(name)).collect()
+}
+
+fn read_file(path: &Path) -> Result<SourceFile, Failure> {
+    let failed = |error| cannot_read(path, &error);
+    if fs::metadata(path).map_err(failed)?.len() > FILE_LIMIT {
+        let message = format!("{} has more than 1 MiB, so it is no rule file", path.display());
+        return Err(Failure::usage(message));
+    }
+    let text = fs::read_to_string(path).map_err(failed)?;
+    Ok(SourceFile { name: path.display().to_string(), text })
+}
+
+fn cannot_read(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::usage(format!("the rules in {} can't be read: {error}", path.display()))
+        .help("name a rule file, or a folder of them, that this user may read")
+}
+
+/// All mistakes, each with its place and what to write instead.
+pub fn refusal(errors: &[LoadError]) -> Failure {
+    let mut text = format!("{} in the rules", crate::term::plural(errors.len() as u64, "mistake"));
+    for error in errors {
+        text.push('\n');
+        text.push_str(&error.to_string());
+    }
+    Failure::usage(text)
+}
+
+/// Says of each mistake in a parameter where that was given.
+fn placed(errors: Vec<LoadError>, files: &[SourceFile], params: &[Placed]) -> Vec<LoadError> {
+    let (of_params, mut all): (Vec<_>, Vec<_>) = errors.into_iter().partition(|error| error.file == "--set");
+    if of_params.is_empty() {
+        return all;
+    }
+    for Placed { place, set } in params {
+        let alone = RuleSet::load(files, std::slice::from_ref(set)).err().unwrap_or_default();
+        let mine = alone.into_iter().filter(|error| error.file == "--set");
+        all.extend(mine.map(|error| LoadError { file: place.clone(), ..error }));
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULE: &str = "param low = 3;\nrule \"r\" on rst\nwhen flow.dport > low\nthen { evidence(\"a\", 1); }\n";
+
+    fn set(rule: &str, param: &str, value: &str) -> Override {
+        Override { rule: rule.into(), param: param.into(), value: value.into() }
+    }
+
+    #[test]
+    fn folders_are_read_and_strangers_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = read(&[dir.path().to_path_buf()]).unwrap_err();
+        assert!(error.message.contains("holds no rule files"), "{error}");
+        fs::write(dir.path().join("b.rhai"), RULE).unwrap();
+        fs::write(dir.path().join("README.md"), "not a rule").unwrap();
+        let both = [dir.path().to_path_buf(), dir.path().join("b.rhai")];
+        assert_eq!(read(&both).unwrap().len(), 1);
+        assert!(read(&[dir.path().join("none")]).unwrap_err().message.contains("none can't be read"));
+        fs::write(dir.path().join("c.rhai"), [0xff, 0xfe]).unwrap();
+        assert!(read(&[dir.path().to_path_buf()]).unwrap_err().message.contains("c.rhai can't be read"));
+    }
+
+    #[test]
+    fn a_wrong_parameter_is_blamed_on_where_it_was_given() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("r.rhai"), RULE).unwrap();
+        let place = "referee.toml:7:1".to_owned();
+        let config = Config { params: vec![Placed { place, set: set("r", "lwo", "4") }], ..Config::default() };
+        let error = load(Some(dir.path()), &config, &[set("r", "low", "x")]).unwrap_err().to_string();
+        assert!(error.contains("referee.toml:7:1: `r` has no param `lwo`"), "{error}");
+        assert!(error.contains("--set: `r.low` is an integer; `x` is not"), "{error}");
+    }
+
+    #[test]
+    fn set_is_stronger_than_the_configuration() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("r.rhai"), RULE).unwrap();
+        let given = |value: &str| Placed { place: String::new(), set: set("r", "low", value) };
+        let hash = |params: Vec<Placed>, sets: &[Override]| {
+            let config = Config { params, ..Config::default() };
+            load(Some(dir.path()), &config, sets).unwrap().hash().to_owned()
+        };
+        assert_eq!(hash(vec![given("5")], &[set("r", "low", "9")]), hash(vec![given("9")], &[]));
+        assert_ne!(hash(vec![given("5")], &[]), hash(vec![given("9")], &[]));
+    }
+}
