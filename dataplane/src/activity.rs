@@ -52,7 +52,7 @@ impl Party {
         Party { addr, port, proto: key.proto, v6: key.v6 }
     }
 
-    fn ip(&self) -> IpAddr {
+    pub fn ip(&self) -> IpAddr {
         FlowKey { low: self.addr, v6: self.v6, ..FlowKey::NONE }.low_addr()
     }
 }

@@ -65,21 +65,22 @@ pub struct Trouble {
 }
 
 impl Trouble {
-    /// Counts a match of `rule`; true if it is the flow's first.
-    pub fn hit(&mut self, rule: u16) -> bool {
+    /// `rule` has matched on the flow before.
+    pub fn knows(&self, rule: u16) -> bool {
+        self.rule_hits().iter().any(|h| h.rule == rule)
+    }
+
+    /// Counts a match of `rule`.
+    pub fn hit(&mut self, rule: u16) {
         let used = self.rules as usize;
         if let Some(known) = self.hits[..used].iter_mut().find(|h| h.rule == rule) {
             known.count = known.count.saturating_add(1);
-            return false;
+        } else if let Some(free) = self.hits.get_mut(used) {
+            *free = RuleHits { rule, count: 1 };
+            self.rules += 1;
+        } else {
+            self.hits_lost += 1;
         }
-        match self.hits.get_mut(used) {
-            Some(free) => {
-                *free = RuleHits { rule, count: 1 };
-                self.rules += 1;
-            }
-            None => self.hits_lost += 1,
-        }
-        true
     }
 
     /// Rules that matched, with their counts.

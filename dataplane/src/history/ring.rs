@@ -19,10 +19,11 @@ pub const EPOCHS: u64 = 16;
 pub struct Ring {
     bytes: Box<[u8]>,
     size: u64,
-    /// Where the next record goes.
+    /// Where the next record goes, and that modulo `size`.
     head: u64,
-    /// Packets cut to `snap` or to their headers.
-    pub cut: u64,
+    offset: usize,
+    /// Where the next epoch begins.
+    next_epoch: u64,
     /// Time of the first record of each epoch, newest at `epoch % EPOCHS`.
     marks: [Nanos; EPOCHS as usize],
     epoch: u64,
@@ -34,7 +35,15 @@ impl Ring {
         let size = size.max(1 << 20).next_multiple_of(4096);
         let mut bytes = vec![0; size].into_boxed_slice();
         dataplane_sys::advise_huge_pages(&mut bytes);
-        Ring { bytes, size: size as u64, head: 0, cut: 0, marks: [0; EPOCHS as usize], epoch: 0 }
+        Ring {
+            bytes,
+            size: size as u64,
+            head: 0,
+            offset: 0,
+            next_epoch: 0,
+            marks: [0; EPOCHS as usize],
+            epoch: 0,
+        }
     }
 
     pub fn size(&self) -> u64 {
@@ -50,14 +59,13 @@ impl Ring {
     #[inline]
     pub fn append(&mut self, previous: u64, stamp: &Stamp, packet: &[u8]) -> u64 {
         let len = packet.len().min(self.largest());
-        let need = (HEADER + len) as u64;
-        let mut at = self.head;
-        let offset = at % self.size;
-        if offset + need > self.size {
-            at += self.size - offset;
+        let need = HEADER + len;
+        if self.offset + need > self.bytes.len() {
+            self.head += (self.bytes.len() - self.offset) as u64;
+            self.offset = 0;
         }
-        let start = (at % self.size) as usize;
-        let record = &mut self.bytes[start..start + HEADER + len];
+        let at = self.head;
+        let record = &mut self.bytes[self.offset..self.offset + need];
         let (header, body) = record.split_at_mut(HEADER);
         header[0..8].copy_from_slice(&previous.to_le_bytes());
         header[8..16].copy_from_slice(&stamp.ts.to_le_bytes());
@@ -66,22 +74,24 @@ impl Ring {
         header[28..32].copy_from_slice(&(len as u32).to_le_bytes());
         header[32..34].copy_from_slice(&stamp.interface.to_le_bytes());
         body.copy_from_slice(&packet[..len]);
-        self.head = (at + need).next_multiple_of(ALIGN);
-        let epoch = at * EPOCHS / self.size;
-        if epoch != self.epoch || self.head <= need {
-            self.epoch = epoch;
-            self.marks[(epoch % EPOCHS) as usize] = stamp.ts;
+        let step = need.next_multiple_of(ALIGN as usize);
+        self.head += step as u64;
+        self.offset += step;
+        if at >= self.next_epoch {
+            self.begin_epoch(at, stamp.ts);
         }
         at + 1
     }
 
-    /// Starts loading the lines the next record goes to.
-    #[inline(always)]
-    pub fn prefetch_head(&self) {
-        let at = (self.head % self.size) as usize;
-        if let Some(line) = self.bytes.get(at + 256) {
-            dataplane_sys::prefetch(line);
-        }
+    #[cold]
+    fn begin_epoch(&mut self, at: u64, ts: Nanos) {
+        self.epoch = at / self.epoch_bytes();
+        self.next_epoch = (self.epoch + 1) * self.epoch_bytes();
+        self.marks[(self.epoch % EPOCHS) as usize] = ts;
+    }
+
+    fn epoch_bytes(&self) -> u64 {
+        self.size / EPOCHS
     }
 
     /// True while the record at `link` (position plus one) has not been overwritten.
@@ -116,7 +126,7 @@ impl Ring {
     /// The epoch a link lies in.
     #[inline(always)]
     pub fn epoch_of(&self, link: u64) -> u64 {
-        (link - 1) * EPOCHS / self.size
+        (link - 1) / self.epoch_bytes()
     }
 
     /// Bytes appended since the start, skipped ends included.

@@ -87,6 +87,11 @@ impl Captures {
         self.plain.insert(hit.rule, (since, used + charged));
     }
 
+    /// What a body's wish comes to.
+    pub fn limits(&self, wish: &CaptureWish) -> CaptureLimits {
+        limits(wish, self.default_limits)
+    }
+
     /// Its Keep answers this hit too.
     fn is_kept(&self, hit: &Hit) -> bool {
         self.kept.get(&hit.facts.flow_id).is_some_and(|end| hit.facts.now_ns <= *end)

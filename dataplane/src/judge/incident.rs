@@ -113,6 +113,13 @@ impl Tally {
         self.list(flow_id);
     }
 
+    /// A flow of the incident that is being recorded; new to it unless it is listed.
+    pub fn recorded(&mut self, flow_id: u64) {
+        if !self.flow_ids.contains(&flow_id) {
+            self.flow(flow_id);
+        }
+    }
+
     fn list(&mut self, flow_id: u64) {
         if self.flow_ids.len() < FLOW_IDS && !self.flow_ids.contains(&flow_id) {
             self.flow_ids.push(flow_id);

@@ -18,6 +18,8 @@ pub enum Message {
     Host { addr: IpAddr, counts: Counts },
     /// What happened to a service since the worker's last report of it.
     Service { addr: IpAddr, port: u16, proto: u8, counts: Counts },
+    /// A flow is being recorded because [`Command::Watch`] named the host that reset it.
+    Watched { addr: IpAddr, flow_id: u64 },
     /// The worker's packet time passed this 100-ms boundary; its host and service reports up to it are in.
     Tick(Nanos),
 }
@@ -54,4 +56,6 @@ pub enum Command {
     Keep { flow_id: u64, limits: CaptureLimits },
     /// Let go of what is held of this flow.
     Release { flow_id: u64 },
+    /// Record the next `flows` flows that this host resets, for `rule`, until `until` of packet time.
+    Watch { addr: IpAddr, rule: u16, flows: u32, until: Nanos, limits: CaptureLimits },
 }

@@ -61,6 +61,8 @@ pub struct Judge {
     latest: Nanos,
     opened: Vec<(Order, Incident)>,
     closed: Vec<(Order, Incident)>,
+    /// Commands a tick gave rise to.
+    watches: Vec<Command>,
     account: JudgeAccount,
 }
 
@@ -79,6 +81,7 @@ impl Judge {
             latest: 0,
             opened: Vec::new(),
             closed: Vec::new(),
+            watches: Vec::new(),
             account: JudgeAccount::default(),
             rules,
             config,
@@ -93,8 +96,15 @@ impl Judge {
             Message::Service { addr, port, proto, counts } => {
                 self.services.report((*addr, *port, *proto), counts, self.bucket);
             }
+            Message::Watched { addr, flow_id } => {
+                if let Some(storm) = self.storms.of_cause(*addr) {
+                    storm.captures += 1;
+                    storm.draft.tally.recorded(*flow_id);
+                }
+            }
             Message::Tick(now) => self.tick(*now),
         }
+        commands.append(&mut self.watches);
     }
 
     /// Input has ended: what was reported since the last tick is judged, and everything opens and closes.
@@ -341,6 +351,15 @@ impl Judge {
         for (key, home, part) in &parts {
             self.account.absorbed += part.draft.tally.flows;
             storm.absorb(key, *home, part);
+        }
+        if let (Actor::Host(addr), Some(wish)) = (actor, &verdict.capture) {
+            self.watches.push(Command::Watch {
+                addr,
+                rule,
+                flows: self.config.captures_per_incident.saturating_sub(storm.captures),
+                until: (self.bucket * BUCKET_NS).saturating_add(self.config.quiet),
+                limits: self.captures.limits(wish),
+            });
         }
         let storm = self.storms.insert(actor, storm);
         self.opened.push((storm.draft.order(), storm.draft.incident(&self.rules, false)));

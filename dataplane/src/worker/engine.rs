@@ -6,6 +6,7 @@ use rules::event::{Event, EventSet};
 use rules::{Hits, RuleSet};
 
 use super::outlet::{Outlet, Queues};
+use super::watch::{Watch, Watches};
 use crate::activity::{Activity, INTERVAL, Party, What};
 use crate::analyze::{self, Outcome};
 use crate::config::{Timeouts, WorkerConfig};
@@ -43,6 +44,7 @@ pub(super) struct Engine {
     pub(super) hits: Hits,
     pub(super) outlet: Outlet,
     pub(super) activity: Activity,
+    pub(super) watches: Watches,
     pub(super) account: WorkerAccount,
     timeouts: Timeouts,
     cutoff: u64,
@@ -78,6 +80,7 @@ impl Engine {
             hits: Hits::new(),
             outlet: Outlet::new(queues, number),
             activity: Activity::new(config.activity),
+            watches: Watches::default(),
             account: WorkerAccount::default(),
             timeouts: config.timeouts,
             cutoff: config.cutoff_bytes,
@@ -114,7 +117,6 @@ impl Engine {
         account.events = self.outlet.account;
         account.events.activity_lost = self.activity.lost;
         account.trouble_refused = self.slab.refused;
-        account.history_cut = self.ring.cut;
         account.tails_rescued = self.tails.rescued;
         account.tails_forgotten = self.tails.forgotten;
         account.holds_taken = self.holds.taken_total;
@@ -254,7 +256,7 @@ impl Engine {
         self.account.bytes += u64::from(stamp.orig_len);
         self.account.classes[packet.class as usize] += 1;
         if !packet.has_flow {
-            append(&mut self.ring, stamp, bytes, self.snap, 0);
+            self.append(stamp, bytes, usize::MAX, 0);
             self.tails.look(&mut self.table.flows, &self.ring);
             return;
         }
@@ -290,6 +292,9 @@ impl Engine {
         self.remember_flow(slot, stamp, packet, bytes, made || moved);
         if !outcome.events.and(self.subscribed).is_empty() {
             self.raise(slot, &outcome, stamp.ts, Some(stamp.number));
+        }
+        if packet.tcp.flags & flags::RST != 0 && !self.watches.is_empty() {
+            self.watched_reset(slot, outcome.dir, stamp);
         }
         self.record_live(slot, stamp, bytes);
     }
@@ -385,9 +390,19 @@ impl Engine {
         let passed = flow.dirs[0].bytes + flow.dirs[1].bytes > self.cutoff;
         let keep = if passed { usize::from(packet.headers) } else { usize::MAX };
         let previous = flow.newest;
-        flow.newest = append(&mut self.ring, stamp, &bytes[..bytes.len().min(keep)], self.snap, previous);
+        let link = self.append(stamp, bytes, keep, previous);
+        let flow = &mut self.table.flows[slot as usize];
+        flow.newest = link;
         self.tails.note(flow, slot, &self.ring, first);
         self.tails.look(&mut self.table.flows, &self.ring);
+    }
+
+    /// Puts a packet into history, at most `keep` bytes of it.
+    #[inline(always)]
+    fn append(&mut self, stamp: &Stamp, bytes: &[u8], keep: usize, previous: u64) -> u64 {
+        let kept = &bytes[..bytes.len().min(keep).min(self.snap)];
+        self.account.history_cut += u64::from(kept.len() < bytes.len());
+        self.ring.append(previous, stamp, kept)
     }
 
     /// An ICMP "too big" belongs to the flow it quotes: in its chain, its facts and its capture.
@@ -472,6 +487,9 @@ impl Engine {
             match command {
                 Command::Keep { flow_id, limits } => self.holds.keep(flow_id, limits, self.now),
                 Command::Release { flow_id } => self.holds.release(flow_id),
+                Command::Watch { addr, rule, flows, until, limits } => {
+                    self.watches.add(addr, Watch { rule, left: flows, until, limits });
+                }
             }
         }
     }
@@ -501,9 +519,4 @@ impl Engine {
         }
         true
     }
-}
-#[inline(always)]
-fn append(ring: &mut Ring, stamp: &Stamp, bytes: &[u8], snap: usize, previous: u64) -> u64 {
-    let kept = &bytes[..bytes.len().min(snap)];
-    ring.append(previous, stamp, kept)
 }

@@ -8,6 +8,7 @@
 mod engine;
 mod outlet;
 mod verdict;
+mod watch;
 
 use std::sync::Arc;
 

@@ -41,18 +41,20 @@ impl Engine {
         snapshot: &rules::facts::FlowFacts,
     ) {
         let mut index = self.table.flows[slot as usize].trouble;
-        let first = self.slab.get_or_take(&mut index).is_none_or(|trouble| trouble.hit(rule));
-        self.table.flows[slot as usize].trouble = index;
-        // The same silence, a second later: nothing new to tell.
-        if event == Event::SynTimeout && !first {
-            return;
+        if let Some(trouble) = self.slab.get_or_take(&mut index) {
+            // The same silence, a second later: nothing new to tell.
+            if event == Event::SynTimeout && trouble.knows(rule) {
+                return;
+            }
+            trouble.hit(rule);
         }
+        self.table.flows[slot as usize].trouble = index;
         let held = self.rules.rules()[usize::from(rule)].holds && self.hold(slot, rule, event, packet, now);
         self.outlet.hit(Hit { rule, event, worker: 0, sequence: 0, packet, held, facts: *snapshot });
     }
 
     /// Makes sure the flow is held; true if the judge has to decide on it.
-    fn hold(&mut self, slot: u32, rule: u16, event: Event, packet: Option<u64>, now: Nanos) -> bool {
+    pub(super) fn hold(&mut self, slot: u32, rule: u16, event: Event, packet: Option<u64>, now: Nanos) -> bool {
         if self.recorder.is_none() {
             return false;
         }

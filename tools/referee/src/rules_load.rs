@@ -32,7 +32,9 @@ pub fn load(rules: Option<&Path>, config: &Config, set: &[Override]) -> Result<A
     let typed = set.iter().map(|set| Placed { place: "--set".to_owned(), set: set.clone() });
     let params: Vec<Placed> = config.params.iter().cloned().chain(typed).collect();
     let overrides: Vec<Override> = params.iter().map(|placed| placed.set.clone()).collect();
-    RuleSet::load(&files, &overrides).map(Arc::new).map_err(|errors| refusal(&placed(errors, &files, &params)))
+    RuleSet::load(&files, &overrides)
+        .map(Arc::new)
+        .map_err(|errors| refusal(&placed(errors, &files, &params)))
 }
 
 /// Reads rule files, and all rule files of folders (not of folders in them).
@@ -111,7 +113,8 @@ fn placed(errors: Vec<LoadError>, files: &[SourceFile], params: &[Placed]) -> Ve
 mod tests {
     use super::*;
 
-    const RULE: &str = "param low = 3;\nrule \"r\" on rst\nwhen flow.dport > low\nthen { evidence(\"a\", 1); }\n";
+    const RULE: &str =
+        "param low = 3;\nrule \"r\" on rst\nwhen flow.dport > low\nthen { evidence(\"a\", 1); }\n";
 
     fn set(rule: &str, param: &str, value: &str) -> Override {
         Override { rule: rule.into(), param: param.into(), value: value.into() }
@@ -136,7 +139,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("r.rhai"), RULE).unwrap();
         let place = "referee.toml:7:1".to_owned();
-        let config = Config { params: vec![Placed { place, set: set("r", "lwo", "4") }], ..Config::default() };
+        let config =
+            Config { params: vec![Placed { place, set: set("r", "lwo", "4") }], ..Config::default() };
         let error = load(Some(dir.path()), &config, &[set("r", "low", "x")]).unwrap_err().to_string();
         assert!(error.contains("referee.toml:7:1: `r` has no param `lwo`"), "{error}");
         assert!(error.contains("--set: `r.low` is an integer; `x` is not"), "{error}");

@@ -5,6 +5,8 @@
 use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal, Write};
 
+use comfy_table::{Table, presets};
+
 use crate::error::Failure;
 
 /// Columns that running text is broken at.
@@ -105,6 +107,18 @@ pub fn wrap(head: &str, text: &str) -> String {
     out
 }
 
+/// A table without lines or frame.
+pub fn table() -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table
+}
+
+/// A table's lines, without the blanks that would begin and end each.
+pub fn lines(table: &Table) -> impl Iterator<Item = String> {
+    table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned())
+}
+
 /// A number with its thousands parted.
 pub fn count(number: u64) -> String {
     let digits = number.to_string();
@@ -141,7 +155,10 @@ mod tests {
 
     #[test]
     fn numbers_for_people() {
-        assert_eq!(["0", "999", "1,000", "1,234,567"], [0, 999, 1000, 1_234_567].map(count).each_ref().map(String::as_str));
+        assert_eq!(
+            ["0", "999", "1,000", "1,234,567"],
+            [0, 999, 1000, 1_234_567].map(count).each_ref().map(String::as_str)
+        );
         assert_eq!((plural(1, "flow"), plural(2000, "flow")), ("1 flow".into(), "2,000 flows".into()));
     }
 

@@ -288,7 +288,10 @@ mod tests {
     #[test]
     fn an_unknown_key_is_named_with_the_nearest() {
         let error = parse("[worker]\n\nhistory_mb = 2\n").unwrap_err();
-        assert_eq!(error, "r.toml:3:1: there is no key `history_mb` here\n  help: did you mean `history_mib`?");
+        assert_eq!(
+            error,
+            "r.toml:3:1: there is no key `history_mb` here\n  help: did you mean `history_mib`?"
+        );
         let error = parse("[wurker]\n").unwrap_err();
         assert!(error.starts_with("r.toml:1:2: ") && error.ends_with("did you mean `worker`?"), "{error}");
         let error = parse("[store]\nbanana = 2\n").unwrap_err();

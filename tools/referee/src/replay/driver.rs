@@ -1,0 +1,215 @@
+//! The replay loop: one step of the worker, then the judge on what it raised, then the outputs, and again.
+//!
+//! Main thread, which is worker and judge in one here, so that the worker takes no further batch until the
+//! judge has dealt with the last. The same `Worker` runs live. Results go to `ledger` and `report`.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+use dataplane::config::WorkerConfig;
+use dataplane::flow::row::FlowRow;
+use dataplane::judge::message::Command;
+use dataplane::judge::{BodyFailure, Judge, JudgeAccount, JudgeConfig};
+use dataplane::ledger::WorkerAccount;
+use dataplane::record::Recorder;
+use dataplane::source::file::{FileSource, InputReport};
+use dataplane::source::merge::Merge;
+use dataplane::worker::{Queues, Step, Worker};
+use rules::RuleSet;
+
+use super::outputs::{Kind, Outputs};
+use super::progress::Progress;
+use super::recording::{Recorded, Recording};
+use super::tally::Tally;
+
+/// Flows remembered as kept, at most; only a hint in the report depends on it.
+const KEPT_LIMIT: usize = 1_000_000;
+
+/// A replay under way.
+pub struct Replay {
+    worker: Worker<Merge<FileSource>>,
+    judge: Judge,
+    rules: Arc<RuleSet>,
+    queues: Queues,
+    /// Commands that found no room in the queue yet, in order.
+    pending: VecDeque<Command>,
+    commands: Vec<Command>,
+    recording: Option<Recording>,
+    outputs: Outputs,
+    /// What people are told; `None` if only machines read the output.
+    tally: Option<Tally>,
+    kept: HashSet<u64>,
+    counted: Counted,
+}
+
+/// What this end of the queues has seen.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counted {
+    pub messages: u64,
+    pub rows: u64,
+}
+
+/// A replay that has ended.
+pub struct Finished {
+    pub worker: WorkerAccount,
+    pub live: u32,
+    pub peak: u32,
+    pub judge: JudgeAccount,
+    pub counted: Counted,
+    pub body_failures: Vec<BodyFailure>,
+    pub recorded: Option<Recorded>,
+    /// Chunks there are, and chunks free once all was written.
+    pub chunks: (usize, usize),
+    pub inputs: Vec<InputReport>,
+    pub late: u64,
+    pub outputs: Outputs,
+    pub tally: Option<Tally>,
+    pub kept: HashSet<u64>,
+    pub seconds: f64,
+    /// The readers of all outputs went away before the end.
+    pub abandoned: bool,
+}
+
+impl Replay {
+    pub fn new(
+        source: Merge<FileSource>,
+        config: &WorkerConfig,
+        judge: JudgeConfig,
+        rules: Arc<RuleSet>,
+        recording: Option<(Recording, Recorder)>,
+        outputs: Outputs,
+    ) -> Replay {
+        let tally = (!outputs.to_stdout()).then(Tally::default);
+        let queues = Queues::new(config.messages, tally.is_some() || outputs.wants(Kind::Flows));
+        let (recording, recorder) = recording.unzip();
+        Replay {
+            worker: Worker::new(source, config, Arc::clone(&rules), queues.clone(), recorder, 0),
+            judge: Judge::new(Arc::clone(&rules), judge),
+            rules,
+            queues,
+            pending: VecDeque::new(),
+            commands: Vec::new(),
+            recording,
+            outputs,
+            tally,
+            kept: HashSet::new(),
+            counted: Counted::default(),
+        }
+    }
+
+    /// Runs to the end of the input, or until nobody is left to read the output.
+    pub fn run(mut self) -> Finished {
+        let mut progress = Progress::new(!self.outputs.to_stdout(), self.worker.source());
+        let chunks = self.worker.recorder().map_or(0, |recorder| recorder.free_chunks());
+        let abandoned = loop {
+            self.wait();
+            let step = self.worker.step();
+            self.messages();
+            self.rows();
+            self.verdicts();
+            self.send();
+            progress.step(self.worker.source(), || self.worker.account().received);
+            let abandoned = self.recording.is_none() && self.outputs.all_gone();
+            if step == Step::Done || abandoned {
+                break abandoned;
+            }
+        };
+        self.judge.finish(&mut self.commands);
+        self.verdicts();
+        self.give_rest();
+        self.end(chunks, progress.finish(), abandoned)
+    }
+
+    /// Lets the writer catch up, so that nothing is ever dropped for want of a chunk.
+    fn wait(&mut self) {
+        if let (Some(recording), Some(recorder)) = (&mut self.recording, self.worker.recorder()) {
+            recording.wait(recorder);
+        }
+    }
+
+    fn messages(&mut self) {
+        while let Some(message) = self.queues.messages.pop() {
+            self.counted.messages += 1;
+            self.judge.handle(&message, &mut self.commands);
+        }
+    }
+
+    fn rows(&mut self) {
+        let Some(rows) = &self.queues.rows else { return };
+        while let Some(ended) = rows.pop() {
+            self.counted.rows += 1;
+            let row = FlowRow::from_ended(&ended, &self.rules);
+            self.outputs.line(Kind::Flows, &row);
+            if let Some(tally) = &mut self.tally {
+                tally.flow(&row);
+            }
+        }
+    }
+
+    /// Incidents that closed. Those that opened are for live output; here they are only taken off the judge.
+    fn verdicts(&mut self) {
+        self.judge.opened();
+        for incident in self.judge.closed() {
+            self.outputs.line(Kind::Incidents, &incident);
+            if let Some(recording) = &mut self.recording {
+                recording.keep(&incident);
+            }
+            if let Some(tally) = &mut self.tally {
+                tally.incident(incident);
+            }
+        }
+    }
+
+    /// Hands commands over as far as there is room. The worker takes them at its next step.
+    fn send(&mut self) {
+        for command in self.commands.drain(..) {
+            if let Command::Keep { flow_id, .. } = command
+                && self.kept.len() < KEPT_LIMIT
+            {
+                self.kept.insert(flow_id);
+            }
+            self.pending.push_back(command);
+        }
+        while let Some(command) = self.pending.pop_front() {
+            if let Err(command) = self.queues.commands.push(command) {
+                self.pending.push_front(command);
+                return;
+            }
+        }
+    }
+
+    /// After the last verdict: all commands, then all that holds and the recorder still have.
+    fn give_rest(&mut self) {
+        self.send();
+        while !self.pending.is_empty() {
+            self.wait();
+            // A worker that is done only takes commands and empties holds.
+            self.worker.step();
+            self.send();
+        }
+        while !self.worker.finish() {
+            self.wait();
+        }
+    }
+
+    fn end(mut self, chunks: usize, seconds: f64, abandoned: bool) -> Finished {
+        let recorded = self.recording.take().map(Recording::finish);
+        Finished {
+            worker: self.worker.account(),
+            live: self.worker.live_flows(),
+            peak: self.worker.peak_flows(),
+            judge: self.judge.account(),
+            counted: self.counted,
+            body_failures: self.judge.body_failures(),
+            recorded,
+            chunks: (chunks, self.worker.recorder().map_or(0, |recorder| recorder.free_chunks())),
+            inputs: self.worker.source().reports(),
+            late: self.worker.source().late(),
+            outputs: self.outputs,
+            tally: self.tally,
+            kept: self.kept,
+            seconds,
+            abandoned,
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The books of a replay: every packet in exactly one account, and whether they balance.
+//!
+//! Main thread, once, after everything has stopped. Only adds up what the worker, the judge, the writer and the
+//! driver counted, each on its own; the result is the `--ledger` object.
+
+use std::collections::BTreeMap;
+
+use dataplane::ledger::{DropReason, UnwrittenReason};
+use dataplane::source::file::InputReport;
+use rules::RuleSet;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::driver::Finished;
+
+/// Names of `WorkerAccount::classes`, in its order.
+const CLASSES: [&str; 6] = ["tcp", "udp", "icmp", "other_ip", "non_ip", "malformed"];
+
+/// The `--ledger` object.
+#[derive(Debug, Serialize)]
+pub struct Ledger {
+    pub received: u64,
+    pub analysed: u64,
+    pub filtered: u64,
+    pub dropped: BTreeMap<&'static str, u64>,
+    pub kept: u64,
+    pub written: u64,
+    pub unwritten: BTreeMap<&'static str, u64>,
+    pub flows: Value,
+    pub events: Value,
+    pub chunks: Value,
+    pub balanced: bool,
+    pub input_complete: bool,
+    /// Nothing that differs from run to run has left a trace: no deadline, no drop for want of time, no
+    /// failing disk.
+    pub deterministic: bool,
+    pub bytes: u64,
+    pub classes: Map<String, Value>,
+    pub icmp_unmatched: u64,
+    /// Packets whose time lay before that of one already taken.
+    pub late: u64,
+    pub history: Value,
+    pub holds: Value,
+    pub judge: Value,
+    pub rules: Value,
+    pub inputs: Vec<Value>,
+    /// In words, what does not balance; not part of the object.
+    #[serde(skip)]
+    pub unbalanced: Vec<String>,
+}
+
+impl Ledger {
+    pub fn of(f: &Finished, rules: &RuleSet) -> Ledger {
+        let (w, j) = (&f.worker, &f.judge);
+        let writer = f.recorded.as_ref().map(|recorded| recorded.account.clone()).unwrap_or_default();
+        let mut unwritten = w.kept.unwritten;
+        unwritten.iter_mut().zip(writer.unwritten_packets).for_each(|(all, more)| *all += more);
+        let unbalanced = unbalanced(f, writer.written_packets, unwritten.iter().sum());
+        let timeless = j.body_deadlines == 0
+            && w.kept.unwritten[UnwrittenReason::NoChunk as usize] == 0
+            && writer.unwritten_packets.iter().all(|&packets| packets == 0)
+            && !f.recorded.as_ref().is_some_and(|recorded| recorded.stalled);
+        Ledger {
+            received: w.received,
+            analysed: w.analysed,
+            filtered: w.filtered,
+            dropped: DropReason::ALL.map(|reason| (reason.name(), w.dropped[reason as usize])).into(),
+            kept: w.kept.kept,
+            written: writer.written_packets,
+            unwritten: UnwrittenReason::ALL.map(|reason| (reason.name(), unwritten[reason as usize])).into(),
+            flows: flows(f),
+            events: events(f),
+            chunks: json!({
+                "chunks": f.chunks.0, "free": f.chunks.1, "handed_over": writer.chunks,
+                "segments": writer.segments, "segments_abandoned": writer.segments_abandoned,
+                "segments_deleted": writer.segments_deleted, "bytes_written": writer.bytes_written,
+                "sync_failures": writer.sync_failures,
+            }),
+            balanced: unbalanced.is_empty(),
+            input_complete: !f.abandoned && f.inputs.iter().all(|input| input.complete),
+            deterministic: timeless && w.events.dropped == 0 && w.events.rows_dropped == 0,
+            bytes: w.bytes,
+            classes: CLASSES.iter().zip(w.classes).map(|(name, n)| ((*name).to_owned(), n.into())).collect(),
+            icmp_unmatched: w.icmp_unmatched,
+            late: f.late,
+            history: json!({
+                "cut": w.history_cut, "tails_rescued": w.tails_rescued, "tails_forgotten": w.tails_forgotten,
+            }),
+            holds: json!({ "taken": w.holds_taken, "refused": w.holds_refused }),
+            judge: judge(f),
+            rules: loaded(rules),
+            inputs: f.inputs.iter().map(input).collect(),
+            unbalanced,
+        }
+    }
+}
+
+/// Every law that does not hold, with its numbers.
+fn unbalanced(f: &Finished, written: u64, unwritten: u64) -> Vec<String> {
+    let (w, j) = (&f.worker, &f.judge);
+    let dropped: u64 = w.dropped.iter().sum();
+    let given: u64 = f.inputs.iter().map(|input| input.packets).sum();
+    let ended = w.flows_ended + w.flows_evicted + w.half_open_evicted + u64::from(f.live);
+    let laws = [
+        ("received = analysed + filtered + dropped", w.received, w.analysed + w.filtered + dropped),
+        ("analysed = the sum of its classes", w.analysed, w.classes.iter().sum()),
+        ("kept = written + unwritten", w.kept.kept, written + unwritten),
+        ("flows created = ended + evicted + live", w.flows_created, ended),
+        ("events raised = delivered + dropped", w.events.raised, w.events.delivered + w.events.dropped),
+        ("events delivered = taken by the judge", w.events.delivered, f.counted.messages),
+        ("hits = judged + repeated + refused", j.hits, j.hits_judged + j.hits_repeated + j.hits_refused),
+        ("flow rows sent = taken", w.events.rows, f.counted.rows),
+        ("chunks = free chunks", f.chunks.0 as u64, f.chunks.1 as u64),
+        ("packets read = received", if f.abandoned { w.received } else { given }, w.received),
+    ];
+    let broken = laws.iter().filter(|(_, left, right)| left != right);
+    broken.map(|(law, left, right)| format!("{law}: {left} is not {right}")).collect()
+}
+
+fn flows(f: &Finished) -> Value {
+    let w = &f.worker;
+    json!({
+        "created": w.flows_created, "ended": w.flows_ended, "evicted": w.flows_evicted,
+        "half_open_evicted": w.half_open_evicted, "live": f.live, "peak_live": f.peak,
+        "without_trouble_record": w.trouble_refused,
+    })
+}
+
+fn events(f: &Finished) -> Value {
+    let e = &f.worker.events;
+    json!({
+        "raised": e.raised, "delivered": e.delivered, "dropped": e.dropped, "taken": f.counted.messages,
+        "rows": e.rows, "rows_dropped": e.rows_dropped, "activity_lost": e.activity_lost,
+    })
+}
+
+fn judge(f: &Finished) -> Value {
+    let j = &f.judge;
+    json!({
+        "hits": j.hits, "judged": j.hits_judged, "repeated": j.hits_repeated, "refused": j.hits_refused,
+        "matches_refused": j.matches_refused, "matches_overflowed": j.matches_overflowed,
+        "bodies_run": j.bodies_run, "body_errors": j.body_errors, "body_deadlines": j.body_deadlines,
+        "incidents_opened": j.incidents_opened, "incidents_closed": j.incidents_closed,
+        "absorbed": j.absorbed, "keeps": j.keeps, "releases": j.releases,
+        "captures_over_budget": j.captures_over_budget, "hosts_evicted": j.hosts_evicted,
+        "services_evicted": j.services_evicted, "flows_forgotten": j.flows_forgotten,
+        "kept_forgotten": j.kept_forgotten, "open": j.open,
+    })
+}
+
+/// The rules that were in force, and how often a condition overflowed or divided by zero.
+fn loaded(rules: &RuleSet) -> Value {
+    let faults: u64 =
+        (0..rules.rules().len()).map(|i| rules.guard_faults(u16::try_from(i).unwrap_or(u16::MAX))).sum();
+    json!({ "hash": rules.hash(), "loaded": rules.rules().len(), "guard_faults": faults })
+}
+
+fn input(report: &InputReport) -> Value {
+    let damage = report.damage.as_ref();
+    json!({
+        "name": report.name, "packets": report.packets, "bytes": report.bytes, "complete": report.complete,
+        "damage": damage.map(|d| json!({ "offset": d.offset, "packets_before": d.packet, "what": d.what })),
+    })
+}

@@ -1,0 +1,172 @@
+//! The machine-readable outputs of a replay: flows, incidents and the ledger, a JSON object a line.
+//!
+//! Main thread, between two batches. An output that fails is given up alone and named at the end; the others
+//! go on. All that goes to standard output shares one buffer, so that lines never tear.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, Metadata};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::error::Failure;
+
+const BUFFER: usize = 256 << 10;
+
+/// Which of the outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Flows,
+    Incidents,
+    Ledger,
+}
+
+impl Kind {
+    const ALL: [Kind; 3] = [Kind::Flows, Kind::Incidents, Kind::Ledger];
+
+    const fn flag(self) -> &'static str {
+        match self {
+            Kind::Flows => "--flows",
+            Kind::Incidents => "--incidents",
+            Kind::Ledger => "--ledger",
+        }
+    }
+}
+
+/// One place lines go to; after an error nothing more does.
+struct Sink {
+    name: String,
+    out: Option<BufWriter<Box<dyn Write>>>,
+    /// Why there is no `out`; `None` if its reader just went away.
+    error: Option<io::Error>,
+}
+
+impl Sink {
+    fn new(name: String, out: Box<dyn Write>) -> Sink {
+        Sink { name, out: Some(BufWriter::with_capacity(BUFFER, out)), error: None }
+    }
+
+    fn with(&mut self, write: impl FnOnce(&mut BufWriter<Box<dyn Write>>) -> io::Result<()>) {
+        let Some(out) = &mut self.out else { return };
+        if let Err(error) = write(out) {
+            // What is still buffered can't be written either; dropping the buffer would try once more.
+            let _ = self.out.take().map(BufWriter::into_parts);
+            self.error = (error.kind() != io::ErrorKind::BrokenPipe).then_some(error);
+        }
+    }
+
+    fn failure(&self) -> Option<Failure> {
+        let error = self.error.as_ref()?;
+        let what = format!("{} can't be written: {error}; what was written before is there", self.name);
+        Some(Failure::failed(what).help("make room, or name a path on another disk"))
+    }
+}
+
+/// Where each kind goes.
+pub struct Outputs {
+    sinks: Vec<Sink>,
+    /// For each kind, which sink.
+    targets: [Option<usize>; Kind::ALL.len()],
+    to_stdout: bool,
+    line: Vec<u8>,
+}
+
+impl Outputs {
+    /// Makes the files. None of `inputs` may be among them.
+    ///
+    /// # Errors
+    /// Usage: one file for two purposes. Failed: a file that can't be made.
+    pub fn open(
+        paths: [(Kind, Option<&PathBuf>); Kind::ALL.len()],
+        inputs: &[PathBuf],
+    ) -> Result<Outputs, Failure> {
+        let mut used: BTreeSet<(u64, u64)> =
+            inputs.iter().filter_map(|path| identity(&fs::metadata(path).ok()?)).collect();
+        let mut outputs = Outputs {
+            sinks: Vec::new(),
+            targets: [None; Kind::ALL.len()],
+            to_stdout: false,
+            line: Vec::new(),
+        };
+        let mut stdout = None;
+        for (kind, path) in paths {
+            let Some(path) = path else { continue };
+            let target = if path == Path::new("-") {
+                *stdout.get_or_insert_with(|| {
+                    outputs.to_stdout = true;
+                    outputs.add(Sink::new("standard output".to_owned(), Box::new(io::stdout())))
+                })
+            } else {
+                let file = create(kind, path, &mut used)?;
+                outputs.add(Sink::new(path.display().to_string(), Box::new(file)))
+            };
+            outputs.targets[kind as usize] = Some(target);
+        }
+        Ok(outputs)
+    }
+
+    fn add(&mut self, sink: Sink) -> usize {
+        self.sinks.push(sink);
+        self.sinks.len() - 1
+    }
+
+    /// Some of them go to standard output, so nothing else may.
+    pub fn to_stdout(&self) -> bool {
+        self.to_stdout
+    }
+
+    pub fn wants(&self, kind: Kind) -> bool {
+        self.targets[kind as usize].is_some()
+    }
+
+    /// There were outputs, and the readers of all of them have gone.
+    pub fn all_gone(&self) -> bool {
+        !self.sinks.is_empty() && self.sinks.iter().all(|sink| sink.out.is_none() && sink.error.is_none())
+    }
+
+    /// Writes one object as one line, if anybody wants it. Incidents go out at once, the rest is buffered.
+    pub fn line(&mut self, kind: Kind, object: &impl Serialize) {
+        let Some(target) = self.targets[kind as usize] else { return };
+        let (sink, line) = (&mut self.sinks[target], &mut self.line);
+        line.clear();
+        sink.with(|out| {
+            serde_json::to_writer(&mut *line, object)?;
+            line.push(b'\n');
+            out.write_all(line)?;
+            if kind == Kind::Incidents { out.flush() } else { Ok(()) }
+        });
+    }
+
+    /// Writes out what is buffered and says what failed.
+    pub fn finish(mut self) -> Vec<Failure> {
+        self.sinks.iter_mut().for_each(|sink| sink.with(Write::flush));
+        self.sinks.iter().filter_map(Sink::failure).collect()
+    }
+}
+
+/// What makes a regular file the same as another; none for a device or a pipe.
+fn identity(meta: &Metadata) -> Option<(u64, u64)> {
+    meta.is_file().then(|| (meta.dev(), meta.ino()))
+}
+
+fn create(kind: Kind, path: &Path, used: &mut BTreeSet<(u64, u64)>) -> Result<File, Failure> {
+    let named = format!("{} {}", kind.flag(), path.display());
+    let twice = || {
+        Failure::usage(format!("{named}: this file is an input or another output already"))
+            .help("give every output a file of its own")
+    };
+    // Before it is opened, which empties it.
+    let existing = fs::metadata(path).ok().and_then(|meta| identity(&meta));
+    if existing.is_some_and(|id| used.contains(&id)) {
+        return Err(twice());
+    }
+    let made = File::create(path).and_then(|file| file.metadata().map(|meta| (file, meta)));
+    let (file, meta) = made.map_err(|error| {
+        Failure::failed(format!("{named}: can't be made: {error}"))
+            .help("name a path in a folder that exists and that this user may write to")
+    })?;
+    used.extend(identity(&meta));
+    Ok(file)
+}

@@ -1,0 +1,239 @@
+//! What people are told of a replay: incidents in plain words, worst first, then numbers, then the books.
+//!
+//! Main thread, once, to standard output. Only words and layout; nothing is decided here.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use comfy_table::{CellAlignment, Table};
+use dataplane::judge::{Incident, Subject};
+use rules::Severity;
+
+use super::driver::Finished;
+use super::ledger::Ledger;
+use super::progress::rate;
+use super::tally::Tally;
+use crate::error::Failure;
+use crate::term::{self, Paint, count, plural, wrap};
+use crate::time::{span, utc};
+
+/// Shows the report.
+///
+/// # Errors
+/// Failed: standard output can't be written.
+pub fn show(mut tally: Tally, f: &Finished, ledger: &Ledger, store: Option<&Path>) -> Result<(), Failure> {
+    let paint = Paint::for_stdout();
+    let mut text = String::new();
+    for incident in tally.told() {
+        text.push_str(&told(incident, paint, store, &f.kept));
+        text.push('\n');
+    }
+    text.push_str(&verdict(&mut tally, ledger, paint));
+    text.push('\n');
+    text.push_str(&numbers(&tally, f, ledger));
+    text.push_str(&books(ledger, paint));
+    term::show(|out| out.write_all(text.as_bytes()))
+}
+
+/// One incident in words.
+fn told(incident: &Incident, paint: Paint, store: Option<&Path>, kept: &HashSet<u64>) -> String {
+    let label = incident.severity.as_str().to_uppercase();
+    let label = match incident.severity {
+        Severity::Critical => paint.red(label),
+        Severity::Warning => paint.yellow(label),
+        Severity::Info => paint.blue(label),
+    };
+    let mut text = format!("{label}  {}  {}", paint.bold(&incident.kind), utc(incident.first_ns));
+    let lasted = incident.last_ns.saturating_sub(incident.first_ns);
+    if lasted > 0 {
+        let _ = write!(text, ", for {}", span(lasted));
+    }
+    let events = plural(incident.count, "event");
+    let flows =
+        if incident.flows > 0 { format!(", {}", plural(incident.flows, "flow")) } else { String::new() };
+    let _ = write!(text, "\n  who: {}  ({events}{flows})\n", subject(&incident.subject));
+    text.push_str(&wrap("  ", &incident.explain));
+    if !incident.advise.is_empty() {
+        text.push_str(&wrap("  what to do: ", &incident.advise));
+    }
+    let captured =
+        incident.flow_ids.iter().any(|id| u64::from_str_radix(id, 16).is_ok_and(|id| kept.contains(&id)));
+    match store {
+        Some(store) if captured => {
+            let id = &incident.id;
+            let command =
+                format!("referee captures get --store {} --incident {id} -w {id}.pcapng", quoted(store));
+            let _ = writeln!(text, "  proof: {}", paint.bold(command));
+        }
+        _ => {
+            let _ = writeln!(text, "  {}", paint.dim(format!("incident {}", incident.id)));
+        }
+    }
+    text
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let path = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,=@%:".contains(c);
+    if !path.is_empty() && path.chars().all(plain) {
+        path
+    } else {
+        format!("'{}'", path.replace('\'', "'\\''"))
+    }
+}
+
+fn subject(subject: &Subject) -> String {
+    let end = |addr: &std::net::IpAddr, port: u16| std::net::SocketAddr::new(*addr, port).to_string();
+    match subject {
+        Subject::Flow { proto, src, sport, dst, dport } => {
+            format!("{proto} {} → {}", end(src, *sport), end(dst, *dport))
+        }
+        Subject::Host { host } => format!("host {host}"),
+        Subject::Service { dst, dport, proto } => format!("service {proto} {}", end(dst, *dport)),
+    }
+}
+
+/// The one sentence of it all.
+fn verdict(tally: &mut Tally, ledger: &Ledger, paint: Paint) -> String {
+    let total: u64 = tally.by_severity.iter().sum();
+    let told = tally.told().len() as u64;
+    let mut text = if total == 0 && ledger.received == 0 {
+        paint.bold("The input holds no packets.")
+    } else if total == 0 {
+        paint.green("Healthy: nothing a person needs to look at.")
+    } else {
+        let parts: Vec<String> = Severity::ALL
+            .into_iter()
+            .rev()
+            .map(|severity| (tally.by_severity[severity as usize], severity))
+            .filter(|(number, _)| *number > 0)
+            .map(|(number, severity)| format!("{} {severity}", count(number)))
+            .collect();
+        paint.bold(format!("{}: {}.", plural(total, "incident"), parts.join(", ")))
+    };
+    if total > told {
+        let _ = write!(text, " {} more are not shown; --incidents PATH writes all.", count(total - told));
+    }
+    if !ledger.input_complete {
+        text.push_str(" The input is incomplete (see standard error).");
+    }
+    text.push('\n');
+    text
+}
+
+fn numbers(tally: &Tally, f: &Finished, ledger: &Ledger) -> String {
+    let mut table = term::table();
+    table.add_row(["packets", &format!("{} ({} bytes)", count(ledger.received), count(ledger.bytes))]);
+    let peak = count(u64::from(f.peak));
+    table.add_row(["flows", &format!("{} ({peak} live at most)", count(f.worker.flows_created))]);
+    if let Some((first, last)) = tally.span {
+        let lasted = span(last.saturating_sub(first));
+        table.add_row(["time span", &format!("{} to {} ({lasted})", utc(first), utc(last))]);
+    }
+    let speed = rate(ledger.received, f.seconds);
+    table.add_row(["speed", &format!("{:.2} s, {speed}", f.seconds)]);
+    let mut text = rows(&table);
+    text.push('\n');
+    if tally.findings.is_empty() {
+        return text;
+    }
+    let mut table = term::table();
+    table.set_header(["finding", "flows", "events"]);
+    let mut findings: Vec<_> = tally.findings.iter().collect();
+    findings.sort_by(|(kind_a, (flows_a, _)), (kind_b, (flows_b, _))| {
+        flows_b.cmp(flows_a).then_with(|| kind_a.cmp(kind_b))
+    });
+    for (kind, (flows, total)) in findings {
+        table.add_row([kind.clone(), count(*flows), count(*total)]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    text.push_str(&rows(&table));
+    text.push('\n');
+    text
+}
+
+fn rows(table: &Table) -> String {
+    term::lines(table).map(|line| line + "\n").collect()
+}
+
+fn books(ledger: &Ledger, paint: Paint) -> String {
+    let dropped: u64 = ledger.dropped.values().sum();
+    let unwritten: u64 = ledger.unwritten.values().sum();
+    let label = match ledger.balanced {
+        true => "books balance".to_owned(),
+        false => paint.red("BOOKS DO NOT BALANCE"),
+    };
+    let mut text = format!(
+        "{label}: {} received = {} analysed + {} filtered + {} dropped; kept {} = {} written",
+        count(ledger.received),
+        count(ledger.analysed),
+        count(ledger.filtered),
+        count(dropped),
+        count(ledger.kept),
+        count(ledger.written)
+    );
+    if unwritten > 0 {
+        let reasons: Vec<String> = ledger
+            .unwritten
+            .iter()
+            .filter(|(_, packets)| **packets > 0)
+            .map(|(reason, packets)| format!("{reason} {}", count(*packets)))
+            .collect();
+        let _ = write!(text, " + {} unwritten ({})", count(unwritten), reasons.join(", "));
+    }
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_survive_a_shell() {
+        let quoted = |path: &str| quoted(Path::new(path));
+        assert_eq!(quoted("/var/lib/referee"), "/var/lib/referee");
+        assert_eq!(quoted("my store"), "'my store'");
+        assert_eq!(quoted("it's"), "'it'\\''s'");
+    }
+
+    #[test]
+    fn incidents_read_like_sentences() {
+        let incident = Incident {
+            id: "00aa".into(),
+            kind: "rst_midflow".into(),
+            rule: "rst_midflow".into(),
+            severity: Severity::Warning,
+            scope: rules::Scope::Flow,
+            subject: Subject::Flow {
+                proto: "tcp".into(),
+                src: "10.0.0.1".parse().unwrap(),
+                sport: 40000,
+                dst: "fd00::2".parse().unwrap(),
+                dport: 443,
+            },
+            first_ns: 0,
+            last_ns: 8_800_000_000,
+            count: 2000,
+            flows: 1,
+            flow_ids: vec!["00000000000000ff".into()],
+            evidence: serde_json::Map::new(),
+            explain: "It broke.".into(),
+            advise: "Mend it.".into(),
+            rules_hash: String::new(),
+        };
+        let store = Path::new("s");
+        let text = told(&incident, Paint::plain(), Some(store), &HashSet::from([255]));
+        let expected = "WARNING  rst_midflow  1970-01-01T00:00:00.000Z, for 8.8 s\n  \
+                        who: tcp 10.0.0.1:40000 → [fd00::2]:443  (2,000 events, 1 flow)\n  It broke.\n  \
+                        what to do: Mend it.\n  \
+                        proof: referee captures get --store s --incident 00aa -w 00aa.pcapng\n";
+        assert_eq!(text, expected);
+        let text = told(&incident, Paint::plain(), Some(store), &HashSet::new());
+        assert!(text.ends_with("\n  incident 00aa\n"), "{text}");
+    }
+}

@@ -1,0 +1,118 @@
+//! `referee store verify`: reads every segment through and says how each is.
+//!
+//! Main thread, possibly while a recorder writes to the same store. Changes nothing. A segment that is cut is
+//! still being written, or was left so by a crash or a full disk; all before the cut can be read.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use dataplane::record::{Ending, SegmentReader, Store};
+use serde::Serialize;
+
+use crate::error::Failure;
+use crate::term::{self, count, plural};
+
+/// How one segment is.
+#[derive(Debug, Serialize)]
+struct Segment {
+    file: String,
+    packets: u64,
+    /// Packet bytes in it.
+    bytes: u64,
+    /// "complete", "cut" or "damaged".
+    ending: &'static str,
+    /// Where in the uncompressed segment it is cut or damaged.
+    offset: Option<u64>,
+    what: Option<String>,
+}
+
+/// Reads a store through.
+///
+/// # Errors
+/// Failed: the store can't be read, or something in it is damaged.
+pub fn verify(folder: &Path, json: bool) -> Result<(), Failure> {
+    let store = Store::open(folder).map_err(Failure::failed)?;
+    let incidents = store.incidents().map_err(Failure::failed)?.len() as u64;
+    let mut segments = Vec::new();
+    for path in segment_files(&store.segments())? {
+        segments.extend(read_through(&path)?);
+    }
+    let damaged = segments.iter().filter(|segment| segment.ending == "damaged").count() as u64;
+    term::show(|out| tell(out, &segments, incidents, json))?;
+    if damaged > 0 {
+        let what = format!("{} of {} damaged", plural(damaged, "segment"), folder.display());
+        return Err(Failure::failed(what).help("what came before the damage can still be read"));
+    }
+    Ok(())
+}
+
+fn cannot_read(path: &Path) -> impl Fn(io::Error) -> Failure {
+    move |error| Failure::failed(format!("{} can't be read: {error}", path.display()))
+}
+
+fn segment_files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(cannot_read(folder))? {
+        let path = entry.map_err(cannot_read(folder))?.path();
+        if path.to_string_lossy().ends_with(".pcapng.zst") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// `None` if retention deleted it meanwhile.
+fn read_through(path: &Path) -> Result<Option<Segment>, Failure> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(cannot_read(path))?,
+    };
+    let mut reader = SegmentReader::new(file).map_err(cannot_read(path))?;
+    let (mut packets, mut bytes) = (0, 0);
+    while let Some(packet) = reader.next_packet() {
+        packets += 1;
+        bytes += packet.bytes.len() as u64;
+    }
+    let (ending, offset, what) = match reader.ending() {
+        None | Some(Ending::Complete) => ("complete", None, None),
+        Some(Ending::Cut { offset }) => ("cut", Some(*offset), None),
+        Some(Ending::Damaged { offset, what }) => ("damaged", Some(*offset), Some(what.clone())),
+    };
+    let file = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    Ok(Some(Segment { file, packets, bytes, ending, offset, what }))
+}
+
+fn tell(out: &mut dyn Write, segments: &[Segment], incidents: u64, json: bool) -> io::Result<()> {
+    for segment in segments {
+        if json {
+            serde_json::to_writer(&mut *out, segment)?;
+            writeln!(out)?;
+            continue;
+        }
+        write!(out, "{}: {}, {}", segment.file, plural(segment.packets, "packet"), segment.ending)?;
+        if let Some(offset) = segment.offset {
+            write!(out, " at uncompressed byte {}", count(offset))?;
+        }
+        if let Some(what) = &segment.what {
+            write!(out, ": {what}")?;
+        }
+        writeln!(out)?;
+    }
+    if json {
+        return Ok(());
+    }
+    let of = |ending| segments.iter().filter(|segment| segment.ending == ending).count();
+    let packets = segments.iter().map(|segment| segment.packets).sum();
+    writeln!(
+        out,
+        "{}: {} complete, {} cut, {} damaged; {}, {}",
+        plural(segments.len() as u64, "segment"),
+        of("complete"),
+        of("cut"),
+        of("damaged"),
+        plural(packets, "packet"),
+        plural(incidents, "incident")
+    )
+}
