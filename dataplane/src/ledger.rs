@@ -94,6 +94,8 @@ pub struct WorkerAccount {
     pub tails_forgotten: u64,
     pub holds_taken: u64,
     pub holds_refused: u64,
+    /// Held flows let go because no verdict came in time.
+    pub holds_unanswered: u64,
 }
 
 /// Messages to the judge, and rows of ended flows.

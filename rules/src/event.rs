@@ -1,4 +1,5 @@
 //! What a rule can wait for. Plain values, used by every thread; no allocation.
+//! Analysis raises them on workers; the loader turns their names into an [`EventSet`] for each rule.
 
 /// One thing that can happen to a flow, or a tick of packet time. A rule names the ones it waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

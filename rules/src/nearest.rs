@@ -1,4 +1,5 @@
 //! "Did you mean …?": the known name nearest to a misspelt one. Used at load time only.
+//! Bounded by the lengths of names; the suggestion goes into a `LoadError`.
 
 /// The nearest of `known`, if any is near enough to be a slip of the fingers.
 pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

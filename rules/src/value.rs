@@ -1,4 +1,5 @@
 //! The value of a `param`, and how one given from outside is read. Load time only.
+//! Never on a worker. Values go into guards as constants and into bodies as variables.
 
 use std::fmt;
 

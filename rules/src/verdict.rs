@@ -1,4 +1,5 @@
 //! What a rule's body decides, and why a body can fail. Plain values, made on the judge's thread.
+//! Reaches nothing outside itself; the judge makes incidents and captures of it.
 
 use std::fmt;
 use std::net::IpAddr;

@@ -1,4 +1,5 @@
 //! A flow as rules see it. Worker's thread, only when a packet raised an event some rule waits for.
+//! Reads the flow and its trouble record, changes nothing; the snapshot goes to guards, then to rule bodies.
 
 use rules::facts::{FlowFacts, Side, SideFacts};
 

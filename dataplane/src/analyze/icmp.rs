@@ -1,4 +1,5 @@
 //! What routers say of a flow: "too big" (RFC 1191, RFC 4443 §3.2). Worker's thread; plain values.
+//! Changes the flow's trouble record only; the outcome goes to the guards.
 
 use rules::event::Event;
 

@@ -1,4 +1,5 @@
 //! Handshake and close as a bystander sees them (RFC 9293 §3.5, §3.6). Worker's thread; plain values.
+//! Changes the flow and its trouble record only; the outcome goes to the guards.
 
 use rules::event::Event;
 

@@ -1,4 +1,5 @@
 //! Big-endian reads that cannot go past the end. Worker's thread; no allocation, no panic.
+//! What is not there is `None`; `link`, `net` and `transport` read every header through these.
 
 #[inline(always)]
 pub(super) fn u8_at(bytes: &[u8], at: usize) -> Option<u8> {

@@ -1,4 +1,5 @@
 //! Link layers and VLAN tags, down to an EtherType. Worker's thread; no allocation, no panic. Goes on to `net`.
+//! Reads every field behind a length check; a link layer not known here leaves the packet `NonIp`.
 
 use std::net::IpAddr;
 

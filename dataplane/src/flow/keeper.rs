@@ -3,6 +3,8 @@
 //!
 //! One pair of fixed cells a flow slot; memory that no handshake was written to is never touched.
 
+use dataplane_sys::Table;
+
 use crate::source::Nanos;
 
 /// Bytes kept of each: Ethernet, two VLAN tags, IPv6 and a full TCP option list's common part.
@@ -43,14 +45,12 @@ pub struct Stamp {
 /// Two cells for each flow slot.
 #[derive(Debug)]
 pub struct Keeper {
-    cells: Box<[[Kept; 2]]>,
+    cells: Table<[Kept; 2]>,
 }
 
 impl Keeper {
     pub fn new(slots: u32) -> Keeper {
-        let mut cells: Box<[[Kept; 2]]> = bytemuck::zeroed_slice_box(slots as usize);
-        dataplane_sys::advise_huge_pages(&mut cells);
-        Keeper { cells }
+        Keeper { cells: Table::zeroed(slots as usize) }
     }
 
     /// Keeps a SYN (`which` 0) or SYN-ACK (`which` 1), the first of its kind.

@@ -5,6 +5,8 @@
 //! SYN flood can push out nothing but half-open handshakes. When a range is full the longest idle of a few
 //! flows under a moving hand makes room; the caller tells of it and counts it.
 
+use dataplane_sys::Table;
+
 use super::record::{Direction, Flow, NONE, flow_flag};
 use super::timer::Wheel;
 use crate::decode::FlowKey;
@@ -89,7 +91,7 @@ pub enum Class {
 pub struct FlowTable {
     buckets: Box<[Bucket]>,
     mask: u64,
-    pub flows: Box<[Flow]>,
+    pub flows: Table<Flow>,
     pub wheel: Wheel,
     half_open: Region,
     full: Region,
@@ -101,15 +103,13 @@ impl FlowTable {
     /// Room for `flows` flows, and besides for `half_open` handshakes not yet completed.
     pub fn new(flows: u32, half_open: u32, secret: u64) -> FlowTable {
         let slots = flows + half_open;
-        let mut table: Box<[Flow]> = bytemuck::zeroed_slice_box(slots as usize);
-        dataplane_sys::advise_huge_pages(&mut table);
         // Two thirds full at most: few buckets ever overflow.
         let buckets = (slots as usize * 3 / 2 / WAYS).next_power_of_two();
         let buckets = dataplane_sys::huge_table(buckets, EMPTY);
         FlowTable {
             mask: buckets.len() as u64 - 1,
             buckets,
-            flows: table,
+            flows: Table::zeroed(slots as usize),
             wheel: Wheel::new(),
             half_open: Region::new(0, half_open),
             full: Region::new(half_open, slots),

@@ -1,6 +1,8 @@
 //! What only a troubled flow needs: Wireshark's counts, the stuck segment, what rules found. A bounded slab;
 //! a flow that finds it full goes on without, counted. Worker's thread; never allocates after start.
 
+use dataplane_sys::Table;
+
 use super::record::NONE;
 
 /// Rules whose guards matched on one flow, at most; further ones are counted in [`Trouble::hits_lost`].
@@ -92,7 +94,7 @@ impl Trouble {
 /// The slab.
 #[derive(Debug)]
 pub struct TroubleSlab {
-    records: Box<[Trouble]>,
+    records: Table<Trouble>,
     free: u32,
     never_used: u32,
     in_use: u32,
@@ -102,8 +104,7 @@ pub struct TroubleSlab {
 
 impl TroubleSlab {
     pub fn new(capacity: u32) -> TroubleSlab {
-        let mut records: Box<[Trouble]> = bytemuck::zeroed_slice_box(capacity as usize);
-        dataplane_sys::advise_huge_pages(&mut records);
+        let records = Table::zeroed(capacity as usize);
         TroubleSlab { records, free: NONE, never_used: 0, in_use: 0, refused: 0 }
     }
 

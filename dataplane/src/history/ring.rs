@@ -3,6 +3,8 @@
 //!
 //! A record never wraps: what doesn't fit before the end starts at the beginning, and the rest is skipped.
 
+use dataplane_sys::Table;
+
 use super::Remembered;
 use crate::flow::keeper::Stamp;
 use crate::source::Nanos;
@@ -17,7 +19,7 @@ pub const EPOCHS: u64 = 16;
 /// The ring.
 #[derive(Debug)]
 pub struct Ring {
-    bytes: Box<[u8]>,
+    bytes: Table<u8>,
     size: u64,
     /// Where the next record goes, and that modulo `size`.
     head: u64,
@@ -33,8 +35,7 @@ impl Ring {
     /// A ring of `size` bytes, at least 1 MiB.
     pub fn new(size: usize) -> Ring {
         let size = size.max(1 << 20).next_multiple_of(4096);
-        let mut bytes = vec![0; size].into_boxed_slice();
-        dataplane_sys::advise_huge_pages(&mut bytes);
+        let bytes = Table::zeroed(size);
         Ring {
             bytes,
             size: size as u64,

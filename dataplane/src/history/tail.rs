@@ -7,10 +7,12 @@
 //! whose newest packet still lies there has been silent since.
 
 use super::ring::{EPOCHS, Ring};
+use dataplane_sys::Table;
+
 use super::Remembered;
 use crate::flow::Flow;
 use crate::flow::keeper::Stamp;
-use crate::flow::record::NONE;
+use crate::flow::record::{NONE, flow_flag};
 use crate::source::Nanos;
 
 /// Packets kept of a silent flow.
@@ -45,7 +47,7 @@ struct Tail {
 /// Tails of silent flows, and the notes that find them.
 #[derive(Debug)]
 pub struct Tails {
-    tails: Box<[Tail]>,
+    tails: Table<Tail>,
     /// The next tail to be given away: those rescued longest ago go first.
     next: u32,
     /// Slots noted, one list for each sixteenth of the ring.
@@ -63,8 +65,7 @@ pub struct Tails {
 impl Tails {
     /// `capacity` tails, for a ring of `ring_size` bytes and flows in `slots` slots.
     pub fn new(capacity: u32, ring_size: u64, slots: u32) -> Tails {
-        let mut tails: Box<[Tail]> = bytemuck::zeroed_slice_box(capacity as usize);
-        dataplane_sys::advise_huge_pages(&mut tails);
+        let tails = Table::zeroed(capacity as usize);
         // No more flows can be active in a sixteenth than it has room for packets: 40 bytes and a runt each.
         let most = (ring_size / EPOCHS / 56).min(u64::from(slots) * 2) as usize;
         let notes = (0..EPOCHS).map(|_| Vec::with_capacity(most)).collect();
@@ -113,7 +114,8 @@ impl Tails {
                 dataplane_sys::prefetch(&flows[ahead as usize].key);
             }
             let flow = &mut flows[slot as usize];
-            if ring.holds(flow.newest) && ring.epoch_of(flow.newest) == self.reading {
+            let silent = ring.holds(flow.newest) && ring.epoch_of(flow.newest) == self.reading;
+            if silent && !flow.has(flow_flag::CLOSED) {
                 self.rescue(flow, slot, ring);
             }
         }

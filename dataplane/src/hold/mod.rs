@@ -7,6 +7,7 @@
 //! number of packets a batch, in [`Holds::pump`]. A packet that was to be kept and is lost has a name.
 
 mod pages;
+mod sink;
 mod slot;
 
 use rules::event::Event;
@@ -15,10 +16,10 @@ use crate::flow::keeper::{Kept, Stamp};
 use crate::flow::record::NONE;
 use crate::history::{Remembered, Ring};
 use crate::judge::message::CaptureLimits;
-use crate::ledger::{KeptAccount, UnwrittenReason};
-use crate::record::{Recorder, StoredPacket};
+use crate::ledger::UnwrittenReason;
 use crate::source::Nanos;
 pub use pages::PAGE;
+pub use sink::Sink;
 use pages::Pages;
 use slot::{Raise, Slot, State};
 
@@ -28,6 +29,8 @@ pub const LEAD_UP: usize = 256;
 const BYTES_A_PUMP: usize = 1 << 20;
 /// Bytes of one hold waiting for the judge, at most: a lead-up of full-size packets and as much again.
 const MOST_PENDING: u64 = 1 << 20;
+/// How long a verdict is waited for, of packet time: a hit that found the judge's queue full gets none.
+const VERDICT_WITHIN: Nanos = 30_000_000_000;
 /// Header of a packet in the pages.
 const RECORD: usize = 32;
 
@@ -57,6 +60,8 @@ pub struct Holds {
     pub refused_budget: u64,
     pub refused_full: u64,
     pub taken_total: u64,
+    /// Holds let go because no verdict came.
+    pub unanswered: u64,
 }
 
 impl Holds {
@@ -76,6 +81,7 @@ impl Holds {
             refused_budget: 0,
             refused_full: 0,
             taken_total: 0,
+            unanswered: 0,
         }
     }
 
@@ -98,7 +104,7 @@ impl Holds {
         *taken += 1;
         let index = self.free;
         self.free = self.slots[index as usize].next_free;
-        self.slots[index as usize] = Slot::gathering(flow_id);
+        self.slots[index as usize] = Slot::gathering(flow_id, now.saturating_add(VERDICT_WITHIN));
         self.active.push(index);
         self.taken_total += 1;
         Some(index)
@@ -208,18 +214,34 @@ impl Holds {
         self.active.len()
     }
 
-    /// Copies lead-ups out of the ring and kept packets into the recorder, a bounded number of bytes.
-    pub fn pump(&mut self, ring: &Ring, sink: &mut Sink<'_>) {
+    /// Copies lead-ups out of the ring and kept packets into the recorder, a bounded number of bytes; lets go of
+    /// what has waited or recorded long enough at `now`.
+    pub fn pump(&mut self, ring: &Ring, now: Nanos, sink: &mut Sink<'_>) {
         let mut budget = BYTES_A_PUMP;
         let mut i = 0;
         while i < self.active.len() && budget > 0 {
             let index = self.active[i];
+            self.let_go_late(index, now);
             self.advance(index, ring, sink, &mut budget);
             if self.slots[index as usize].state == State::Free {
                 self.active.remove(i);
             } else {
                 i += 1;
             }
+        }
+    }
+
+    /// Ends a hold whose time is over, though no packet comes to show it.
+    fn let_go_late(&mut self, index: u32, now: Nanos) {
+        let slot = &mut self.slots[index as usize];
+        if now <= slot.until {
+            return;
+        }
+        if slot.decided {
+            slot.ended = true;
+        } else if !slot.released {
+            slot.released = true;
+            self.unanswered += 1;
         }
     }
 
@@ -263,7 +285,7 @@ impl Holds {
             links[found] = link;
             (found, link) = (found + 1, previous);
         }
-                for (i, link) in links[..found].iter().rev().enumerate() {
+        for (i, link) in links[..found].iter().rev().enumerate() {
             let Some((packet, _)) = ring.get(*link) else { continue };
             if i == 0 {
                 self.slots[index as usize].first_of_ring = packet.number;
@@ -347,39 +369,4 @@ fn decode_header(header: &[u8; RECORD]) -> (Stamp, usize) {
     let half = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("4 bytes"));
     let interface = u16::from_le_bytes([header[24], header[25]]);
     (Stamp { ts: word(0), number: word(8), orig_len: half(16), interface }, half(20) as usize)
-}
-
-/// Where kept packets go, and the account of them.
-#[derive(Debug)]
-pub struct Sink<'a> {
-    pub recorder: &'a mut Recorder,
-    pub account: &'a mut KeptAccount,
-    /// The text of a rule's comment for an event.
-    pub comments: &'a rules::RuleSet,
-}
-
-impl Sink<'_> {
-    fn write(&mut self, flow_id: u64, stamp: &Stamp, bytes: &[u8], raise: Option<Raise>) {
-        let comment = raise.map(|r| self.comments.rules()[usize::from(r.rule)].comment(r.event));
-        let packet = StoredPacket {
-            ts: stamp.ts,
-            number: stamp.number,
-            flow_id,
-            interface: stamp.interface,
-            orig_len: stamp.orig_len,
-            bytes,
-            comment,
-        };
-        if let Err(reason) = self.recorder.write(&packet) {
-            self.lost(reason);
-        }
-    }
-
-    fn lost(&mut self, reason: UnwrittenReason) {
-        self.lost_many(reason, 1);
-    }
-
-    fn lost_many(&mut self, reason: UnwrittenReason, count: u64) {
-        self.account.unwritten[reason as usize] += count;
-    }
 }

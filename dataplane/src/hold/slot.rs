@@ -1,4 +1,5 @@
 //! One hold's state. Worker's thread; plain values.
+//! Counts against the limits and remembers which packets raised it; `Holds` moves it from state to state.
 
 use rules::event::Event;
 
@@ -50,6 +51,7 @@ pub(super) struct Slot {
     pub released: bool,
     pub ended: bool,
     pub limits: CaptureLimits,
+    /// Until when a verdict is waited for; once there is one, until when it records.
     pub until: Nanos,
     /// Live packets and bytes recorded since the verdict.
     packets: u32,
@@ -61,10 +63,10 @@ pub(super) struct Slot {
 
 impl Slot {
     pub fn free(next_free: u32) -> Slot {
-        Slot { state: State::Free, next_free, ..Slot::gathering(0) }
+        Slot { state: State::Free, next_free, ..Slot::gathering(0, Nanos::MAX) }
     }
 
-    pub fn gathering(flow_id: u64) -> Slot {
+    pub fn gathering(flow_id: u64, until: Nanos) -> Slot {
         Slot {
             state: State::Gathering,
             flow_id,
@@ -81,7 +83,7 @@ impl Slot {
             released: false,
             ended: false,
             limits: CaptureLimits { packets: u32::MAX, bytes: u64::MAX, nanos: Nanos::MAX },
-            until: Nanos::MAX,
+            until,
             packets: 0,
             bytes: 0,
             exhausted: false,

@@ -280,7 +280,7 @@ fn a_storm_of_five_thousand_flows_is_one_incident() {
     assert_eq!(incident["last_ns"], START + 21 * SEC);
     assert_eq!(incident["evidence"]["peak"], 5000, "the words are those of the peak");
     assert_eq!(incident["evidence"]["absorbed"]["midflow"]["flows"], 5000);
-    assert_eq!(bench.keeps(), 20);
+    assert_eq!(bench.keeps(), JudgeConfig::default().captures_per_incident as usize);
     assert_eq!(bench.judge.account().absorbed, 5000);
 }
 
@@ -293,7 +293,7 @@ fn a_client_that_resets_flows_to_many_services_is_one_incident_within_one_budget
     let closed = bench.finish();
     assert_eq!(closed.len(), 1);
     assert_eq!((closed[0].count, closed[0].flows), (5000, 5000));
-    assert_eq!(bench.keeps(), 20);
+    assert_eq!(bench.keeps(), JudgeConfig::default().captures_per_incident as usize);
 }
 
 #[test]
@@ -346,7 +346,7 @@ fn the_shipped_rules_make_a_storm_one_incident_and_a_few_resets_another() {
     let closed = bench.finish();
     assert_eq!(closed.iter().map(|i| i.kind.as_str()).collect::<Vec<_>>(), ["rst_storm"]);
     assert_eq!((closed[0].count, closed[0].flows), (400, 400));
-    assert_eq!(bench.keeps(), 20);
+    assert_eq!(bench.keeps(), JudgeConfig::default().captures_per_incident as usize);
 
     let mut bench = Bench::with(&rules::library(), JudgeConfig::default());
     reset_with_data_outstanding(&mut bench, 40);

@@ -2,7 +2,8 @@
 //! on the judge's thread; the table is bounded, and what it lets go of while it still counted is counted.
 //! The sums go to host and service guards.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 
 use rules::facts::Counts;
 
@@ -93,7 +94,9 @@ struct Track {
     starts: [usize; 2],
     /// Reported, but its tick has not come.
     pending: Counts,
-    /// Last bucket something was reported for; the key in `Windows::by_age`.
+    /// `pending` holds something.
+    reported: bool,
+    /// Last bucket something was reported for.
     last: u64,
 }
 
@@ -138,24 +141,27 @@ impl Track {
     }
 }
 
-/// A bounded table of windows. When it is full, the entry reported longest ago goes (ties: the smallest key).
+/// A bounded table of windows. When it is full, the entry reported longest ago goes (ties: the one noted first).
+///
+/// The map is never walked, so its order reaches nobody.
 #[derive(Debug)]
 pub struct Windows<K> {
-    tracks: BTreeMap<K, Track>,
-    by_age: BTreeSet<(u64, K)>,
-    changed: BTreeSet<K>,
+    tracks: HashMap<K, Track>,
+    /// Each key once, with the bucket it was noted for; it may have been reported since.
+    by_age: VecDeque<(u64, K)>,
+    changed: Vec<K>,
     limit: usize,
     /// Entries let go of while they still counted.
     pub evicted: u64,
 }
 
-impl<K: Ord + Copy> Windows<K> {
+impl<K: Ord + Copy + Hash> Windows<K> {
     /// `limit`: entries, at least one.
     pub fn new(limit: usize) -> Windows<K> {
         Windows {
-            tracks: BTreeMap::new(),
-            by_age: BTreeSet::new(),
-            changed: BTreeSet::new(),
+            tracks: HashMap::new(),
+            by_age: VecDeque::new(),
+            changed: Vec::new(),
             limit: limit.max(1),
             evicted: 0,
         }
@@ -163,23 +169,52 @@ impl<K: Ord + Copy> Windows<K> {
 
     /// Takes a report whose tick is still to come; `now` is the last tick's bucket.
     pub fn report(&mut self, key: K, counts: &Counts, now: u64) {
-        if !self.tracks.contains_key(&key) && self.tracks.len() >= self.limit {
+        if let Some(track) = self.tracks.get_mut(&key) {
+            accumulate(&mut track.pending, counts);
+            if !std::mem::replace(&mut track.reported, true) {
+                self.changed.push(key);
+            }
+            track.last = now + 1;
+            return;
+        }
+        if self.tracks.len() >= self.limit {
             self.evict();
         }
-        let track = self.tracks.entry(key).or_default();
-        accumulate(&mut track.pending, counts);
-        self.by_age.remove(&(track.last, key));
-        track.last = now + 1;
-        self.by_age.insert((track.last, key));
-        self.changed.insert(key);
+        let track = Track { pending: *counts, reported: true, last: now + 1, ..Track::default() };
+        self.tracks.insert(key, track);
+        self.by_age.push_back((now + 1, key));
+        self.changed.push(key);
     }
 
     fn evict(&mut self) {
-        if let Some((_, key)) = self.by_age.pop_first() {
+        if let Some(key) = self.take_stalest(u64::MAX) {
             self.tracks.remove(&key);
-            self.changed.remove(&key);
             self.evicted += 1;
         }
+    }
+
+    /// The key reported longest ago, out of `by_age`, if that was at `before` or earlier.
+    fn take_stalest(&mut self, before: u64) -> Option<K> {
+        while let Some((noted, key)) = self.by_age.pop_front() {
+            let last = self.tracks.get(&key).map_or(noted, |track| track.last);
+            if last > noted {
+                // Reported since: it goes to where it belongs now. Entries behind it are no older than `noted`.
+                self.note(last, key);
+                continue;
+            }
+            if noted <= before {
+                return Some(key);
+            }
+            self.by_age.push_front((noted, key));
+            return None;
+        }
+        None
+    }
+
+    /// Puts a key back in the order of its last report; recent ones belong near the end.
+    fn note(&mut self, last: u64, key: K) {
+        let at = self.by_age.partition_point(|(noted, _)| *noted <= last);
+        self.by_age.insert(at, (last, key));
     }
 
     pub fn has_changed(&self) -> bool {
@@ -189,21 +224,20 @@ impl<K: Ord + Copy> Windows<K> {
     /// Ends bucket `bucket` for everything reported since the last call; gives the keys, in order, with
     /// their sums over [`SPANS`] up to `now`.
     pub fn tick(&mut self, bucket: u64, now: u64) -> Vec<(K, [Counts; 3])> {
-        let changed = std::mem::take(&mut self.changed);
-        let mut sums = Vec::with_capacity(changed.len());
-        for key in changed {
-            let Some(track) = self.tracks.get_mut(&key) else { continue };
+        self.changed.sort_unstable();
+        let mut sums = Vec::with_capacity(self.changed.len());
+        for key in self.changed.drain(..) {
+            // An entry evicted and made again since is in the list twice; its report is taken once.
+            let Some(track) = self.tracks.get_mut(&key).filter(|track| track.reported) else { continue };
+            track.reported = false;
             let counts = std::mem::take(&mut track.pending);
             track.place(bucket, counts, now);
-            self.by_age.remove(&(track.last, key));
             track.last = bucket;
-            self.by_age.insert((bucket, key));
             sums.push((key, track.sums.map(|sums| sums.counts())));
         }
-        while let Some((last, key)) = self.by_age.first().copied()
-            && last + LONGEST <= now
+        while now >= LONGEST
+            && let Some(key) = self.take_stalest(now - LONGEST)
         {
-            self.by_age.remove(&(last, key));
             self.tracks.remove(&key);
         }
         sums

@@ -1,4 +1,5 @@
 //! One packet through the stages: flow, analysis, history, guards, capture. Worker's thread; calls only.
+//! Never allocates, locks, logs or waits. Messages and rows leave through `outlet`, packets through `hold`.
 
 use std::sync::Arc;
 
@@ -120,6 +121,7 @@ impl Engine {
         account.tails_rescued = self.tails.rescued;
         account.tails_forgotten = self.tails.forgotten;
         account.holds_taken = self.holds.taken_total;
+        account.holds_unanswered = self.holds.unanswered;
         account.holds_refused = self.holds.refused_budget + self.holds.refused_full;
         account
     }
@@ -502,7 +504,7 @@ impl Engine {
         }
         if let Some(recorder) = &mut self.recorder {
             let mut sink = Sink { recorder, account: &mut self.account.kept, comments: &self.rules };
-            self.holds.pump(&self.ring, &mut sink);
+            self.holds.pump(&self.ring, self.now, &mut sink);
         }
     }
 

@@ -1,4 +1,5 @@
 //! Asking the rules about a flow, holding it when one matches, and recording what is held. Worker's thread.
+//! Never allocates or runs Rhai: guards are native. Hits go to the judge, kept packets to the recorder.
 
 use rules::event::Event;
 

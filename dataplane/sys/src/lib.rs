@@ -4,6 +4,12 @@
 //! public API has no `unsafe fn`.
 #![allow(unsafe_code, reason = "this crate is where unsafe is kept; each block states why it is sound")]
 
+mod table;
+
+pub use table::Table;
+
+use std::io;
+
 /// Starts loading the cache line of `value`; does nothing on other architectures than x86-64.
 #[inline(always)]
 pub fn prefetch<T: ?Sized>(value: &T) {
@@ -40,4 +46,57 @@ pub fn huge_table<T: Clone>(len: usize, value: T) -> Box<[T]> {
     advise_huge_pages(table.spare_capacity_mut());
     table.resize(len, value);
     table.into_boxed_slice()
+}
+
+/// The lowest numbered CPU this thread may run on, as `taskset` or a cgroup left it.
+///
+/// # Errors
+/// Those of `sched_getaffinity(2)`; a host with more than 1024 CPUs gives EINVAL.
+pub fn first_allowed_core() -> io::Result<usize> {
+    let mut set = no_cores();
+    // SAFETY: `set` is a live, writable cpu_set_t of exactly the size that is passed.
+    let failed = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) } != 0;
+    if failed {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: every index is below CPU_SETSIZE, the number of bits in the set.
+    let allowed = (0..libc::CPU_SETSIZE as usize).find(|&core| unsafe { libc::CPU_ISSET(core, &set) });
+    allowed.ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+/// Keeps the calling thread on one CPU; threads it spawns afterwards inherit that.
+///
+/// # Errors
+/// EINVAL for a CPU that doesn't exist or isn't allowed, and what else `sched_setaffinity(2)` gives.
+pub fn pin_to_core(core: usize) -> io::Result<()> {
+    if core >= libc::CPU_SETSIZE as usize {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    let mut set = no_cores();
+    // SAFETY: `core` is below CPU_SETSIZE, the number of bits in the set.
+    unsafe { libc::CPU_SET(core, &mut set) };
+    // SAFETY: `set` is a live cpu_set_t of exactly the size that is passed; the kernel only reads it.
+    let failed = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) } != 0;
+    if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn no_cores() -> libc::cpu_set_t {
+    // SAFETY: cpu_set_t is an array of integers, for which all zeros is the empty set.
+    unsafe { std::mem::zeroed() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pinned_thread_is_allowed_nowhere_else() {
+        let all = std::thread::spawn(|| {
+            let core = first_allowed_core().unwrap();
+            pin_to_core(core).unwrap();
+            assert_eq!(first_allowed_core().unwrap(), core);
+            assert_eq!(pin_to_core(100_000).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        });
+        all.join().unwrap();
+    }
 }

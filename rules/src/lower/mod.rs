@@ -1,4 +1,5 @@
 //! Guards: from Rhai's AST, as parsed, to native terms that workers and the judge evaluate.
+//! Lowering runs at load time; the terms go into the rule set.
 
 mod arithmetic;
 pub(crate) mod expr;

@@ -238,10 +238,11 @@ impl Reader<'_> {
     }
 }
 
-/// The known name that is fewest changes of a letter away, if that is near enough to be a slip.
+/// The known name that is fewest changes of a letter away, if that is near enough to be a slip: two letters
+/// exchanged are two changes.
 fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let scored = known.iter().map(|candidate| (distance(name, candidate), *candidate));
-    let allowed = (name.chars().count() / 3).clamp(1, 5);
+    let allowed = (name.chars().count() / 3).clamp(2, 5);
     scored.min().filter(|(score, _)| *score <= allowed).map(|(_, candidate)| candidate)
 }
 
@@ -282,7 +283,7 @@ mod tests {
         assert_eq!(config.store_dir, Some("/etc/referee/kept".into()));
         assert_eq!(config.rules_dir, Some("/opt/rules".into()));
         let set = Override { rule: "rst_after_idle".into(), param: "idle_ms".into(), value: "5000".into() };
-        assert_eq!(config.params, [Placed { place: "r.toml:13:1".into(), set }]);
+        assert_eq!(config.params, [Placed { place: "r.toml:14:1".into(), set }]);
     }
 
     #[test]

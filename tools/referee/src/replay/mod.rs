@@ -71,7 +71,7 @@ fn tell(mut finished: Finished, rules: &RuleSet, args: &ReplayArgs) -> Result<()
     }
     notes(&finished, rules);
     failures.extend(finished.outputs.finish());
-    failures.extend(finished.recorded.and_then(|recorded| recorded.failure));
+    failures.extend(finished.recorded.into_iter().flat_map(|recorded| recorded.failures));
     if !ledger.balanced {
         let what = format!("the books don't balance:\n  {}", ledger.unbalanced.join("\n  "));
         failures

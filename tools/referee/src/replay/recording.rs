@@ -37,7 +37,7 @@ pub struct Recorded {
     pub account: WriterAccount,
     /// Replay once went on without waiting.
     pub stalled: bool,
-    pub failure: Option<Failure>,
+    pub failures: Vec<Failure>,
 }
 
 impl Recording {
@@ -106,14 +106,13 @@ impl Recording {
     pub fn finish(self) -> Recorded {
         let account = self.writer.stop();
         let lost: u64 = account.unwritten_packets.iter().sum();
-        let failure = if lost > 0 || account.failing {
+        let mut failures: Vec<Failure> = self.log_error.into_iter().map(Failure::failed).collect();
+        if lost > 0 || account.failing {
             let cause = account.last_error.as_deref().unwrap_or("the disk refused them");
             let lost = term::plural(lost, "packet");
             let what = format!("the store {}: {lost} could not be written: {cause}", self.folder);
-            Some(Failure::failed(what).help("make room, or name a store on another disk"))
-        } else {
-            self.log_error.map(Failure::failed)
-        };
-        Recorded { account, stalled: self.stalled, failure }
+            failures.push(Failure::failed(what).help("make room, or name a store on another disk"));
+        }
+        Recorded { account, stalled: self.stalled, failures }
     }
 }

@@ -1,0 +1,24 @@
+# The few commands a person types. What they do is in scripts/.
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench why lint docs
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## Broken traffic, generated and analysed here, down to the packets that prove it
+	@scripts/demo.sh
+
+test: ## Format, lints, all tests, dependency check; installs what they need
+	@scripts/test.sh
+
+bench: ## What a packet costs on this machine; ARGS=--quick for a short look
+	@scripts/bench.sh $(ARGS)
+
+why: ## One replay case of the tests, explained: make why CASE=name
+	@CASE='$(CASE)' scripts/why.sh
+
+lint: ## Format and lints only
+	@scripts/lint.sh
+
+docs: ## Write docs/rules.md anew from the tables the rule language runs on
+	@scripts/docs.sh

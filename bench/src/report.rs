@@ -1,0 +1,249 @@
+//! What the runs come to: medians, differences between neighbouring stages, a table for people and one JSON
+//! object for programs. After all clocks have stopped.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use crate::host::Host;
+use crate::input::Input;
+use crate::stages::Seen;
+use crate::whole::Totals;
+
+/// Bytes the flow table of a million live flows may take.
+pub const TABLE_LIMIT: u64 = 512 << 20;
+
+/// One stage over all runs.
+#[derive(Clone, Debug, Serialize)]
+pub struct Stage {
+    pub name: &'static str,
+    /// ns a packet.
+    pub median: f64,
+    pub min: f64,
+    pub max: f64,
+    /// Median less that of the stage it adds to, ns a packet.
+    pub adds: f64,
+    pub mpps: f64,
+}
+
+impl Stage {
+    /// `ns` holds one number a run, at least one.
+    pub fn new(name: &'static str, mut ns: Vec<f64>, below: f64) -> Stage {
+        ns.sort_by(f64::total_cmp);
+        let (min, max) = (ns[0], ns[ns.len() - 1]);
+        let median = (ns[(ns.len() - 1) / 2] + ns[ns.len() / 2]) / 2.0;
+        Stage { name, median, min, max, adds: median - below, mpps: 1e3 / median }
+    }
+}
+
+/// A workload's results.
+#[derive(Clone, Debug, Serialize)]
+pub struct Workload {
+    pub name: &'static str,
+    pub packets: u64,
+    pub timed_packets: u64,
+    pub bytes: u64,
+    pub flows: u64,
+    pub stages: Vec<Stage>,
+    /// Of the stage with table and analysis.
+    pub table_bytes: u64,
+    pub table_bytes_per_live_flow: f64,
+    pub keeper_bytes: u64,
+    /// Of the last run with the recorder.
+    pub totals: Totals,
+    /// Whole worker over the memory floor.
+    pub ratio: f64,
+    /// The same, each without what reading the file costs.
+    pub ratio_without_file: f64,
+    pub complaints: Vec<String>,
+}
+
+/// All of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    pub host: Host,
+    pub runs: usize,
+    pub workloads: Vec<Workload>,
+}
+
+/// Stages by name, for the ratios; what is not there is not a number.
+pub fn median_of(stages: &[Stage], name: &str) -> f64 {
+    stages.iter().find(|stage| stage.name == name).map_or(f64::NAN, |stage| stage.median)
+}
+
+impl Workload {
+    pub fn new(
+        input: &Input,
+        stages: Vec<Stage>,
+        analysed: &Seen,
+        totals: Totals,
+        complaints: Vec<String>,
+    ) -> Self {
+        let of = |name| median_of(&stages, name);
+        let (stream, memory, worker) = (of("stream"), of("memory floor"), of("worker"));
+        let slots = u64::from(input.config.flows + input.config.half_open);
+        Workload {
+            name: input.kind.name(),
+            packets: input.packets,
+            timed_packets: analysed.timing.packets,
+            bytes: input.bytes,
+            flows: input.flows,
+            table_bytes: analysed.table_bytes,
+            table_bytes_per_live_flow: analysed.table_bytes as f64 / f64::from(totals.peak_flows.max(1)),
+            keeper_bytes: slots * size_of::<[dataplane::flow::keeper::Kept; 2]>() as u64,
+            totals,
+            ratio: worker / memory,
+            ratio_without_file: (worker - stream) / (memory - stream),
+            stages,
+            complaints,
+        }
+    }
+}
+
+impl Report {
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        let host = &self.host;
+        line(
+            &mut out,
+            &format!(
+                "{}, {} cores, last-level cache {}, Linux {}; all on CPU {}, median of {} runs (min to max)",
+                host.cpu, host.cores, host.last_level_cache, host.kernel, host.core, self.runs
+            ),
+        );
+        for workload in &self.workloads {
+            workload.text(&mut out);
+        }
+        line(&mut out, "");
+        let ratio = |w: &Workload| {
+            format!("{} {:.2} ({:.2} without reading the file)", w.name, w.ratio, w.ratio_without_file)
+        };
+        let ratios: Vec<_> = self.workloads.iter().map(ratio).collect();
+        line(&mut out, &format!("worker / memory floor: {}", ratios.join(", ")));
+        out
+    }
+}
+
+impl Workload {
+    fn text(&self, out: &mut String) {
+        let (t, mib) = (&self.totals, |bytes: u64| bytes as f64 / f64::from(1 << 20));
+        line(out, "");
+        line(
+            out,
+            &format!(
+                "{}: {} packets ({} timed, the rest fills the tables), {:.0} B on average, {} flows",
+                self.name,
+                grouped(self.packets),
+                grouped(self.timed_packets),
+                self.bytes as f64 / self.packets.max(1) as f64,
+                grouped(self.flows),
+            ),
+        );
+        line(
+            out,
+            &format!("  {:<22}{:>11}{:>9}{:>19}{:>8}", "stage", "ns/packet", "adds", "min to max", "Mpps"),
+        );
+        for s in &self.stages {
+            let range = format!("{:.1} to {:.1}", s.min, s.max);
+            line(
+                out,
+                &format!("  {:<22}{:>11.1}{:>+9.1}{range:>19}{:>8.2}", s.name, s.median, s.adds, s.mpps),
+            );
+        }
+        line(
+            out,
+            &format!(
+                "  of the last, on other threads when live: judge {:.1} ns, writer {:.1} ns",
+                t.judge_ns, t.writer_ns
+            ),
+        );
+        let mut row = |name: &str, text: String| line(out, &format!("  {name:<22}{text}"));
+        row(
+            "flows",
+            format!(
+                "{} made, {} alive at most, {} pushed out",
+                grouped(t.flows_created),
+                grouped(t.peak_flows.into()),
+                grouped(t.flows_evicted)
+            ),
+        );
+        row(
+            "events",
+            format!(
+                "{} messages, {} hits, {} incidents",
+                grouped(t.messages),
+                grouped(t.hits),
+                grouped(t.incidents)
+            ),
+        );
+        row(
+            "kept",
+            format!(
+                "{} packets, {} written, {} segment bytes; {} silent flows rescued",
+                grouped(t.packets_kept),
+                grouped(t.packets_written),
+                grouped(t.segment_bytes),
+                grouped(t.tails_rescued)
+            ),
+        );
+        row(
+            "flow table",
+            format!(
+                "{:.0} MiB, {:.0} B a live flow (limit {} MiB); handshake keeper {:.0} MiB besides",
+                mib(self.table_bytes),
+                self.table_bytes_per_live_flow,
+                TABLE_LIMIT >> 20,
+                mib(self.keeper_bytes)
+            ),
+        );
+        row(
+            "memory",
+            format!(
+                "{:.0} MiB resident; {} page faults before the clock, {} in it",
+                mib(t.resident_bytes),
+                grouped(t.faults_warm),
+                grouped(t.faults_timed)
+            ),
+        );
+        row("allocations", format!("{} in the worker's steps", t.allocations));
+        for complaint in &self.complaints {
+            row("INCONSISTENT", complaint.clone());
+        }
+    }
+}
+
+fn line(out: &mut String, text: &str) {
+    writeln!(out, "{text}").expect("a string takes all");
+}
+
+/// Digits in threes.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle_and_differences_are_of_medians() {
+        let odd = Stage::new("odd", vec![9.0, 1.0, 5.0], 2.0);
+        assert_eq!((odd.median, odd.min, odd.max, odd.adds, odd.mpps), (5.0, 1.0, 9.0, 3.0, 200.0));
+        assert_eq!(Stage::new("even", vec![4.0, 1.0, 2.0, 100.0], 0.0).median, 3.0);
+        assert_eq!(Stage::new("one", vec![7.0], 0.0).median, 7.0);
+    }
+
+    #[test]
+    fn digits_come_in_threes() {
+        let groups = [0, 999, 1000, 123_456, 1_234_567].map(grouped);
+        assert_eq!(groups, ["0", "999", "1,000", "123,456", "1,234,567"]);
+    }
+}

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# make bench: what a packet costs here, beside a floor measured in the same run. Arguments go to the program.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/need.sh
+
+need_cargo
+need_c_compiler
+need_certificates
+install_missing
+
+cargo run --release --locked --quiet -p bench -- "$@"

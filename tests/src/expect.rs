@@ -1,0 +1,138 @@
+//! Compares what came out with what is true of a generated capture; gives complaints in words.
+//!
+//! The one place that knows which kinds packets are counted by, which deserve an incident, and which of the
+//! vocabulary nobody computes yet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use dataplane::judge::{Incident, Subject};
+use wiregen::truth::{Line, Scope, Truth};
+
+use crate::run::Outcome;
+
+/// Kinds that count packets: where the truth gives a number, it is this one.
+const COUNTED: [&str; 5] = ["retransmission", "syn_retransmission", "zero_window", "keepalive", "icmp_frag_needed"];
+/// Kinds a person should look at.
+const INCIDENTS: [&str; 5] = ["rst_after_idle", "rst_storm", "syn_no_synack", "pmtu_blackhole", "rst_midflow"];
+/// Kinds that are true of some scenarios and that nothing computes yet. One that appears must leave this list.
+pub const NOT_YET: [&str; 3] = ["rst_injected", "zero_window_stall", "syn_flood"];
+
+type Tuple = (IpAddr, u16, IpAddr, u16);
+
+/// What was said of one 5-tuple; several flows of a reused one are added up.
+#[derive(Default)]
+struct Found {
+    ids: Vec<String>,
+    findings: BTreeMap<String, u64>,
+}
+
+struct Report<'a> {
+    outcome: &'a Outcome,
+    flows: BTreeMap<Tuple, Found>,
+    complaints: Vec<String>,
+}
+
+/// Everything in which an outcome differs from the truth.
+pub fn complaints(truth: &Truth, outcome: &Outcome) -> Vec<String> {
+    let mut report = Report { outcome, flows: BTreeMap::new(), complaints: Vec::new() };
+    for row in &outcome.rows {
+        let address = |text: &str| text.parse().expect("rows have addresses");
+        let tuple = (address(&row.flow.src), row.flow.sport, address(&row.flow.dst), row.flow.dport);
+        let found = report.flows.entry(tuple).or_default();
+        found.ids.push(row.flow_id.clone());
+        for (kind, count) in &row.findings {
+            *found.findings.entry(kind.clone()).or_default() += count;
+        }
+    }
+    for line in &truth.lines {
+        match line.scope {
+            Scope::Flow => report.flow(line),
+            Scope::Host if line.kind == "rst_storm" => report.storm(line),
+            Scope::Host | Scope::Service => {
+                report.expect(NOT_YET.contains(&&*line.kind), || format!("{}: who computes it?", line.kind));
+            }
+        }
+    }
+    report.nothing_else(truth);
+    report.complaints
+}
+
+impl Report<'_> {
+    fn expect(&mut self, fine: bool, complaint: impl FnOnce() -> String) {
+        if !fine {
+            self.complaints.push(complaint());
+        }
+    }
+
+    fn flow(&mut self, line: &Line) {
+        let (Some(src), Some(sport), Some(dst), Some(dport)) = (line.src, line.sport, line.dst, line.dport) else {
+            self.complaints.push(format!("truth without a tuple: {line:?}"));
+            return;
+        };
+        let who = format!("{src}:{sport} > {dst}:{dport}");
+        let Some(found) = self.flows.get(&(src, sport, dst, dport)) else {
+            self.complaints.push(format!("{who}: wanted {}, got no row at all", line.kind));
+            return;
+        };
+        let (ids, findings) = (found.ids.clone(), found.findings.clone());
+        if line.kind == "healthy" {
+            self.healthy(line, &who, &ids, &findings);
+            return;
+        }
+        let got = findings.get(&line.kind).copied().unwrap_or(0);
+        if NOT_YET.contains(&&*line.kind) {
+            self.expect(got == 0, || format!("{}: computed now, take it off NOT_YET", line.kind));
+            return;
+        }
+        let wanted = line.count.filter(|_| COUNTED.contains(&&*line.kind)).map(u64::from);
+        self.expect(wanted.map_or(got > 0, |wanted| got == wanted), || {
+            let wanted = wanted.map_or("some".to_owned(), |n| n.to_string());
+            format!("{who}: wanted {wanted} {}, got {got}; its findings: {findings:?}", line.kind)
+        });
+        if line.main && INCIDENTS.contains(&&*line.kind) {
+            let shown = self.outcome.incidents.iter().any(|i| i.kind == line.kind && names(i, &ids, dst, dport));
+            self.expect(shown, || format!("{who}: no {} incident names it", line.kind));
+        }
+    }
+
+    fn healthy(&mut self, line: &Line, who: &str, ids: &[String], findings: &BTreeMap<String, u64>) {
+        let hasty = line.close.as_deref() == Some("rst");
+        let stray: Vec<_> = findings.keys().filter(|kind| !(hasty && *kind == "rst_midflow")).collect();
+        self.expect(stray.is_empty(), || format!("{who} is healthy, but: {findings:?}"));
+        let named = self.outcome.incidents.iter().find(|i| i.flow_ids.iter().any(|id| ids.contains(id)));
+        let named = named.map(|i| (i.kind.clone(), i.subject.clone()));
+        self.expect(named.is_none(), || format!("{who} is healthy, but an incident names it: {named:?}"));
+    }
+
+    fn storm(&mut self, line: &Line) {
+        let host = line.host;
+        let storms = self.outcome.incidents.iter().filter(|i| i.kind == "rst_storm");
+        let of_host: Vec<_> =
+            storms.filter(|i| matches!(i.subject, Subject::Host { host: h } if Some(h) == host)).collect();
+        let count = of_host.iter().map(|i| i.count).sum::<u64>();
+        let wanted = u64::from(line.count.unwrap_or(0));
+        let fine = of_host.len() == 1 && count == wanted;
+        self.expect(fine, || {
+            format!("rst_storm of {host:?}: wanted 1 incident of {wanted} RSTs, got {of_host:?}")
+        });
+    }
+
+    /// No incident whose kind nothing in the capture was made for.
+    fn nothing_else(&mut self, truth: &Truth) {
+        let wanted: BTreeSet<&str> = truth.lines.iter().filter(|l| l.main).map(|l| &*l.kind).collect();
+        let stray: Vec<_> = self.outcome.incidents.iter().filter(|i| !wanted.contains(&*i.kind)).collect();
+        let stray: Vec<_> =
+            stray.iter().map(|i| format!("{} of {:?}, {} flows", i.kind, i.subject, i.flows)).collect();
+        self.expect(stray.is_empty(), || format!("incidents nothing was made for: {stray:?}"));
+    }
+}
+
+/// An incident lists at most 100 flows; beyond that, one of the same service stands for the rest.
+fn names(incident: &Incident, ids: &[String], dst: IpAddr, dport: u16) -> bool {
+    let service = match &incident.subject {
+        Subject::Flow { dst: d, dport: p, .. } | Subject::Service { dst: d, dport: p, .. } => (*d, *p) == (dst, dport),
+        Subject::Host { host } => *host == dst,
+    };
+    incident.flow_ids.iter().any(|id| ids.contains(id)) || incident.flows > 100 && service
+}

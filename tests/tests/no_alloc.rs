@@ -1,0 +1,217 @@
+//! After its start a worker never allocates: stepped through mixes, floods, full tables, captures and damaged
+//! files, `Worker::step` takes nothing from the allocator and gives nothing back.
+//!
+//! Counts only between [`counted`]'s two ends and only on the calling thread; judge and writer work outside.
+
+#![allow(clippy::panic, clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+#![allow(unsafe_code, reason = "a counting allocator can't be written without; it only forwards to the system's")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use dataplane::config::WorkerConfig;
+use dataplane::hold::HoldConfig;
+use dataplane::record::RecordConfig;
+use dataplane::source::Source;
+use dataplane::source::file::FileSource;
+use dataplane::worker::Step;
+use tests::captures::{self, NG};
+use tests::disk::MemDisk;
+use tests::{Outcome, Pipeline, Setup};
+use wiregen::packet::{self, Ethernet, Ip, SYN, TcpHeader, TcpOptions};
+use wiregen::rng::Rng;
+use wiregen::scenario::{NAMES, Options, Packet, START};
+
+struct Counting;
+
+thread_local! {
+    static ARMED: Cell<bool> = const { Cell::new(false) };
+    static CALLS: Cell<u64> = const { Cell::new(0) };
+    static BYTES: Cell<usize> = const { Cell::new(0) };
+}
+
+fn note(size: usize) {
+    // A thread that is ending has no thread-locals left; it isn't one that counts.
+    let armed = ARMED.try_with(Cell::get).unwrap_or(false);
+    if armed {
+        CALLS.with(|calls| calls.set(calls.get() + 1));
+        BYTES.with(|bytes| bytes.set(bytes.get() + size));
+        trace(size);
+    }
+}
+
+/// Shows where the first call of a step came from, if asked to by the environment.
+#[cold]
+fn trace(size: usize) {
+    ARMED.with(|armed| armed.set(false));
+    let wanted = std::env::var_os("NO_ALLOC_TRACE").is_some();
+    if wanted {
+        eprintln!("{size} bytes:\n{}", std::backtrace::Backtrace::force_capture());
+    }
+    ARMED.with(|armed| armed.set(!wanted));
+}
+
+// SAFETY: every call goes to `System` with the arguments it came with; counting touches only thread-locals.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        note(layout.size());
+        // SAFETY: as the caller promised us.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        note(layout.size());
+        // SAFETY: as the caller promised us.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// What `work` gave, and how many times it allocated or freed, and of how many bytes.
+fn counted<T>(work: impl FnOnce() -> T) -> (T, u64, usize) {
+    CALLS.with(|calls| calls.set(0));
+    BYTES.with(|bytes| bytes.set(0));
+    ARMED.with(|armed| armed.set(true));
+    let result = work();
+    ARMED.with(|armed| armed.set(false));
+    (result, CALLS.with(Cell::get), BYTES.with(Cell::get))
+}
+
+/// Runs everything, counting what the worker's steps allocate. `allowed` says whether a source may have
+/// allocated in the step just made.
+fn steps<S: Source>(what: &str, source: S, setup: Setup, allowed: impl Fn(&S, usize) -> bool) -> Outcome {
+    let mut pipeline = Pipeline::new(source, setup);
+    let mut number = 0;
+    loop {
+        let known = pipeline.worker.source().interfaces().len();
+        let (step, calls, bytes) = counted(|| pipeline.worker.step());
+        let fine = calls == 0 || allowed(pipeline.worker.source(), known);
+        let account = pipeline.worker.account();
+        assert!(fine, "{what}: step {number} allocated {calls} times, {bytes} bytes; {account:#?}");
+        number += 1;
+        pipeline.hear(usize::MAX);
+        pipeline.write();
+        if step == Step::Done {
+            return pipeline.finish();
+        }
+    }
+}
+
+fn never<S>(_: &S, _: usize) -> bool {
+    false
+}
+
+fn recording(config: WorkerConfig) -> Setup {
+    let record = RecordConfig { chunk_bytes: 32 << 10, chunks: 6, ..RecordConfig::default() };
+    Setup::with(config, tests::shipped_rules()).recording(record, MemDisk::new())
+}
+
+#[test]
+fn the_counter_counts() {
+    let (_, calls, bytes) = counted(|| drop(std::hint::black_box(vec![0_u8; 100])));
+    assert_eq!((calls, bytes), (2, 200));
+    assert_eq!(counted(|| std::hint::black_box(1 + 1)).1, 0);
+}
+
+#[test]
+fn a_mix_from_a_file_recorded_or_not() {
+    let (packets, _) = captures::mix_of(3000, 21);
+    let file = captures::file(&packets, NG);
+    // The window goes back when the file ends: the only release there is.
+    let at_end = |source: &FileSource, _| source.report().complete;
+    let plain = steps("mix", captures::opened(file.clone()), Setup::small(), at_end);
+    assert!(!plain.incidents.is_empty());
+    let kept = steps("mix, recorded", captures::opened(file), recording(WorkerConfig::small()), at_end);
+    assert!(kept.account.kept.kept > 100 && kept.account.holds_taken > 10, "{:#?}", kept.account);
+}
+
+#[test]
+fn every_scenario_recorded_through_tiny_pools() {
+    let hold = HoldConfig { holds: 4, pool_bytes: 64 << 10, per_rule_per_second: 64 };
+    // A history of 1 MiB, the least there is, so that tails are rescued.
+    let tiny = WorkerConfig { hold, history_bytes: 1 << 20, tails: 16, troubled: 64, ..WorkerConfig::small() };
+    for name in NAMES {
+        let (packets, _) = captures::scenario(name, &Options { seed: 6, ..Options::default() });
+        steps(name, captures::synthetic(&packets), recording(tiny), never);
+    }
+}
+
+#[test]
+fn a_syn_flood_into_a_small_half_open_region() {
+    let mut packets = Vec::new();
+    let mut rng = Rng::new(9);
+    let options = TcpOptions::default().mss(1460).sack_permitted().nop().window_scale(7);
+    for n in 0..100_000_u64 {
+        let bits = rng.next_u32();
+        let src = std::net::Ipv4Addr::from_bits(0xc612_0000 | bits & 0x0001_ffff).into();
+        let dst = std::net::Ipv4Addr::new(10, 50, 0, 10).into();
+        let ip = Ip { src, dst, ttl: 52, id: n as u16, dont_fragment: true };
+        let sport = 1024 + rng.below(64_000) as u16;
+        let tcp = TcpHeader {
+            sport,
+            dport: 443,
+            seq: rng.next_u32(),
+            ack: 0,
+            flags: SYN,
+            window: 64_240,
+            options: options.as_bytes(),
+        };
+        let mut bytes = Vec::new();
+        packet::tcp(&mut bytes, &Ethernet::default(), &ip, &tcp, &[]);
+        packets.push(Packet { ts: START + n * 100_000, bytes });
+    }
+    let config = WorkerConfig { half_open: 1000, flows: 1000, troubled: 500, ..WorkerConfig::small() };
+    let outcome = steps("flood", captures::synthetic(&packets), recording(config), never);
+    assert!(outcome.account.half_open_evicted > 50_000, "{:#?}", outcome.account);
+}
+
+#[test]
+fn a_full_table() {
+    let (packets, _) = captures::mix_of(3000, 22);
+    let config = WorkerConfig { flows: 60, half_open: 20, troubled: 10, activity: 64, ..WorkerConfig::small() };
+    let outcome = steps("full table", captures::synthetic(&packets), recording(config), never);
+    assert!(outcome.account.flows_evicted > 500, "{:#?}", outcome.account);
+}
+
+/// A file source may allocate for a new interface or compressed frame, and at its end (report, window).
+fn file_may(source: &FileSource, known: usize) -> bool {
+    let report = source.report();
+    source.interfaces().len() > known || report.complete || report.damage.is_some()
+}
+
+#[test]
+fn damaged_files() {
+    let (packets, _) = captures::scenario("retransmission", &Options::default());
+    let files = [captures::NG, captures::NG_BIG, captures::MICROS].map(|style| captures::file(&packets[..80], style));
+    let mut rng = Rng::new(4);
+    let config = WorkerConfig { flows: 256, half_open: 64, history_bytes: 1 << 20, ..WorkerConfig::small() };
+    let mut opened = 0;
+    for round in 0..400 {
+        let bytes = captures::mutate(&files[round % 3], &mut rng);
+        if let Ok(source) = captures::open("damaged", bytes) {
+            opened += 1;
+            steps(&format!("damaged, round {round}"), source, recording(config), file_may);
+        }
+    }
+    assert!(opened > 100, "{opened} opened");
+}
+
+fn sections(file: &[u8]) -> usize {
+    file.windows(4).filter(|word| *word == [0x0a, 0x0d, 0x0d, 0x0a]).count()
+}
+
+#[test]
+fn the_corpus_of_malformed_files() {
+    for path in captures::corpus_files("malformed") {
+        if let Ok(source) = FileSource::open(&path) {
+            let name = path.display().to_string();
+            let compressed = name.ends_with(".gz") || name.ends_with(".zst") || name.ends_with(".lz4");
+            // A second section describes its interfaces again: they are read before they prove to be known.
+            let again = sections(&std::fs::read(&path).unwrap()) > 1;
+            let may = |source: &FileSource, known| compressed || again || file_may(source, known);
+            steps(&name, source, recording(WorkerConfig::small()), may);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Every scenario of the generator, in every dress, through reader, worker and judge: what is true of it must
+//! be found, and nothing else. And the hand-kept cases under `cases/`, one folder each.
+
+#![allow(clippy::panic, clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+
+use dataplane::config::WorkerConfig;
+use tests::captures::{self, MICROS, MICROS_BIG, NG};
+use tests::{Pipeline, Setup, expect, replay};
+use wiregen::scenario::{NAMES, Options};
+use wiregen::write::Style;
+
+fn check(name: &str, dress: &str, options: &Options, style: Style) -> Vec<String> {
+    let (packets, truth) = captures::scenario(name, options);
+    let outcome = replay(captures::opened(captures::file(&packets, style)));
+    let mut complaints = expect::complaints(&truth, &outcome);
+    if outcome.account.received != packets.len() as u64 {
+        complaints.push(format!("wrote {} packets, read {}", packets.len(), outcome.account.received));
+    }
+    if name == "healthy" && !outcome.incidents.is_empty() {
+        complaints.push(format!("a healthy network makes no incident: {:?}", outcome.incidents));
+    }
+    complaints.into_iter().map(|c| format!("{name} ({dress}): {c}\n")).collect()
+}
+
+fn check_all(dress: &str, options: &Options, style: Style) {
+    let complaints: Vec<String> = NAMES.iter().flat_map(|name| check(name, dress, options, style)).collect();
+    let shown: String = complaints.iter().take(40).map(String::as_str).collect();
+    assert!(complaints.is_empty(), "{} complaints:\n{shown}", complaints.len());
+}
+
+#[test]
+fn scenarios_over_ipv4_in_a_microsecond_pcap() {
+    check_all("IPv4, pcap", &Options::default(), MICROS);
+}
+
+#[test]
+fn scenarios_over_ipv6_and_vlans_in_a_big_endian_pcap() {
+    let options = Options { v6: true, vlan: [120, 7], seed: 2, ..Options::default() };
+    check_all("IPv6, QinQ, big-endian pcap", &options, MICROS_BIG);
+}
+
+#[test]
+fn scenarios_in_nanosecond_pcapng() {
+    check_all("IPv4, VLAN, pcapng", &Options { vlan: [9, 0], seed: 3, ..Options::default() }, NG);
+}
+
+#[test]
+fn a_storm_of_thousands_of_flows_is_one_incident() {
+    let (packets, truth) = captures::scenario("rst_storm", &Options { flows: Some(5200), ..Options::default() });
+    // A storm troubles more flows than a small worker has trouble records for.
+    let config = WorkerConfig { troubled: 8192, ..WorkerConfig::small() };
+    let setup = Setup::with(config, tests::shipped_rules());
+    let outcome = Pipeline::new(captures::synthetic(&packets), setup).run();
+    assert_eq!(outcome.account.trouble_refused, 0);
+    let shown: Vec<_> = outcome.incidents.iter().map(|i| (&i.kind, &i.subject, i.count, i.flows)).collect();
+    assert_eq!(outcome.incidents.len(), 1, "{shown:?}");
+    assert_eq!(expect::complaints(&truth, &outcome), Vec::<String>::new());
+}
+
+#[test]
+fn a_mix_has_its_troubles_and_no_others() {
+    let (packets, truth) = captures::mix_of(3000, 5);
+    let outcome = replay(captures::synthetic(&packets));
+    assert!(truth.lines.len() > 30, "the mix has troubles");
+    let complaints = expect::complaints(&truth, &outcome);
+    assert!(complaints.is_empty(), "{complaints:#?}");
+}

@@ -1,0 +1,213 @@
+//! `referee replay` from capture files: what it writes, where, and that it does so twice alike.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests may")]
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
+
+use common::{Bench, Ran, lines, tree};
+use serde_json::Value;
+
+/// Kinds of the incidents on standard output.
+fn kinds(ran: &Ran) -> Vec<String> {
+    ran.json().iter().map(|incident| incident["kind"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The names of an object's fields that must be there.
+#[track_caller]
+fn has(object: &Value, fields: &[&str]) {
+    for field in fields {
+        assert!(object.get(field).is_some(), "{field} is missing in {object}");
+    }
+}
+
+#[test]
+fn outputs_have_the_promised_shape() {
+    let bench = Bench::new();
+    bench.capture("rst_after_idle", 20.0);
+    let args = ["--flows", "f", "--incidents", "i", "--ledger", "l", "rst_after_idle.pcap"];
+    bench.replay(&args).exits(0);
+    let flows = lines(&bench.read("f"));
+    let tcp = flows.iter().find(|row| row["flow"]["proto"] == "tcp").unwrap();
+    has(
+        tcp,
+        &[
+            "flow_id",
+            "start_ns",
+            "end_ns",
+            "orig",
+            "resp",
+            "conn_state",
+            "history",
+            "handshake",
+            "rtt_us",
+            "findings",
+        ],
+    );
+    has(&tcp["flow"], &["src", "sport", "dst", "dport", "vlan", "tunnel"]);
+    has(&tcp["orig"], &["packets", "bytes", "payload", "syn", "mss", "wscale", "ttl_min", "facts"]);
+    assert!(flows.iter().any(|row| row["findings"]["rst_after_idle"] == 1));
+    let incidents = lines(&bench.read("i"));
+    assert!(!incidents.is_empty());
+    for incident in &incidents {
+        let fields =
+            ["id", "kind", "rule", "severity", "scope", "subject", "first_ns", "last_ns", "count", "flows"];
+        has(incident, &fields);
+        has(incident, &["flow_ids", "evidence", "explain", "advise", "rules_hash"]);
+        assert_eq!(incident["kind"], "rst_after_idle");
+    }
+    let ledger = &lines(&bench.read("l"))[0];
+    has(&ledger["flows"], &["created", "evicted", "live"]);
+    has(&ledger["dropped"], &["oversize"]);
+    has(&ledger["unwritten"], &["no_chunk", "hold_pool_full", "overwritten", "disk_full", "write_failed"]);
+    has(ledger, &["events", "chunks", "filtered", "kept", "written"]);
+    for truth in ["balanced", "input_complete", "deterministic"] {
+        assert_eq!(ledger[truth], true, "{truth}: {ledger}");
+    }
+    assert_eq!(ledger["received"], ledger["analysed"]);
+    assert_eq!(ledger["flows"]["created"], flows.len());
+    assert_eq!(ledger["inputs"][0]["packets"], ledger["received"]);
+}
+
+#[test]
+fn two_replays_are_byte_identical() {
+    let bench = Bench::new();
+    bench.capture("demo", 20.0);
+    for n in ["1", "2"] {
+        let path = |name: &str| format!("{name}{n}");
+        let (f, i, l, s) = (path("f"), path("i"), path("l"), path("s"));
+        let args = ["--flows", &f, "--incidents", &i, "--ledger", &l, "--store", &s, "demo.pcap"];
+        bench.replay(&args).exits(0);
+    }
+    for name in ["f", "i", "l"] {
+        let (one, two) = (bench.read(&format!("{name}1")), bench.read(&format!("{name}2")));
+        assert!(one == two && !one.is_empty(), "{name} differs");
+    }
+    let (one, two) = (tree(&bench.path("s1")), tree(&bench.path("s2")));
+    assert!(one.len() >= 2 && one == two, "stores differ");
+    let ledger = &lines(&bench.read("l1"))[0];
+    assert!(ledger["kept"].as_u64() > Some(0) && ledger["kept"] == ledger["written"]);
+}
+
+#[test]
+fn thresholds_come_from_set_and_from_the_configuration() {
+    let bench = Bench::new();
+    bench.capture("rst_after_idle", 20.0);
+    let replay = |args: &[&str]| {
+        kinds(&bench.run(&[&["replay", "--incidents", "-", "rst_after_idle.pcap"], args].concat()).exits(0))
+    };
+    assert!(replay(&[]).iter().any(|kind| kind == "rst_after_idle"));
+    let raised = replay(&["--set", "rst_after_idle.idle_ms=3_600_000"]);
+    assert!(raised.iter().all(|kind| kind != "rst_after_idle"), "{raised:?}");
+    bench.file("high.toml", "[rules.rst_after_idle]\nidle_ms = 3_600_000\n");
+    assert_eq!(replay(&["--config", "high.toml"]), raised);
+    let lowered = replay(&["--config", "high.toml", "--set", "rst_after_idle.idle_ms=10_000"]);
+    assert_eq!(lowered, replay(&[]));
+}
+
+#[test]
+fn people_are_told_in_words_and_machines_only_in_json() {
+    let bench = Bench::new();
+    bench.capture("rst_after_idle", 20.0);
+    bench.capture("healthy", 1.0);
+    let told = bench.replay(&["rst_after_idle.pcap"]).exits(0);
+    for words in ["WARNING  rst_after_idle", "who: tcp ", "what to do: ", "books balance: ", "finding"] {
+        assert!(told.stdout.contains(words), "{words:?} is not in {}", told.stdout);
+    }
+    assert!(!told.stdout.contains('\x1b') && told.stderr.is_empty(), "{}", told.stderr);
+    assert!(!told.stdout.contains("captures get"), "nothing was kept");
+    let stored = bench.replay(&["--store", "st ore", "rst_after_idle.pcap"]).exits(0).stdout;
+    assert!(stored.contains("referee captures get --store 'st ore' --incident "), "{stored}");
+    let healthy = bench.replay(&["healthy.pcap"]).exits(0).stdout;
+    assert!(healthy.contains("nothing a person needs to look at"), "{healthy}");
+    let machine = bench.replay(&["--incidents", "-", "--ledger", "-", "rst_after_idle.pcap"]).exits(0);
+    let all = machine.json();
+    assert!(all.len() >= 2 && machine.stderr.is_empty());
+    assert_eq!(all.last().unwrap()["balanced"], true);
+}
+
+#[test]
+fn standard_input_and_several_files_are_one_stream() {
+    let bench = Bench::new();
+    let (idle, healthy) = (bench.capture("rst_after_idle", 20.0), bench.capture("healthy", 1.0));
+    let mut command = bench.command(&["replay", "--ledger", "-", "-", "healthy.pcap"]);
+    let piped: Ran = command.stdin(std::fs::File::open(&idle).unwrap()).output().unwrap().into();
+    let piped = piped.exits(0).json().remove(0);
+    let named = bench.run(&["replay", "--ledger", "-", "rst_after_idle.pcap", "healthy.pcap"]).exits(0);
+    let named = named.json().remove(0);
+    assert_eq!(piped["received"], named["received"]);
+    assert_eq!((&piped["flows"], &piped["late"]), (&named["flows"], &Value::from(0)));
+    assert_eq!(piped["inputs"][0]["name"], "standard input");
+    assert!(healthy.exists());
+}
+
+#[test]
+fn a_damaged_file_counts_up_to_the_damage() {
+    let bench = Bench::new();
+    let capture = bench.capture("healthy", 1.0);
+    let bytes = std::fs::read(capture).unwrap();
+    bench.file("cut.pcap", &bytes[..bytes.len() / 2]);
+    let ran = bench.replay(&["--ledger", "-", "cut.pcap"]).exits(0).says(&[
+        "cut.pcap: record ",
+        " at byte ",
+        "before it count",
+    ]);
+    let ledger = &ran.json()[0];
+    assert_eq!((&ledger["input_complete"], &ledger["balanced"]), (&Value::from(false), &Value::from(true)));
+    assert!(ledger["received"].as_u64() > Some(100));
+    assert!(ledger["inputs"][0]["damage"]["offset"].is_u64());
+    let told = bench.replay(&["cut.pcap"]).exits(0);
+    assert!(told.stdout.contains("The input is incomplete"), "{}", told.stdout);
+}
+
+#[test]
+fn an_empty_capture_is_a_capture() {
+    let bench = Bench::new();
+    let capture = bench.capture("healthy", 1.0);
+    bench.file("none.pcap", &std::fs::read(capture).unwrap()[..24]);
+    let ran = bench.replay(&["--ledger", "-", "none.pcap"]).exits(0);
+    assert_eq!(
+        (&ran.json()[0]["received"], &ran.json()[0]["balanced"]),
+        (&Value::from(0), &Value::from(true))
+    );
+    assert!(bench.replay(&["none.pcap"]).exits(0).stdout.contains("holds no packets"));
+}
+
+#[test]
+fn a_full_disk_is_named_and_the_other_outputs_are_whole() {
+    let bench = Bench::new();
+    bench.capture("rst_after_idle", 20.0);
+    let args = ["--flows", "/dev/full", "--incidents", "i", "--ledger", "l", "rst_after_idle.pcap"];
+    let said = ["/dev/full can't be written", "help: "];
+    bench.replay(&args).exits(1).says(&said);
+    assert!(!lines(&bench.read("i")).is_empty());
+    assert_eq!(lines(&bench.read("l"))[0]["balanced"], true);
+    bench.replay(&["--incidents", "/dev/full", "rst_after_idle.pcap"]).exits(1).says(&said);
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_it_quietly() {
+    let bench = Bench::new();
+    bench.capture("demo", 20.0);
+    let read_one_line = |args: &[&str]| -> (String, Ran) {
+        let mut command = bench.command(&[&["replay", "--config", "small.toml"], args].concat());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut first = String::new();
+        BufReader::with_capacity(64, child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+        let mut stderr = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        let code = child.wait().unwrap().code();
+        (first, Ran { code, stdout: String::new(), stderr })
+    };
+    for args in [&["demo.pcap"][..], &["--flows", "-", "demo.pcap"]] {
+        let (first, ran) = read_one_line(args);
+        assert!(!first.is_empty() && ran.stderr.is_empty(), "{first} {}", ran.stderr);
+        ran.exits(0);
+    }
+    let (_, ran) = read_one_line(&["--flows", "-", "--ledger", "l", "--incidents", "i", "demo.pcap"]);
+    ran.exits(0);
+    let ledger = &lines(&bench.read("l"))[0];
+    assert_eq!((&ledger["input_complete"], &ledger["balanced"]), (&Value::from(true), &Value::from(true)));
+}

@@ -1,0 +1,111 @@
+//! What is wrong with a call, a file or a rule is said, with the exit code of its class.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests may")]
+
+mod common;
+
+use common::Bench;
+
+const RULE: &str = "rule \"r\" on rst\nwhen flow.establishd\nthen { capture(flow); }\n";
+
+#[test]
+fn wrong_usage_exits_2() {
+    let bench = Bench::new();
+    bench.capture("healthy", 1.0);
+    bench.run(&[]).exits(2);
+    bench.run(&["nonsense"]).exits(2).says(&["unrecognized subcommand"]);
+    bench.run(&["replay"]).exits(2).says(&["FILE"]);
+    bench.replay(&["--nonsense", "healthy.pcap"]).exits(2);
+    bench.replay(&["--workers", "2", "healthy.pcap"]).exits(2).says(&["one worker", "help: "]);
+    bench.replay(&["--set", "rst_after_idle", "healthy.pcap"]).exits(2).says(&["RULE.PARAM=VALUE"]);
+    bench.replay(&["-", "-"]).exits(2).says(&["named twice"]);
+    bench.run(&["captures", "list"]).exits(2).says(&["--store"]);
+    bench.run(&["captures", "list", "--store", "s", "--since", "yesterday"]).exits(2).says(&["15m"]);
+    bench.run(&["captures", "list", "--store", "s", "--flow", "1"]).exits(2).says(&["16 hexadecimal"]);
+    let both = ["captures", "get", "--store", "s", "--host", "::1", "--incident", "a"];
+    bench.run(&both).exits(2).says(&["cannot be used with"]);
+    bench.run(&["--version"]).exits(0);
+}
+
+#[test]
+fn wrong_settings_exit_2_with_line_and_nearest_key() {
+    let bench = Bench::new();
+    let capture = bench.capture("healthy", 1.0);
+    bench.file("wrong.toml", "[worker]\nflwos = 5\n");
+    let capture = capture.to_str().unwrap();
+    let said = ["wrong.toml:2:1", "flwos", "did you mean `flows`?"];
+    bench.run(&["replay", "--config", "wrong.toml", capture]).exits(2).says(&said);
+    bench.run(&["config", "check", "--config", "wrong.toml"]).exits(2).says(&said);
+    bench.run(&["replay", "--config", "none.toml", capture]).exits(2).says(&["none.toml", "No such file"]);
+    bench.run(&["config", "check", "--config", "small.toml"]).exits(0);
+    bench.file("param.toml", "[rules.rst_after_idle]\nidle_sm = 5\n");
+    let said = ["param.toml:2:1", "did you mean `rst_after_idle.idle_ms`?"];
+    bench.run(&["replay", "--config", "param.toml", capture]).exits(2).says(&said);
+    bench.run(&["config", "check", "--config", "param.toml"]).exits(2).says(&said);
+    let set = bench.replay(&["--set", "rst_after_idel.idle_ms=5", capture]).exits(2);
+    set.says(&["--set: there is no rule", "did you mean `rst_after_idle`?"]);
+    bench.replay(&["--set", "rst_after_idle.idle_ms=long", capture]).exits(2).says(&["is an integer"]);
+}
+
+#[test]
+fn wrong_rules_exit_2_and_all_mistakes_are_named() {
+    let bench = Bench::new();
+    bench.capture("healthy", 1.0);
+    std::fs::create_dir(bench.path("rules")).unwrap();
+    bench.replay(&["--rules", "rules", "healthy.pcap"]).exits(2).says(&["rules holds no rule files"]);
+    bench.replay(&["--rules", "none", "healthy.pcap"]).exits(2).says(&["none can't be read"]);
+    bench.file("rules/a.rhai", RULE);
+    bench.file("rules/b.rhai", "rule \"b\" on rstt\nthen { }\n");
+    let said = [
+        "2 mistakes",
+        "rules/a.rhai:2:",
+        "rules/b.rhai:1:13: there is no event `rstt`",
+        "help: did you mean `rst`?",
+    ];
+    bench.replay(&["--rules", "rules", "healthy.pcap"]).exits(2).says(&said);
+    bench.run(&["rules", "check", "rules"]).exits(2).says(&said);
+    bench.run(&["rules", "check", "rules/b.rhai"]).exits(2).says(&["1 mistake in"]);
+    bench.file("rules/a.rhai", RULE.replace("establishd", "established"));
+    let good = bench.run(&["rules", "check", "rules/a.rhai"]).exits(0);
+    assert!(good.stdout.contains("1 rule in 1 file, no mistakes"), "{}", good.stdout);
+    assert!(good.stdout.contains("flow rule on rst") && good.stdout.contains("captures"), "{}", good.stdout);
+}
+
+#[test]
+fn rules_list_shows_events_facts_and_rules() {
+    let bench = Bench::new();
+    let list = bench.run(&["rules", "list"]).exits(0).stdout;
+    for word in
+        ["syn_timeout", "flow.idle_before_ms", "host.rsts(window)", "rst_after_idle", "flow rule on rst"]
+    {
+        assert!(list.contains(word), "{word} is not in {list}");
+    }
+}
+
+#[test]
+fn what_is_no_capture_exits_3() {
+    let bench = Bench::new();
+    bench.capture("healthy", 1.0);
+    bench.file("empty.pcap", "");
+    bench.file("text.pcap", "hello, world, this is not a capture");
+    bench.replay(&["missing.pcap"]).exits(3).says(&["missing.pcap", "no such file"]);
+    bench.replay(&["empty.pcap"]).exits(3).says(&["empty.pcap", "is empty"]);
+    bench.replay(&["healthy.pcap", "text.pcap", "--flows", "f"]).exits(3).says(&["text.pcap"]);
+    assert!(!bench.path("f").exists(), "nothing is made before the inputs are known to be good");
+    bench.replay(&["."]).exits(3).says(&["directory"]);
+}
+
+#[test]
+fn an_output_that_cannot_be_made_exits_1_and_inputs_are_safe() {
+    let bench = Bench::new();
+    let capture = bench.capture("healthy", 1.0);
+    let before = std::fs::read(&capture).unwrap();
+    bench.replay(&["--flows", "no/such/f", "healthy.pcap"]).exits(1).says(&["--flows no/such/f", "help: "]);
+    bench.replay(&["--flows", "healthy.pcap", "healthy.pcap"]).exits(2).says(&["an input"]);
+    bench.replay(&["--flows", "./healthy.pcap", "healthy.pcap"]).exits(2);
+    bench.replay(&["--flows", "x", "--incidents", "./x", "healthy.pcap"]).exits(2).says(&["another output"]);
+    assert!(std::fs::read(&capture).unwrap() == before);
+    bench.file("plain", "");
+    bench.replay(&["--store", "plain", "healthy.pcap"]).exits(1).says(&["plain"]);
+    bench.replay(&["--store", "no/such", "healthy.pcap"]).exits(1).says(&["parent folder must exist"]);
+}
