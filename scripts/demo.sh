@@ -21,15 +21,15 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 cd "$folder"
 
-# Shows a command, then runs it. Its standard error (tshark greets root with a warning on every call) is shown
-# if it fails.
+# Shows a command, then runs it.
 run() {
     printf '\n$ %s\n' "$*"
-    quiet "$@"
+    "$@"
 }
 
-quiet() {
-    "$@" 2>errors || { cat errors >&2; return 1; }
+# tshark greets root with a warning on every call: what it says on standard error is shown only if it fails.
+tshark() {
+    command tshark "$@" 2>errors || { cat errors >&2; return 1; }
 }
 
 # The first "NAME":"VALUE" of the JSON lines on standard input.
@@ -51,7 +51,7 @@ run referee captures get --store store --incident "$incident" -w "$kind.pcapng"
 printf '\nWhat stock Wireshark makes of that file. The conversations in it:\n'
 run tshark -n -r "$kind.pcapng" -q -z conv,tcp
 
-stream=$(quiet tshark -n -r "$kind.pcapng" -Y frame.comment -T fields -e tcp.stream | sed -n 1p)
+stream=$(tshark -n -r "$kind.pcapng" -Y frame.comment -T fields -e tcp.stream | sed -n 1p)
 flow="tcp.stream==$stream"
 printf '\nThe first of them, from its handshake (long before anybody knew) to its end:\n'
 run tshark -n -t r -r "$kind.pcapng" -Y "$flow" >packets
@@ -67,5 +67,5 @@ else
 fi | cut -c1-130
 
 printf '\nThe comments Wireshark shows with its packets:\n\n'
-quiet tshark -n -r "$kind.pcapng" -Y "$flow && frame.comment" -T fields -E aggregator='|' -e frame.number -e frame.comment |
+tshark -n -r "$kind.pcapng" -Y "$flow && frame.comment" -T fields -E aggregator='|' -e frame.number -e frame.comment |
     sed 's/\t/\t\n/; s/|referee verdict/\nreferee verdict/g; s/\\n/\n/g' | sed 's/^\([0-9]*\)\t$/packet \1:/' | fold -s -w 110

@@ -116,14 +116,16 @@ fn run(cli: &Cli) -> Result<bool> {
     Ok(report.workloads.iter().all(|workload| workload.complaints.is_empty()))
 }
 
-/// The stages, and which one each adds to.
-const STAGES: [(&str, Option<usize>); 6] = [
+/// The stages, and which one each adds to. The last two are parts of the one before, timed apart.
+const STAGES: [(&str, Option<usize>); 8] = [
     ("stream", None),
     ("memory floor", Some(0)),
     ("decode and hash", Some(0)),
     ("flows and analysis", Some(2)),
     ("worker", Some(3)),
     ("worker and recorder", Some(4)),
+    ("judge", None),
+    ("writer", None),
 ];
 
 /// Takes the stages in turn, `runs` times.
@@ -136,7 +138,7 @@ fn measure(input: &Input, rules: &Arc<RuleSet>, runs: usize) -> Result<Workload>
     stages::stream(input)?;
     for run in 0..runs {
         progress(&format!("{}: run {} of {runs}", input.kind.name(), run + 1));
-        for (stage, (name, _)) in STAGES.iter().enumerate() {
+        for (stage, (name, _)) in STAGES.iter().enumerate().take(6) {
             let seen = match stage {
                 0 => stages::stream(input)?,
                 1 => stages::memory(input)?,
@@ -153,8 +155,11 @@ fn measure(input: &Input, rules: &Arc<RuleSet>, runs: usize) -> Result<Workload>
                 }
             };
             check(input, name, &seen, stage, &mut complaints);
-            times[stage].push(seen.timing.ns_per_packet());
+            let elsewhere = if stage >= 4 { totals.judge_ns + totals.writer_ns } else { 0.0 };
+            times[stage].push(seen.timing.ns_per_packet() - elsewhere);
         }
+        times[6].push(totals.judge_ns);
+        times[7].push(totals.writer_ns);
     }
     let mut done: Vec<Stage> = Vec::with_capacity(STAGES.len());
     for ((name, below), ns) in STAGES.iter().zip(times) {

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use crate::host::Host;
-use crate::input::Input;
+use crate::input::{Input, Kind};
 use crate::stages::Seen;
 use crate::whole::Totals;
 
@@ -47,7 +47,8 @@ pub struct Workload {
     pub stages: Vec<Stage>,
     /// Of the stage with table and analysis.
     pub table_bytes: u64,
-    pub table_bytes_per_live_flow: f64,
+    /// Where the flows alive are what the table was sized for.
+    pub table_bytes_per_live_flow: Option<f64>,
     pub keeper_bytes: u64,
     /// Of the last run with the recorder.
     pub totals: Totals,
@@ -89,7 +90,8 @@ impl Workload {
             bytes: input.bytes,
             flows: input.flows,
             table_bytes: analysed.table_bytes,
-            table_bytes_per_live_flow: analysed.table_bytes as f64 / f64::from(totals.peak_flows.max(1)),
+            table_bytes_per_live_flow: (input.kind == Kind::Million)
+                .then(|| analysed.table_bytes as f64 / f64::from(totals.peak_flows.max(1))),
             keeper_bytes: slots * size_of::<[dataplane::flow::keeper::Kept; 2]>() as u64,
             totals,
             ratio: worker / memory,
@@ -126,23 +128,15 @@ impl Report {
 
 impl Workload {
     fn text(&self, out: &mut String) {
-        let (t, mib) = (&self.totals, |bytes: u64| bytes as f64 / f64::from(1 << 20));
         line(out, "");
-        line(
-            out,
-            &format!(
-                "{}: {} packets ({} timed, the rest fills the tables), {:.0} B on average, {} flows",
-                self.name,
-                grouped(self.packets),
-                grouped(self.timed_packets),
-                self.bytes as f64 / self.packets.max(1) as f64,
-                grouped(self.flows),
-            ),
-        );
-        line(
-            out,
-            &format!("  {:<22}{:>11}{:>9}{:>19}{:>8}", "stage", "ns/packet", "adds", "min to max", "Mpps"),
-        );
+        let (all, timed) = (grouped(self.packets), grouped(self.timed_packets));
+        let size = self.bytes as f64 / self.packets.max(1) as f64;
+        let flows = grouped(self.flows);
+        let what =
+            format!("{all} packets ({timed} timed, the rest fills the tables), {size:.0} B on average");
+        line(out, &format!("{}: {what}, {flows} flows", self.name));
+        let head = ["ns/packet", "adds", "min to max", "Mpps"];
+        line(out, &format!("  {:<22}{:>11}{:>9}{:>19}{:>8}", "stage", head[0], head[1], head[2], head[3]));
         for s in &self.stages {
             let range = format!("{:.1} to {:.1}", s.min, s.max);
             line(
@@ -150,65 +144,40 @@ impl Workload {
                 &format!("  {:<22}{:>11.1}{:>+9.1}{range:>19}{:>8.2}", s.name, s.median, s.adds, s.mpps),
             );
         }
-        line(
-            out,
-            &format!(
-                "  of the last, on other threads when live: judge {:.1} ns, writer {:.1} ns",
-                t.judge_ns, t.writer_ns
-            ),
-        );
-        let mut row = |name: &str, text: String| line(out, &format!("  {name:<22}{text}"));
-        row(
-            "flows",
-            format!(
-                "{} made, {} alive at most, {} pushed out",
-                grouped(t.flows_created),
-                grouped(t.peak_flows.into()),
-                grouped(t.flows_evicted)
-            ),
-        );
-        row(
-            "events",
-            format!(
-                "{} messages, {} hits, {} incidents",
-                grouped(t.messages),
-                grouped(t.hits),
-                grouped(t.incidents)
-            ),
-        );
-        row(
-            "kept",
-            format!(
-                "{} packets, {} written, {} segment bytes; {} silent flows rescued",
-                grouped(t.packets_kept),
-                grouped(t.packets_written),
-                grouped(t.segment_bytes),
-                grouped(t.tails_rescued)
-            ),
-        );
-        row(
-            "flow table",
-            format!(
-                "{:.0} MiB, {:.0} B a live flow (limit {} MiB); handshake keeper {:.0} MiB besides",
-                mib(self.table_bytes),
-                self.table_bytes_per_live_flow,
-                TABLE_LIMIT >> 20,
-                mib(self.keeper_bytes)
-            ),
-        );
-        row(
-            "memory",
-            format!(
-                "{:.0} MiB resident; {} page faults before the clock, {} in it",
-                mib(t.resident_bytes),
-                grouped(t.faults_warm),
-                grouped(t.faults_timed)
-            ),
-        );
-        row("allocations", format!("{} in the worker's steps", t.allocations));
-        for complaint in &self.complaints {
-            row("INCONSISTENT", complaint.clone());
+        line(out, "  (judge and writer ran in between and are in no other row; live they are other threads)");
+        for (name, text) in self.facts() {
+            line(out, &format!("  {name:<22}{text}"));
         }
+        for complaint in &self.complaints {
+            line(out, &format!("  {:<22}{complaint}", "INCONSISTENT"));
+        }
+    }
+
+    /// What was counted, in words.
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        let (t, mib) = (&self.totals, |bytes: u64| bytes >> 20);
+        let [made, alive, out] = [t.flows_created, t.peak_flows.into(), t.flows_evicted].map(grouped);
+        let [messages, hits, incidents] = [t.messages, t.hits, t.incidents].map(grouped);
+        let [kept, written, bytes] = [t.packets_kept, t.packets_written, t.segment_bytes].map(grouped);
+        let rescued = grouped(t.tails_rescued);
+        let [warm, timed] = [t.faults_warm, t.faults_timed].map(grouped);
+        let table = format!("{} MiB (limit {} MiB)", mib(self.table_bytes), mib(TABLE_LIMIT));
+        let each = match self.table_bytes_per_live_flow {
+            Some(bytes) => format!(", {bytes:.0} B a live flow"),
+            None => String::new(),
+        };
+        let (keeper, resident) = (mib(self.keeper_bytes), mib(t.resident_bytes));
+        vec![
+            ("flows", format!("{made} made, {alive} alive at most, {out} pushed out")),
+            ("events", format!("{messages} messages, {hits} hits, {incidents} incidents")),
+            ("kept", format!("{kept} packets, {written} written in {bytes} B; {rescued} tails rescued")),
+            ("flow table", format!("{table}{each}; handshake keeper {keeper} MiB at most besides")),
+            (
+                "memory",
+                format!("{resident} MiB resident; {warm} page faults before the clock, {timed} in it"),
+            ),
+            ("allocations", format!("{} in the worker's steps", t.allocations)),
+        ]
     }
 }
 

@@ -140,7 +140,8 @@ fn flow(table: &mut FlowTable, slab: &mut TroubleSlab, packet: &Packet, hash: u6
         analyze::datagram(record, packet, now);
         return false;
     }
-    let outcome = analyze::segment(record, slab, packet, now);
+    let mut outcome = analyze::Outcome::default();
+    analyze::segment(record, slab, packet, now, &mut outcome);
     if outcome.established && table.is_half_open(slot) {
         make_room(table, Region::Full);
         table.promote(slot, now + SECOND);
@@ -172,7 +173,7 @@ impl Front {
     fn decode(&mut self, source: &Clocked, batch: &Batch) {
         for (i, descriptor) in batch.packets.iter().enumerate() {
             let bytes = source.bytes(descriptor);
-            self.packets[i] = decode::decode(descriptor.link, bytes, descriptor.orig_len);
+            decode::decode_into(descriptor.link, bytes, descriptor.orig_len, &mut self.packets[i]);
             self.hashes[i] = self.packets[i].key.hash(self.secret);
             if let Some(table) = &self.table {
                 table.prefetch_bucket(self.hashes[i]);

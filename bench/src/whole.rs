@@ -183,6 +183,15 @@ impl Bench {
             judge_ns: per_packet(self.judging),
             writer_ns: per_packet(self.writing),
         };
+        let complaints = self.complaints(input);
+        Whole { seen, totals, complaints }
+    }
+
+    /// In what the accounts contradict each other, the input, or the rule that a worker doesn't allocate.
+    fn complaints(&mut self, input: &Input) -> Vec<String> {
+        let (account, judged) = (self.worker.account(), self.judge.account());
+        let written = self.writer.as_ref().map(|writer| writer.account().clone()).unwrap_or_default();
+        let evicted = account.flows_evicted + account.half_open_evicted;
         let mut complaints = Vec::new();
         let mut expect = |fine: bool, what: String| {
             if !fine {
@@ -196,7 +205,7 @@ impl Bench {
         expect(account.events.delivered == self.heard, format!("{} messages heard", self.heard));
         expect(self.allocations == 0, format!("{} allocations in the worker's steps", self.allocations));
         expect(account.flows_created >= input.flows, format!("{} flows made", account.flows_created));
-        expect(totals.flows_evicted == 0, format!("{} flows pushed out", totals.flows_evicted));
+        expect(evicted == 0, format!("{evicted} flows pushed out"));
         expect(
             judged.hits == judged.hits_judged + judged.hits_repeated + judged.hits_refused,
             format!("the judge's books: {judged:?}"),
@@ -209,7 +218,7 @@ impl Bench {
             let (free, all) = (recorder.free_chunks(), RecordConfig::default().chunks);
             expect(free == all, format!("{free} chunks of {all} came back"));
         }
-        Whole { seen, totals, complaints }
+        complaints
     }
 }
 

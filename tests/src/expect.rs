@@ -12,9 +12,11 @@ use wiregen::truth::{Line, Scope, Truth};
 use crate::run::Outcome;
 
 /// Kinds that count packets: where the truth gives a number, it is this one.
-const COUNTED: [&str; 5] = ["retransmission", "syn_retransmission", "zero_window", "keepalive", "icmp_frag_needed"];
+const COUNTED: [&str; 5] =
+    ["retransmission", "syn_retransmission", "zero_window", "keepalive", "icmp_frag_needed"];
 /// Kinds a person should look at.
-const INCIDENTS: [&str; 5] = ["rst_after_idle", "rst_storm", "syn_no_synack", "pmtu_blackhole", "rst_midflow"];
+const INCIDENTS: [&str; 5] =
+    ["rst_after_idle", "rst_storm", "syn_no_synack", "pmtu_blackhole", "rst_midflow"];
 /// Kinds that are true of some scenarios and that nothing computes yet. One that appears must leave this list.
 pub const NOT_YET: [&str; 3] = ["rst_injected", "zero_window_stall", "syn_flood"];
 
@@ -66,7 +68,8 @@ impl Report<'_> {
     }
 
     fn flow(&mut self, line: &Line) {
-        let (Some(src), Some(sport), Some(dst), Some(dport)) = (line.src, line.sport, line.dst, line.dport) else {
+        let (Some(src), Some(sport), Some(dst), Some(dport)) = (line.src, line.sport, line.dst, line.dport)
+        else {
             self.complaints.push(format!("truth without a tuple: {line:?}"));
             return;
         };
@@ -91,7 +94,8 @@ impl Report<'_> {
             format!("{who}: wanted {wanted} {}, got {got}; its findings: {findings:?}", line.kind)
         });
         if line.main && INCIDENTS.contains(&&*line.kind) {
-            let shown = self.outcome.incidents.iter().any(|i| i.kind == line.kind && names(i, &ids, dst, dport));
+            let shown =
+                self.outcome.incidents.iter().any(|i| i.kind == line.kind && names(i, &ids, dst, dport));
             self.expect(shown, || format!("{who}: no {} incident names it", line.kind));
         }
     }
@@ -131,7 +135,9 @@ impl Report<'_> {
 /// An incident lists at most 100 flows; beyond that, one of the same service stands for the rest.
 fn names(incident: &Incident, ids: &[String], dst: IpAddr, dport: u16) -> bool {
     let service = match &incident.subject {
-        Subject::Flow { dst: d, dport: p, .. } | Subject::Service { dst: d, dport: p, .. } => (*d, *p) == (dst, dport),
+        Subject::Flow { dst: d, dport: p, .. } | Subject::Service { dst: d, dport: p, .. } => {
+            (*d, *p) == (dst, dport)
+        }
         Subject::Host { host } => *host == dst,
     };
     incident.flow_ids.iter().any(|id| ids.contains(id)) || incident.flows > 100 && service

@@ -69,7 +69,8 @@ pub struct Outcome {
 impl Outcome {
     /// Everything another program would see, as text: two runs are alike if these are.
     pub fn reports(&self) -> String {
-        let json = |value: Result<String, serde_json::Error>| value.expect("reports are plain records") + "\n";
+        let json =
+            |value: Result<String, serde_json::Error>| value.expect("reports are plain records") + "\n";
         let rows = self.rows.iter().map(|row| json(serde_json::to_string(row)));
         let incidents = self.opened.iter().chain(&self.incidents).map(|i| json(serde_json::to_string(i)));
         let accounts = format!("{:?}\n{:?}\n{:?}\n", self.account, self.judged, self.written);
@@ -218,18 +219,29 @@ impl<S: Source> Pipeline<S> {
 
     fn check_books(&mut self) {
         let account = self.worker.account();
-        assert!(account.balanced(u64::from(self.worker.live_flows())), "the books don't balance: {account:#?}");
+        assert!(
+            account.balanced(u64::from(self.worker.live_flows())),
+            "the books don't balance: {account:#?}"
+        );
         assert_eq!(self.worker.live_flows(), 0, "all flows have ended");
         assert_eq!(account.events.delivered, self.heard, "each message delivered was heard");
         assert_eq!(account.events.rows, self.rows.len() as u64, "each row delivered was taken");
         let flows = account.events.rows + account.events.rows_dropped;
         assert_eq!(flows, account.flows_created, "each flow has a row");
         if self.lossless {
-            assert_eq!(account.events.dropped + account.events.rows_dropped, 0, "nothing is dropped in replay");
+            assert_eq!(
+                account.events.dropped + account.events.rows_dropped,
+                0,
+                "nothing is dropped in replay"
+            );
         }
         let judged = self.judge.account();
         assert_eq!(judged.hits, self.hits);
-        assert_eq!(judged.hits, judged.hits_judged + judged.hits_repeated + judged.hits_refused, "{judged:#?}");
+        assert_eq!(
+            judged.hits,
+            judged.hits_judged + judged.hits_repeated + judged.hits_refused,
+            "{judged:#?}"
+        );
         assert_eq!((judged.open, judged.incidents_opened), (0, judged.incidents_closed), "{judged:#?}");
         assert_eq!(judged.incidents_closed, self.closed.len() as u64);
         let lost: u64 = account.kept.unwritten.iter().sum();

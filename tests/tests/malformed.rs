@@ -26,7 +26,14 @@ const LINKS: [LinkType; 8] = [
 ];
 
 fn tiny() -> WorkerConfig {
-    WorkerConfig { flows: 64, half_open: 16, troubled: 16, history_bytes: 1 << 20, tails: 4, ..WorkerConfig::small() }
+    WorkerConfig {
+        flows: 64,
+        half_open: 16,
+        troubled: 16,
+        history_bytes: 1 << 20,
+        tails: 4,
+        ..WorkerConfig::small()
+    }
 }
 
 fn setup() -> Setup {
@@ -108,7 +115,8 @@ fn damaged_packets_go_through_the_pipeline() {
             }
             for _ in 0..rng.below(4) {
                 let at = rng.below(bytes.len().min(100) as u64) as usize;
-                bytes[at] = if rng.percent(50) { bytes[at] ^ 1 << rng.below(8) } else { rng.next_u32() as u8 };
+                bytes[at] =
+                    if rng.percent(50) { bytes[at] ^ 1 << rng.below(8) } else { rng.next_u32() as u8 };
             }
             if rng.percent(10) {
                 bytes.truncate(rng.below(bytes.len() as u64) as usize);
@@ -166,8 +174,9 @@ fn chains_of_ipv6_extension_headers() {
     let mut reached = 0;
     for _ in 0..50_000 {
         let mut chain = Vec::new();
-        let kinds: Vec<u8> =
-            (0..rng.below(13)).map(|_| [0, 43, 44, 51, 60, 135, 139, 140, 59, 50][rng.below(10) as usize]).collect();
+        let kinds: Vec<u8> = (0..rng.below(13))
+            .map(|_| [0, 43, 44, 51, 60, 135, 139, 140, 59, 50][rng.below(10) as usize])
+            .collect();
         let last = [6, 17, 58, 59, 253][rng.below(5) as usize];
         for (i, kind) in kinds.iter().enumerate() {
             let next = kinds.get(i + 1).copied().unwrap_or(last);

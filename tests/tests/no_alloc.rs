@@ -4,7 +4,10 @@
 //! Counts only between [`counted`]'s two ends and only on the calling thread; judge and writer work outside.
 
 #![allow(clippy::panic, clippy::unwrap_used, reason = "test code: a panic is a failed test")]
-#![allow(unsafe_code, reason = "a counting allocator can't be written without; it only forwards to the system's")]
+#![allow(
+    unsafe_code,
+    reason = "a counting allocator can't be written without; it only forwards to the system's"
+)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -42,6 +45,7 @@ fn note(size: usize) {
 
 /// Shows where the first call of a step came from, if asked to by the environment.
 #[cold]
+#[allow(clippy::print_stderr, reason = "asked for by whoever looks for an allocation")]
 fn trace(size: usize) {
     ARMED.with(|armed| armed.set(false));
     let wanted = std::env::var_os("NO_ALLOC_TRACE").is_some();
@@ -131,7 +135,8 @@ fn a_mix_from_a_file_recorded_or_not() {
 fn every_scenario_recorded_through_tiny_pools() {
     let hold = HoldConfig { holds: 4, pool_bytes: 64 << 10, per_rule_per_second: 64 };
     // A history of 1 MiB, the least there is, so that tails are rescued.
-    let tiny = WorkerConfig { hold, history_bytes: 1 << 20, tails: 16, troubled: 64, ..WorkerConfig::small() };
+    let tiny =
+        WorkerConfig { hold, history_bytes: 1 << 20, tails: 16, troubled: 64, ..WorkerConfig::small() };
     for name in NAMES {
         let (packets, _) = captures::scenario(name, &Options { seed: 6, ..Options::default() });
         steps(name, captures::synthetic(&packets), recording(tiny), never);
@@ -170,7 +175,8 @@ fn a_syn_flood_into_a_small_half_open_region() {
 #[test]
 fn a_full_table() {
     let (packets, _) = captures::mix_of(3000, 22);
-    let config = WorkerConfig { flows: 60, half_open: 20, troubled: 10, activity: 64, ..WorkerConfig::small() };
+    let config =
+        WorkerConfig { flows: 60, half_open: 20, troubled: 10, activity: 64, ..WorkerConfig::small() };
     let outcome = steps("full table", captures::synthetic(&packets), recording(config), never);
     assert!(outcome.account.flows_evicted > 500, "{:#?}", outcome.account);
 }
@@ -184,7 +190,8 @@ fn file_may(source: &FileSource, known: usize) -> bool {
 #[test]
 fn damaged_files() {
     let (packets, _) = captures::scenario("retransmission", &Options::default());
-    let files = [captures::NG, captures::NG_BIG, captures::MICROS].map(|style| captures::file(&packets[..80], style));
+    let files =
+        [captures::NG, captures::NG_BIG, captures::MICROS].map(|style| captures::file(&packets[..80], style));
     let mut rng = Rng::new(4);
     let config = WorkerConfig { flows: 256, half_open: 64, history_bytes: 1 << 20, ..WorkerConfig::small() };
     let mut opened = 0;

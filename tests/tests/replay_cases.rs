@@ -5,7 +5,7 @@
 
 use dataplane::config::WorkerConfig;
 use tests::captures::{self, MICROS, MICROS_BIG, NG};
-use tests::{Pipeline, Setup, expect, replay};
+use tests::{Pipeline, Setup, case, expect, replay};
 use wiregen::scenario::{NAMES, Options};
 use wiregen::write::Style;
 
@@ -46,7 +46,8 @@ fn scenarios_in_nanosecond_pcapng() {
 
 #[test]
 fn a_storm_of_thousands_of_flows_is_one_incident() {
-    let (packets, truth) = captures::scenario("rst_storm", &Options { flows: Some(5200), ..Options::default() });
+    let (packets, truth) =
+        captures::scenario("rst_storm", &Options { flows: Some(5200), ..Options::default() });
     // A storm troubles more flows than a small worker has trouble records for.
     let config = WorkerConfig { troubled: 8192, ..WorkerConfig::small() };
     let setup = Setup::with(config, tests::shipped_rules());
@@ -64,4 +65,15 @@ fn a_mix_has_its_troubles_and_no_others() {
     assert!(truth.lines.len() > 30, "the mix has troubles");
     let complaints = expect::complaints(&truth, &outcome);
     assert!(complaints.is_empty(), "{complaints:#?}");
+}
+
+#[test]
+fn hand_kept_cases() {
+    let names = case::names();
+    assert!(names.len() >= 4, "{names:?}");
+    let complaints: String = names
+        .iter()
+        .flat_map(|name| case::Case::load(name).unwrap_or_else(|error| panic!("{error}")).complaints(name))
+        .collect();
+    assert!(complaints.is_empty(), "{complaints}");
 }

@@ -92,7 +92,11 @@ fn worker_config(rng: &mut Rng) -> WorkerConfig {
 fn judge_config(rng: &mut Rng) -> JudgeConfig {
     JudgeConfig {
         captures_per_incident: rng.below(6) as u32,
-        default_limits: CaptureLimits { packets: rng.below(60) as u32, bytes: rng.below(60_000), nanos: 5000 * MS },
+        default_limits: CaptureLimits {
+            packets: rng.below(60) as u32,
+            bytes: rng.below(60_000),
+            nanos: 5000 * MS,
+        },
         max_open: 1 + rng.below(8) as usize,
         max_hosts: 1 + rng.below(20) as usize,
         max_services: 1 + rng.below(20) as usize,
@@ -170,7 +174,11 @@ fn check_disk(disk: &MemDisk, packets: &[Packet]) -> u64 {
             assert!(original.bytes.starts_with(packet.bytes), "{name}: the bytes are those that came in");
             read += 1;
         }
-        assert!(matches!(reader.ending(), Some(Ending::Complete | Ending::Cut { .. })), "{name}: {:?}", reader.ending());
+        assert!(
+            matches!(reader.ending(), Some(Ending::Complete | Ending::Cut { .. })),
+            "{name}: {:?}",
+            reader.ending()
+        );
     }
     read
 }
@@ -212,7 +220,8 @@ fn whatever_happens_the_books_balance() {
         });
         let account = outcome.written.unwrap();
         written += account.written_packets;
-        lost += account.unwritten_packets.iter().sum::<u64>() + outcome.account.kept.unwritten.iter().sum::<u64>();
+        lost += account.unwritten_packets.iter().sum::<u64>()
+            + outcome.account.kept.unwritten.iter().sum::<u64>();
         dropped += outcome.account.events.dropped;
         evicted += outcome.account.flows_evicted + outcome.account.half_open_evicted;
     }

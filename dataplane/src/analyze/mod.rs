@@ -44,27 +44,24 @@ pub struct Outcome {
     pub refused: bool,
 }
 
-/// Takes a TCP segment into its flow.
+/// Takes a TCP segment into its flow. `out` comes in as its default; it is filled in place, since a copy of
+/// bytes just written one by one stalls on them.
 #[inline]
-pub fn segment(flow: &mut Flow, slab: &mut TroubleSlab, packet: &Packet, now: Nanos) -> Outcome {
+pub fn segment(flow: &mut Flow, slab: &mut TroubleSlab, packet: &Packet, now: Nanos, out: &mut Outcome) {
     let dir = usize::from(!packet.from_low);
-    let mut outcome = Outcome {
-        dir,
-        ttl: Some(packet.ttl),
-        fin_before: (flow.dirs[0].flags | flow.dirs[1].flags) & dir_flag::FIN != 0,
-        rst_before: flow.has(flow_flag::RST),
-        ..Outcome::default()
-    };
+    out.dir = dir;
+    out.ttl = Some(packet.ttl);
+    out.fin_before = (flow.dirs[0].flags | flow.dirs[1].flags) & dir_flag::FIN != 0;
+    out.rst_before = flow.has(flow_flag::RST);
     silence(flow, now);
     count(flow, dir, packet, now);
-    let marks = sequence::read(flow, dir, packet, now);
+    let mut marks = sequence::read(flow, dir, packet, now);
     if marks != sequence::NOTHING {
-        sequence::count(flow, slab, dir, marks, packet, &mut outcome.events);
+        marks = sequence::count(flow, slab, dir, marks, packet, &mut out.events);
     }
     pmtu::follow(flow, slab, dir, packet, marks);
-    state::follow(flow, slab, packet, now, &mut outcome);
+    state::follow(flow, slab, packet, now, out);
     sequence::remember(flow, dir, packet, marks, now);
-    outcome
 }
 
 /// Takes a packet of any other protocol into its flow.

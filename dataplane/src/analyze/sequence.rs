@@ -128,7 +128,8 @@ fn repeated(flow: &Flow, dir: usize, tcp: &Tcp, now: Nanos) -> Marks {
     if soon && own.next_seq != tcp.seq.wrapping_add(span(tcp)) { OUT_OF_ORDER } else { RETRANSMISSION }
 }
 
-/// Counts what was found and says which events it raises. Decides, knowing the holes, what "out of order" is.
+/// Counts what was found and says which events it raises. Decides, knowing the holes, what "out of
+/// order" is, and returns the marks that stand.
 #[cold]
 pub(super) fn count(
     flow: &mut Flow,
@@ -137,13 +138,13 @@ pub(super) fn count(
     marks: Marks,
     packet: &Packet,
     events: &mut EventSet,
-) {
+) -> Marks {
     let closed_window = flow.dirs[dir ^ 1].has(dir_flag::WINDOW) && flow.dirs[dir ^ 1].window == 0;
     let mut index = flow.trouble;
     let (next_seq, tcp) = (flow.dirs[dir].next_seq, &packet.tcp);
+    let mut marks = marks;
     if let Some(trouble) = slab.get_or_take(&mut index) {
         let t = &mut trouble.dirs[dir];
-        let mut marks = marks;
         if marks & OUT_OF_ORDER != 0 {
             let fills = !before(tcp.seq, t.hole_start) && before(tcp.seq, t.hole_end);
             marks = marks & !OUT_OF_ORDER | if fills { OUT_OF_ORDER } else { RETRANSMISSION };
@@ -151,23 +152,26 @@ pub(super) fn count(
         if marks & LOST_SEGMENT != 0 {
             (t.hole_start, t.hole_end) = (next_seq, tcp.seq);
         }
-        t.retransmission += u32::from(marks & RETRANSMISSION != 0);
-        t.fast_retransmission += u32::from(marks & FAST_RETRANSMISSION != 0);
-        t.spurious_retransmission += u32::from(marks & SPURIOUS_RETRANSMISSION != 0);
-        t.out_of_order += u32::from(marks & OUT_OF_ORDER != 0);
-        t.duplicate_ack += u32::from(marks & DUPLICATE_ACK != 0);
-        t.lost_segment += u32::from(marks & LOST_SEGMENT != 0);
-        t.ack_lost_segment += u32::from(marks & ACK_LOST_SEGMENT != 0);
-        t.zero_window += u32::from(marks & ZERO_WINDOW != 0);
-        t.window_full += u32::from(marks & WINDOW_FULL != 0);
-        t.zero_window_probe += u32::from(marks & ZERO_WINDOW_PROBE != 0);
-        t.keepalive += u32::from(marks & KEEPALIVE != 0);
-        t.keepalive_into_zero_window += u32::from(marks & KEEPALIVE != 0 && closed_window);
-        raise(marks, closed_window, events);
-    } else {
-        raise(marks, closed_window, events);
+        add(&mut t.retransmission, marks & RETRANSMISSION != 0);
+        add(&mut t.fast_retransmission, marks & FAST_RETRANSMISSION != 0);
+        add(&mut t.spurious_retransmission, marks & SPURIOUS_RETRANSMISSION != 0);
+        add(&mut t.out_of_order, marks & OUT_OF_ORDER != 0);
+        add(&mut t.duplicate_ack, marks & DUPLICATE_ACK != 0);
+        add(&mut t.lost_segment, marks & LOST_SEGMENT != 0);
+        add(&mut t.ack_lost_segment, marks & ACK_LOST_SEGMENT != 0);
+        add(&mut t.zero_window, marks & ZERO_WINDOW != 0);
+        add(&mut t.window_full, marks & WINDOW_FULL != 0);
+        add(&mut t.zero_window_probe, marks & ZERO_WINDOW_PROBE != 0);
+        add(&mut t.keepalive, marks & KEEPALIVE != 0);
+        add(&mut t.keepalive_into_zero_window, marks & KEEPALIVE != 0 && closed_window);
     }
+    raise(marks, closed_window, events);
     flow.trouble = index;
+    marks
+}
+
+fn add(count: &mut u32, found: bool) {
+    *count = count.saturating_add(u32::from(found));
 }
 
 fn raise(marks: Marks, closed_window: bool, events: &mut EventSet) {

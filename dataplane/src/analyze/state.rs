@@ -14,6 +14,11 @@ use crate::source::Nanos;
 #[inline]
 pub(super) fn follow(flow: &mut Flow, slab: &mut TroubleSlab, packet: &Packet, now: Nanos, out: &mut Outcome) {
     let tcp = &packet.tcp;
+    if tcp.flags & flags::FIN != 0 && tcp.flags & (flags::SYN | flags::RST) != 0 {
+        // Counted, not believed: no stack closes with a SYN (scanners do), and a RST closes by itself.
+        let own = &mut flow.dirs[out.dir];
+        own.fin = own.fin.saturating_add(1);
+    }
     if tcp.flags & flags::RST != 0 {
         reset(flow, slab, out);
     } else if tcp.flags & flags::SYN != 0 {
@@ -46,11 +51,15 @@ fn synchronise(flow: &mut Flow, tcp: &Tcp, now: Nanos, out: &mut Outcome) {
             | if options.timestamps { offer::TIMESTAMPS } else { 0 };
     }
     let first_packet = flow.packets() == 1;
+    if !answer && flow.dirs[0].syn == 0 && flow.dirs[1].syn == 0 {
+        // Its answer may have been seen first.
+        flow.set_originator(dir == 0);
+    }
     let own = &mut flow.dirs[dir];
     if answer {
         own.syn_ack = own.syn_ack.saturating_add(1);
         out.events.insert(Event::SynAck);
-        if flow.syn_ack_us == 0 && flow.dirs[dir ^ 1].has(dir_flag::SYN) {
+        if own.syn_ack == 1 && flow.dirs[dir ^ 1].has(dir_flag::SYN) {
             flow.syn_ack_us = micros_since(flow, now);
         }
     } else {
@@ -66,16 +75,19 @@ fn establish(flow: &mut Flow, tcp: &Tcp, now: Nanos, out: &mut Outcome) {
     if tcp.flags & flags::ACK == 0 {
         return;
     }
-    let began = own.has(dir_flag::SYN) && own.syn > 0;
+    let began = own.syn > 0;
     let whole = began && other.syn_ack > 0;
     // Without the SYN-ACK (one direction captured, or it was missed) an ACK from the SYN's sender still tells
-    // that it came; a flow picked up mid-stream is under way once both sides have spoken.
-    let under_way = began && !other.has(dir_flag::SEEN)
-        || !own.has(dir_flag::SYN) && other.has(dir_flag::ACK) && other.syn == 0;
-    if !whole && !under_way {
+    // that it came, and so does data from the other side (a bare ACK may be a challenge, RFC 5961 §4.2); a
+    // flow picked up mid-stream is under way once both sides have spoken.
+    let answered = !own.has(dir_flag::SYN) && other.syn > 0 && tcp.payload > 0;
+    let picked_up = !own.has(dir_flag::SYN) && other.syn == 0 && other.has(dir_flag::ACK);
+    if !began && !answered && !picked_up {
         return;
     }
     flow.flags |= flow_flag::ESTABLISHED;
+    // A RST before this did not end it: it answered a challenge ACK, or an attempt that was repeated.
+    flow.flags &= !(flow_flag::RST | flow_flag::CLOSED);
     if whole {
         flow.flags |= flow_flag::HANDSHAKE;
         if flow.has(flow_flag::ACK_TIMED) || flow.syn_ack_us == 0 {
@@ -105,7 +117,7 @@ fn reset(flow: &mut Flow, slab: &mut TroubleSlab, out: &mut Outcome) {
         if !out.fin_before
             && let Some(trouble) = slab.get_or_take(&mut flow.trouble)
         {
-            trouble.midflow_rsts += 1;
+            trouble.midflow_rsts = trouble.midflow_rsts.saturating_add(1);
         }
     } else if flow.dirs[dir ^ 1].syn > 0 && flow.dirs[dir].syn_ack == 0 && !flow.has(flow_flag::REFUSED) {
         flow.flags |= flow_flag::REFUSED;

@@ -23,5 +23,12 @@ pub fn decode(link: LinkType, bytes: &[u8], orig_len: u32) -> Packet {
     packet
 }
 
+/// As [`decode`], in place: a batch's packets need not be copied to where they stay.
+#[inline]
+pub fn decode_into(link: LinkType, bytes: &[u8], orig_len: u32, packet: &mut Packet) {
+    *packet = Packet::new(bytes.len(), orig_len);
+    link::decode(link, bytes, packet);
+}
+
 #[cfg(test)]
 mod tests;

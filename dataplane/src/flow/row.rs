@@ -226,7 +226,7 @@ fn findings(flow: &Flow, trouble: &Trouble, rules: &RuleSet, tcp: bool) -> BTree
 }
 
 fn native(flow: &Flow, trouble: &Trouble, mut say: impl FnMut(&str, u32)) {
-    let sum = |count: fn(&DirectionTrouble) -> u32| count(&trouble.dirs[0]) + count(&trouble.dirs[1]);
+    let sum = |count: fn(&DirectionTrouble) -> u32| count(&trouble.dirs[0]).saturating_add(count(&trouble.dirs[1]));
     let repeats = |count: fn(&Direction) -> u8| -> u32 {
         flow.dirs.iter().map(|d| u32::from(count(d).saturating_sub(1))).sum()
     };
@@ -238,7 +238,7 @@ fn native(flow: &Flow, trouble: &Trouble, mut say: impl FnMut(&str, u32)) {
     say("lost_segment", sum(|t| t.lost_segment));
     say("zero_window", sum(|t| t.zero_window));
     say("window_full", sum(|t| t.window_full));
-    say("zero_window_probe", sum(|t| t.zero_window_probe + t.keepalive_into_zero_window));
+    say("zero_window_probe", sum(|t| t.zero_window_probe.saturating_add(t.keepalive_into_zero_window)));
     say("keepalive", sum(|t| t.keepalive - t.keepalive_into_zero_window));
     say("syn_retransmission", repeats(|d| d.syn));
     say("synack_retransmission", repeats(|d| d.syn_ack));

@@ -102,9 +102,10 @@ pub struct FlowTable {
 impl FlowTable {
     /// Room for `flows` flows, and besides for `half_open` handshakes not yet completed.
     pub fn new(flows: u32, half_open: u32, secret: u64) -> FlowTable {
+        assert!(flows > 0 && half_open > 0, "each range has room for a flow");
         let slots = flows + half_open;
         // Two thirds full at most: few buckets ever overflow.
-        let buckets = (slots as usize * 3 / 2 / WAYS).next_power_of_two();
+        let buckets = (slots as usize * 3 / 2).div_ceil(WAYS).next_power_of_two();
         let buckets = dataplane_sys::huge_table(buckets, EMPTY);
         FlowTable {
             mask: buckets.len() as u64 - 1,
@@ -154,7 +155,8 @@ impl FlowTable {
     pub fn find(&self, key: &FlowKey, hash: u64) -> Option<u32> {
         let tag = tag_of(hash);
         let mut at = hash & self.mask;
-        loop {
+        // As many as there are: a small table may have every bucket passed by some flow.
+        for _ in 0..self.buckets.len() {
             let bucket = &self.buckets[at as usize];
             for way in 0..WAYS {
                 let slot = bucket.slots[way];
@@ -167,6 +169,7 @@ impl FlowTable {
             }
             at = (at + 1) & self.mask;
         }
+        None
     }
 
     /// The flow that has to end before another of this class can be made; `None` while there is room.
@@ -197,6 +200,7 @@ impl FlowTable {
         let to = self.full.take(&self.flows).expect("must_evict() made room");
         self.wheel.remove(&mut self.flows, slot);
         self.flows[to as usize] = self.flows[slot as usize];
+        self.flows[slot as usize].newest = 0;
         let hash = self.hash(&self.flows[slot as usize].key);
         let (at, way) = self.position(hash, slot);
         self.buckets[at].slots[way] = to;
@@ -211,8 +215,10 @@ impl FlowTable {
         slot < self.half_open.end
     }
 
-    /// Ends a flow. Its record stays readable until the next `insert`.
+    /// Ends a flow. Its record stays readable until the next `insert`, but for its chain in history: a note
+    /// of the slot must not find it.
     pub fn remove(&mut self, slot: u32, in_wheel: bool) {
+        self.flows[slot as usize].newest = 0;
         if in_wheel {
             self.wheel.remove(&mut self.flows, slot);
         }

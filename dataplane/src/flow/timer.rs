@@ -104,7 +104,7 @@ impl Wheel {
 
     /// Empties the current tick's bucket into `due`; past a gap longer than the wheel, one turn is enough.
     fn next_bucket(&mut self, target: u64) {
-        if target - self.current > u64::from(BUCKETS) {
+        if target.saturating_sub(self.current) > u64::from(BUCKETS) {
             self.current = target - u64::from(BUCKETS);
         }
         let bucket = (self.current % u64::from(BUCKETS)) as usize;

@@ -81,7 +81,7 @@ impl Trouble {
             *free = RuleHits { rule, count: 1 };
             self.rules += 1;
         } else {
-            self.hits_lost += 1;
+            self.hits_lost = self.hits_lost.saturating_add(1);
         }
     }
 

@@ -12,7 +12,7 @@ use dataplane_sys::Table;
 use super::Remembered;
 use crate::flow::Flow;
 use crate::flow::keeper::Stamp;
-use crate::flow::record::{NONE, flow_flag};
+use crate::flow::record::{NONE, dir_flag, flow_flag};
 use crate::source::Nanos;
 
 /// Packets kept of a silent flow.
@@ -115,7 +115,7 @@ impl Tails {
             }
             let flow = &mut flows[slot as usize];
             let silent = ring.holds(flow.newest) && ring.epoch_of(flow.newest) == self.reading;
-            if silent && !flow.has(flow_flag::CLOSED) {
+            if silent && worth_keeping(flow) {
                 self.rescue(flow, slot, ring);
             }
         }
@@ -132,7 +132,6 @@ impl Tails {
             flow.tail = self.next;
             self.next = (self.next + 1) % self.tails.len() as u32;
         }
-        self.rescued += 1;
         let tail = &mut self.tails[flow.tail as usize];
         let newest_kept = match tail.count {
             0 => None,
@@ -148,6 +147,8 @@ impl Tails {
             fresh[found] = link;
             (found, link) = (found + 1, previous);
         }
+        // None if the slot was noted twice.
+        self.rescued += u64::from(found > 0);
         let stay = (tail.count as usize).min(TAIL_PACKETS - found);
         let drop = tail.count as usize - stay;
         tail.packets.copy_within(drop..drop + stay, 0);
@@ -193,6 +194,13 @@ impl Tails {
             tail.owner = to + 1;
         }
     }
+}
+
+/// Not a closed flow, nor a handshake under way: the keeper has that, and a SYN flood would push out the tails
+/// of real conversations.
+fn worth_keeping(flow: &Flow) -> bool {
+    let handshake = (flow.dirs[0].flags | flow.dirs[1].flags) & dir_flag::SYN != 0;
+    !flow.has(flow_flag::CLOSED) && (flow.has(flow_flag::ESTABLISHED) || !handshake)
 }
 
 fn keep(packet: &Remembered<'_>) -> Kept {

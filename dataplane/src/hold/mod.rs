@@ -112,7 +112,10 @@ impl Holds {
 
     /// What a lead-up begins with, oldest first: the handshake and the rescued tail. Before anything else.
     pub fn begin<'a>(&mut self, hold: u32, handshake: &[Kept; 2], tail: impl Iterator<Item = Remembered<'a>>) {
-        for kept in handshake {
+        let [syn, syn_ack] = handshake;
+        // The answer may have been seen first.
+        let in_order = if syn_ack.number() < syn.number() { [syn_ack, syn] } else { [syn, syn_ack] };
+        for kept in in_order {
             if let Some(number) = kept.number() {
                 let stamp =
                     Stamp { ts: kept.ts, number, orig_len: kept.orig_len, interface: kept.interface };
@@ -161,9 +164,11 @@ impl Holds {
         self.slots[hold as usize].newest = newest;
     }
 
-    /// The judge has not spoken of this hold yet.
-    pub fn undecided(&self, hold: u32) -> bool {
-        !self.slots[hold as usize].decided
+    /// Asks for the judge's word, unless it has decided to keep this hold; true if an answer will come.
+    pub fn ask(&mut self, hold: u32) -> bool {
+        let slot = &mut self.slots[hold as usize];
+        slot.asked = slot.asked.saturating_add(u32::from(!slot.decided));
+        !slot.decided
     }
 
     /// The judge's word: record it, within limits.
@@ -179,12 +184,13 @@ impl Holds {
         }
     }
 
-    /// The judge's word: let it go.
+    /// The judge's word on one hit: let it go. Another hit's answer may still be to keep it.
     pub fn release(&mut self, flow_id: u64) {
         for &index in &self.active {
             let slot = &mut self.slots[index as usize];
             if slot.flow_id == flow_id && !slot.decided {
-                slot.released = true;
+                slot.asked = slot.asked.saturating_sub(1);
+                slot.released = slot.asked == 0;
             }
         }
     }

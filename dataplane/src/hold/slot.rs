@@ -47,6 +47,8 @@ pub(super) struct Slot {
     pub last_written: Option<u64>,
     /// Packets that found no room.
     pub lost: u64,
+    /// Hits the judge has not answered yet.
+    pub asked: u32,
     pub decided: bool,
     pub released: bool,
     pub ended: bool,
@@ -79,6 +81,7 @@ impl Slot {
             first_of_ring: u64::MAX,
             last_written: None,
             lost: 0,
+            asked: 0,
             decided: false,
             released: false,
             ended: false,

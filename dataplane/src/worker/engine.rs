@@ -198,12 +198,9 @@ impl Engine {
             self.table.rearm(slot, due);
             return;
         }
-        let flow = &self.table.flows[slot as usize];
-        let waiting = self.table.is_half_open(slot) && flow.syn_checks < SYN_CHECKS && self.unanswered(slot);
-        if waiting {
+        if self.next_check(slot) == Some(due) {
             let flow = &mut self.table.flows[slot as usize];
             flow.syn_checks += 1;
-            let at = flow.start_ns.saturating_add(Nanos::from(flow.syn_checks) * SECOND);
             if flow.syn_checks == UNANSWERED_AFTER {
                 let (orig, key) = (flow.orig(), flow.key);
                 self.activity.host(Party::of(&key, orig), What::Unanswered);
@@ -213,18 +210,22 @@ impl Engine {
             self.table.rearm(slot, next);
             let mut outcome = Outcome::default();
             outcome.events.insert(Event::SynTimeout);
-            self.raise(slot, &outcome, at, None);
+            self.raise(slot, &outcome, due, None);
         } else {
             self.account.flows_ended += 1;
             self.end(slot, false, due);
         }
     }
 
-    /// A SYN was sent and the other side has said nothing at all.
-    fn unanswered(&self, slot: u32) -> bool {
+    /// When syn_timeout is raised next: while a SYN was sent, not taken back, and the other side has said
+    /// nothing at all.
+    fn next_check(&self, slot: u32) -> Option<Nanos> {
         let flow = &self.table.flows[slot as usize];
         let orig = flow.orig();
-        flow.dirs[orig].syn > 0 && flow.dirs[orig ^ 1].packets == 0
+        let unanswered = flow.dirs[orig].syn > 0 && flow.dirs[orig ^ 1].packets == 0;
+        let open = self.table.is_half_open(slot) && !flow.has(flow_flag::CLOSED);
+        (open && unanswered && flow.syn_checks < SYN_CHECKS)
+            .then(|| flow.start_ns.saturating_add(Nanos::from(flow.syn_checks + 1) * SECOND))
     }
 
     /// When a flow is to be looked at next.
@@ -236,10 +237,7 @@ impl Engine {
                 return flow.last_ns.saturating_add(timeouts.closed);
             }
             let end = flow.last_ns.saturating_add(timeouts.half_open);
-            if flow.syn_checks < SYN_CHECKS && self.unanswered(slot) {
-                return end.min(flow.start_ns.saturating_add(Nanos::from(flow.syn_checks + 1) * SECOND));
-            }
-            return end;
+            return self.next_check(slot).map_or(end, |check| end.min(check));
         }
         flow.last_ns.saturating_add(if flow.key.proto != TCP {
             timeouts.other
@@ -273,7 +271,8 @@ impl Engine {
             return;
         }
         let closed = flow.has(flow_flag::CLOSED);
-        let outcome = analyze::segment(flow, &mut self.slab, packet, stamp.ts);
+        let mut outcome = Outcome::default();
+        analyze::segment(flow, &mut self.slab, packet, stamp.ts, &mut outcome);
         let closes = !closed && flow.has(flow_flag::CLOSED);
         if packet.tcp.flags & flags::SYN != 0 {
             let which = usize::from(packet.tcp.flags & flags::ACK != 0);
@@ -316,21 +315,22 @@ impl Engine {
         (slot, false)
     }
 
-    /// A SYN with another initial sequence number, or on a flow that was under way without one.
+    /// A SYN with another initial sequence number, or on a flow of which other packets than the answer to it
+    /// were seen before.
     fn is_another(&self, slot: u32, packet: &Packet) -> bool {
         let flow = &self.table.flows[slot as usize];
-        let own = &flow.dirs[usize::from(!packet.from_low)];
+        let (own, other) = (flow.dir(packet.from_low), flow.dir(!packet.from_low));
         if own.has(dir_flag::SYN) {
             return own.isn != packet.tcp.seq;
         }
-        flow.has(flow_flag::ESTABLISHED) || flow.has(flow_flag::RST) || own.has(dir_flag::SEEN)
+        flow.has(flow_flag::ESTABLISHED | flow_flag::RST) || own.has(dir_flag::SEEN) || !other.has(dir_flag::SYN)
     }
 
     fn make(&mut self, packet: &Packet, hash: u64, now: Nanos, flow_flags: u16) -> u32 {
         let syn = packet.class == Class::Tcp && packet.tcp.flags & flags::SYN != 0;
         let region = if syn { Region::HalfOpen } else { Region::Full };
         self.make_room(region, now);
-        let wait = if syn { SECOND } else { self.timeouts.other };
+        let wait = if syn { SECOND } else { self.timeouts.other.min(self.timeouts.established) };
         let slot = self.table.insert(packet.key, hash, region, now, now.saturating_add(wait));
         self.account.flows_created += 1;
         let flow = &mut self.table.flows[slot as usize];

@@ -56,6 +56,8 @@ pub struct Worker<S: Source> {
     hashes: Box<[u64]>,
     engine: Engine,
     phase: Phase,
+    /// Where the silent source's clock stands, until timers have come that far.
+    idle: Option<Nanos>,
     /// Interfaces the recorder knows.
     announced: usize,
 }
@@ -79,6 +81,7 @@ impl<S: Source> Worker<S> {
             hashes: vec![0; BATCH].into_boxed_slice(),
             engine: Engine::new(config, rules, queues, recorder, number),
             phase: Phase::Running,
+            idle: None,
             announced: 0,
         };
         worker.announce();
@@ -147,6 +150,9 @@ impl<S: Source> Worker<S> {
     }
 
     fn run(&mut self) -> Step {
+        if self.idle.is_some() {
+            return self.wait();
+        }
         if self.next == self.batch.packets.len() {
             self.source.release(&mut self.batch);
             self.next = 0;
@@ -158,7 +164,8 @@ impl<S: Source> Worker<S> {
                     self.decode();
                 }
                 Poll::Idle(now) => {
-                    return if self.engine.advance(now) { Step::Idle(now) } else { Step::Full };
+                    self.idle = Some(now);
+                    return self.wait();
                 }
                 Poll::End => {
                     self.phase = Phase::Timers;
@@ -167,6 +174,18 @@ impl<S: Source> Worker<S> {
             }
         }
         self.process()
+    }
+
+    /// Takes the clock of a silent source on, if need be in several steps.
+    fn wait(&mut self) -> Step {
+        match self.idle {
+            Some(now) if !self.engine.advance(now) => Step::Full,
+            Some(now) => {
+                self.idle = None;
+                Step::Idle(now)
+            }
+            None => Step::Worked,
+        }
     }
 
     /// Tells the recorder of interfaces that are new, before it gets packets of them. Allocates, so only at the
@@ -184,7 +203,7 @@ impl<S: Source> Worker<S> {
     fn decode(&mut self) {
         for (i, descriptor) in self.batch.packets.iter().enumerate() {
             let bytes = self.source.bytes(descriptor);
-            self.packets[i] = decode::decode(descriptor.link, bytes, descriptor.orig_len);
+            decode::decode_into(descriptor.link, bytes, descriptor.orig_len, &mut self.packets[i]);
             self.hashes[i] = self.engine.table.hash(&self.packets[i].key);
             self.engine.table.prefetch_bucket(self.hashes[i]);
         }

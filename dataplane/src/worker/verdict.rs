@@ -74,7 +74,7 @@ impl Engine {
         // A timer speaks of the last packet there was.
         let raising = packet.or_else(|| self.ring.get(flow.newest).map(|(p, _)| p.number));
         self.holds.raised(hold, rule, event, raising);
-        self.holds.undecided(hold)
+        self.holds.ask(hold)
     }
 
     /// Gives a live packet to the flow's hold.
