@@ -32,3 +32,6 @@ pub fn decode_into(link: LinkType, bytes: &[u8], orig_len: u32, packet: &mut Pac
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(crate) mod frames;

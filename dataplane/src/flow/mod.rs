@@ -14,3 +14,6 @@ pub mod trouble;
 
 pub use record::{Direction, Flow};
 pub use table::FlowTable;
+
+#[cfg(test)]
+mod tests;
