@@ -48,7 +48,7 @@ need_c_compiler() {
 
 # cargo fetches crates over HTTPS.
 need_certificates() {
-    if [ ! -e /etc/ssl/certs/ca-certificates.crt ] && [ -z "${SSL_CERT_FILE:-}" ] && [ -f /etc/debian_version ]; then
+    if [ ! -e "${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}" ] && [ -f /etc/debian_version ]; then
         need ca-certificates "cargo fetches crates over HTTPS"
     fi
 }

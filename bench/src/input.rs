@@ -16,7 +16,7 @@ const SEED: u64 = 1;
 const PAYLOAD: u16 = 30;
 const NANOSECOND_PCAP: Style = Style { format: Format::Pcap, nanoseconds: true, big_endian: false };
 /// Packets between two words of progress.
-const PROGRESS: u64 = 1 << 20;
+const PROGRESS: u64 = 1_000_000;
 
 /// Which workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -109,7 +109,7 @@ impl Sink {
         self.packets += 1;
         self.bytes += frame.len() as u64;
         if self.packets.is_multiple_of(PROGRESS) {
-            progress(&format!("{}: {} M packets made", self.kind.name(), self.packets >> 20));
+            progress(&format!("{}: {} M packets made", self.kind.name(), self.packets / PROGRESS));
         }
         self.failed.is_none()
     }

@@ -32,7 +32,14 @@ impl Stage {
         ns.sort_by(f64::total_cmp);
         let (min, max) = (ns[0], ns[ns.len() - 1]);
         let median = (ns[(ns.len() - 1) / 2] + ns[ns.len() / 2]) / 2.0;
-        Stage { name, median, min, max, adds: median - below, mpps: 1e3 / median }
+        Stage {
+            name,
+            median,
+            min,
+            max,
+            adds: median - below,
+            mpps: if median > 0.0 { 1e3 / median } else { 0.0 },
+        }
     }
 }
 

@@ -86,7 +86,8 @@ impl Table {
     }
 
     fn add(&mut self, who: &Party, what: What) -> bool {
-        let key = FlowKey { low: who.addr, low_port: who.port, proto: who.proto, v6: who.v6, ..FlowKey::NONE };
+        let key =
+            FlowKey { low: who.addr, low_port: who.port, proto: who.proto, v6: who.v6, ..FlowKey::NONE };
         let start = key.hash(0x6163_7469_7669_7479) as u32;
         for probe in 0..PROBES {
             let at = start.wrapping_add(probe) & self.mask;

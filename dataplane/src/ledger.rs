@@ -4,21 +4,16 @@
 //! its own block with plain adds; readers sum after the threads have stopped or from published copies. A
 //! packet is let go of only by naming a reason here.
 
-/// Why a received packet was not analysed.
+/// Why a received packet was not analysed. Nothing loses one between a file and the analysis, so there is no
+/// reason yet; each live source brings its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum DropReason {
-    /// The source handed over more than the largest packet a worker takes (256 KiB).
-    Oversize,
-}
+pub enum DropReason {}
 
 impl DropReason {
-    pub const ALL: [DropReason; 1] = [DropReason::Oversize];
+    pub const ALL: [DropReason; 0] = [];
 
     pub const fn name(self) -> &'static str {
-        match self {
-            DropReason::Oversize => "oversize",
-        }
+        match self {}
     }
 }
 

@@ -126,7 +126,8 @@ fn params_and_helper_functions() {
 #[test]
 fn rules_match_their_own_events_only_and_in_order() {
     let set = load(
-        "rule \"a\" on rst, close then { }\nrule \"b\" on close when flow.established then { }\nrule \"c\" on tick when host.rsts(1) > 0 then { }",
+        "rule \"a\" on rst, close then { }\nrule \"b\" on close when flow.established then { }\n\
+         rule \"c\" on tick when host.rsts(1) > 0 then { }",
     );
     let matched = |event| {
         let mut hits = Hits::new();

@@ -12,7 +12,13 @@ use crate::source::Nanos;
 const TCP: u8 = 6;
 
 /// The snapshot for an event that `outcome` tells of. `timer` events have no packet and so no sender.
-pub fn of_flow(flow: &Flow, trouble: Option<&Trouble>, outcome: &Outcome, now: Nanos, timer: bool) -> FlowFacts {
+pub fn of_flow(
+    flow: &Flow,
+    trouble: Option<&Trouble>,
+    outcome: &Outcome,
+    now: Nanos,
+    timer: bool,
+) -> FlowFacts {
     let (orig, resp) = (flow.orig(), flow.orig() ^ 1);
     let none = Trouble::default();
     let trouble = trouble.unwrap_or(&none);
@@ -21,8 +27,11 @@ pub fn of_flow(flow: &Flow, trouble: Option<&Trouble>, outcome: &Outcome, now: N
     } else {
         (flow.key.high_addr(), flow.key.low_addr())
     };
-    let (sport, dport) =
-        if orig == 0 { (flow.key.low_port, flow.key.high_port) } else { (flow.key.high_port, flow.key.low_port) };
+    let (sport, dport) = if orig == 0 {
+        (flow.key.low_port, flow.key.high_port)
+    } else {
+        (flow.key.high_port, flow.key.low_port)
+    };
     let since_silence = flow.packets() - u64::from(flow.idle_packets).min(flow.packets());
     let broken = flow.idle_ms > 0 && since_silence <= SILENCE_PACKETS;
     let syn = &flow.dirs[orig];

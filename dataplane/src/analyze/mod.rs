@@ -104,3 +104,6 @@ fn silence(flow: &mut Flow, now: Nanos) {
         flow.idle_packets = flow.packets().min(u64::from(u32::MAX)) as u32;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -62,7 +62,11 @@ pub(super) fn read(flow: &Flow, dir: usize, packet: &Packet, now: Nanos) -> Mark
         return marks | in_sequence(flow, dir, tcp);
     }
     if ahead > 0 {
-        return if tcp.flags & flags::RST == 0 { marks | LOST_SEGMENT | window_full(flow, dir, tcp) } else { marks };
+        return if tcp.flags & flags::RST == 0 {
+            marks | LOST_SEGMENT | window_full(flow, dir, tcp)
+        } else {
+            marks
+        };
     }
     if ahead == -1 && tcp.payload <= 1 && plain {
         return marks | KEEPALIVE;
@@ -146,7 +150,9 @@ pub(super) fn count(
     if let Some(trouble) = slab.get_or_take(&mut index) {
         let t = &mut trouble.dirs[dir];
         if marks & OUT_OF_ORDER != 0 {
-            let fills = !before(tcp.seq, t.hole_start) && before(tcp.seq, t.hole_end);
+            let in_hole = !before(tcp.seq, t.hole_start) && before(tcp.seq, t.hole_end);
+            // What reaches beyond all that was seen can't be a repeat of it.
+            let fills = in_hole || before(next_seq, tcp.seq.wrapping_add(span(tcp)));
             marks = marks & !OUT_OF_ORDER | if fills { OUT_OF_ORDER } else { RETRANSMISSION };
         }
         if marks & LOST_SEGMENT != 0 {

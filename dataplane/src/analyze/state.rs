@@ -12,7 +12,13 @@ use crate::source::Nanos;
 
 /// Takes the segment's flags into the flow's state.
 #[inline]
-pub(super) fn follow(flow: &mut Flow, slab: &mut TroubleSlab, packet: &Packet, now: Nanos, out: &mut Outcome) {
+pub(super) fn follow(
+    flow: &mut Flow,
+    slab: &mut TroubleSlab,
+    packet: &Packet,
+    now: Nanos,
+    out: &mut Outcome,
+) {
     let tcp = &packet.tcp;
     if tcp.flags & flags::FIN != 0 && tcp.flags & (flags::SYN | flags::RST) != 0 {
         // Counted, not believed: no stack closes with a SYN (scanners do), and a RST closes by itself.

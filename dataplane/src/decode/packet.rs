@@ -63,7 +63,8 @@ pub struct FlowKey {
 }
 
 impl FlowKey {
-    pub const NONE: FlowKey = FlowKey { low: [0; 2], high: [0; 2], low_port: 0, high_port: 0, proto: 0, v6: false };
+    pub const NONE: FlowKey =
+        FlowKey { low: [0; 2], high: [0; 2], low_port: 0, high_port: 0, proto: 0, v6: false };
 
     /// The key of a packet from `src` to `dst`, and whether it came from the low end.
     #[inline]

@@ -115,12 +115,21 @@ fn tcp_options_are_read_as_far_as_they_can_be_believed() {
     };
     let blank = TcpOptions::default();
     let syn = read(&[4, 2, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0, 3, 3, 200, 2, 4, 5, 0xb4, 0], flags::SYN);
-    let all = TcpOptions { mss: Some(1460), wscale: Some(14), sack_permitted: true, timestamps: true, sack_blocks: 0 };
+    let all = TcpOptions {
+        mss: Some(1460),
+        wscale: Some(14),
+        sack_permitted: true,
+        timestamps: true,
+        sack_blocks: 0,
+    };
     assert_eq!(syn, all);
     let plain = read(&[2, 4, 5, 0xb4, 3, 3, 7, 1], flags::ACK);
     assert_eq!(plain, blank, "only a SYN negotiates");
     assert!(read(&[1, 1, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0], flags::ACK).timestamps);
-    assert_eq!(read(&[1, 1, 5, 18, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], flags::ACK).sack_blocks, 2);
+    assert_eq!(
+        read(&[1, 1, 5, 18, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], flags::ACK).sack_blocks,
+        2
+    );
     for lie in [[2, 0, 4, 2], [2, 1, 4, 2], [8, 40, 4, 2], [0, 2, 4, 2], [1, 1, 1, 4]] {
         assert_eq!(read(&lie, flags::SYN), blank, "{lie:?}");
     }
@@ -178,7 +187,8 @@ fn icmp_errors_name_the_flow_they_quote() {
 
 #[test]
 fn both_directions_have_one_key_and_one_hash() {
-    let (there, back) = (Seg::new(true, flags::ACK, 1, 1).packet(), Seg::new(false, flags::ACK, 1, 1).packet());
+    let (there, back) =
+        (Seg::new(true, flags::ACK, 1, 1).packet(), Seg::new(false, flags::ACK, 1, 1).packet());
     assert_eq!(there.key, back.key);
     assert_ne!(there.from_low, back.from_low);
     assert_eq!(there.key.hash(77), back.key.hash(77));

@@ -226,7 +226,8 @@ fn findings(flow: &Flow, trouble: &Trouble, rules: &RuleSet, tcp: bool) -> BTree
 }
 
 fn native(flow: &Flow, trouble: &Trouble, mut say: impl FnMut(&str, u32)) {
-    let sum = |count: fn(&DirectionTrouble) -> u32| count(&trouble.dirs[0]).saturating_add(count(&trouble.dirs[1]));
+    let sum =
+        |count: fn(&DirectionTrouble) -> u32| count(&trouble.dirs[0]).saturating_add(count(&trouble.dirs[1]));
     let repeats = |count: fn(&Direction) -> u8| -> u32 {
         flow.dirs.iter().map(|d| u32::from(count(d).saturating_sub(1))).sum()
     };

@@ -113,8 +113,7 @@ impl Ring {
         let len = half(28) as usize;
         let body = self.bytes.get(start + HEADER..start + HEADER + len)?;
         let interface = u16::from_le_bytes([header[32], header[33]]);
-        let packet =
-            Remembered { ts: word(8), number: word(16), orig_len: half(24), interface, bytes: body };
+        let packet = Remembered { ts: word(8), number: word(16), orig_len: half(24), interface, bytes: body };
         Some((packet, word(0)))
     }
 

@@ -220,11 +220,6 @@ fn keep(packet: &Remembered<'_>) -> Kept {
 /// Stamps a remembered packet again, for another place.
 impl From<&Remembered<'_>> for Stamp {
     fn from(packet: &Remembered<'_>) -> Stamp {
-        Stamp {
-            ts: packet.ts,
-            number: packet.number,
-            orig_len: packet.orig_len,
-            interface: packet.interface,
-        }
+        Stamp { ts: packet.ts, number: packet.number, orig_len: packet.orig_len, interface: packet.interface }
     }
 }

@@ -19,8 +19,8 @@ use crate::judge::message::CaptureLimits;
 use crate::ledger::UnwrittenReason;
 use crate::source::Nanos;
 pub use pages::PAGE;
-pub use sink::Sink;
 use pages::Pages;
+pub use sink::Sink;
 use slot::{Raise, Slot, State};
 
 /// Packets of the ring in a lead-up, at most.
@@ -111,14 +111,18 @@ impl Holds {
     }
 
     /// What a lead-up begins with, oldest first: the handshake and the rescued tail. Before anything else.
-    pub fn begin<'a>(&mut self, hold: u32, handshake: &[Kept; 2], tail: impl Iterator<Item = Remembered<'a>>) {
+    pub fn begin<'a>(
+        &mut self,
+        hold: u32,
+        handshake: &[Kept; 2],
+        tail: impl Iterator<Item = Remembered<'a>>,
+    ) {
         let [syn, syn_ack] = handshake;
         // The answer may have been seen first.
         let in_order = if syn_ack.number() < syn.number() { [syn_ack, syn] } else { [syn, syn_ack] };
         for kept in in_order {
             if let Some(number) = kept.number() {
-                let stamp =
-                    Stamp { ts: kept.ts, number, orig_len: kept.orig_len, interface: kept.interface };
+                let stamp = Stamp { ts: kept.ts, number, orig_len: kept.orig_len, interface: kept.interface };
                 self.store(hold, &stamp, kept.bytes());
             }
         }
@@ -263,8 +267,9 @@ impl Holds {
         if slot.decided && slot.state == State::Held {
             slot.state = State::Kept;
             // What was lost while it waited counts now that it was to be kept.
-            sink.account.kept += slot.lost;
+            sink.account.kept += slot.lost + slot.overwritten;
             sink.lost_many(UnwrittenReason::HoldPoolFull, slot.lost);
+            sink.lost_many(UnwrittenReason::Overwritten, slot.overwritten);
         }
         if slot.state == State::Kept {
             self.drain(index, sink, budget);
@@ -291,6 +296,8 @@ impl Holds {
             links[found] = link;
             (found, link) = (found + 1, previous);
         }
+        // The raising packet was there when the hold began: gathering came too late for it at least.
+        self.slots[index as usize].overwritten += u64::from(found == 0 && link != 0);
         for (i, link) in links[..found].iter().rev().enumerate() {
             let Some((packet, _)) = ring.get(*link) else { continue };
             if i == 0 {
@@ -376,3 +383,6 @@ fn decode_header(header: &[u8; RECORD]) -> (Stamp, usize) {
     let interface = u16::from_le_bytes([header[24], header[25]]);
     (Stamp { ts: word(0), number: word(8), orig_len: half(16), interface }, half(20) as usize)
 }
+
+#[cfg(test)]
+mod tests;

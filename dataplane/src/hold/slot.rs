@@ -47,6 +47,8 @@ pub(super) struct Slot {
     pub last_written: Option<u64>,
     /// Packets that found no room.
     pub lost: u64,
+    /// Packets the ring had forgotten when they were to be gathered.
+    pub overwritten: u64,
     /// Hits the judge has not answered yet.
     pub asked: u32,
     pub decided: bool,
@@ -81,6 +83,7 @@ impl Slot {
             first_of_ring: u64::MAX,
             last_written: None,
             lost: 0,
+            overwritten: 0,
             asked: 0,
             decided: false,
             released: false,

@@ -34,7 +34,7 @@ use self::known::{Home, Known, NOWHERE};
 use self::message::{Command, Hit, Message};
 pub use self::scripts::BodyFailure;
 use self::scripts::Scripts;
-use self::storms::{Actor, Measure, Storm, Storms};
+use self::storms::{Actor, Measure, Storm, Storms, events};
 use self::window::{BUCKET_NS, Windows};
 use crate::source::Nanos;
 
@@ -382,20 +382,6 @@ impl Judge {
             self.closed.push((draft.order(), draft.incident(&self.rules, true)));
             self.account.incidents_closed += 1;
         }
-    }
-}
-
-/// An actor's events of one kind after a bucket, and the first bucket that holds one.
-fn events(
-    hosts: &Windows<IpAddr>,
-    services: &Windows<(IpAddr, u16, u8)>,
-    actor: Actor,
-    field: window::Field,
-    after: u64,
-) -> (u64, Option<u64>) {
-    match actor {
-        Actor::Host(host) => hosts.since(&host, field, after),
-        Actor::Service(addr, port, proto) => services.since(&(addr, port, proto), field, after),
     }
 }
 

@@ -17,7 +17,7 @@ use super::groups::{GroupKey, Part};
 use super::incident::{Draft, Subject};
 use super::known::Home;
 use super::message::Hit;
-use super::window::{Field, SPANS};
+use super::window::{Field, SPANS, Windows};
 use crate::source::Nanos;
 
 /// Whose windows matched.
@@ -190,6 +190,20 @@ impl Storms {
             .map(|(key, _)| *key)
             .collect();
         quiet.iter().filter_map(|key| self.storms.remove(key)).collect()
+    }
+}
+
+/// An actor's events of one kind after a bucket, and the first bucket that holds one.
+pub(super) fn events(
+    hosts: &Windows<IpAddr>,
+    services: &Windows<(IpAddr, u16, u8)>,
+    actor: Actor,
+    field: Field,
+    after: u64,
+) -> (u64, Option<u64>) {
+    match actor {
+        Actor::Host(host) => hosts.since(&host, field, after),
+        Actor::Service(addr, port, proto) => services.since(&(addr, port, proto), field, after),
     }
 }
 

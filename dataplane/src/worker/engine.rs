@@ -3,43 +3,34 @@
 
 use std::sync::Arc;
 
-use rules::event::{Event, EventSet};
+use rules::event::EventSet;
 use rules::{Hits, RuleSet};
 
 use super::outlet::{Outlet, Queues};
-use super::watch::{Watch, Watches};
-use crate::activity::{Activity, INTERVAL, Party, What};
+use super::watch::Watches;
+use crate::activity::{Activity, Party, What};
 use crate::analyze::{self, Outcome};
 use crate::config::{Timeouts, WorkerConfig};
 use crate::decode::{Class, Packet, flags};
 use crate::flow::FlowTable;
 use crate::flow::keeper::{Keeper, Stamp};
-use crate::flow::record::{NONE, dir_flag, flow_flag};
-use crate::flow::table::Class as Region;
+use crate::flow::record::flow_flag;
 use crate::flow::trouble::TroubleSlab;
 use crate::history::{Ring, Tails};
-use crate::hold::{Holds, Sink};
-use crate::judge::message::{Command, Message};
+use crate::hold::Holds;
 use crate::ledger::WorkerAccount;
 use crate::record::Recorder;
 use crate::source::Nanos;
 
-const SECOND: Nanos = 1_000_000_000;
-/// Seconds after a SYN for which syn_timeout is raised: as long as clients repeat it.
-const SYN_CHECKS: u8 = 64;
-/// syn_timeout that counts as unanswered for hosts and services.
-const UNANSWERED_AFTER: u8 = 3;
-const TCP: u8 = 6;
-
 #[derive(Debug)]
 pub(super) struct Engine {
-    pub table: FlowTable,
+    pub(super) table: FlowTable,
     pub(super) slab: TroubleSlab,
     pub(super) keeper: Keeper,
     pub(super) ring: Ring,
     pub(super) tails: Tails,
     pub(super) holds: Holds,
-    pub recorder: Option<Recorder>,
+    pub(super) recorder: Option<Recorder>,
     pub(super) rules: Arc<RuleSet>,
     pub(super) subscribed: EventSet,
     pub(super) hits: Hits,
@@ -47,16 +38,16 @@ pub(super) struct Engine {
     pub(super) activity: Activity,
     pub(super) watches: Watches,
     pub(super) account: WorkerAccount,
-    timeouts: Timeouts,
-    cutoff: u64,
-    snap: usize,
-    lossless: bool,
-    pub now: Nanos,
-    started: bool,
-    next_tick: Nanos,
+    pub(super) timeouts: Timeouts,
+    pub(super) cutoff: u64,
+    pub(super) snap: usize,
+    pub(super) lossless: bool,
+    pub(super) now: Nanos,
+    pub(super) started: bool,
+    pub(super) next_tick: Nanos,
     /// Slots before this have been ended, once the input has.
-    ended_to: u32,
-    last_opened: bool,
+    pub(super) ended_to: u32,
+    pub(super) last_opened: bool,
 }
 
 impl Engine {
@@ -128,7 +119,7 @@ impl Engine {
 
     /// True if there is room for whatever comes next, or nobody waits for room.
     #[inline(always)]
-    fn may_go_on(&mut self) -> bool {
+    pub(super) fn may_go_on(&mut self) -> bool {
         !self.lossless || self.outlet.roomy()
     }
 
@@ -147,105 +138,6 @@ impl Engine {
         }
         self.now = now;
         true
-    }
-
-    #[cold]
-    fn advance_clock(&mut self, now: Nanos) -> bool {
-        if !self.started {
-            self.started = true;
-            self.table.wheel.start(now);
-            self.next_tick = (now / INTERVAL + 1).saturating_mul(INTERVAL);
-        }
-        while let Some(slot) = self.table.wheel.pop(&mut self.table.flows, now) {
-            self.timer(slot, now);
-            if !self.may_go_on() {
-                return false;
-            }
-        }
-        if now >= self.next_tick && !self.tick(now) {
-            return false;
-        }
-        if let Some(recorder) = &mut self.recorder {
-            recorder.advance(now);
-        }
-        self.now = now;
-        true
-    }
-
-    /// Tells the judge what hosts and services did up to the boundary passed, then the time.
-    fn tick(&mut self, now: Nanos) -> bool {
-        while !self.activity.is_empty() {
-            if !self.may_go_on() {
-                return false;
-            }
-            if let Some(message) = self.activity.take() {
-                self.outlet.send(message);
-            }
-        }
-        self.outlet.send(Message::Tick(self.next_tick));
-        let passed = now / INTERVAL * INTERVAL;
-        if passed > self.next_tick {
-            self.outlet.send(Message::Tick(passed));
-        }
-        self.next_tick = passed.saturating_add(INTERVAL);
-        true
-    }
-
-    /// A flow whose time may have come.
-    fn timer(&mut self, slot: u32, now: Nanos) {
-        let due = self.deadline(slot);
-        if due > now {
-            self.table.rearm(slot, due);
-            return;
-        }
-        if self.next_check(slot) == Some(due) {
-            let flow = &mut self.table.flows[slot as usize];
-            flow.syn_checks += 1;
-            if flow.syn_checks == UNANSWERED_AFTER {
-                let (orig, key) = (flow.orig(), flow.key);
-                self.activity.host(Party::of(&key, orig), What::Unanswered);
-                self.activity.service(Party::of(&key, orig ^ 1), What::Unanswered);
-            }
-            let next = self.deadline(slot);
-            self.table.rearm(slot, next);
-            let mut outcome = Outcome::default();
-            outcome.events.insert(Event::SynTimeout);
-            self.raise(slot, &outcome, due, None);
-        } else {
-            self.account.flows_ended += 1;
-            self.end(slot, false, due);
-        }
-    }
-
-    /// When syn_timeout is raised next: while a SYN was sent, not taken back, and the other side has said
-    /// nothing at all.
-    fn next_check(&self, slot: u32) -> Option<Nanos> {
-        let flow = &self.table.flows[slot as usize];
-        let orig = flow.orig();
-        let unanswered = flow.dirs[orig].syn > 0 && flow.dirs[orig ^ 1].packets == 0;
-        let open = self.table.is_half_open(slot) && !flow.has(flow_flag::CLOSED);
-        (open && unanswered && flow.syn_checks < SYN_CHECKS)
-            .then(|| flow.start_ns.saturating_add(Nanos::from(flow.syn_checks + 1) * SECOND))
-    }
-
-    /// When a flow is to be looked at next.
-    fn deadline(&self, slot: u32) -> Nanos {
-        let flow = &self.table.flows[slot as usize];
-        let timeouts = &self.timeouts;
-        if self.table.is_half_open(slot) {
-            if flow.has(flow_flag::CLOSED) {
-                return flow.last_ns.saturating_add(timeouts.closed);
-            }
-            let end = flow.last_ns.saturating_add(timeouts.half_open);
-            return self.next_check(slot).map_or(end, |check| end.min(check));
-        }
-        flow.last_ns.saturating_add(if flow.key.proto != TCP {
-            timeouts.other
-        } else if flow.has(flow_flag::CLOSED) {
-            timeouts.closed
-        } else {
-            timeouts.established
-        })
     }
 
     /// Takes one packet through all stages.
@@ -298,67 +190,6 @@ impl Engine {
             self.watched_reset(slot, outcome.dir, stamp);
         }
         self.record_live(slot, stamp, bytes);
-    }
-
-    /// Finds the packet's flow or makes it; true if it was made.
-    #[inline]
-    fn flow_of(&mut self, packet: &Packet, hash: u64, now: Nanos) -> (u32, bool) {
-        let Some(slot) = self.table.find(&packet.key, hash) else {
-            return (self.make(packet, hash, now, 0), true);
-        };
-        let syn_only = packet.tcp.flags & (flags::SYN | flags::ACK | flags::RST) == flags::SYN;
-        if packet.class == Class::Tcp && syn_only && self.is_another(slot, packet) {
-            self.account.flows_ended += 1;
-            self.end(slot, true, now);
-            return (self.make(packet, hash, now, flow_flag::PORT_REUSE), true);
-        }
-        (slot, false)
-    }
-
-    /// A SYN with another initial sequence number, or on a flow of which other packets than the answer to it
-    /// were seen before.
-    fn is_another(&self, slot: u32, packet: &Packet) -> bool {
-        let flow = &self.table.flows[slot as usize];
-        let (own, other) = (flow.dir(packet.from_low), flow.dir(!packet.from_low));
-        if own.has(dir_flag::SYN) {
-            return own.isn != packet.tcp.seq;
-        }
-        flow.has(flow_flag::ESTABLISHED | flow_flag::RST) || own.has(dir_flag::SEEN) || !other.has(dir_flag::SYN)
-    }
-
-    fn make(&mut self, packet: &Packet, hash: u64, now: Nanos, flow_flags: u16) -> u32 {
-        let syn = packet.class == Class::Tcp && packet.tcp.flags & flags::SYN != 0;
-        let region = if syn { Region::HalfOpen } else { Region::Full };
-        self.make_room(region, now);
-        let wait = if syn { SECOND } else { self.timeouts.other.min(self.timeouts.established) };
-        let slot = self.table.insert(packet.key, hash, region, now, now.saturating_add(wait));
-        self.account.flows_created += 1;
-        let flow = &mut self.table.flows[slot as usize];
-        flow.vlan = packet.vlan;
-        flow.flags = flow_flags;
-        flow.set_originator(packet.from_low);
-        slot
-    }
-
-    fn make_room(&mut self, region: Region, now: Nanos) {
-        let Some(victim) = self.table.must_evict(region) else { return };
-        if self.table.flows[victim as usize].has(flow_flag::CLOSED) {
-            self.account.flows_ended += 1;
-        } else if region == Region::HalfOpen {
-            self.account.half_open_evicted += 1;
-        } else {
-            self.account.flows_evicted += 1;
-        }
-        self.end(victim, true, now);
-    }
-
-    fn promote(&mut self, slot: u32) -> u32 {
-        self.make_room(Region::Full, self.now);
-        let due = self.table.flows[slot as usize].last_ns.saturating_add(self.timeouts.established);
-        let to = self.table.promote(slot, due);
-        self.keeper.moved(slot, to);
-        self.tails.moved(&self.table.flows[to as usize], slot, to);
-        to
     }
 
     fn count_activity(&mut self, slot: u32, outcome: &Outcome, packet: &Packet) {
@@ -426,99 +257,5 @@ impl Engine {
             self.raise(slot, &outcome, stamp.ts, Some(stamp.number));
         }
         self.record_live(slot, stamp, bytes);
-    }
-
-    /// A flow's end: its Close event, its row, and everything it had goes back.
-    pub(super) fn end(&mut self, slot: u32, in_wheel: bool, now: Nanos) {
-        if self.subscribed.contains(Event::Close) {
-            let flow = &self.table.flows[slot as usize];
-            let mut outcome = Outcome {
-                fin_before: (flow.dirs[0].flags | flow.dirs[1].flags) & dir_flag::FIN != 0,
-                rst_before: flow.has(flow_flag::RST),
-                ..Outcome::default()
-            };
-            outcome.events.insert(Event::Close);
-            self.raise(slot, &outcome, now, None);
-        }
-        let flow = &self.table.flows[slot as usize];
-        self.outlet.row(flow, self.slab.get(flow.trouble));
-        if flow.hold != NONE && !self.holds.is_over(flow.hold, flow.id()) {
-            self.holds.ended(flow.hold);
-        }
-        self.tails.release(flow, slot);
-        self.slab.give_back(flow.trouble);
-        self.keeper.clear(slot);
-        self.table.remove(slot, in_wheel);
-    }
-
-    /// Timers due by the last packet's time, and the tick it is in. False if the queues are too full.
-    pub fn last_timers(&mut self) -> bool {
-        if !self.advance(self.now) || !self.advance_clock(self.now) {
-            return false;
-        }
-        if !self.last_opened && self.started {
-            self.table.wheel.open_last(self.now);
-            self.last_opened = true;
-        }
-        while self.may_go_on() {
-            match self.table.wheel.take(&mut self.table.flows) {
-                Some(slot) => self.timer(slot, self.now),
-                None => return self.tick(self.now.max(self.next_tick)),
-            }
-        }
-        false
-    }
-
-    /// Ends every flow still alive. False if the queues are too full.
-    pub fn end_flows(&mut self) -> bool {
-        while let Some(slot) = self.table.next_live(self.ended_to) {
-            if !self.may_go_on() {
-                return false;
-            }
-            self.account.flows_ended += 1;
-            self.end(slot, true, self.now);
-            self.ended_to = slot + 1;
-        }
-        true
-    }
-
-    /// Takes the judge's commands.
-    #[inline]
-    pub fn commands(&mut self) {
-        while let Some(command) = self.outlet.command() {
-            match command {
-                Command::Keep { flow_id, limits } => self.holds.keep(flow_id, limits, self.now),
-                Command::Release { flow_id } => self.holds.release(flow_id),
-                Command::Watch { addr, rule, flows, until, limits } => {
-                    self.watches.add(addr, Watch { rule, left: flows, until, limits });
-                }
-            }
-        }
-    }
-
-    /// Lets holds copy and drain, a bounded amount.
-    #[inline]
-    pub fn pump(&mut self) {
-        if self.holds.in_use() == 0 {
-            return;
-        }
-        if let Some(recorder) = &mut self.recorder {
-            let mut sink = Sink { recorder, account: &mut self.account.kept, comments: &self.rules };
-            self.holds.pump(&self.ring, self.now, &mut sink);
-        }
-    }
-
-    /// A bounded part of the last of what is to be recorded; true once all is handed over.
-    pub fn finish(&mut self) -> bool {
-        self.commands();
-        self.holds.release_undecided();
-        self.pump();
-        if self.holds.in_use() > 0 && self.recorder.is_some() {
-            return false;
-        }
-        if let Some(recorder) = &mut self.recorder {
-            recorder.flush();
-        }
-        true
     }
 }

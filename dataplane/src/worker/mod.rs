@@ -5,7 +5,9 @@
 //! loop) decides what to do in between. `engine` takes one packet through the stages, `verdict` asks the
 //! rules, `outlet` is the way to the judge.
 
+mod clock;
 mod engine;
+mod lifecycle;
 mod outlet;
 mod verdict;
 mod watch;
@@ -230,3 +232,6 @@ impl<S: Source> Worker<S> {
         Step::Worked
     }
 }
+
+#[cfg(test)]
+mod tests;

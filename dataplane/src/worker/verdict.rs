@@ -4,11 +4,12 @@
 use rules::event::Event;
 
 use super::engine::Engine;
+use super::watch::Watch;
 use crate::analyze::{Outcome, facts};
 use crate::flow::keeper::Stamp;
 use crate::flow::record::NONE;
 use crate::hold::Sink;
-use crate::judge::message::Hit;
+use crate::judge::message::{Command, Hit};
 use crate::source::Nanos;
 
 impl Engine {
@@ -55,7 +56,14 @@ impl Engine {
     }
 
     /// Makes sure the flow is held; true if the judge has to decide on it.
-    pub(super) fn hold(&mut self, slot: u32, rule: u16, event: Event, packet: Option<u64>, now: Nanos) -> bool {
+    pub(super) fn hold(
+        &mut self,
+        slot: u32,
+        rule: u16,
+        event: Event,
+        packet: Option<u64>,
+        now: Nanos,
+    ) -> bool {
         if self.recorder.is_none() {
             return false;
         }
@@ -97,5 +105,45 @@ impl Engine {
             let mut sink = Sink { recorder, account: &mut self.account.kept, comments: &self.rules };
             self.holds.live(hold, flow.newest, stamp, bytes, &mut sink);
         }
+    }
+
+    /// Takes the judge's commands.
+    #[inline]
+    pub(super) fn commands(&mut self) {
+        while let Some(command) = self.outlet.command() {
+            match command {
+                Command::Keep { flow_id, limits } => self.holds.keep(flow_id, limits, self.now),
+                Command::Release { flow_id } => self.holds.release(flow_id),
+                Command::Watch { addr, rule, flows, until, limits } => {
+                    self.watches.add(addr, Watch { rule, left: flows, until, limits });
+                }
+            }
+        }
+    }
+
+    /// Lets holds copy and drain, a bounded amount.
+    #[inline]
+    pub(super) fn pump(&mut self) {
+        if self.holds.in_use() == 0 {
+            return;
+        }
+        if let Some(recorder) = &mut self.recorder {
+            let mut sink = Sink { recorder, account: &mut self.account.kept, comments: &self.rules };
+            self.holds.pump(&self.ring, self.now, &mut sink);
+        }
+    }
+
+    /// A bounded part of the last of what is to be recorded; true once all is handed over.
+    pub(super) fn finish(&mut self) -> bool {
+        self.commands();
+        self.holds.release_undecided();
+        self.pump();
+        if self.holds.in_use() > 0 && self.recorder.is_some() {
+            return false;
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.flush();
+        }
+        true
     }
 }

@@ -360,7 +360,8 @@ mod tests {
 
     #[test]
     fn items_end_where_they_should() {
-        let source = "// rule \"no\"\nparam a = 1;\n\nrule \"r\" on rst when #{a: 1}.a == 1 then {\n if x { } \n} ; fn f(a) { a }";
+        let source = "// rule \"no\"\nparam a = 1;\n\nrule \"r\" on rst when \
+            #{a: 1}.a == 1 then {\n if x { } \n} ; fn f(a) { a }";
         let items = texts(source);
         assert_eq!(items.len(), 3, "{items:?}");
         assert_eq!((items[0].0, items[0].2, items[0].3), (ItemKind::Param, 2, 1));
@@ -371,7 +372,8 @@ mod tests {
 
     #[test]
     fn braces_in_strings_and_comments_do_not_count() {
-        let source = "rule \"r\" on rst then { x(\"}\"); y(`} ${ if a { `}${1}` } else { \"}\" } } }`); /* } /* } */ */ z(#\"}\"#); '}' }\nparam b = 2;";
+        let source = "rule \"r\" on rst then { x(\"}\"); y(`} ${ if a { `}${1}` } else { \"}\" } } }`); \
+            /* } /* } */ */ z(#\"}\"#); '}' }\nparam b = 2;";
         let items = texts(source);
         assert_eq!(items.len(), 2, "{items:?}");
         assert_eq!(items[1].1, "param b = 2;");

@@ -1,0 +1,138 @@
+//! Packet time: timers that are due, the 100-ms tick, and what is left when the input has ended. Worker's
+//! thread; never allocates. What timers raise goes to the rules, what ends goes to the way out.
+
+use rules::event::Event;
+
+use super::engine::Engine;
+use crate::activity::{INTERVAL, Party, What};
+use crate::analyze::Outcome;
+use crate::flow::record::flow_flag;
+use crate::judge::message::Message;
+use crate::source::Nanos;
+
+/// Ns.
+pub(super) const SECOND: Nanos = 1_000_000_000;
+/// Seconds after a SYN for which syn_timeout is raised: as long as clients repeat it.
+const SYN_CHECKS: u8 = 64;
+/// syn_timeout that counts as unanswered for hosts and services.
+const UNANSWERED_AFTER: u8 = 3;
+const TCP: u8 = 6;
+
+impl Engine {
+    #[cold]
+    pub(super) fn advance_clock(&mut self, now: Nanos) -> bool {
+        if !self.started {
+            self.started = true;
+            self.table.wheel.start(now);
+            self.next_tick = (now / INTERVAL + 1).saturating_mul(INTERVAL);
+        }
+        while let Some(slot) = self.table.wheel.pop(&mut self.table.flows, now) {
+            self.timer(slot, now);
+            if !self.may_go_on() {
+                return false;
+            }
+        }
+        if now >= self.next_tick && !self.tick(now) {
+            return false;
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.advance(now);
+        }
+        self.now = now;
+        true
+    }
+
+    /// Tells the judge what hosts and services did up to the boundary passed, then the time.
+    pub(super) fn tick(&mut self, now: Nanos) -> bool {
+        while !self.activity.is_empty() {
+            if !self.may_go_on() {
+                return false;
+            }
+            if let Some(message) = self.activity.take() {
+                self.outlet.send(message);
+            }
+        }
+        self.outlet.send(Message::Tick(self.next_tick));
+        let passed = now / INTERVAL * INTERVAL;
+        if passed > self.next_tick {
+            self.outlet.send(Message::Tick(passed));
+        }
+        self.next_tick = passed.saturating_add(INTERVAL);
+        true
+    }
+
+    /// A flow whose time may have come.
+    pub(super) fn timer(&mut self, slot: u32, now: Nanos) {
+        let due = self.deadline(slot);
+        if due > now {
+            self.table.rearm(slot, due);
+            return;
+        }
+        if self.next_check(slot) == Some(due) {
+            let flow = &mut self.table.flows[slot as usize];
+            flow.syn_checks += 1;
+            if flow.syn_checks == UNANSWERED_AFTER {
+                let (orig, key) = (flow.orig(), flow.key);
+                self.activity.host(Party::of(&key, orig), What::Unanswered);
+                self.activity.service(Party::of(&key, orig ^ 1), What::Unanswered);
+            }
+            let next = self.deadline(slot);
+            self.table.rearm(slot, next);
+            let mut outcome = Outcome::default();
+            outcome.events.insert(Event::SynTimeout);
+            self.raise(slot, &outcome, due, None);
+        } else {
+            self.account.flows_ended += 1;
+            self.end(slot, false, due);
+        }
+    }
+
+    /// When syn_timeout is raised next: while a SYN was sent, not taken back, and the other side has said
+    /// nothing at all.
+    pub(super) fn next_check(&self, slot: u32) -> Option<Nanos> {
+        let flow = &self.table.flows[slot as usize];
+        let orig = flow.orig();
+        let unanswered = flow.dirs[orig].syn > 0 && flow.dirs[orig ^ 1].packets == 0;
+        let open = self.table.is_half_open(slot) && !flow.has(flow_flag::CLOSED);
+        (open && unanswered && flow.syn_checks < SYN_CHECKS)
+            .then(|| flow.start_ns.saturating_add(Nanos::from(flow.syn_checks + 1) * SECOND))
+    }
+
+    /// When a flow is to be looked at next.
+    pub(super) fn deadline(&self, slot: u32) -> Nanos {
+        let flow = &self.table.flows[slot as usize];
+        let timeouts = &self.timeouts;
+        if self.table.is_half_open(slot) {
+            if flow.has(flow_flag::CLOSED) {
+                return flow.last_ns.saturating_add(timeouts.closed);
+            }
+            let end = flow.last_ns.saturating_add(timeouts.half_open);
+            return self.next_check(slot).map_or(end, |check| end.min(check));
+        }
+        flow.last_ns.saturating_add(if flow.key.proto != TCP {
+            timeouts.other
+        } else if flow.has(flow_flag::CLOSED) {
+            timeouts.closed
+        } else {
+            timeouts.established
+        })
+    }
+
+    /// Timers due by the last packet's time, and the tick it is in. False if the queues are too full.
+    pub(super) fn last_timers(&mut self) -> bool {
+        if !self.advance(self.now) || !self.advance_clock(self.now) {
+            return false;
+        }
+        if !self.last_opened && self.started {
+            self.table.wheel.open_last(self.now);
+            self.last_opened = true;
+        }
+        while self.may_go_on() {
+            match self.table.wheel.take(&mut self.table.flows) {
+                Some(slot) => self.timer(slot, self.now),
+                None => return self.tick(self.now.max(self.next_tick)),
+            }
+        }
+        false
+    }
+}

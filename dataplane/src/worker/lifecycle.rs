@@ -1,0 +1,113 @@
+//! A flow's making, moving and ending. Worker's thread; never allocates. A flow that ends tells its rules and
+//! its row, and gives back everything it had.
+
+use rules::event::Event;
+
+use super::clock::SECOND;
+use super::engine::Engine;
+use crate::analyze::Outcome;
+use crate::decode::{Class, Packet, flags};
+use crate::flow::record::{NONE, dir_flag, flow_flag};
+use crate::flow::table::Class as Region;
+use crate::source::Nanos;
+
+impl Engine {
+    /// Finds the packet's flow or makes it; true if it was made.
+    #[inline]
+    pub(super) fn flow_of(&mut self, packet: &Packet, hash: u64, now: Nanos) -> (u32, bool) {
+        let Some(slot) = self.table.find(&packet.key, hash) else {
+            return (self.make(packet, hash, now, 0), true);
+        };
+        let syn_only = packet.tcp.flags & (flags::SYN | flags::ACK | flags::RST) == flags::SYN;
+        if packet.class == Class::Tcp && syn_only && self.is_another(slot, packet) {
+            self.account.flows_ended += 1;
+            self.end(slot, true, now);
+            return (self.make(packet, hash, now, flow_flag::PORT_REUSE), true);
+        }
+        (slot, false)
+    }
+
+    /// A SYN with another initial sequence number, or on a flow of which other packets than the answer to it
+    /// were seen before.
+    pub(super) fn is_another(&self, slot: u32, packet: &Packet) -> bool {
+        let flow = &self.table.flows[slot as usize];
+        let (own, other) = (flow.dir(packet.from_low), flow.dir(!packet.from_low));
+        if own.has(dir_flag::SYN) {
+            return own.isn != packet.tcp.seq;
+        }
+        flow.has(flow_flag::ESTABLISHED | flow_flag::RST)
+            || own.has(dir_flag::SEEN)
+            || !other.has(dir_flag::SYN)
+    }
+
+    pub(super) fn make(&mut self, packet: &Packet, hash: u64, now: Nanos, flow_flags: u16) -> u32 {
+        let syn = packet.class == Class::Tcp && packet.tcp.flags & flags::SYN != 0;
+        let region = if syn { Region::HalfOpen } else { Region::Full };
+        self.make_room(region, now);
+        let wait = if syn { SECOND } else { self.timeouts.other.min(self.timeouts.established) };
+        let slot = self.table.insert(packet.key, hash, region, now, now.saturating_add(wait));
+        self.account.flows_created += 1;
+        let flow = &mut self.table.flows[slot as usize];
+        flow.vlan = packet.vlan;
+        flow.flags = flow_flags;
+        flow.set_originator(packet.from_low);
+        slot
+    }
+
+    pub(super) fn make_room(&mut self, region: Region, now: Nanos) {
+        let Some(victim) = self.table.must_evict(region) else { return };
+        if self.table.flows[victim as usize].has(flow_flag::CLOSED) {
+            self.account.flows_ended += 1;
+        } else if region == Region::HalfOpen {
+            self.account.half_open_evicted += 1;
+        } else {
+            self.account.flows_evicted += 1;
+        }
+        self.end(victim, true, now);
+    }
+
+    pub(super) fn promote(&mut self, slot: u32) -> u32 {
+        self.make_room(Region::Full, self.now);
+        let due = self.table.flows[slot as usize].last_ns.saturating_add(self.timeouts.established);
+        let to = self.table.promote(slot, due);
+        self.keeper.moved(slot, to);
+        self.tails.moved(&self.table.flows[to as usize], slot, to);
+        to
+    }
+
+    /// A flow's end: its Close event, its row, and everything it had goes back.
+    pub(super) fn end(&mut self, slot: u32, in_wheel: bool, now: Nanos) {
+        if self.subscribed.contains(Event::Close) {
+            let flow = &self.table.flows[slot as usize];
+            let mut outcome = Outcome {
+                fin_before: (flow.dirs[0].flags | flow.dirs[1].flags) & dir_flag::FIN != 0,
+                rst_before: flow.has(flow_flag::RST),
+                ..Outcome::default()
+            };
+            outcome.events.insert(Event::Close);
+            self.raise(slot, &outcome, now, None);
+        }
+        let flow = &self.table.flows[slot as usize];
+        self.outlet.row(flow, self.slab.get(flow.trouble));
+        if flow.hold != NONE && !self.holds.is_over(flow.hold, flow.id()) {
+            self.holds.ended(flow.hold);
+        }
+        self.tails.release(flow, slot);
+        self.slab.give_back(flow.trouble);
+        self.keeper.clear(slot);
+        self.table.remove(slot, in_wheel);
+    }
+
+    /// Ends every flow still alive. False if the queues are too full.
+    pub(super) fn end_flows(&mut self) -> bool {
+        while let Some(slot) = self.table.next_live(self.ended_to) {
+            if !self.may_go_on() {
+                return false;
+            }
+            self.account.flows_ended += 1;
+            self.end(slot, true, self.now);
+            self.ended_to = slot + 1;
+        }
+        true
+    }
+}
