@@ -87,6 +87,7 @@ pub struct WorkerAccount {
     pub history_cut: u64,
     pub tails_rescued: u64,
     pub tails_forgotten: u64,
+    pub tails_refused: u64,
     pub holds_taken: u64,
     pub holds_refused: u64,
     /// Held flows let go because no verdict came in time.

@@ -8,7 +8,7 @@ use rules::event::{Event, EventSet};
 
 use crate::decode::{Packet, Tcp, flags};
 use crate::flow::Flow;
-use crate::flow::record::{before, dir_flag, flow_flag};
+use crate::flow::record::{SHIFT_PENDING, before, dir_flag};
 use crate::flow::trouble::TroubleSlab;
 use crate::source::Nanos;
 
@@ -69,7 +69,7 @@ pub(super) fn read(flow: &Flow, dir: usize, packet: &Packet, now: Nanos) -> Mark
         };
     }
     if ahead == -1 && tcp.payload <= 1 && plain {
-        return marks | KEEPALIVE;
+        return marks | KEEPALIVE | window_full(flow, dir, tcp);
     }
     if tcp.payload > 0 || tcp.flags & (flags::SYN | flags::FIN) != 0 {
         marks |= repeated(flow, dir, tcp, now);
@@ -104,8 +104,8 @@ fn in_sequence(flow: &Flow, dir: usize, tcp: &Tcp) -> Marks {
 #[inline(always)]
 fn window_full(flow: &Flow, dir: usize, tcp: &Tcp) -> Marks {
     let other = &flow.dirs[dir ^ 1];
-    let scale_known = flow.dirs[0].has(dir_flag::SYN) && flow.dirs[1].has(dir_flag::SYN);
-    if tcp.payload == 0 || tcp.flags & SYN_FIN_RST != 0 || !scale_known || !other.has(dir_flag::WINDOW) {
+    let known = other.has(dir_flag::SYN) && other.has(dir_flag::WINDOW);
+    if tcp.payload == 0 || tcp.flags & SYN_FIN_RST != 0 || !known {
         return NOTHING;
     }
     let edge = other.last_ack.wrapping_add(flow.scaled_window(dir ^ 1));
@@ -211,6 +211,9 @@ pub(super) fn remember(flow: &mut Flow, dir: usize, packet: &Packet, marks: Mark
         | if marks & ZERO_WINDOW_PROBE != 0 { dir_flag::WINDOW_PROBE } else { 0 };
     own.flags = own.flags & !(dir_flag::KEEPALIVE | dir_flag::WINDOW_PROBE) | last | dir_flag::WINDOW;
     own.window = tcp.window;
+    if tcp.flags & flags::SYN == 0 {
+        own.shift &= !SHIFT_PENDING;
+    }
     if tcp.flags & flags::ACK != 0 {
         if !own.has(dir_flag::ACK) || tcp.ack != own.last_ack {
             own.dup_acks = 0;
@@ -228,12 +231,11 @@ pub(super) fn remember(flow: &mut Flow, dir: usize, packet: &Packet, marks: Mark
 }
 
 impl Flow {
-    /// The window `dir` advertised last, bytes; scaled if both SYNs offered scaling (RFC 7323 §2.2).
+    /// The window `dir` advertised last, bytes.
     #[inline(always)]
     pub fn scaled_window(&self, dir: usize) -> u32 {
-        let both = self.offered[0] & self.offered[1] & crate::flow::record::offer::WSCALE != 0;
-        let established = self.has(flow_flag::ESTABLISHED);
-        let shift = if both && established { u32::from(self.wscale[dir]) } else { 0 };
-        u32::from(self.dirs[dir].window) << shift
+        let own = &self.dirs[dir];
+        let shift = if own.shift & SHIFT_PENDING == 0 { own.shift } else { 0 };
+        u32::from(own.window) << shift
     }
 }

@@ -162,6 +162,7 @@ fn closed_windows_and_the_two_ways_to_probe_them() {
         t.handshake().take(MS, Seg::new(false, ACK, 1, 1).window(50));
         t.a(ACK, 1, 1, 200);
         assert_eq!(t.counts(A), [("window_full", 1)], "50 << 2");
+        assert_eq!(t.flow.scaled_window(A), 4000);
         t.take(MS, Seg::new(false, ACK, 1, 201).window(0));
         assert_eq!((t.counts(B), t.out.events.contains(Event::ZeroWindow)), (vec![("zero_window", 1)], true));
         t.take(S, Seg::new(true, ACK, 200, 1));
@@ -176,6 +177,43 @@ fn closed_windows_and_the_two_ways_to_probe_them() {
         t.take(S, Seg::new(false, ACK, 1, 201)).a(ACK, 201, 1, 100).b(ACK, 1, 301, 0);
         assert_eq!((t.trouble().dirs[A].retransmission, t.trouble().dirs[A].lost_segment), (0, 0));
         assert_eq!(t.facts().orig.keepalives, 0);
+    });
+}
+
+#[test]
+fn windows_as_far_as_their_scale_is_known() {
+    // A SYN's own window is not scaled, whatever it offers.
+    twice(|t| {
+        t.handshake().a(ACK, 1, 1, 1000);
+        assert_eq!(t.counts(A), [("window_full", 1)]);
+        t.b(ACK, 1, 1001, 0).a(ACK, 1001, 1, 1000);
+        assert_eq!(t.counts(A), [("window_full", 1)], "now it is 4000");
+    });
+    // Only the answer was seen: it offers scaling because the SYN did.
+    twice(|t| {
+        t.take(0, Seg::new(false, SYN | ACK, 0, 1).options(&OPTIONS)).a(ACK, 1, 1, 0);
+        t.take(MS, Seg::new(false, ACK, 1, 1).window(25)).a(ACK, 1, 1, 100);
+        assert_eq!(t.counts(A), [("window_full", 1)]);
+    });
+    twice(|t| {
+        t.a(ACK, 1, 1, 10).b(ACK, 1, 11, 0).a(ACK, 11, 1, 1000);
+        assert_eq!(t.counts(A), [], "no SYN: no scale, no edge");
+    });
+    // A keepalive with a byte stands on the edge of a closed window.
+    twice(|t| {
+        t.handshake().a(ACK, 1, 1, 10).take(MS, Seg::new(false, ACK, 1, 11).window(0));
+        t.take(S, Seg::new(true, ACK, 10, 1).data(1));
+        assert_eq!(t.counts(A), [("window_full", 1), ("keepalive", 1), ("keepalive_zero", 1)]);
+    });
+}
+
+#[test]
+fn a_repeat_that_goes_on_beyond_what_was_seen_is_out_of_order_while_it_is_soon() {
+    twice(|t| {
+        t.handshake().a(ACK, 1, 1, 100).take(MS, Seg::new(true, ACK, 51, 1).data(100));
+        assert_eq!((t.counts(A), t.flow.dirs[A].next_seq.wrapping_sub(t.isn)), (vec![("out_of_order", 1)], 151));
+        t.a(ACK, 101, 1, 400);
+        assert_eq!(t.counts(A), [("retransmission", 1), ("out_of_order", 1)]);
     });
 }
 

@@ -10,8 +10,6 @@ use crate::source::LinkType;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
-/// 802.1Q, 802.1ad, and the two pre-standard QinQ values still seen.
-const VLAN_TAGS: [u16; 4] = [0x8100, 0x88a8, 0x9100, 0x9200];
 /// Tags looked through before giving up: stacks deeper than this are not made by working equipment.
 const MAX_VLAN_TAGS: u8 = 8;
 
@@ -48,10 +46,16 @@ pub fn addresses(link: LinkType, bytes: &[u8]) -> Option<(IpAddr, IpAddr)> {
     })
 }
 
+/// 802.1Q, 802.1ad, and the two pre-standard QinQ values still seen.
+#[inline(always)]
+fn is_vlan(ethertype: u16) -> bool {
+    matches!(ethertype, 0x8100 | 0x88a8 | 0x9100 | 0x9200)
+}
+
 #[inline]
 fn skip_vlan(bytes: &[u8], first: u16, mut at: usize, packet: &mut Packet) -> (Option<u16>, usize) {
     let mut ethertype = first;
-    while VLAN_TAGS.contains(&ethertype) && packet.vlan_depth < MAX_VLAN_TAGS {
+    while is_vlan(ethertype) && packet.vlan_depth < MAX_VLAN_TAGS {
         let (Some(tag), Some(next)) = (u16_at(bytes, at), u16_at(bytes, at + 2)) else {
             return (None, at);
         };

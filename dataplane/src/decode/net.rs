@@ -33,7 +33,7 @@ pub(super) fn v6_address(bytes: &[u8]) -> Option<Address> {
 #[inline]
 pub(super) fn ipv4(bytes: &[u8], at: usize, packet: &mut Packet) {
     packet.class = Class::Malformed;
-    let Some(header) = bytes.get(at..at + 20) else { return };
+    let Some(header) = after(bytes, at).first_chunk::<20>() else { return };
     let header_len = usize::from(header[0] & 0x0f) * 4;
     if header[0] >> 4 != 4 || header_len < 20 {
         return;
@@ -65,7 +65,7 @@ pub(super) fn ipv4(bytes: &[u8], at: usize, packet: &mut Packet) {
 #[inline]
 pub(super) fn ipv6(bytes: &[u8], at: usize, packet: &mut Packet) {
     packet.class = Class::Malformed;
-    let Some(header) = bytes.get(at..at + 40) else { return };
+    let Some(header) = after(bytes, at).first_chunk::<40>() else { return };
     if header[0] >> 4 != 6 {
         return;
     }

@@ -37,7 +37,7 @@ fn set_key(packet: &mut Packet, ends: Ends, ports: (u16, u16), proto: u8) {
 /// RFC 9293 §3.1.
 #[inline]
 fn tcp(bytes: &[u8], at: usize, left: usize, ends: Ends, packet: &mut Packet) {
-    let Some(header) = bytes.get(at..at + 20) else { return };
+    let Some(header) = after(bytes, at).first_chunk::<20>() else { return };
     let header_len = usize::from(header[12] >> 4) * 4;
     if header_len < 20 || header_len > left {
         return;

@@ -9,6 +9,9 @@ use crate::source::Nanos;
 /// "No such slot" in every index kept in a flow.
 pub const NONE: u32 = u32::MAX;
 
+/// Set in [`Direction::shift`] while the side's newest window is that of its SYN, which is never scaled.
+pub const SHIFT_PENDING: u8 = 0x80;
+
 /// Bits of [`Direction::flags`].
 pub mod dir_flag {
     /// A packet of this direction was seen.
@@ -48,8 +51,8 @@ pub mod flow_flag {
     pub const PORT_REUSE: u16 = 1 << 7;
     /// The originator's handshake ACK has been timed.
     pub const ACK_TIMED: u16 = 1 << 8;
-    /// Close was announced to rules.
-    pub const CLOSE_RAISED: u16 = 1 << 9;
+    /// `hold` is in use. Here as well, so that a packet need not touch the line `hold` is in.
+    pub const HELD: u16 = 1 << 9;
 }
 
 /// Bits of [`Flow::offered`], one byte a side, of its first SYN or SYN-ACK.
@@ -93,7 +96,8 @@ pub struct Direction {
     pub syn: u8,
     pub syn_ack: u8,
     pub fin: u8,
-    spare: u8,
+    /// How far this side's window is scaled, once both SYNs offered it; [`SHIFT_PENDING`] until its next segment.
+    pub shift: u8,
 }
 
 const _: () = assert!(size_of::<Direction>() == 64);
@@ -114,9 +118,10 @@ pub struct Flow {
     pub last_ns: Nanos,
     /// Newest packet in the history ring: its position plus one, 0 if none.
     pub newest: u64,
-    /// Neighbours in the timer wheel's bucket.
-    pub timer_next: u32,
-    pub timer_prev: u32,
+    pub flags: u16,
+    /// Part of the history ring its newest packet lies in (see `history::tail`).
+    pub epoch: u16,
+    pub trouble: u32,
 
     /// By key order: `dirs[0]` is what the low end sent.
     pub dirs: [Direction; 2],
@@ -130,7 +135,9 @@ pub struct Flow {
     pub idle_packets: u32,
     /// Tick the wheel wakes it at.
     pub timer_at: u32,
-    pub trouble: u32,
+    /// Neighbours in the timer wheel's bucket.
+    pub timer_next: u32,
+    pub timer_prev: u32,
     pub tail: u32,
     pub hold: u32,
     pub vlan: [u16; 2],
@@ -138,9 +145,6 @@ pub struct Flow {
     pub mss: [u16; 2],
     pub wscale: [u8; 2],
     pub offered: [u8; 2],
-    pub flags: u16,
-    /// Part of the history ring its newest packet lies in (see `history::tail`).
-    pub epoch: u16,
     /// Seconds after the SYN for which syn_timeout was raised.
     pub syn_checks: u8,
     spare: [u8; 3],
@@ -152,6 +156,16 @@ impl Flow {
     #[inline(always)]
     pub fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
+    }
+
+    /// Ties the flow to a hold, or with `NONE` to none any more.
+    pub fn set_hold(&mut self, hold: u32) {
+        self.hold = hold;
+        if hold == NONE {
+            self.flags &= !flow_flag::HELD;
+        } else {
+            self.flags |= flow_flag::HELD;
+        }
     }
 
     /// Index in `dirs` of what the originator sent.

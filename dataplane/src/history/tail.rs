@@ -19,8 +19,12 @@ use crate::source::Nanos;
 pub const TAIL_PACKETS: usize = 8;
 /// Bytes kept of each.
 pub const TAIL_BYTES: usize = 128;
-/// Notes looked at with every packet. One is added with a packet at most, so two always catch up.
+/// Notes looked at with every packet; one is added with a packet at most.
 const LOOKS: usize = 2;
+const LOOKS_WHEN_BEHIND: usize = 16;
+/// Of all tails, one part in so many may be taken from flows still silent in a sixteenth of the ring: with
+/// more silent flows than tails, copying would else go on without end and save nothing for long.
+const TAKEN_PER_EPOCH: u32 = 8;
 
 /// One kept packet.
 #[derive(Clone, Copy, Debug, bytemuck::Zeroable)]
@@ -58,6 +62,9 @@ pub struct Tails {
     /// Flows rescued, and tails taken from flows still silent.
     pub rescued: u64,
     pub forgotten: u64,
+    /// Silent flows that found all tails taken, and the epoch's share of replacements used up.
+    pub refused: u64,
+    may_take: u32,
     /// Notes that found no room.
     pub unnoted: u64,
 }
@@ -69,7 +76,7 @@ impl Tails {
         // No more flows can be active in a sixteenth than it has room for packets: 40 bytes and a runt each.
         let most = (ring_size / EPOCHS / 56).min(u64::from(slots) * 2) as usize;
         let notes = (0..EPOCHS).map(|_| Vec::with_capacity(most)).collect();
-        Tails { tails, next: 0, notes, reading: 0, read: 0, rescued: 0, forgotten: 0, unnoted: 0 }
+        Tails { tails, next: 0, notes, reading: 0, read: 0, rescued: 0, forgotten: 0, refused: 0, may_take: capacity / TAKEN_PER_EPOCH, unnoted: 0 }
     }
 
     /// Notes that the flow was active in the ring's present epoch. To be called after its packet was appended.
@@ -97,7 +104,9 @@ impl Tails {
     }
 
     fn look_at_old(&mut self, flows: &mut [Flow], ring: &Ring, old: u64) {
-        for _ in 0..LOOKS {
+        // An epoch of small packets has more notes than the epochs of large ones after it have packets.
+        let looks = if self.reading + 1 < old { LOOKS_WHEN_BEHIND } else { LOOKS };
+        for _ in 0..looks {
             let list = &mut self.notes[(self.reading % EPOCHS) as usize];
             if self.read == list.len() {
                 if self.reading >= old {
@@ -106,6 +115,7 @@ impl Tails {
                 // Done with it: its list is used again when the ring comes round.
                 list.clear();
                 (self.reading, self.read) = (self.reading + 1, 0);
+                self.may_take = (self.tails.len() as u32 / TAKEN_PER_EPOCH).max(1);
                 continue;
             }
             let slot = list[self.read];
@@ -127,7 +137,14 @@ impl Tails {
         let known = self.tails.get(flow.tail as usize).is_some_and(|t| t.owner == slot + 1);
         if !known {
             let Some(tail) = self.tails.get_mut(self.next as usize) else { return };
-            self.forgotten += u64::from(tail.owner != 0);
+            if tail.owner != 0 {
+                if self.may_take == 0 {
+                    self.refused += 1;
+                    return;
+                }
+                self.may_take -= 1;
+                self.forgotten += 1;
+            }
             (tail.owner, tail.count) = (slot + 1, 0);
             flow.tail = self.next;
             self.next = (self.next + 1) % self.tails.len() as u32;

@@ -111,6 +111,7 @@ impl Engine {
         account.trouble_refused = self.slab.refused;
         account.tails_rescued = self.tails.rescued;
         account.tails_forgotten = self.tails.forgotten;
+        account.tails_refused = self.tails.refused;
         account.holds_taken = self.holds.taken_total;
         account.holds_unanswered = self.holds.unanswered;
         account.holds_refused = self.holds.refused_budget + self.holds.refused_full;

@@ -7,7 +7,7 @@ use super::engine::Engine;
 use super::watch::Watch;
 use crate::analyze::{Outcome, facts};
 use crate::flow::keeper::Stamp;
-use crate::flow::record::NONE;
+use crate::flow::record::{NONE, flow_flag};
 use crate::hold::Sink;
 use crate::judge::message::{Command, Hit};
 use crate::source::Nanos;
@@ -70,11 +70,11 @@ impl Engine {
         let flow = &mut self.table.flows[slot as usize];
         let flow_id = flow.id();
         if flow.hold != NONE && self.holds.is_over(flow.hold, flow_id) {
-            flow.hold = NONE;
+            flow.set_hold(NONE);
         }
         if flow.hold == NONE {
             let Some(hold) = self.holds.take(rule, flow_id, now) else { return false };
-            flow.hold = hold;
+            flow.set_hold(hold);
             self.holds.begin(hold, self.keeper.of(slot), self.tails.of(flow, slot));
         }
         let hold = flow.hold;
@@ -88,17 +88,17 @@ impl Engine {
     /// Gives a live packet to the flow's hold.
     #[inline(always)]
     pub(super) fn record_live(&mut self, slot: u32, stamp: &Stamp, bytes: &[u8]) {
-        let hold = self.table.flows[slot as usize].hold;
-        if hold != NONE {
-            self.record_held(slot, hold, stamp, bytes);
+        if self.table.flows[slot as usize].has(flow_flag::HELD) {
+            self.record_held(slot, stamp, bytes);
         }
     }
 
     #[cold]
-    fn record_held(&mut self, slot: u32, hold: u32, stamp: &Stamp, bytes: &[u8]) {
+    fn record_held(&mut self, slot: u32, stamp: &Stamp, bytes: &[u8]) {
         let flow = &mut self.table.flows[slot as usize];
+        let hold = flow.hold;
         if self.holds.is_over(hold, flow.id()) {
-            flow.hold = NONE;
+            flow.set_hold(NONE);
             return;
         }
         if let Some(recorder) = &mut self.recorder {
