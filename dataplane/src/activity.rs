@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use rules::facts::Counts;
+use rules::facts::{Count, CountSet, Counts};
 
 use crate::decode::{Address, FlowKey};
 use crate::judge::message::Message;
@@ -57,16 +57,6 @@ impl Party {
     }
 }
 
-/// Which number goes up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
-    Syn,
-    Established,
-    Unanswered,
-    Refused,
-    Rst,
-}
-
 #[derive(Debug)]
 struct Table {
     cells: Box<[Cell]>,
@@ -85,7 +75,7 @@ impl Table {
         }
     }
 
-    fn add(&mut self, who: &Party, what: What) -> bool {
+    fn add(&mut self, who: &Party, what: Count) -> bool {
         let key =
             FlowKey { low: who.addr, low_port: who.port, proto: who.proto, v6: who.v6, ..FlowKey::NONE };
         let start = key.hash(0x6163_7469_7669_7479) as u32;
@@ -110,11 +100,11 @@ impl Table {
             }
             let counts = &mut cell.counts;
             *match what {
-                What::Syn => &mut counts.syns,
-                What::Established => &mut counts.established,
-                What::Unanswered => &mut counts.syn_unanswered,
-                What::Refused => &mut counts.refused,
-                What::Rst => &mut counts.rsts,
+                Count::Syns => &mut counts.syns,
+                Count::Established => &mut counts.established,
+                Count::SynUnanswered => &mut counts.syn_unanswered,
+                Count::Refused => &mut counts.refused,
+                Count::Rsts => &mut counts.rsts,
             } += 1;
             return true;
         }
@@ -142,23 +132,40 @@ impl Table {
 pub struct Activity {
     hosts: Table,
     services: Table,
+    hosts_want: CountSet,
+    services_want: CountSet,
     /// Counts that found no room.
     pub lost: u64,
 }
 
 impl Activity {
-    pub fn new(capacity: u32) -> Activity {
-        Activity { hosts: Table::new(capacity), services: Table::new(capacity), lost: 0 }
+    /// `hosts` and `services` say what some rule reads; the rest is not counted.
+    pub fn new(capacity: u32, hosts_want: CountSet, services_want: CountSet) -> Activity {
+        Activity {
+            hosts: Table::new(capacity),
+            services: Table::new(capacity),
+            hosts_want,
+            services_want,
+            lost: 0,
+        }
     }
 
     /// Counts something a host did.
-    pub fn host(&mut self, who: Party, what: What) {
+    #[inline]
+    pub fn host(&mut self, who: Party, what: Count) {
+        if !self.hosts_want.contains(what) {
+            return;
+        }
         let host = Party { port: 0, proto: 0, ..who };
         self.lost += u64::from(!self.hosts.add(&host, what));
     }
 
     /// Counts something that happened to a service.
-    pub fn service(&mut self, who: Party, what: What) {
+    #[inline]
+    pub fn service(&mut self, who: Party, what: Count) {
+        if !self.services_want.contains(what) {
+            return;
+        }
         self.lost += u64::from(!self.services.add(&who, what));
     }
 
@@ -190,12 +197,12 @@ mod tests {
 
     #[test]
     fn counts_once_each_and_empties() {
-        let mut activity = Activity::new(128);
+        let mut activity = Activity::new(128, CountSet::ALL, CountSet::ALL);
         for n in 0..100 {
             for _ in 0..=n {
-                activity.host(party(n), What::Rst);
+                activity.host(party(n), Count::Rsts);
             }
-            activity.service(party(n), What::Syn);
+            activity.service(party(n), Count::Syns);
         }
         let (mut hosts, mut services) = (0, 0);
         while let Some(message) = activity.take() {
@@ -217,9 +224,9 @@ mod tests {
 
     #[test]
     fn what_finds_no_room_is_counted() {
-        let mut activity = Activity::new(64);
+        let mut activity = Activity::new(64, CountSet::ALL, CountSet::ALL);
         for n in 0..1000 {
-            activity.host(party(n), What::Syn);
+            activity.host(party(n), Count::Syns);
         }
         let mut told = 0;
         while activity.take().is_some() {

@@ -158,6 +158,53 @@ pub struct Counts {
     pub rsts: u32,
 }
 
+/// One of the numbers in [`Counts`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Count {
+    Syns,
+    Established,
+    SynUnanswered,
+    Refused,
+    Rsts,
+}
+
+/// Which of them some rule reads; nobody counts the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CountSet(u8);
+
+impl CountSet {
+    pub const EMPTY: CountSet = CountSet(0);
+    pub const ALL: CountSet = CountSet(0b1_1111);
+
+    pub const fn with(self, count: Count) -> CountSet {
+        CountSet(self.0 | 1 << count as u8)
+    }
+
+    pub const fn union(self, other: CountSet) -> CountSet {
+        CountSet(self.0 | other.0)
+    }
+
+    #[inline]
+    pub const fn contains(self, count: Count) -> bool {
+        self.0 & 1 << count as u8 != 0
+    }
+
+    /// What a windowed fact is made of, by its name behind `host.` or `service.`.
+    pub(crate) fn of_fact(name: &str) -> CountSet {
+        let of = |counts: &[Count]| counts.iter().fold(CountSet::EMPTY, |set, count| set.with(*count));
+        match name {
+            "syns" | "syn_rate" => of(&[Count::Syns]),
+            "established" | "established_rate" => of(&[Count::Established]),
+            "unanswered" | "unanswered_rate" => of(&[Count::SynUnanswered]),
+            "refused" | "refused_rate" => of(&[Count::Refused]),
+            "rsts" | "rst_rate" => of(&[Count::Rsts]),
+            "syn_unanswered_ratio" => of(&[Count::SynUnanswered, Count::Syns]),
+            _ => CountSet::ALL,
+        }
+    }
+}
+
 /// What a rule on `tick` can see of a host: sums over sliding windows of packet time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct HostFacts {

@@ -248,6 +248,7 @@ fn compile_rule(
         events,
         scope,
         holds: body_reach.captures,
+        counts: all_reach.counts,
         comments: Event::ALL.map(|event| format!("referee: {} ({})", rule.name.text, event.name())),
     };
     let block = Stmt::Block(Box::new(rule.body.clone()));

@@ -12,7 +12,7 @@ use rhai::{AST, Dynamic};
 
 use crate::error::LoadError;
 use crate::event::{Event, EventSet};
-use crate::facts::{FlowFacts, HostFacts, ServiceFacts};
+use crate::facts::{CountSet, FlowFacts, HostFacts, ServiceFacts};
 use crate::lower::types::{Stop, Term};
 
 /// A rule file: its name as the user knows it (path) and its text.
@@ -59,6 +59,8 @@ pub struct RuleMeta {
     pub scope: Scope,
     /// The body, or a helper function it calls, can call `capture`.
     pub holds: bool,
+    /// What the windowed facts it reads count.
+    pub counts: CountSet,
     pub(crate) comments: [String; Event::ALL.len()],
 }
 
@@ -212,6 +214,12 @@ impl RuleSet {
     pub fn flow_events(&self) -> EventSet {
         let waited = Event::ALL.into_iter().filter(|event| !self.flow_by_event[*event as usize].is_empty());
         waited.fold(EventSet::EMPTY, EventSet::with)
+    }
+
+    /// What rules of this scope read of the counts kept for each host or service.
+    pub fn counts_read(&self, scope: Scope) -> CountSet {
+        let rules = self.rules.iter().filter(|rule| rule.scope == scope);
+        rules.fold(CountSet::EMPTY, |read, rule| read.union(rule.counts))
     }
 
     /// Adds to `hits` the flow rules that wait for the event and whose condition holds.

@@ -5,9 +5,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rules::facts::{Counts, FlowFacts, HostFacts, Side};
+use rules::facts::{Count, CountSet, Counts, FlowFacts, HostFacts, Side};
 use rules::{
-    Bodies, BodyLimits, Event, EvidenceValue, Hits, RuleSet, Scope, Severity, Snapshot, Verdict, library,
+    Bodies, BodyLimits, CaptureWish, Event, EvidenceValue, Hits, RuleSet, Scope, Severity, Snapshot, Verdict,
+    library,
 };
 
 fn set() -> Arc<RuleSet> {
@@ -67,7 +68,7 @@ fn every_shipped_rule_loads_with_its_scope() {
             ("pmtu_blackhole", Scope::Flow, true),
             ("rst_after_idle", Scope::Flow, true),
             ("rst_midflow", Scope::Flow, true),
-            ("rst_storm", Scope::Host, false),
+            ("rst_storm", Scope::Host, true),
             ("syn_no_synack", Scope::Flow, true),
         ]
     );
@@ -198,5 +199,7 @@ fn rst_storm() {
     let (severity, explain) = verdict.incident.unwrap();
     assert_eq!(severity, Severity::Critical);
     assert!(explain.contains("10.0.0.9 sent 50 RSTs within one second (100 within ten)"), "{explain}");
-    assert_eq!(verdict.capture, None);
+    assert_eq!(verdict.capture, Some(CaptureWish::default()), "of flows it goes on to reset");
+    assert_eq!(set.counts_read(Scope::Host), CountSet::EMPTY.with(Count::Rsts), "nothing else is counted");
+    assert_eq!(set.counts_read(Scope::Service), CountSet::EMPTY);
 }

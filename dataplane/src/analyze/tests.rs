@@ -211,7 +211,10 @@ fn windows_as_far_as_their_scale_is_known() {
 fn a_repeat_that_goes_on_beyond_what_was_seen_is_out_of_order_while_it_is_soon() {
     twice(|t| {
         t.handshake().a(ACK, 1, 1, 100).take(MS, Seg::new(true, ACK, 51, 1).data(100));
-        assert_eq!((t.counts(A), t.flow.dirs[A].next_seq.wrapping_sub(t.isn)), (vec![("out_of_order", 1)], 151));
+        assert_eq!(
+            (t.counts(A), t.flow.dirs[A].next_seq.wrapping_sub(t.isn)),
+            (vec![("out_of_order", 1)], 151)
+        );
         t.a(ACK, 101, 1, 400);
         assert_eq!(t.counts(A), [("retransmission", 1), ("out_of_order", 1)]);
     });

@@ -76,7 +76,18 @@ impl Tails {
         // No more flows can be active in a sixteenth than it has room for packets: 40 bytes and a runt each.
         let most = (ring_size / EPOCHS / 56).min(u64::from(slots) * 2) as usize;
         let notes = (0..EPOCHS).map(|_| Vec::with_capacity(most)).collect();
-        Tails { tails, next: 0, notes, reading: 0, read: 0, rescued: 0, forgotten: 0, refused: 0, may_take: capacity / TAKEN_PER_EPOCH, unnoted: 0 }
+        Tails {
+            tails,
+            next: 0,
+            notes,
+            reading: 0,
+            read: 0,
+            rescued: 0,
+            forgotten: 0,
+            refused: 0,
+            may_take: capacity / TAKEN_PER_EPOCH,
+            unnoted: 0,
+        }
     }
 
     /// Notes that the flow was active in the ring's present epoch. To be called after its packet was appended.

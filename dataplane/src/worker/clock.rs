@@ -2,9 +2,10 @@
 //! thread; never allocates. What timers raise goes to the rules, what ends goes to the way out.
 
 use rules::event::Event;
+use rules::facts::Count;
 
 use super::engine::Engine;
-use crate::activity::{INTERVAL, Party, What};
+use crate::activity::{INTERVAL, Party};
 use crate::analyze::Outcome;
 use crate::flow::record::flow_flag;
 use crate::judge::message::Message;
@@ -73,8 +74,8 @@ impl Engine {
             flow.syn_checks += 1;
             if flow.syn_checks == UNANSWERED_AFTER {
                 let (orig, key) = (flow.orig(), flow.key);
-                self.activity.host(Party::of(&key, orig), What::Unanswered);
-                self.activity.service(Party::of(&key, orig ^ 1), What::Unanswered);
+                self.activity.host(Party::of(&key, orig), Count::SynUnanswered);
+                self.activity.service(Party::of(&key, orig ^ 1), Count::SynUnanswered);
             }
             let next = self.deadline(slot);
             self.table.rearm(slot, next);

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use rules::event::EventSet;
-use rules::{Hits, RuleSet};
+use rules::facts::Count;
+use rules::{Hits, RuleSet, Scope};
 
 use super::outlet::{Outlet, Queues};
 use super::watch::Watches;
-use crate::activity::{Activity, Party, What};
+use crate::activity::{Activity, Party};
 use crate::analyze::{self, Outcome};
 use crate::config::{Timeouts, WorkerConfig};
 use crate::decode::{Class, Packet, flags};
@@ -61,6 +62,8 @@ impl Engine {
         let table = FlowTable::new(config.flows, config.half_open, config.hash_secret);
         let slots = config.flows + config.half_open;
         let ring = Ring::new(config.history_bytes);
+        let (host_counts, service_counts) =
+            (rules.counts_read(Scope::Host), rules.counts_read(Scope::Service));
         Engine {
             slab: TroubleSlab::new(config.troubled),
             keeper: Keeper::new(slots),
@@ -71,7 +74,7 @@ impl Engine {
             rules,
             hits: Hits::new(),
             outlet: Outlet::new(queues, number),
-            activity: Activity::new(config.activity),
+            activity: Activity::new(config.activity, host_counts, service_counts),
             watches: Watches::default(),
             account: WorkerAccount::default(),
             timeouts: config.timeouts,
@@ -202,18 +205,18 @@ impl Engine {
             self.activity.service(server, what);
         };
         if outcome.first_syn {
-            both(What::Syn);
+            both(Count::Syns);
         }
         if outcome.established && flow.has(flow_flag::HANDSHAKE) {
-            both(What::Established);
+            both(Count::Established);
         }
         if outcome.refused {
-            both(What::Refused);
+            both(Count::Refused);
         }
         if packet.tcp.flags & flags::RST != 0 {
-            self.activity.host(sender, What::Rst);
+            self.activity.host(sender, Count::Rsts);
             if outcome.dir != flow.orig() {
-                self.activity.service(server, What::Rst);
+                self.activity.service(server, Count::Rsts);
             }
         }
     }

@@ -141,14 +141,23 @@ fn ticks_come_at_boundaries_after_what_happened_before_them() {
     push(&mut source, T0, &syn(1, 0));
     push(&mut source, T0 + 20 * MS, &Seg::new(false, RST | ACK, 0, 1).port(1));
     push(&mut source, T0 + 450 * MS, &syn(2, 0));
-    let run = run(source, THREE_SECONDS);
+    let reads_all = "rule \"h\" on tick when host.syns(1) + host.rsts(1) > 9000 then { incident(\"info\", `x`); }
+        rule \"s\" on tick when service.syns(1) + service.refused(1) + service.rsts(1) > 9000
+        then { incident(\"info\", `x`); }";
+    let run = run(source, reads_all);
     let boundary = T0 / (100 * MS) * 100 * MS;
-    let said: Vec<String> = run.messages.iter().map(|m| match m {
-        Message::Tick(at) => format!("tick {}", (at - boundary) / MS),
-        Message::Host { addr, counts } => format!("{addr} {} {}", counts.syns, counts.rsts),
-        Message::Service { port, counts, .. } => format!("{port} {} {} {}", counts.syns, counts.refused, counts.rsts),
-        other => format!("{other:?}"),
-    }).collect();
+    let said: Vec<String> = run
+        .messages
+        .iter()
+        .map(|m| match m {
+            Message::Tick(at) => format!("tick {}", (at - boundary) / MS),
+            Message::Host { addr, counts } => format!("{addr} {} {}", counts.syns, counts.rsts),
+            Message::Service { port, counts, .. } => {
+                format!("{port} {} {} {}", counts.syns, counts.refused, counts.rsts)
+            }
+            other => format!("{other:?}"),
+        })
+        .collect();
     let (first, second) = said.split_at(5);
     let mut sorted = first[..3].to_vec();
     sorted.sort();
@@ -188,9 +197,13 @@ fn small_queues_that_are_waited_for_give_what_large_ones_give() {
     let got = run_every(busy(), &small, rules(noisy), usize::MAX);
     assert!(got.steps.iter().filter(|s| **s == Step::Full).count() > 20);
     assert_eq!((got.account.events.dropped, got.account.events.rows_dropped), (0, 0));
-    assert_eq!(format!("{:?}{:?}", got.messages, got.rows), format!("{:?}{:?}", wanted.messages, wanted.rows));
+    assert_eq!(
+        format!("{:?}{:?}", got.messages, got.rows),
+        format!("{:?}{:?}", wanted.messages, wanted.rows)
+    );
     assert_eq!(format!("{:?}", got.account), format!("{:?}", wanted.account));
-    let idles = |run: &Run| run.steps.iter().filter(|s| matches!(s, Step::Idle(_))).copied().collect::<Vec<_>>();
+    let idles =
+        |run: &Run| run.steps.iter().filter(|s| matches!(s, Step::Idle(_))).copied().collect::<Vec<_>>();
     assert_eq!(idles(&got), idles(&wanted), "no idle time is forgotten");
     let lossy = run_every(busy(), &WorkerConfig { messages: 1, ..config() }, rules(noisy), 50);
     assert!(lossy.account.events.dropped > 0, "live, nobody waits");
@@ -198,7 +211,8 @@ fn small_queues_that_are_waited_for_give_what_large_ones_give() {
 
 #[test]
 fn a_five_tuple_used_again_is_another_flow() {
-    let reuse = |rows: &[EndedFlow]| rows.iter().map(|r| r.flow.has(flow_flag::PORT_REUSE)).collect::<Vec<_>>();
+    let reuse =
+        |rows: &[EndedFlow]| rows.iter().map(|r| r.flow.has(flow_flag::PORT_REUSE)).collect::<Vec<_>>();
     let mut source = Synthetic::new("t");
     handshake(&mut source, T0, 1);
     push(&mut source, T0 + S, &syn(1, 0));
@@ -264,7 +278,10 @@ fn an_icmp_error_joins_the_flow_it_quotes_in_facts_and_in_its_capture() {
         _ => None,
     });
     let hit = hit.expect("the rule waits for it");
-    assert_eq!((hit.held, hit.packet, hit.facts.icmp_mtu, hit.facts.sport), (true, Some(4), Some(1280), 40_000));
+    assert_eq!(
+        (hit.held, hit.packet, hit.facts.icmp_mtu, hit.facts.sport),
+        (true, Some(4), Some(1280), 40_000)
+    );
     let limits = CaptureLimits { packets: 9, bytes: 1 << 20, nanos: S };
     queues.commands.push(Command::Keep { flow_id: hit.facts.flow_id, limits }).unwrap();
     while worker.step() != Step::Done {}
@@ -317,7 +334,9 @@ fn any_bytes_at_any_time_leave_the_books_balanced() {
             let numbers = [0, 1, 2, 500, u32::MAX, 0x8000_0000];
             let (seq, ack) = (numbers[dice(&mut s, 6) as usize], numbers[dice(&mut s, 6) as usize]);
             let seg = Seg::new(dice(&mut s, 2) == 0, flags, seq, ack).port(dice(&mut s, 40) as u16);
-            let seg = seg.data([0, 0, 1, 1400][dice(&mut s, 4) as usize]).window([0, 1, 900][dice(&mut s, 3) as usize]);
+            let seg = seg
+                .data([0, 0, 1, 1400][dice(&mut s, 4) as usize])
+                .window([0, 1, 900][dice(&mut s, 3) as usize]);
             let mut bytes = if dice(&mut s, 20) == 0 { too_big(&seg.ip(), 576) } else { seg.ip() };
             if dice(&mut s, 5) == 0 {
                 let at = dice(&mut s, bytes.len() as u64) as usize;

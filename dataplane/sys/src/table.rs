@@ -39,7 +39,7 @@ impl<T: Zeroable> Table<T> {
         match NonNull::new(address.cast::<T>()) {
             Some(first) if address != libc::MAP_FAILED => {
                 let mut table = Table { first, len };
-                crate::advise_huge_pages(&mut *table);
+                crate::advise_huge_pages(&mut table);
                 table
             }
             _ => std::alloc::handle_alloc_error(layout),

@@ -287,7 +287,7 @@ macro_rules! side_facts {
                 "Smaller segments were acknowledged, or answered, since it got stuck.",
                 Bool, |f| Some(f.$side.small_passes)),
             side_facts!(@ $side, largest_acked, "bytes",
-                "Largest IP packet known to have arrived (acknowledged); unknown if none is.",
+                "Largest TCP payload of one segment known to have arrived (acknowledged); unknown if none is.",
                 Int, |f| f.$side.largest_acked.map(int)),
         ]
     };

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rhai::{ASTNode, Expr, FnCallExpr, Position, Stmt};
 
 use crate::facts::table::{Subject, Window};
-use crate::facts::{FlowFacts, HostFacts, ServiceFacts};
+use crate::facts::{CountSet, FlowFacts, HostFacts, ServiceFacts};
 use crate::language::builtin;
 use crate::language::syntax::Refusal;
 use crate::nearest::nearest;
@@ -22,6 +22,8 @@ pub(crate) struct Reach {
     /// Names it calls: helper functions, or functions for bodies.
     pub(crate) calls: BTreeSet<String>,
     pub(crate) captures: bool,
+    /// What its windowed facts count.
+    pub(crate) counts: CountSet,
 }
 
 impl Reach {
@@ -31,6 +33,7 @@ impl Reach {
         }
         self.calls.extend(other.calls.iter().cloned());
         self.captures |= other.captures;
+        self.counts = self.counts.union(other.counts);
     }
 }
 
@@ -161,7 +164,9 @@ impl Checker<'_> {
 
     fn method(&mut self, call: &FnCallExpr, at: Position) {
         let windowed = windowed_names().any(|name| name == call.name.as_str());
-        if !windowed {
+        if windowed {
+            self.reach.counts = self.reach.counts.union(CountSet::of_fact(&call.name));
+        } else {
             // A helper function called as a method gets its subject as `this`, not as an argument.
             let helper = self.names.functions.contains(&(call.name.as_str(), call.args.len()));
             self.named_call(&call.name, call.args.len() + usize::from(!helper), at);
