@@ -174,7 +174,7 @@ fn pmtu_blackhole_on_either_side() {
     facts.resp.largest_acked = Some(1400);
     let known = verdict(&set, "pmtu_blackhole", &Snapshot::Flow(&facts, Event::Retransmission));
     let explain = known.incident.unwrap().1;
-    assert!(explain.contains("packet of 1500 bytes") && explain.contains("has 1400 bytes"), "{explain}");
+    assert!(explain.contains("packet of 1500 bytes") && explain.contains("carried 1400 bytes"), "{explain}");
 
     facts.icmp_too_big = 1;
     assert!(names(&set, Event::Retransmission, &facts).is_empty());

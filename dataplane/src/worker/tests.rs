@@ -141,7 +141,8 @@ fn ticks_come_at_boundaries_after_what_happened_before_them() {
     push(&mut source, T0, &syn(1, 0));
     push(&mut source, T0 + 20 * MS, &Seg::new(false, RST | ACK, 0, 1).port(1));
     push(&mut source, T0 + 450 * MS, &syn(2, 0));
-    let reads_all = "rule \"h\" on tick when host.syns(1) + host.rsts(1) > 9000 then { incident(\"info\", `x`); }
+    let reads_all =
+        "rule \"h\" on tick when host.syns(1) + host.rsts(1) > 9000 then { incident(\"info\", `x`); }
         rule \"s\" on tick when service.syns(1) + service.refused(1) + service.rsts(1) > 9000
         then { incident(\"info\", `x`); }";
     let run = run(source, reads_all);

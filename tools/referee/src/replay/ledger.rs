@@ -84,9 +84,12 @@ impl Ledger {
             icmp_unmatched: w.icmp_unmatched,
             late: f.late,
             history: json!({
-                "cut": w.history_cut, "tails_rescued": w.tails_rescued, "tails_forgotten": w.tails_forgotten, "tails_refused": w.tails_refused,
+                "cut": w.history_cut, "tails_rescued": w.tails_rescued,
+                "tails_forgotten": w.tails_forgotten, "tails_refused": w.tails_refused,
             }),
-            holds: json!({ "taken": w.holds_taken, "refused": w.holds_refused }),
+            holds: json!({
+                "taken": w.holds_taken, "refused": w.holds_refused, "unanswered": w.holds_unanswered,
+            }),
             judge: judge(f),
             rules: loaded(rules),
             inputs: f.inputs.iter().map(input).collect(),
