@@ -31,6 +31,8 @@ const BYTES_A_PUMP: usize = 1 << 20;
 const MOST_PENDING: u64 = 1 << 20;
 /// How long a verdict is waited for, of packet time: a hit that found the judge's queue full gets none.
 const VERDICT_WITHIN: Nanos = 30_000_000_000;
+/// Packet time between two looks for holds whose time is over.
+const LOOK_EVERY: Nanos = 100_000_000;
 /// Header of a packet in the pages.
 const RECORD: usize = 32;
 
@@ -62,6 +64,9 @@ pub struct Holds {
     pub taken_total: u64,
     /// Holds let go because no verdict came.
     pub unanswered: u64,
+    /// Some hold has something to copy or to end; else a look now and then finds those whose time is over.
+    work: bool,
+    next_look: Nanos,
 }
 
 impl Holds {
@@ -82,6 +87,8 @@ impl Holds {
             refused_full: 0,
             taken_total: 0,
             unanswered: 0,
+            work: false,
+            next_look: 0,
         }
     }
 
@@ -106,6 +113,7 @@ impl Holds {
         self.free = self.slots[index as usize].next_free;
         self.slots[index as usize] = Slot::gathering(flow_id, now.saturating_add(VERDICT_WITHIN));
         self.active.push(index);
+        self.work = true;
         self.taken_total += 1;
         Some(index)
     }
@@ -134,6 +142,8 @@ impl Holds {
 
     /// The flow's newest packet in the ring, while the hold still gathers; else takes the packet itself.
     pub fn live(&mut self, hold: u32, newest: u64, stamp: &Stamp, bytes: &[u8], sink: &mut Sink<'_>) {
+        // What is queued here drains at the next pump; what only passes through needs none.
+        self.work |= self.slots[hold as usize].state != State::Direct || self.slots[hold as usize].spent();
         let slot = &mut self.slots[hold as usize];
         match slot.state {
             State::Gathering => slot.newest = newest,
@@ -177,6 +187,7 @@ impl Holds {
 
     /// The judge's word: record it, within limits.
     pub fn keep(&mut self, flow_id: u64, limits: CaptureLimits, now: Nanos) {
+        self.work = true;
         for &index in &self.active {
             let slot = &mut self.slots[index as usize];
             if slot.flow_id == flow_id && !slot.decided {
@@ -190,6 +201,7 @@ impl Holds {
 
     /// The judge's word on one hit: let it go. Another hit's answer may still be to keep it.
     pub fn release(&mut self, flow_id: u64) {
+        self.work = true;
         for &index in &self.active {
             let slot = &mut self.slots[index as usize];
             if slot.flow_id == flow_id && !slot.decided {
@@ -201,6 +213,7 @@ impl Holds {
 
     /// Nobody will decide any more.
     pub fn release_undecided(&mut self) {
+        self.work = true;
         for &index in &self.active {
             let slot = &mut self.slots[index as usize];
             slot.released |= !slot.decided;
@@ -210,6 +223,7 @@ impl Holds {
 
     /// The flow ended; nothing live will follow.
     pub fn ended(&mut self, hold: u32) {
+        self.work = true;
         self.slots[hold as usize].ended = true;
     }
 
@@ -227,6 +241,10 @@ impl Holds {
     /// Copies lead-ups out of the ring and kept packets into the recorder, a bounded number of bytes; lets go of
     /// what has waited or recorded long enough at `now`.
     pub fn pump(&mut self, ring: &Ring, now: Nanos, sink: &mut Sink<'_>) {
+        if !self.work && now < self.next_look {
+            return;
+        }
+        self.next_look = now.saturating_add(LOOK_EVERY);
         let mut budget = BYTES_A_PUMP;
         let mut i = 0;
         while i < self.active.len() && budget > 0 {
@@ -239,6 +257,7 @@ impl Holds {
                 i += 1;
             }
         }
+        self.work = budget == 0;
     }
 
     /// Ends a hold whose time is over, though no packet comes to show it.

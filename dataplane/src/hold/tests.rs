@@ -265,7 +265,7 @@ fn a_verdict_that_never_comes_and_a_flow_that_ended() {
     b.holds.keep(8, LIMITS, 1);
     b.pump(VERDICT_WITHIN);
     assert_eq!((b.holds.in_use(), b.holds.unanswered), (1, 0));
-    b.pump(VERDICT_WITHIN + 1);
+    b.pump(VERDICT_WITHIN + LOOK_EVERY);
     assert_eq!((b.holds.in_use(), b.holds.unanswered), (0, 1));
     assert_eq!(numbers(&b.written()), [1]);
 }
