@@ -9,6 +9,7 @@
 mod pages;
 mod sink;
 mod slot;
+mod stamped;
 
 use rules::event::Event;
 
@@ -22,6 +23,7 @@ pub use pages::PAGE;
 use pages::Pages;
 pub use sink::Sink;
 use slot::{Raise, Slot, State};
+use stamped::{RECORD, decode_header, encode_header};
 
 /// Packets of the ring in a lead-up, at most.
 pub const LEAD_UP: usize = 256;
@@ -33,8 +35,6 @@ const MOST_PENDING: u64 = 1 << 20;
 const VERDICT_WITHIN: Nanos = 30_000_000_000;
 /// Packet time between two looks for holds whose time is over.
 const LOOK_EVERY: Nanos = 100_000_000;
-/// Header of a packet in the pages.
-const RECORD: usize = 32;
 
 /// What may be held at once.
 #[derive(Clone, Copy, Debug)]
@@ -384,23 +384,6 @@ impl Holds {
         *slot = Slot::free(self.free);
         self.free = index;
     }
-}
-
-fn encode_header(stamp: &Stamp, len: usize) -> [u8; RECORD] {
-    let mut header = [0; RECORD];
-    header[0..8].copy_from_slice(&stamp.ts.to_le_bytes());
-    header[8..16].copy_from_slice(&stamp.number.to_le_bytes());
-    header[16..20].copy_from_slice(&stamp.orig_len.to_le_bytes());
-    header[20..24].copy_from_slice(&(len as u32).to_le_bytes());
-    header[24..26].copy_from_slice(&stamp.interface.to_le_bytes());
-    header
-}
-
-fn decode_header(header: &[u8; RECORD]) -> (Stamp, usize) {
-    let word = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("8 bytes"));
-    let half = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("4 bytes"));
-    let interface = u16::from_le_bytes([header[24], header[25]]);
-    (Stamp { ts: word(0), number: word(8), orig_len: half(16), interface }, half(20) as usize)
 }
 
 #[cfg(test)]
