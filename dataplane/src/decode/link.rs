@@ -1,8 +1,6 @@
 //! Link layers and VLAN tags, down to an EtherType. Worker's thread; no allocation, no panic. Goes on to `net`.
 //! Reads every field behind a length check; a link layer not known here leaves the packet `NonIp`.
 
-use std::net::IpAddr;
-
 use super::bytes::{after, u8_at, u16_at, u32_at};
 use super::net;
 use super::packet::{Class, Packet};
@@ -35,15 +33,6 @@ pub(super) fn decode(link: LinkType, bytes: &[u8], packet: &mut Packet) {
         Some(_) => packet.class = Class::NonIp,
         None => packet.class = Class::Malformed,
     }
-}
-
-/// Source and destination of the innermost IP header of a packet, if it has one.
-pub fn addresses(link: LinkType, bytes: &[u8]) -> Option<(IpAddr, IpAddr)> {
-    let packet = super::decode(link, bytes, bytes.len() as u32);
-    packet.has_flow.then(|| {
-        let (low, high) = (packet.key.low_addr(), packet.key.high_addr());
-        if packet.from_low { (low, high) } else { (high, low) }
-    })
 }
 
 /// 802.1Q, 802.1ad, and the two pre-standard QinQ values still seen.

@@ -10,7 +10,6 @@ mod net;
 mod packet;
 mod transport;
 
-pub use link::addresses;
 pub use packet::{Address, Class, FlowKey, Icmp, Packet, Quote, Tcp, TcpOptions, flags};
 
 use crate::source::LinkType;

@@ -1,4 +1,4 @@
-//! Whose packet it is: addresses, and ports where there are some, of the outermost IP header.
+//! Whose packet it is: addresses, and ports where there are some, as the decoder sees them.
 //!
 //! Runs wherever captures are read back. Total: any bytes give an answer or `None`; nothing is allocated.
 //! The answer goes into listings and decides what `--host` selects.
@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use serde::{Serialize, Serializer};
 
+use crate::decode::{Class, FlowKey, decode};
 use crate::source::LinkType;
 
 /// The 5-tuple of one packet, as it was sent.
@@ -38,74 +39,19 @@ pub fn addresses(link: LinkType, bytes: &[u8]) -> Option<(IpAddr, IpAddr)> {
     endpoints(link, bytes).map(|e| (e.src, e.dst))
 }
 
-/// The 5-tuple of a packet, if it is IP.
+/// The 5-tuple of a packet, if it is IP and its headers are there.
 pub fn endpoints(link: LinkType, bytes: &[u8]) -> Option<Endpoints> {
-    match link {
-        LinkType::Ethernet => after_ethertype(bytes.get(12..)?),
-        LinkType::LinuxSll => after_ethertype(bytes.get(14..)?),
-        LinkType::LinuxSll2 => ip(bytes.get(20..)?),
-        LinkType::Null | LinkType::Loop => ip(bytes.get(4..)?),
-        LinkType::Raw => ip(bytes),
-        LinkType::Other(_) => None,
+    let packet = decode(link, bytes, u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+    let key = packet.key;
+    if key == FlowKey::NONE {
+        return None;
     }
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..at + 2).map(|b| u16::from_be_bytes([b[0], b[1]]))
-}
-
-/// From an EtherType on, past any VLAN tags (IEEE 802.1Q, 802.1ad).
-fn after_ethertype(mut bytes: &[u8]) -> Option<Endpoints> {
-    loop {
-        match u16_at(bytes, 0)? {
-            0x8100 | 0x88A8 | 0x9100 => bytes = bytes.get(4..)?,
-            0x0800 | 0x86DD => return ip(bytes.get(2..)?),
-            _ => return None,
-        }
-    }
-}
-
-fn ip(bytes: &[u8]) -> Option<Endpoints> {
-    match bytes.first()? >> 4 {
-        4 => {
-            let header = bytes.get(..20)?;
-            let src: [u8; 4] = header[12..16].try_into().ok()?;
-            let dst: [u8; 4] = header[16..20].try_into().ok()?;
-            let first = u16_at(header, 6)? & 0x1FFF == 0;
-            let length = usize::from(header[0] & 0x0F) * 4;
-            let ports = if first { bytes.get(length.max(20)..) } else { None };
-            Some(with_ports(header[9], src.into(), dst.into(), ports))
-        }
-        6 => {
-            let header = bytes.get(..40)?;
-            let src: [u8; 16] = header[8..24].try_into().ok()?;
-            let dst: [u8; 16] = header[24..40].try_into().ok()?;
-            let (proto, rest) = past_extensions(header[6], &bytes[40..]);
-            Some(with_ports(proto, src.into(), dst.into(), rest))
-        }
-        _ => None,
-    }
-}
-
-/// Skips IPv6 extension headers (RFC 8200, section 4). The rest is `None` where no transport header follows.
-fn past_extensions(mut proto: u8, mut bytes: &[u8]) -> (u8, Option<&[u8]>) {
-    loop {
-        let (Some(&next), Some(&len)) = (bytes.first(), bytes.get(1)) else { return (proto, None) };
-        let skip = match proto {
-            0 | 43 | 60 => usize::from(len) * 8 + 8,
-            44 if u16_at(bytes, 2).is_none_or(|fragment| fragment & 0xFFF8 != 0) => return (next, None),
-            44 => 8,
-            _ => return (proto, Some(bytes)),
-        };
-        let Some(rest) = bytes.get(skip..) else { return (next, None) };
-        (proto, bytes) = (next, rest);
-    }
-}
-
-fn with_ports(proto: u8, src: IpAddr, dst: IpAddr, rest: Option<&[u8]>) -> Endpoints {
-    let has_ports = matches!(proto, 6 | 17 | 132);
-    let port = |at| rest.filter(|_| has_ports).and_then(|r| u16_at(r, at)).unwrap_or(0);
-    Endpoints { proto, src, sport: port(0), dst, dport: port(2) }
+    // ICMP's key holds an echo's identifier where others have ports.
+    let port = |port| if packet.class == Class::Icmp { 0 } else { port };
+    let low = (key.low_addr(), port(key.low_port));
+    let high = (key.high_addr(), port(key.high_port));
+    let ((src, sport), (dst, dport)) = if packet.from_low { (low, high) } else { (high, low) };
+    Some(Endpoints { proto: key.proto, src, sport, dst, dport })
 }
 
 #[cfg(test)]
@@ -147,7 +93,7 @@ mod tests {
         }
         bytes.extend([44, 0, 0, 0, 0, 0, 0, 0]);
         let fragment = bytes.len();
-        bytes.extend([17, 0, 0, 1, 0, 0, 0, 9, 0, 53, 1, 0]);
+        bytes.extend([17, 0, 0, 1, 0, 0, 0, 9, 0, 53, 1, 0, 0, 8, 0, 0]);
         let first = Endpoints { proto: 17, src, sport: 53, dst, dport: 256 };
         assert_eq!(endpoints(LinkType::Raw, &bytes), Some(first));
         bytes[fragment + 3] = 8;
