@@ -53,8 +53,8 @@ pub struct SideFacts {
     pub stuck_sends: u32,
     /// IP length of that stuck segment, bytes.
     pub stuck_bytes: u32,
-    /// Smaller segments of this side pass while that one is stuck: the peer answered since, or everything
-    /// smaller was acknowledged before and nothing as large ever was.
+    /// Smaller segments of this side pass while that one is stuck: the peer has sent something, but no RST, since
+    /// the first resend.
     pub small_passes: bool,
     /// Largest TCP payload of this side known to have arrived, bytes; unknown until all it sent was acknowledged once.
     pub largest_acked: Option<u32>,

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rules::facts::{Count, CountSet, Counts, FlowFacts, HostFacts, Side};
+use rules::facts::{Count, CountSet, Counts, FlowFacts, HostFacts, Side, SideFacts};
 use rules::{
     Bodies, BodyLimits, CaptureWish, Event, EvidenceValue, Hits, RuleSet, Scope, Severity, Snapshot, Verdict,
     library,
@@ -85,6 +85,10 @@ fn a_healthy_flow_matches_nothing_on_any_event() {
     }
 }
 
+fn judged(set: &Arc<RuleSet>, facts: &FlowFacts) -> Verdict {
+    verdict(set, "rst_after_idle", &Snapshot::Flow(facts, Event::Rst))
+}
+
 #[test]
 fn rst_after_idle() {
     let set = set();
@@ -105,6 +109,15 @@ fn rst_after_idle() {
     assert!(verdict.capture.is_some());
     assert_eq!(verdict.evidence[0], ("idle_ms".to_owned(), EvidenceValue::Int(300_500)));
     assert_eq!(verdict.evidence[2], ("sent_by".to_owned(), EvidenceValue::Text("client".to_owned())));
+
+    // The RST broke the silence itself, with nothing outstanding and the TTL of its sender: a hasty close.
+    let with_ttl = |ttl_max| {
+        let side = SideFacts { unacked: Some(0), ttl_min: Some(64), ttl_max: Some(ttl_max), ..flow().orig };
+        FlowFacts { orig: side, resp: side, by: Some(Side::Resp), ..idle(300_500, 1) }
+    };
+    assert_eq!(names(&set, Event::Rst, &with_ttl(64)), ["rst_after_idle"], "still a finding");
+    assert!(judged(&set, &with_ttl(64)).incident.is_none());
+    assert!(judged(&set, &with_ttl(253)).incident.is_some(), "somebody else's TTL");
 }
 
 #[test]

@@ -81,15 +81,17 @@ fn side(flow: &Flow, dir: usize, trouble: &DirectionTrouble) -> SideFacts {
     let tcp = flow.key.proto == TCP;
     let syn = tcp && own.has(dir_flag::SYN);
     let offered = |what| flow.offered[dir] & what != 0;
+    let known = |what| syn && (offered(what) || !offered(offer::CUT));
     let seen = own.has(dir_flag::SEEN);
     let all_acked = own.has(dir_flag::SEQ) && own.largest_acked > 0;
     SideFacts {
         packets: u64::from(own.packets),
         bytes: own.bytes,
         payload: own.payload,
-        mss: syn.then(|| u32::from(flow.mss[dir])),
-        wscale: syn.then(|| if offered(offer::WSCALE) { i32::from(flow.wscale[dir]) } else { -1 }),
-        sack: syn.then(|| offered(offer::SACK)),
+        mss: known(offer::MSS).then(|| u32::from(flow.mss[dir])),
+        wscale: known(offer::WSCALE)
+            .then(|| if offered(offer::WSCALE) { i32::from(flow.wscale[dir]) } else { -1 }),
+        sack: known(offer::SACK).then(|| offered(offer::SACK)),
         ttl_min: seen.then_some(own.ttl_min),
         ttl_max: seen.then_some(own.ttl_max),
         unacked: flow.unacked(dir),
@@ -101,8 +103,7 @@ fn side(flow: &Flow, dir: usize, trouble: &DirectionTrouble) -> SideFacts {
         fins: u32::from(own.fin),
         stuck_sends: u32::from(trouble.stuck_sends),
         stuck_bytes: u32::from(trouble.stuck_ip_len),
-        small_passes: trouble.stuck_sends > 0
-            && (trouble.peer_alive || own.largest_acked < trouble.stuck_payload && flow.packets() > 3),
+        small_passes: trouble.stuck_sends > 0 && trouble.peer_alive,
         largest_acked: all_acked.then(|| u32::from(own.largest_acked)),
     }
 }

@@ -87,8 +87,8 @@ fn count(flow: &mut Flow, dir: usize, packet: &Packet, now: Nanos) {
     }
 }
 
-/// Remembers a silence that this packet ends, if nothing was outstanding during it: a sender that waits for
-/// an acknowledgement isn't idle.
+/// Remembers a silence that this packet ends, if nothing was outstanding during it and no window was closed: a
+/// sender that waits for an acknowledgement, or for room, isn't idle.
 #[inline(always)]
 fn silence(flow: &mut Flow, now: Nanos) {
     let gap = now.saturating_sub(flow.last_ns);
@@ -99,7 +99,9 @@ fn silence(flow: &mut Flow, now: Nanos) {
     let (first, second) = (outstanding(0), outstanding(1));
     let recent = flow.packets().wrapping_sub(u64::from(flow.idle_packets)) < SILENCE_PACKETS;
     let gap_ms = (gap / 1_000_000).min(u64::from(u32::MAX)) as u32;
-    if (first == 0 && second == 0) && (!recent || gap_ms >= flow.idle_ms) {
+    let closed = |dir: usize| flow.dirs[dir].has(dir_flag::WINDOW) && flow.dirs[dir].window == 0;
+    let waits = first > 0 || second > 0 || closed(0) || closed(1);
+    if !waits && (!recent || gap_ms >= flow.idle_ms) {
         flow.idle_ms = gap_ms;
         flow.idle_packets = flow.packets().min(u64::from(u32::MAX)) as u32;
     }

@@ -54,7 +54,8 @@ fn synchronise(flow: &mut Flow, tcp: &Tcp, now: Nanos, out: &mut Outcome) {
         flow.offered[dir] = if options.mss.is_some() { offer::MSS } else { 0 }
             | if options.wscale.is_some() { offer::WSCALE } else { 0 }
             | if options.sack_permitted { offer::SACK } else { 0 }
-            | if options.timestamps { offer::TIMESTAMPS } else { 0 };
+            | if options.timestamps { offer::TIMESTAMPS } else { 0 }
+            | if options.cut { offer::CUT } else { 0 };
         negotiate_scale(flow, dir, answer);
     }
     let first_packet = flow.packets() == 1;

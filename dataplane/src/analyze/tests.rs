@@ -369,10 +369,13 @@ fn the_stuck_segment_while_small_ones_pass() {
         let r = t.facts().resp;
         assert_eq!(
             (r.stuck_sends, r.stuck_bytes, r.small_passes, r.largest_acked),
-            (3, 1440, true, Some(300))
+            (3, 1440, false, Some(300)),
+            "nobody has spoken since: it may be a dead peer"
         );
+        t.a(ACK, 101, 301, 60);
+        assert!(t.facts().resp.small_passes, "the peer lives, and acknowledges all but that");
         // Acknowledged in part: it was cut up and passed.
-        t.b(ACK, 301, 101, 500).a(ACK, 101, 801, 0);
+        t.b(ACK, 301, 161, 500).a(ACK, 161, 801, 0);
         assert_eq!((t.facts().resp.stuck_sends, t.facts().resp.small_passes), (0, false));
     });
     twice(|t| {
@@ -438,4 +441,13 @@ fn no_number_is_too_large() {
         }
     }
     assert_eq!(t.trouble().dirs[A].retransmission, u32::MAX);
+}
+
+#[test]
+fn waiting_for_room_is_no_silence() {
+    twice(|t| {
+        t.handshake().a(ACK, 1, 1, 100).take(MS, Seg::new(false, ACK, 1, 101).window(0));
+        t.take(20 * S, Seg::new(false, RST, 1, 0));
+        assert_eq!(t.facts().idle_before_ms, 0);
+    });
 }

@@ -43,7 +43,8 @@ pub struct WorkerConfig {
 pub struct Timeouts {
     /// Handshake not completed: longer than the 64 s between a client's last SYNs.
     pub half_open: Nanos,
-    /// Established: longer than the 2 h after which keepalives begin by default (RFC 9293 §3.8.4).
+    /// Established: a connection may sleep all day, and what wakes it is what breaks it. When the table is full
+    /// the longest idle gives way, whatever this says.
     pub established: Nanos,
     /// After both FINs or a RST.
     pub closed: Nanos,
@@ -55,7 +56,7 @@ impl Default for Timeouts {
     fn default() -> Self {
         Timeouts {
             half_open: 75 * SECOND,
-            established: 8100 * SECOND,
+            established: 86_400 * SECOND,
             closed: 15 * SECOND,
             other: 300 * SECOND,
         }

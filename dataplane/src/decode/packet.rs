@@ -118,6 +118,8 @@ pub struct TcpOptions {
     pub sack_permitted: bool,
     pub timestamps: bool,
     pub sack_blocks: u8,
+    /// The capture cut the list short: what was not found may have been there.
+    pub cut: bool,
 }
 
 /// A TCP header.

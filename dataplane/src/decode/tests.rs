@@ -121,6 +121,7 @@ fn tcp_options_are_read_as_far_as_they_can_be_believed() {
         sack_permitted: true,
         timestamps: true,
         sack_blocks: 0,
+        cut: false,
     };
     assert_eq!(syn, all);
     let plain = read(&[2, 4, 5, 0xb4, 3, 3, 7, 1], flags::ACK);
@@ -279,4 +280,13 @@ proptest! {
             _ => prop_assert_eq!(ours.class, Class::Udp),
         }
     }
+}
+
+#[test]
+fn options_that_the_capture_cut_off_are_unknown_not_absent() {
+    let whole = Seg::new(true, flags::SYN, 1, 0).options(&[2, 4, 5, 0xb4, 4, 2, 1, 1]).ip();
+    let cut = decode(LinkType::Raw, &whole[..whole.len() - 4], whole.len() as u32).tcp.options;
+    assert_eq!((cut.mss, cut.sack_permitted, cut.cut), (Some(1460), false, true));
+    let all = decode(LinkType::Raw, &whole, whole.len() as u32).tcp.options;
+    assert_eq!((all.sack_permitted, all.cut), (true, false));
 }

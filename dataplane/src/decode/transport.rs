@@ -58,6 +58,7 @@ fn tcp(bytes: &[u8], at: usize, left: usize, ends: Ends, packet: &mut Packet) {
     if header_len > 20 {
         let end = bytes.len().min(at + header_len);
         packet.tcp.options = options(&bytes[at + 20..end], header[13] & flags::SYN != 0);
+        packet.tcp.options.cut = end < at + header_len;
     }
 }
 

@@ -61,6 +61,8 @@ pub mod offer {
     pub const WSCALE: u8 = 2;
     pub const SACK: u8 = 4;
     pub const TIMESTAMPS: u8 = 8;
+    /// The capture cut its options short: what is not set here is unknown.
+    pub const CUT: u8 = 16;
 }
 
 /// What is known of one direction; exactly one cache line.

@@ -170,6 +170,7 @@ fn side(flow: &Flow, dir: usize, t: &DirectionTrouble) -> SideRow {
     let seen = own.has(dir_flag::SEEN);
     let syn = own.has(dir_flag::SYN);
     let offered = |what| flow.offered[dir] & what != 0;
+    let known = |what| syn && (offered(what) || !offered(offer::CUT));
     SideRow {
         packets: own.packets,
         bytes: own.bytes,
@@ -183,8 +184,8 @@ fn side(flow: &Flow, dir: usize, t: &DirectionTrouble) -> SideRow {
             rst: own.rst,
             mss: (syn && offered(offer::MSS)).then_some(flow.mss[dir]),
             wscale: (syn && offered(offer::WSCALE)).then_some(flow.wscale[dir]),
-            sack_perm: syn.then(|| offered(offer::SACK)),
-            timestamps: syn.then(|| offered(offer::TIMESTAMPS)),
+            sack_perm: known(offer::SACK).then(|| offered(offer::SACK)),
+            timestamps: known(offer::TIMESTAMPS).then(|| offered(offer::TIMESTAMPS)),
             max_payload: own.max_payload,
             ece: None,
             cwr: None,
@@ -248,7 +249,7 @@ fn native(flow: &Flow, trouble: &Trouble, mut say: impl FnMut(&str, u32)) {
     say("icmp_frag_needed", trouble.icmp_too_big);
     say("port_reuse", u32::from(flow.has(flow_flag::PORT_REUSE)));
     let both_syns = flow.dirs.iter().all(|d| d.has(dir_flag::SYN));
-    let lacks = |what| flow.offered[0] & flow.offered[1] & what == 0;
+    let lacks = |what| flow.offered.iter().any(|offered| offered & (what | offer::CUT) == 0);
     say("wscale_missing", u32::from(both_syns && lacks(offer::WSCALE)));
     say("sack_missing", u32::from(both_syns && lacks(offer::SACK)));
     let low = |dir: usize| flow.offered[dir] & offer::MSS != 0 && flow.mss[dir] < LOW_MSS;

@@ -99,23 +99,32 @@ impl Store {
     /// All incidents as last written, in the order of their first line. Lines that can't be read (one cut by
     /// a crash) are passed over.
     pub fn incidents(&self) -> Result<Vec<IncidentRecord>, StoreError> {
+        self.read_incidents().map(|(records, _)| records)
+    }
+
+    /// As [`Store::incidents`], with the number of lines that can't be read.
+    pub fn read_incidents(&self) -> Result<(Vec<IncidentRecord>, u64), StoreError> {
         let path = self.incidents_path();
         let failed = |source| StoreError::Read { path: path.clone(), source };
         let file = match File::open(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), 0)),
             other => other.map_err(failed)?,
         };
         let mut input = BufReader::new(file);
         let mut records: Vec<IncidentRecord> = Vec::new();
         let mut places = std::collections::HashMap::new();
+        let mut unreadable = 0;
         let mut line = Vec::new();
         loop {
             line.clear();
             let read = input.by_ref().take(LINE_LIMIT).read_until(b'\n', &mut line).map_err(failed)?;
             if read == 0 {
-                return Ok(records);
+                return Ok((records, unreadable));
             }
-            let Ok(record) = serde_json::from_slice::<IncidentRecord>(&line) else { continue };
+            let Ok(record) = serde_json::from_slice::<IncidentRecord>(&line) else {
+                unreadable += 1;
+                continue;
+            };
             match places.get(&record.id) {
                 Some(&place) => records[place] = record,
                 None if records.len() == INCIDENTS_LIMIT => {

@@ -284,7 +284,7 @@ macro_rules! side_facts {
             side_facts!(@ $side, stuck_bytes, "bytes", "IP length of that stuck segment.",
                 Int, |f| Some(f.$side.stuck_bytes.into())),
             side_facts!(@ $side, small_passes, "",
-                "Smaller segments were acknowledged, or answered, since it got stuck.",
+                "The peer has sent something, but no RST, since that segment was first resent: smaller ones pass.",
                 Bool, |f| Some(f.$side.small_passes)),
             side_facts!(@ $side, largest_acked, "bytes",
                 "Largest TCP payload of one segment known to have arrived (acknowledged); unknown if none is.",

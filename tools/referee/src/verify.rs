@@ -33,7 +33,14 @@ struct Segment {
 /// Failed: the store can't be read, or something in it is damaged.
 pub fn verify(folder: &Path, json: bool) -> Result<(), Failure> {
     let store = Store::open(folder).map_err(Failure::failed)?;
-    let incidents = store.incidents().map_err(Failure::failed)?.len() as u64;
+    let (incidents, unreadable) = store.read_incidents().map_err(Failure::failed)?;
+    let incidents = incidents.len() as u64;
+    if unreadable > 0 {
+        let lines = plural(unreadable, "line");
+        term::note(&format!(
+            "{lines} of incidents.jsonl can't be read; their captures are found by flow or host"
+        ));
+    }
     let mut segments = Vec::new();
     for path in segment_files(&store.segments())? {
         segments.extend(read_through(&path)?);

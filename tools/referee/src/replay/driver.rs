@@ -146,9 +146,14 @@ impl Replay {
         }
     }
 
-    /// Incidents that closed. Those that opened are for live output; here they are only taken off the judge.
+    /// Incidents that opened go to the store at once, so that what is killed later has named its captures; a
+    /// closed one takes its place there and goes to the outputs.
     fn verdicts(&mut self) {
-        self.judge.opened();
+        for incident in self.judge.opened() {
+            if let Some(recording) = &mut self.recording {
+                recording.keep(&incident);
+            }
+        }
         for incident in self.judge.closed() {
             self.outputs.line(Kind::Incidents, &incident);
             if let Some(recording) = &mut self.recording {
