@@ -34,6 +34,7 @@ struct CountsCell {
     syn_unanswered: u32,
     refused: u32,
     rsts: u32,
+    flows_reset: u32,
 }
 
 /// One end of a flow, as the tables know it: the host, or with its port and protocol the service.
@@ -105,6 +106,7 @@ impl Table {
                 Count::SynUnanswered => &mut counts.syn_unanswered,
                 Count::Refused => &mut counts.refused,
                 Count::Rsts => &mut counts.rsts,
+                Count::FlowsReset => &mut counts.flows_reset,
             } += 1;
             return true;
         }
@@ -122,6 +124,7 @@ impl Table {
             syn_unanswered: c.syn_unanswered,
             refused: c.refused,
             rsts: c.rsts,
+            flows_reset: c.flows_reset,
         };
         Some((Party { addr: cell.addr, port: cell.port, proto: cell.proto, v6: cell.v6 }, counts))
     }

@@ -156,6 +156,8 @@ pub struct Counts {
     pub refused: u32,
     /// RST segments (host: sent by it; service: sent by its server side).
     pub rsts: u32,
+    /// Flows that one of those RSTs was the first for.
+    pub flows_reset: u32,
 }
 
 /// One of the numbers in [`Counts`].
@@ -167,6 +169,7 @@ pub enum Count {
     SynUnanswered,
     Refused,
     Rsts,
+    FlowsReset,
 }
 
 /// Which of them some rule reads; nobody counts the others.
@@ -175,7 +178,7 @@ pub struct CountSet(u8);
 
 impl CountSet {
     pub const EMPTY: CountSet = CountSet(0);
-    pub const ALL: CountSet = CountSet(0b1_1111);
+    pub const ALL: CountSet = CountSet(0b11_1111);
 
     pub const fn with(self, count: Count) -> CountSet {
         CountSet(self.0 | 1 << count as u8)
@@ -198,7 +201,7 @@ impl CountSet {
             "established" | "established_rate" => of(&[Count::Established]),
             "unanswered" | "unanswered_rate" => of(&[Count::SynUnanswered]),
             "refused" | "refused_rate" => of(&[Count::Refused]),
-            "rsts" | "rst_rate" => of(&[Count::Rsts]),
+            "rsts" | "rst_rate" => of(&[Count::Rsts, Count::FlowsReset]),
             "syn_unanswered_ratio" => of(&[Count::SynUnanswered, Count::Syns]),
             _ => CountSet::ALL,
         }

@@ -213,6 +213,6 @@ fn rst_storm() {
     assert_eq!(severity, Severity::Critical);
     assert!(explain.contains("10.0.0.9 sent 50 RSTs within one second (100 within ten)"), "{explain}");
     assert_eq!(verdict.capture, Some(CaptureWish::default()), "of flows it goes on to reset");
-    assert_eq!(set.counts_read(Scope::Host), CountSet::EMPTY.with(Count::Rsts), "nothing else is counted");
+    assert_eq!(set.counts_read(Scope::Host), CountSet::EMPTY.with(Count::Rsts).with(Count::FlowsReset));
     assert_eq!(set.counts_read(Scope::Service), CountSet::EMPTY);
 }

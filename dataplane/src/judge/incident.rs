@@ -93,18 +93,25 @@ pub struct Tally {
     pub last_ns: Nanos,
     pub count: u64,
     pub flows: u64,
+    /// Flows counted by the worker, which need not have been told one by one.
+    pub flows_reset: u64,
     flow_ids: Vec<u64>,
 }
 
 impl Tally {
     /// A tally with no event and no flow yet.
     pub fn starting(first_ns: Nanos) -> Tally {
-        Tally { first_ns, last_ns: first_ns, count: 0, flows: 0, flow_ids: Vec::new() }
+        Tally { first_ns, last_ns: first_ns, count: 0, flows: 0, flows_reset: 0, flow_ids: Vec::new() }
     }
 
     pub fn events(&mut self, at: Nanos, count: u64) {
         self.last_ns = self.last_ns.max(at);
         self.count = self.count.saturating_add(count);
+    }
+
+    /// Flows the incident is about, told one by one or counted.
+    pub fn all_flows(&self) -> u64 {
+        self.flows.max(self.flows_reset)
     }
 
     /// A flow that belongs to the incident from now on.
@@ -212,7 +219,7 @@ impl Draft {
             first_ns: self.tally.first_ns,
             last_ns: self.tally.last_ns,
             count: self.tally.count,
-            flows: self.tally.flows,
+            flows: self.tally.all_flows(),
             flow_ids: self.tally.flow_ids.iter().map(|id| format!("{id:016x}")).collect(),
             evidence: self.evidence.to_json(),
             explain,

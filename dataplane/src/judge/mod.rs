@@ -34,8 +34,8 @@ use self::known::{Home, Known, NOWHERE};
 use self::message::{Command, Hit, Message};
 pub use self::scripts::BodyFailure;
 use self::scripts::Scripts;
-use self::storms::{Actor, Measure, Storm, Storms, events};
-use self::window::{BUCKET_NS, Windows};
+use self::storms::{Actor, Measure, Storm, Storms, counted};
+use self::window::{BUCKET_NS, Field, Windows};
 use crate::source::Nanos;
 
 type Order = (Nanos, u16, u64, u16, Subject);
@@ -304,11 +304,15 @@ impl Judge {
         let Some(storm) = self.storms.get_mut(actor, rule) else { return };
         let after = storm.counted_to.max(self.bucket.saturating_sub(storm.measure.span));
         let events = match storm.measure.field {
-            Some(field) => events(&self.hosts, &self.services, actor, field, after).0,
+            Some(field) => counted(&self.hosts, &self.services, actor, field, after).0,
             None => 1,
         };
         storm.counted_to = self.bucket;
         storm.draft.tally.events(self.bucket * BUCKET_NS, events);
+        if storm.measure.field == Some(Field::Rsts) {
+            let reset = counted(&self.hosts, &self.services, actor, Field::FlowsReset, after).0;
+            storm.draft.tally.flows_reset += reset;
+        }
         let level = storm.measure.level(sums);
         if level > storm.peak {
             storm.peak = level;
@@ -338,7 +342,7 @@ impl Judge {
         let hits_began = parts.iter().map(|(_, _, part)| part.draft.tally.first_ns).min();
         let after = hits_began.map_or(window_start, |ns| window_start.min(ns / BUCKET_NS));
         let (count, first) = match measure.field {
-            Some(field) => events(&self.hosts, &self.services, actor, field, after),
+            Some(field) => counted(&self.hosts, &self.services, actor, field, after),
             None => (1, None),
         };
         let first = first.unwrap_or(self.bucket);
@@ -346,6 +350,9 @@ impl Judge {
             hits_began.filter(|ns| *ns < first * BUCKET_NS).unwrap_or(first.saturating_sub(1) * BUCKET_NS);
         let Some(mut draft) = Draft::new(rule, actor.subject(), verdict, first_ns, (0, 0)) else { return };
         draft.tally.events(self.bucket * BUCKET_NS, count);
+        if measure.field == Some(Field::Rsts) {
+            draft.tally.flows_reset = counted(&self.hosts, &self.services, actor, Field::FlowsReset, after).0;
+        }
         self.last_serial += 1;
         let mut storm = Storm::new(self.last_serial, draft, measure, measure.level(sums), self.bucket);
         for (key, home, part) in &parts {

@@ -194,7 +194,7 @@ impl Storms {
 }
 
 /// An actor's events of one kind after a bucket, and the first bucket that holds one.
-pub(super) fn events(
+pub(super) fn counted(
     hosts: &Windows<IpAddr>,
     services: &Windows<(IpAddr, u16, u8)>,
     actor: Actor,
@@ -217,7 +217,14 @@ mod tests {
 
     #[test]
     fn the_measure_is_what_the_guard_would_not_match_without() {
-        let sums = all(Counts { rsts: 60, syns: 70, established: 1, refused: 30, syn_unanswered: 40 });
+        let sums = all(Counts {
+            rsts: 60,
+            syns: 70,
+            established: 1,
+            refused: 30,
+            syn_unanswered: 40,
+            flows_reset: 9,
+        });
         let storm = Measure::of(&sums, |w| w[0].rsts >= 50);
         assert_eq!(storm, Measure { field: Some(Field::Rsts), span: 10 });
         let scan = Measure::of(&sums, |w| w[2].syns >= 20 && w[2].established * 4 < w[2].syns);

@@ -37,9 +37,9 @@ pub fn closing(subject: &Subject, tally: &Tally) -> String {
             let span = span(tally);
             format!(" … and {} to {} {span}", flows(more, "more "), endpoint(*dst, *dport))
         }
-        Subject::Host { .. } | Subject::Service { .. } if tally.flows > 0 => {
-            let verb = if tally.flows == 1 { "is" } else { "are" };
-            format!(" … {} {} {verb} part of it", flows(tally.flows, ""), span(tally))
+        Subject::Host { .. } | Subject::Service { .. } if tally.all_flows() > 0 => {
+            let verb = if tally.all_flows() == 1 { "is" } else { "are" };
+            format!(" … {} {} {verb} part of it", flows(tally.all_flows(), ""), span(tally))
         }
         _ => String::new(),
     }

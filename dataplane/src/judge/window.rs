@@ -25,11 +25,19 @@ pub enum Field {
     Refused,
     Syns,
     Established,
+    /// Read by no rule; goes with `Rsts`.
+    FlowsReset,
 }
 
 impl Field {
-    pub const ALL: [Field; 5] =
-        [Field::Rsts, Field::SynUnanswered, Field::Refused, Field::Syns, Field::Established];
+    pub const ALL: [Field; 6] = [
+        Field::Rsts,
+        Field::SynUnanswered,
+        Field::Refused,
+        Field::Syns,
+        Field::Established,
+        Field::FlowsReset,
+    ];
 
     pub const fn get(self, counts: &Counts) -> u32 {
         match self {
@@ -38,6 +46,7 @@ impl Field {
             Field::Refused => counts.refused,
             Field::Syns => counts.syns,
             Field::Established => counts.established,
+            Field::FlowsReset => counts.flows_reset,
         }
     }
 
@@ -48,13 +57,14 @@ impl Field {
             Field::Refused => &mut counts.refused,
             Field::Syns => &mut counts.syns,
             Field::Established => &mut counts.established,
+            Field::FlowsReset => &mut counts.flows_reset,
         }
     }
 }
 
 /// Sums in 64 bits, so that a window never saturates and then subtracts what it had not added.
 #[derive(Clone, Copy, Debug, Default)]
-struct Sums([u64; 5]);
+struct Sums([u64; 6]);
 
 impl Sums {
     fn add(&mut self, counts: &Counts) {

@@ -215,6 +215,9 @@ impl Engine {
         }
         if packet.tcp.flags & flags::RST != 0 {
             self.activity.host(sender, Count::Rsts);
+            if !outcome.rst_before {
+                self.activity.host(sender, Count::FlowsReset);
+            }
             if outcome.dir != flow.orig() {
                 self.activity.service(server, Count::Rsts);
             }
