@@ -33,36 +33,20 @@ const EXACT: usize = 7;
 /// What a file's tags say when its conversations lie in a tunnel.
 const TUNNELS: [&str; 5] = ["gre", "vxlan", "geneve", "gtp", "pppoes"];
 
-/// Files in which our reading of sequence space differs, in which counts, and why.
-const KNOWN: [(&str, &[&str], &str); 8] = [
-    (
-        "nDPI__heuristic_tcp_ack_payload.pcap",
-        &["retransmission"],
-        "repeats told from reordering by one remembered hole",
-    ),
-    ("nDPI__ethereum.pcap", &["retransmission", "zero_window_probe", "lost_segment"], "begins in mid-stream"),
+/// Files in which a count differs from tshark's, and by how much over all directions at most: what was measured,
+/// so that it cannot grow unseen. Why each differs has not been proved.
+const KNOWN: [(&str, &[(&str, u64)]); 8] = [
+    ("nDPI__heuristic_tcp_ack_payload.pcap", &[("retransmission", 17)]),
+    ("nDPI__ethereum.pcap", &[("retransmission", 1), ("zero_window_probe", 1), ("lost_segment", 1)]),
     (
         "TracePcap__monitor_large__week4_ftp_exfil_gateway_change.pcap",
-        &["retransmission", "keep_alive"],
-        "a conversation is replayed under the same sequence numbers",
+        &[("retransmission", 1), ("keep_alive", 1)],
     ),
-    (
-        "packets__activeosfingerprinting.pcapng",
-        &["duplicate_ack"],
-        "segments without any flag acknowledge nothing",
-    ),
-    (
-        "packets__dns_isp_hijack.pcapng",
-        &["retransmission"],
-        "repeats told from reordering by one remembered hole",
-    ),
-    ("zeek__ipv6-http-atomic-frag.pcap", &["retransmission"], "one repeat tshark calls spurious"),
-    ("zeek__smtp.pcap", &["retransmission"], "repeats told from reordering by one remembered hole"),
-    (
-        "zeek__tcp__reassembly.pcap",
-        &["lost_segment", "payload"],
-        "tshark gives overlapping segments another length than their headers do",
-    ),
+    ("packets__activeosfingerprinting.pcapng", &[("duplicate_ack", 3)]),
+    ("packets__dns_isp_hijack.pcapng", &[("retransmission", 1)]),
+    ("zeek__ipv6-http-atomic-frag.pcap", &[("retransmission", 1)]),
+    ("zeek__smtp.pcap", &[("retransmission", 1)]),
+    ("zeek__tcp__reassembly.pcap", &[("lost_segment", 2), ("payload", 64)]),
 ];
 
 type Counts = [u64; COUNTS.len()];
@@ -117,7 +101,8 @@ fn conversations_are_counted_as_tshark_counts_them() {
         if tags.iter().any(|tag| TUNNELS.contains(&tag.as_str().unwrap())) {
             continue;
         }
-        let known = KNOWN.iter().find(|(file, _, _)| *file == name).map_or(&[][..], |(_, counts, _)| counts);
+        let known = KNOWN.iter().find(|(file, _)| *file == name).map_or(&[][..], |(_, counts)| counts);
+        let mut excused: BTreeMap<&str, u64> = BTreeMap::new();
         let mut wanted = BTreeMap::new();
         for row in rows.iter().filter(|row| row["row"] == "tcp") {
             let (a, b) = (row["a"].as_str().unwrap(), row["b"].as_str().unwrap());
@@ -138,11 +123,19 @@ fn conversations_are_counted_as_tshark_counts_them() {
             let (we, they) = (of(&got), of(&wanted));
             compared += 1;
             for (count, (we, they)) in COUNTS.iter().zip(we.iter().zip(they)) {
-                if *we != they && !known.contains(count) {
+                if known.iter().any(|(excused, _)| excused == count) {
+                    *excused.entry(count).or_default() += we.abs_diff(they);
+                } else if *we != they {
                     differences.push(format!("{name}: {direction}: {count} {we}, tshark {they}"));
                 }
             }
             exact += u64::from(we[..EXACT] == they[..EXACT]);
+        }
+        for (count, most) in known {
+            let by = excused.get(count).copied().unwrap_or_default();
+            if by > *most {
+                differences.push(format!("{name}: {count} differs by {by}, {most} at most is known"));
+            }
         }
     }
     assert!(differences.is_empty(), "{} differences: {differences:#?}", differences.len());

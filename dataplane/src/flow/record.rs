@@ -45,8 +45,6 @@ pub mod flow_flag {
     pub const ORIG_LOW: u16 = 1 << 4;
     /// Both sides closed, or one reset: ends after a short wait for stragglers.
     pub const CLOSED: u16 = 1 << 5;
-    /// Its payload passed the history cut-off.
-    pub const CUT: u16 = 1 << 6;
     /// Began on a 5-tuple that an earlier flow had used.
     pub const PORT_REUSE: u16 = 1 << 7;
     /// The originator's handshake ACK has been timed.

@@ -530,3 +530,23 @@ fn the_same_messages_give_the_same_output() {
     assert_eq!(first, second);
     assert!(first.2);
 }
+
+#[test]
+fn a_storm_told_only_by_counts_watches_its_host_and_names_what_is_recorded() {
+    let rules = Arc::new(RuleSet::load(&rules::library(), &[]).unwrap());
+    let mut judge = Judge::new(rules, JudgeConfig::default());
+    let (addr, mut commands) = (IpAddr::from([10, 0, 0, 2]), Vec::new());
+    let counts = Counts { rsts: 60, flows_reset: 55, ..Counts::default() };
+    judge.handle(&Message::Host { addr, counts }, &mut commands);
+    judge.handle(&Message::Tick(START + 100 * MS), &mut commands);
+    let most = JudgeConfig::default().captures_per_incident;
+    assert!(
+        matches!(commands[..], [Command::Watch { addr: of, flows, .. }] if of == addr && flows == most),
+        "{commands:?}"
+    );
+    judge.handle(&Message::Watched { addr, flow_id: 7 }, &mut commands);
+    judge.finish(&mut commands);
+    let closed = judge.closed();
+    assert_eq!((closed.len(), closed[0].count, closed[0].flows), (1, 60, 55));
+    assert_eq!(closed[0].flow_ids, ["0000000000000007"]);
+}
