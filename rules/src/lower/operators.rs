@@ -10,7 +10,7 @@ use rhai::Position;
 use crate::facts::table::Subject;
 use crate::lower::arithmetic::{self, Arithmetic};
 use crate::lower::expr::Lower;
-use crate::lower::types::{Comparison, Term, Typed, compare, unary};
+use crate::lower::types::{Comparison, Term, Typed, compare, compare_floats, unary};
 
 impl Lower<'_> {
     pub(crate) fn prefix<S: Subject>(
@@ -75,9 +75,9 @@ impl Lower<'_> {
         let ordered = !matches!(op, Comparison::Equal | Comparison::NotEqual);
         let term = match (left, right) {
             (Typed::Int(left), Typed::Int(right)) => compare(op, left, right),
-            (Typed::Float(left), Typed::Float(right)) => compare(op, left, right),
-            (Typed::Int(left), Typed::Float(right)) => compare(op, to_float(left), right),
-            (Typed::Float(left), Typed::Int(right)) => compare(op, left, to_float(right)),
+            (Typed::Float(left), Typed::Float(right)) => compare_floats(op, left, right),
+            (Typed::Int(left), Typed::Float(right)) => compare_floats(op, to_float(left), right),
+            (Typed::Float(left), Typed::Int(right)) => compare_floats(op, left, to_float(right)),
             (Typed::Bool(left), Typed::Bool(right)) if !ordered => compare(op, left, right),
             (Typed::Address(left), Typed::Address(right)) if !ordered => compare(op, left, right),
             (Typed::Address(left), Typed::Text(right)) if !ordered => {

@@ -85,6 +85,28 @@ impl Comparison {
     }
 }
 
+/// Compares floats as rule bodies do: those closer than one part in 2^52 of the larger are equal.
+pub(crate) fn compare_floats<S: 'static>(
+    op: Comparison,
+    left: Term<S, f64>,
+    right: Term<S, f64>,
+) -> Term<S, bool> {
+    match op {
+        Comparison::Equal => binary(left, right, |a, b| Ok(apart(a, b).abs() <= f64::EPSILON)),
+        Comparison::NotEqual => binary(left, right, |a, b| Ok(apart(a, b).abs() > f64::EPSILON)),
+        Comparison::Less => binary(left, right, |a, b| Ok(apart(b, a) > f64::EPSILON)),
+        Comparison::LessOrEqual => binary(left, right, |a, b| Ok(apart(b, a) > -f64::EPSILON)),
+        Comparison::Greater => binary(left, right, |a, b| Ok(apart(a, b) > f64::EPSILON)),
+        Comparison::GreaterOrEqual => binary(left, right, |a, b| Ok(apart(a, b) > -f64::EPSILON)),
+    }
+}
+
+/// How much `a` exceeds `b`, as a part of the larger; itself where one of them is 0.
+fn apart(a: f64, b: f64) -> f64 {
+    let larger = if a * b == 0.0 { 1.0 } else { a.abs().max(b.abs()) };
+    (a - b) / larger
+}
+
 /// Lowers `left op right` to the shape that costs least: the fact-with-constant pairs that most guards
 /// are made of call one getter and compare, with nothing else in between.
 pub(crate) fn compare<S: 'static, T>(op: Comparison, left: Term<S, T>, right: Term<S, T>) -> Term<S, bool>
