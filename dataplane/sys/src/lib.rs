@@ -1,10 +1,14 @@
-//! The one room for unsafe: cache prefetch, huge-page advice for big tables, CPU pinning.
+//! The one room for unsafe: memory, CPU pinning, AF_XDP sockets, XDP programs, packet sockets, ethtool.
 //!
-//! Used at start-up (memory, pinning) and by workers (prefetch, which neither allocates nor faults). The
-//! public API has no `unsafe fn`.
+//! Used at start-up (memory, pinning, opening interfaces) and by workers (prefetch, and the rings of `xsk`, which
+//! neither allocate nor lock). The public API has no `unsafe fn`.
 #![allow(unsafe_code, reason = "this crate is where unsafe is kept; each block states why it is sound")]
 
+pub mod bpf;
+pub mod ethtool;
+pub mod packet;
 mod table;
+pub mod xsk;
 
 pub use table::Table;
 

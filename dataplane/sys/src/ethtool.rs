@@ -1,0 +1,91 @@
+//! What a driver says of its interface (ethtool's ioctls). Main thread, before anything is opened.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+const GET_DRIVER: u32 = 0x3;
+const GET_CHANNELS: u32 = 0x3c;
+
+/// `struct ethtool_channels`, include/uapi/linux/ethtool.h.
+#[derive(Default)]
+#[repr(C)]
+struct Channels {
+    command: u32,
+    max: [u32; 4],
+    rx: u32,
+    tx: u32,
+    other: u32,
+    combined: u32,
+}
+
+/// `struct ethtool_drvinfo`, include/uapi/linux/ethtool.h.
+#[repr(C)]
+struct DriverInfo {
+    command: u32,
+    driver: [u8; 32],
+    rest: [u8; 160],
+}
+
+const _: () = assert!(size_of::<Channels>() == 36);
+const _: () = assert!(size_of::<DriverInfo>() == 196);
+
+/// Receive queues in use. A driver that doesn't say has one.
+///
+/// # Errors
+/// ENODEV: no such interface.
+pub fn receive_queues(interface: &str) -> io::Result<u32> {
+    let mut channels = Channels { command: GET_CHANNELS, ..Channels::default() };
+    match ask(interface, &mut channels) {
+        Ok(()) => Ok((channels.rx + channels.combined).max(1)),
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(1),
+        Err(error) => Err(error),
+    }
+}
+
+/// The driver's name ("veth", "ice").
+///
+/// # Errors
+/// ENODEV: no such interface. EOPNOTSUPP: it doesn't say.
+pub fn driver(interface: &str) -> io::Result<String> {
+    let mut info = DriverInfo { command: GET_DRIVER, driver: [0; 32], rest: [0; 160] };
+    ask(interface, &mut info)?;
+    let name = info.driver.split(|&byte| byte == 0).next().unwrap_or_default();
+    Ok(String::from_utf8_lossy(name).into_owned())
+}
+
+/// One ethtool command; `command` begins with its number and is as large as the kernel takes it to be.
+fn ask<T>(interface: &str, command: &mut T) -> io::Result<()> {
+    // SAFETY: ifreq is integers, bytes and a pointer, for all of which zero is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if interface.len() >= request.ifr_name.len() {
+        return Err(io::Error::from_raw_os_error(libc::ENODEV));
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_data = std::ptr::from_mut(command).cast();
+    // SAFETY: makes a file and touches no memory.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded, so `fd` is a new open file that nobody else owns.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: `request` is a whole ifreq whose data points to `command`, which outlives the call and is of the
+    // command's own struct (private callers, sizes asserted above).
+    let failed = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) } != 0;
+    if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_that_is_not_there_is_an_error() {
+        let error = receive_queues("no-such-if").unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
+        assert!(driver("a-name-that-no-interface-can-have").is_err());
+        assert_eq!(receive_queues("lo").unwrap(), 1);
+    }
+}
