@@ -4,16 +4,27 @@
 //! its own block with plain adds; readers sum after the threads have stopped or from published copies. A
 //! packet is let go of only by naming a reason here.
 
-/// Why a received packet was not analysed. Nothing loses one between a file and the analysis, so there is no
-/// reason yet; each live source brings its own.
+/// Why a received packet was not analysed. A capture file loses none; each live source brings its reasons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DropReason {}
+#[repr(u8)]
+pub enum DropReason {
+    /// The XDP program found no socket for the packet's queue and left it to the kernel.
+    NoSocket,
+    /// The AF_XDP socket's receive ring was full: the worker is slower than the wire (`rx_ring_full`).
+    RxRingFull,
+    /// The AF_XDP socket had no free frame, or none long enough (`rx_dropped`).
+    NoFrame,
+}
 
 impl DropReason {
-    pub const ALL: [DropReason; 0] = [];
+    pub const ALL: [DropReason; 3] = [DropReason::NoSocket, DropReason::RxRingFull, DropReason::NoFrame];
 
     pub const fn name(self) -> &'static str {
-        match self {}
+        match self {
+            DropReason::NoSocket => "no_socket",
+            DropReason::RxRingFull => "rx_ring_full",
+            DropReason::NoFrame => "no_frame",
+        }
     }
 }
 
@@ -108,11 +119,73 @@ pub struct EventAccount {
 }
 
 impl WorkerAccount {
+    /// Adds another worker's accounts to these.
+    pub fn add(&mut self, other: &WorkerAccount) {
+        fn all<const N: usize>(sums: &mut [u64; N], more: &[u64; N]) {
+            sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+        }
+        all(&mut self.dropped, &other.dropped);
+        all(&mut self.classes, &other.classes);
+        all(&mut self.kept.unwritten, &other.kept.unwritten);
+        let sums = self.sums();
+        let more = { *other }.sums().map(|more| *more);
+        sums.into_iter().zip(more).for_each(|(sum, more)| *sum += more);
+    }
+
+    /// Every account that is one number.
+    fn sums(&mut self) -> [&mut u64; 24] {
+        let WorkerAccount { events: e, kept, .. } = self;
+        [
+            &mut self.received,
+            &mut self.bytes,
+            &mut self.analysed,
+            &mut self.filtered,
+            &mut self.flows_created,
+            &mut self.flows_ended,
+            &mut self.flows_evicted,
+            &mut self.half_open_evicted,
+            &mut self.trouble_refused,
+            &mut self.icmp_unmatched,
+            &mut self.history_cut,
+            &mut self.tails_rescued,
+            &mut self.tails_forgotten,
+            &mut self.tails_refused,
+            &mut self.holds_taken,
+            &mut self.holds_refused,
+            &mut self.holds_unanswered,
+            &mut kept.kept,
+            &mut e.raised,
+            &mut e.delivered,
+            &mut e.dropped,
+            &mut e.activity_lost,
+            &mut e.rows,
+            &mut e.rows_dropped,
+        ]
+    }
+
     /// What was received is in exactly one account; so is each flow, given how many live; so is each event.
     pub fn balanced(&self, live: u64) -> bool {
         self.received == self.analysed + self.filtered + self.dropped.iter().sum::<u64>()
             && self.analysed == self.classes.iter().sum::<u64>()
             && self.flows_created == self.flows_ended + self.flows_evicted + self.half_open_evicted + live
             && self.events.raised == self.events.delivered + self.events.dropped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adding_forgets_no_account() {
+        // All accounts are words of 64 bits; were one left out of the sums, it would stay 0.
+        let mut one = WorkerAccount::default();
+        one.sums().into_iter().for_each(|sum| *sum = 1);
+        (one.dropped, one.classes, one.kept.unwritten) = ([1; 3], [1; 6], [1; 5]);
+        let words = size_of::<WorkerAccount>() / size_of::<u64>();
+        assert_eq!(format!("{one:?}").matches('1').count(), words);
+        let mut two = one;
+        two.add(&one);
+        assert_eq!(format!("{two:?}").matches('2').count(), words);
     }
 }

@@ -25,7 +25,19 @@ mod skeletons {
     }
 }
 
-/// A program could not be loaded.
+/// A program could not be loaded, or its maps not be used.
 #[derive(Debug, thiserror::Error)]
 #[error("the kernel refuses the XDP program: {0}")]
-pub struct LoadError(#[from] pub libbpf_rs::Error);
+pub struct LoadError(#[from] libbpf_rs::Error);
+
+impl LoadError {
+    /// Privilege is what was missing.
+    pub fn is_privilege(&self) -> bool {
+        self.0.kind() == libbpf_rs::ErrorKind::PermissionDenied
+    }
+}
+
+/// Keeps libbpf from writing to standard error by itself: what fails is returned.
+pub fn silence() {
+    libbpf_rs::set_print(None);
+}

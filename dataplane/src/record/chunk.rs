@@ -229,6 +229,11 @@ impl WriterPort {
         self.exchange.free.push(chunk).expect("the queue has room for every chunk there is");
     }
 
+    /// Chunks nobody uses.
+    pub(super) fn free_chunks(&self) -> usize {
+        self.exchange.free.len()
+    }
+
     pub(super) fn next_interface(&self) -> Option<Interface> {
         self.exchange.interfaces.pop()
     }

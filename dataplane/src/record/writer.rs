@@ -46,6 +46,8 @@ pub struct WriterAccount {
     pub failing: bool,
     /// What the disk said last, with the file it was about.
     pub last_error: Option<String>,
+    /// Chunks with nobody, once the writer has closed.
+    pub chunks_free: u64,
 }
 
 impl WriterAccount {
@@ -275,6 +277,7 @@ impl Writer {
             lane.finish_segment(&mut self.desk);
         }
         self.retain();
+        self.desk.account.chunks_free = self.lanes.iter().map(|lane| lane.port.free_chunks() as u64).sum();
     }
 
     pub fn account(&self) -> &WriterAccount {

@@ -170,6 +170,8 @@ impl<S: Source> Worker<S> {
                     return self.wait();
                 }
                 Poll::End => {
+                    // No packet is lost by waiting any more.
+                    self.engine.lossless = true;
                     self.phase = Phase::Timers;
                     return Step::Worked;
                 }

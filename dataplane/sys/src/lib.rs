@@ -52,11 +52,11 @@ pub fn huge_table<T: Clone>(len: usize, value: T) -> Box<[T]> {
     table.into_boxed_slice()
 }
 
-/// The lowest numbered CPU this thread may run on, as `taskset` or a cgroup left it.
+/// The CPUs this thread may run on, lowest first, as `taskset` or a cgroup left them.
 ///
 /// # Errors
 /// Those of `sched_getaffinity(2)`; a host with more than 1024 CPUs gives EINVAL.
-pub fn first_allowed_core() -> io::Result<usize> {
+pub fn allowed_cores() -> io::Result<Vec<usize>> {
     let mut set = no_cores();
     // SAFETY: `set` is a live, writable cpu_set_t of exactly the size that is passed.
     let failed = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) } != 0;
@@ -64,8 +64,17 @@ pub fn first_allowed_core() -> io::Result<usize> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: every index is below CPU_SETSIZE, the number of bits in the set.
-    let allowed = (0..libc::CPU_SETSIZE as usize).find(|&core| unsafe { libc::CPU_ISSET(core, &set) });
-    allowed.ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
+    let allowed = (0..libc::CPU_SETSIZE as usize).filter(|&core| unsafe { libc::CPU_ISSET(core, &set) });
+    Ok(allowed.collect())
+}
+
+/// The lowest of [`allowed_cores`].
+///
+/// # Errors
+/// As there.
+pub fn first_allowed_core() -> io::Result<usize> {
+    let first = allowed_cores()?.first().copied();
+    first.ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
 }
 
 /// Keeps the calling thread on one CPU; threads it spawns afterwards inherit that.

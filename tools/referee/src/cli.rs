@@ -4,7 +4,8 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use dataplane::source::afxdp::ZeroCopy;
 use rules::Override;
 
 use crate::time::When;
@@ -18,10 +19,12 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 the work failed, 2 wrong usage, configuration or rules, \
-                          3 an input can't be read as a capture";
+                          3 an input can't be read as a capture, 4 missing privilege or device";
 
 #[derive(Subcommand)]
 pub enum Command {
+    /// Watch interfaces that receive mirrored traffic
+    Run(RunArgs),
     /// Analyse capture files
     Replay(ReplayArgs),
     /// What a store keeps
@@ -38,7 +41,7 @@ pub enum Command {
     Config(ConfigCommand),
 }
 
-/// What `replay` shares with other ways of feeding packets in.
+/// What `run` and `replay` share.
 #[derive(Args)]
 pub struct CommonArgs {
     /// Rule files to use instead of the shipped library
@@ -47,12 +50,76 @@ pub struct CommonArgs {
     /// Keep the packets of what is found in this folder (made if its parent exists)
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
-    /// Settings; without it the built-in ones, so that a replay depends on nothing it doesn't name
+    /// Settings; without it the built-in ones (run: those in /etc/referee/referee.toml, if it is there)
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// A rule's parameter, e.g. rst_after_idle.idle_ms=30000; stronger than the configuration
     #[arg(long, value_name = "RULE.PARAM=VALUE", value_parser = parameter)]
     pub set: Vec<Override>,
+}
+
+#[derive(Args)]
+pub struct RunArgs {
+    /// The interface to capture from; may be given several times
+    #[arg(short = 'i', value_name = "IFACE", required = true)]
+    pub interface: Vec<String>,
+    /// How to capture
+    #[arg(long, value_enum, default_value = "auto")]
+    pub mode: Mode,
+    /// Whether packets are to arrive without being copied
+    #[arg(long, value_enum, default_value = "prefer")]
+    pub zero_copy: ZeroCopyArg,
+    /// Take an interface although the host's own traffic goes over it, which then stops
+    #[arg(long)]
+    pub steal: bool,
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// Stop after so many seconds; without it, when told to (Ctrl-C, SIGTERM)
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    pub duration: Option<f64>,
+    /// Write incidents as they open and close, and at last the books, to standard output: a JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    /// Write every flow that ends here, a JSON object a line (- for standard output)
+    #[arg(long, value_name = "PATH")]
+    pub flows: Option<PathBuf>,
+    /// Write every incident that closes here, a JSON object a line (- for standard output)
+    #[arg(long, value_name = "PATH")]
+    pub incidents: Option<PathBuf>,
+    /// Write the books here, one JSON object (- for standard output)
+    #[arg(long, value_name = "PATH")]
+    pub ledger: Option<PathBuf>,
+}
+
+/// `--mode`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// XDP, in the driver if it can
+    Auto,
+    /// XDP: takes the interface's packets away from the kernel
+    Xdp,
+    /// AF_PACKET: leaves them where they are
+    Afpacket,
+}
+
+/// `--zero-copy`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ZeroCopyArg {
+    /// Or not at all
+    Require,
+    /// If the driver can
+    Prefer,
+    Off,
+}
+
+impl From<ZeroCopyArg> for ZeroCopy {
+    fn from(given: ZeroCopyArg) -> ZeroCopy {
+        match given {
+            ZeroCopyArg::Require => ZeroCopy::Require,
+            ZeroCopyArg::Prefer => ZeroCopy::Prefer,
+            ZeroCopyArg::Off => ZeroCopy::Off,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -177,6 +244,11 @@ fn parameter(text: &str) -> Result<Override, String> {
         return Err(form.to_owned());
     }
     Ok(Override { rule: rule.to_owned(), param: param.to_owned(), value: value.trim().to_owned() })
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "give a number of seconds".to_owned())?;
+    if (0.001..=1e9).contains(&value) { Ok(value) } else { Err("give 0.001 to 1000000000 seconds".into()) }
 }
 
 fn flow_id(text: &str) -> Result<u64, String> {

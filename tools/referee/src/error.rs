@@ -14,6 +14,8 @@ pub enum Code {
     Usage = 2,
     /// An input can't be read as a capture at all.
     NotCapture = 3,
+    /// Missing privilege or device.
+    Privilege = 4,
 }
 
 /// Why a command ends early.

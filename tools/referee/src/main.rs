@@ -8,7 +8,10 @@ mod check;
 mod cli;
 mod config;
 mod error;
+mod live;
+mod recording;
 mod replay;
+mod report;
 mod rules_load;
 mod term;
 mod time;
@@ -22,6 +25,7 @@ use cli::{CapturesCommand, Cli, Command, ConfigCommand, RulesCommand, StoreComma
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Run(args) => live::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Captures(CapturesCommand::List(args)) => captures::list(&args),
         Command::Captures(CapturesCommand::Get(args)) => captures::get(&args),

@@ -137,6 +137,19 @@ pub fn plural(number: u64, what: &str) -> String {
     format!("{} {what}{}", count(number), if number == 1 { "" } else { "s" })
 }
 
+/// Packets a second, in millions where there are as many.
+#[allow(clippy::cast_precision_loss, reason = "three digits are shown")]
+pub fn rate(packets: u64, seconds: f64) -> String {
+    let rate = packets as f64 / seconds.max(1e-6);
+    if rate >= 1e6 {
+        format!("{:.2} Mpps", rate / 1e6)
+    } else if rate >= 1e3 {
+        format!("{:.0} kpps", rate / 1e3)
+    } else {
+        format!("{rate:.0} pps")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,7 @@ mod raw;
 use std::fs;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use dataplane::config::WorkerConfig;
 use dataplane::judge::JudgeConfig;
@@ -31,8 +32,12 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
 /// Everything that can be set.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Config {
+    /// Packets each AF_XDP ring holds; a power of two.
+    pub ring_packets: u32,
+    /// How long a rule's body may take when live.
+    pub body_deadline: Duration,
     pub worker: WorkerConfig,
     pub record: RecordConfig,
     pub judge: JudgeConfig,
@@ -42,6 +47,21 @@ pub struct Config {
     pub rules_dir: Option<PathBuf>,
     /// `[rules.NAME]`
     pub params: Vec<Placed>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            ring_packets: 16_384,
+            body_deadline: Duration::from_millis(50),
+            worker: WorkerConfig::default(),
+            record: RecordConfig::default(),
+            judge: JudgeConfig::default(),
+            store_dir: None,
+            rules_dir: None,
+            params: Vec::new(),
+        }
+    }
 }
 
 /// A parameter's value and where it was given.
@@ -75,6 +95,7 @@ impl Config {
             Err(error) => return Err(reader.refused(&error)),
         };
         let mut config = Config::default();
+        capture(&mut reader, &raw, &mut config);
         worker(&mut reader, &raw.worker, &mut config.worker);
         record(&mut reader, &raw.store, &mut config.record);
         judge(&mut reader, &raw.judge, &mut config.judge);
@@ -97,6 +118,18 @@ fn read(path: &Path) -> Result<String, Failure> {
         return Err(failed("it has more than 1 MiB, so it is something else"));
     }
     fs::read_to_string(path).map_err(|error| failed(&error.to_string()))
+}
+
+fn capture(r: &mut Reader<'_>, raw: &Raw, c: &mut Config) {
+    r.set(&mut c.ring_packets, &raw.capture.ring_packets, "ring_packets", 64..=1 << 20, 1);
+    if let Some(given) = &raw.capture.ring_packets
+        && !c.ring_packets.is_power_of_two()
+    {
+        r.say(given.span(), "`ring_packets` is a power of two, such as 16384");
+    }
+    let mut deadline_ms = c.body_deadline.as_millis() as u64;
+    r.set(&mut deadline_ms, &raw.judge.body_deadline_ms, "body_deadline_ms", 1..=60_000, 1);
+    c.body_deadline = Duration::from_millis(deadline_ms);
 }
 
 fn worker(r: &mut Reader<'_>, raw: &raw::Worker, c: &mut WorkerConfig) {
@@ -293,6 +326,8 @@ mod tests {
             error,
             "r.toml:3:1: there is no key `history_mb` here\n  help: did you mean `history_mib`?"
         );
+        let error = parse("[capture]\nring_packets = 1000\n").unwrap_err();
+        assert_eq!(error, "r.toml:2:16: `ring_packets` is a power of two, such as 16384");
         let error = parse("[wurker]\n").unwrap_err();
         assert!(error.starts_with("r.toml:1:2: ") && error.ends_with("did you mean `worker`?"), "{error}");
         let error = parse("[store]\nbanana = 2\n").unwrap_err();

@@ -15,6 +15,7 @@ pub type Number = Option<Spanned<u64>>;
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Raw {
+    pub capture: Capture,
     pub worker: Worker,
     pub store: Store,
     pub judge: Judge,
@@ -40,6 +41,12 @@ pub struct Worker {
     pub timeout_established_s: Number,
     pub timeout_closed_s: Number,
     pub timeout_other_s: Number,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Capture {
+    pub ring_packets: Number,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -72,6 +79,7 @@ pub struct Judge {
     pub max_kept: Number,
     pub failures_before_off: Number,
     pub body_operations: Number,
+    pub body_deadline_ms: Number,
 }
 
 /// `[rules]`: its own keys and one table of parameters for each rule.

@@ -9,21 +9,18 @@ use std::sync::Arc;
 use dataplane::config::WorkerConfig;
 use dataplane::flow::row::FlowRow;
 use dataplane::judge::message::Command;
-use dataplane::judge::{BodyFailure, Judge, JudgeAccount, JudgeConfig};
-use dataplane::ledger::WorkerAccount;
+use dataplane::judge::{Judge, JudgeConfig};
 use dataplane::record::Recorder;
-use dataplane::source::file::{FileSource, InputReport};
+use dataplane::source::file::FileSource;
 use dataplane::source::merge::Merge;
 use dataplane::worker::{Queues, Step, Worker};
 use rules::RuleSet;
 
-use super::outputs::{Kind, Outputs};
 use super::progress::Progress;
-use super::recording::{Recorded, Recording};
-use super::tally::Tally;
-
-/// Flows remembered as kept, at most; only a hint in the report depends on it.
-const KEPT_LIMIT: usize = 1_000_000;
+use crate::recording::Recording;
+use crate::report::finished::{Counted, Finished, Inputs, KEPT_LIMIT};
+use crate::report::outputs::{Kind, Outputs};
+use crate::report::tally::Tally;
 
 /// A replay under way.
 pub struct Replay {
@@ -42,32 +39,11 @@ pub struct Replay {
     counted: Counted,
 }
 
-/// What this end of the queues has seen.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Counted {
-    pub messages: u64,
-    pub rows: u64,
-}
-
-/// A replay that has ended.
-pub struct Finished {
-    pub worker: WorkerAccount,
-    pub live: u32,
-    pub peak: u32,
-    pub judge: JudgeAccount,
-    pub counted: Counted,
-    pub body_failures: Vec<BodyFailure>,
-    pub recorded: Option<Recorded>,
-    /// Chunks there are, and chunks free once all was written.
-    pub chunks: (usize, usize),
-    pub inputs: Vec<InputReport>,
-    pub late: u64,
+/// A replay that has ended, and those it has still to tell.
+pub struct Ended {
+    pub finished: Finished,
     pub outputs: Outputs,
     pub tally: Option<Tally>,
-    pub kept: HashSet<u64>,
-    pub seconds: f64,
-    /// The readers of all outputs went away before the end.
-    pub abandoned: bool,
 }
 
 impl Replay {
@@ -98,7 +74,7 @@ impl Replay {
     }
 
     /// Runs to the end of the input, or until nobody is left to read the output.
-    pub fn run(mut self) -> Finished {
+    pub fn run(mut self) -> Ended {
         let mut progress = Progress::new(!self.outputs.to_stdout(), self.worker.source());
         let chunks = self.worker.recorder().map_or(0, |recorder| recorder.free_chunks());
         let abandoned = loop {
@@ -197,24 +173,23 @@ impl Replay {
         }
     }
 
-    fn end(mut self, chunks: usize, seconds: f64, abandoned: bool) -> Finished {
+    fn end(mut self, chunks: usize, seconds: f64, abandoned: bool) -> Ended {
         let recorded = self.recording.take().map(Recording::finish);
-        Finished {
+        let source = self.worker.source();
+        let inputs = Inputs::Files { reports: source.reports(), late: source.late(), abandoned };
+        let finished = Finished {
             worker: self.worker.account(),
             live: self.worker.live_flows(),
             peak: self.worker.peak_flows(),
             judge: self.judge.account(),
             counted: self.counted,
             body_failures: self.judge.body_failures(),
+            chunks: (chunks, recorded.as_ref().map_or(0, |recorded| recorded.account.chunks_free as usize)),
             recorded,
-            chunks: (chunks, self.worker.recorder().map_or(0, |recorder| recorder.free_chunks())),
-            inputs: self.worker.source().reports(),
-            late: self.worker.source().late(),
-            outputs: self.outputs,
-            tally: self.tally,
+            inputs,
             kept: self.kept,
             seconds,
-            abandoned,
-        }
+        };
+        Ended { finished, outputs: self.outputs, tally: self.tally }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use dataplane::source::file::FileSource;
 use dataplane::source::merge::Merge;
+use crate::term::rate;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Steps of the worker between two looks at the clock.
@@ -53,18 +54,5 @@ impl Progress {
             bar.finish_and_clear();
         }
         self.started.elapsed().as_secs_f64()
-    }
-}
-
-/// Packets a second, in millions where there are as many.
-#[allow(clippy::cast_precision_loss, reason = "three digits are shown")]
-pub fn rate(packets: u64, seconds: f64) -> String {
-    let rate = packets as f64 / seconds.max(1e-6);
-    if rate >= 1e6 {
-        format!("{:.2} Mpps", rate / 1e6)
-    } else if rate >= 1e3 {
-        format!("{:.0} kpps", rate / 1e3)
-    } else {
-        format!("{rate:.0} pps")
     }
 }

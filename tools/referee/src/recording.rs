@@ -1,7 +1,7 @@
-//! The store's side of a replay: the writer's thread, the wait for it, and the incidents kept with the packets.
+//! The store's side of a run: the writer's thread, the wait for it, and the incidents kept with the packets.
 //!
 //! Main thread; the writer runs on its own. Replay waits for free chunks instead of dropping packets, so that
-//! how fast the disk is leaves no trace in what is written.
+//! how fast the disk is leaves no trace in what is written. A live run doesn't wait.
 
 use std::path::Path;
 use std::thread;
@@ -33,6 +33,7 @@ pub struct Recording {
 }
 
 /// How the recording ended.
+#[derive(Debug)]
 pub struct Recorded {
     pub account: WriterAccount,
     /// Replay once went on without waiting.
@@ -40,26 +41,65 @@ pub struct Recorded {
     pub failures: Vec<Failure>,
 }
 
-impl Recording {
-    /// Opens or makes the store and starts its writer; the recorder is for the worker.
+/// A store that can be written to, before its writer has a thread.
+pub struct Prepared {
+    writer: Writer,
+    log: IncidentLog,
+    wanted: usize,
+    folder: String,
+}
+
+impl Prepared {
+    /// Opens or makes the store; the recorders are for the workers, one each.
     ///
     /// # Errors
     /// Failed: the store can't be written to.
-    pub fn begin(folder: &Path, config: &RecordConfig) -> Result<(Recording, Recorder), Failure> {
+    pub fn new(
+        folder: &Path,
+        config: &RecordConfig,
+        workers: u16,
+    ) -> Result<(Prepared, Vec<Recorder>), Failure> {
         let failed = |error: StoreError| Failure::failed(error);
         let store = Store::create(folder).map_err(failed)?;
         let log = IncidentLog::open(&store).map_err(failed)?;
-        let (recorder, port) = recorder(config, 0);
+        let (recorders, ports) = (0..workers).map(|worker| recorder(config, worker)).unzip();
         let disk = Box::new(RealDisk::new(&store.segments()));
-        let writer = Writer::new(disk, config.clone(), vec![port]).and_then(spawn).map_err(|error| {
-            Failure::failed(format!("the store {} can't be written to: {error}", folder.display()))
-        })?;
+        let writer =
+            Writer::new(disk, config.clone(), ports).map_err(|error| unwritable(folder, &error))?;
         // One chunk is being filled, however idle the writer.
         let wanted = (config.chunks * 3 / 4).min(config.chunks - 1);
-        let folder = folder.display().to_string();
-        Ok((Recording { writer, log, log_error: None, wanted, stalled: false, folder }, recorder))
+        Ok((Prepared { writer, log, wanted, folder: folder.display().to_string() }, recorders))
     }
 
+    /// Makes and removes a file, as this thread's privileges are now.
+    ///
+    /// # Errors
+    /// Failed: that is refused.
+    pub fn probe(&self) -> Result<(), Failure> {
+        let probe = Path::new(&self.folder).join("segments").join(".probe");
+        let tried = std::fs::File::create(&probe).and_then(|_| std::fs::remove_file(&probe));
+        tried.map_err(|error| {
+            unwritable(Path::new(&self.folder), &error)
+                .help("the store's folders must belong to the user that runs referee: it gives up its privileges")
+        })
+    }
+
+    /// Starts the writer's thread.
+    ///
+    /// # Errors
+    /// Failed: no thread can be made.
+    pub fn start(self) -> Result<Recording, Failure> {
+        let Prepared { writer, log, wanted, folder } = self;
+        let writer = spawn(writer).map_err(|error| unwritable(Path::new(&folder), &error))?;
+        Ok(Recording { writer, log, log_error: None, wanted, stalled: false, folder })
+    }
+}
+
+fn unwritable(folder: &Path, error: &std::io::Error) -> Failure {
+    Failure::failed(format!("the store {} can't be written to: {error}", folder.display()))
+}
+
+impl Recording {
     /// Waits until most chunks are free: more than one step of the worker can fill.
     pub fn wait(&mut self, recorder: &Recorder) {
         if recorder.free_chunks() >= self.wanted || self.stalled {

@@ -1,4 +1,4 @@
-//! What a replay found, in the numbers and incidents that people are shown.
+//! What a run found, in the numbers and incidents that people are shown.
 //!
 //! Main thread, between two batches; bounded however much is found. `report` makes the words.
 
@@ -20,6 +20,8 @@ pub struct Tally {
     incidents: Vec<Incident>,
     /// All of them, by severity from the least.
     pub by_severity: [u64; Severity::ALL.len()],
+    /// Incidents that were told when they closed, and are not told again.
+    pub told_before: u64,
     pub flows: u64,
     /// Per kind: flows it was found on, and how often in all.
     pub findings: BTreeMap<String, (u64, u64)>,
@@ -40,6 +42,12 @@ impl Tally {
                 self.findings.insert(kind.clone(), (1, count));
             }
         }
+    }
+
+    /// Counts an incident that has been told already.
+    pub fn told_already(&mut self, incident: &Incident) {
+        self.by_severity[incident.severity as usize] += 1;
+        self.told_before += 1;
     }
 
     pub fn incident(&mut self, incident: Incident) {

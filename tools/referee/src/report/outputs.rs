@@ -1,6 +1,6 @@
-//! The machine-readable outputs of a replay: flows, incidents and the ledger, a JSON object a line.
+//! The machine-readable outputs of a run: flows, incidents and the ledger, a JSON object a line.
 //!
-//! Main thread, between two batches. An output that fails is given up alone and named at the end; the others
+//! Main thread, between two batches of a replay. An output that fails is given up alone and named at the end; the others
 //! go on. All that goes to standard output shares one buffer, so that lines never tear.
 
 use std::collections::BTreeSet;
@@ -21,16 +21,19 @@ pub enum Kind {
     Flows,
     Incidents,
     Ledger,
+    /// Incidents as they open and close, and the ledger at the end: a live run's `--json`.
+    Live,
 }
 
 impl Kind {
-    const ALL: [Kind; 3] = [Kind::Flows, Kind::Incidents, Kind::Ledger];
+    const ALL: [Kind; 4] = [Kind::Flows, Kind::Incidents, Kind::Ledger, Kind::Live];
 
     const fn flag(self) -> &'static str {
         match self {
             Kind::Flows => "--flows",
             Kind::Incidents => "--incidents",
             Kind::Ledger => "--ledger",
+            Kind::Live => "--json",
         }
     }
 }
@@ -79,7 +82,7 @@ impl Outputs {
     /// # Errors
     /// Usage: one file for two purposes. Failed: a file that can't be made.
     pub fn open(
-        paths: [(Kind, Option<&PathBuf>); Kind::ALL.len()],
+        paths: [(Kind, Option<&Path>); Kind::ALL.len()],
         inputs: &[PathBuf],
     ) -> Result<Outputs, Failure> {
         let mut used: BTreeSet<(u64, u64)> =
@@ -135,7 +138,7 @@ impl Outputs {
             serde_json::to_writer(&mut *line, object)?;
             line.push(b'\n');
             out.write_all(line)?;
-            if kind == Kind::Incidents { out.flush() } else { Ok(()) }
+            if matches!(kind, Kind::Incidents | Kind::Live) { out.flush() } else { Ok(()) }
         });
     }
 

@@ -1,8 +1,8 @@
-//! What people are told of a replay: incidents in plain words, worst first, then numbers, then the books.
+//! What people are told of a run: incidents in plain words, worst first, then numbers, then the books.
 //!
-//! Main thread, once, to standard output. Only words and layout; nothing is decided here.
+//! Main thread, to standard output. Only words and layout; nothing is decided here.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -10,12 +10,11 @@ use comfy_table::{CellAlignment, Table};
 use dataplane::judge::{Incident, Subject};
 use rules::Severity;
 
-use super::driver::Finished;
+use super::finished::{Finished, Inputs};
 use super::ledger::Ledger;
-use super::progress::rate;
 use super::tally::Tally;
 use crate::error::Failure;
-use crate::term::{self, Paint, count, plural, wrap};
+use crate::term::{self, Paint, count, plural, rate, wrap};
 use crate::time::{span, utc};
 
 /// Shows the report.
@@ -26,7 +25,7 @@ pub fn show(mut tally: Tally, f: &Finished, ledger: &Ledger, store: Option<&Path
     let paint = Paint::for_stdout();
     let mut text = String::new();
     for incident in tally.told() {
-        text.push_str(&told(incident, paint, store, &f.kept));
+        text.push_str(&told(incident, paint, store, captured(incident, &f.kept)));
         text.push('\n');
     }
     text.push_str(&verdict(&mut tally, ledger, paint));
@@ -36,14 +35,30 @@ pub fn show(mut tally: Tally, f: &Finished, ledger: &Ledger, store: Option<&Path
     term::show(|out| out.write_all(text.as_bytes()))
 }
 
-/// One incident in words.
-fn told(incident: &Incident, paint: Paint, store: Option<&Path>, kept: &HashSet<u64>) -> String {
+/// An incident that has just opened, in a line and a sentence or two.
+pub fn opened(incident: &Incident, paint: Paint) -> String {
+    let (when, who) = (utc(incident.first_ns), subject(&incident.subject));
+    let head = format!("{}  {}  {when}  {who}\n", label(incident, paint), paint.bold(&incident.kind));
+    format!("{head}{}", wrap("  ", &incident.explain))
+}
+
+fn label(incident: &Incident, paint: Paint) -> String {
     let label = incident.severity.as_str().to_uppercase();
-    let label = match incident.severity {
+    match incident.severity {
         Severity::Critical => paint.red(label),
         Severity::Warning => paint.yellow(label),
         Severity::Info => paint.blue(label),
-    };
+    }
+}
+
+/// True if packets of the incident are kept.
+pub fn captured(incident: &Incident, kept: &HashSet<u64>) -> bool {
+    incident.flow_ids.iter().any(|id| u64::from_str_radix(id, 16).is_ok_and(|id| kept.contains(&id)))
+}
+
+/// One incident in words.
+pub fn told(incident: &Incident, paint: Paint, store: Option<&Path>, captured: bool) -> String {
+    let label = label(incident, paint);
     let mut text = format!("{label}  {}  {}", paint.bold(&incident.kind), utc(incident.first_ns));
     let lasted = incident.last_ns.saturating_sub(incident.first_ns);
     if lasted > 0 {
@@ -57,8 +72,6 @@ fn told(incident: &Incident, paint: Paint, store: Option<&Path>, kept: &HashSet<
     if !incident.advise.is_empty() {
         text.push_str(&wrap("  what to do: ", &incident.advise));
     }
-    let captured =
-        incident.flow_ids.iter().any(|id| u64::from_str_radix(id, 16).is_ok_and(|id| kept.contains(&id)));
     match store {
         Some(store) if captured => {
             let id = &incident.id;
@@ -100,7 +113,7 @@ fn verdict(tally: &mut Tally, ledger: &Ledger, paint: Paint) -> String {
     let total: u64 = tally.by_severity.iter().sum();
     let told = tally.told().len() as u64;
     let mut text = if total == 0 && ledger.received == 0 {
-        paint.bold("The input holds no packets.")
+        paint.bold("No packets came.")
     } else if total == 0 {
         paint.green("Healthy: nothing a person needs to look at.")
     } else {
@@ -113,8 +126,9 @@ fn verdict(tally: &mut Tally, ledger: &Ledger, paint: Paint) -> String {
             .collect();
         paint.bold(format!("{}: {}.", plural(total, "incident"), parts.join(", ")))
     };
-    if total > told {
-        let _ = write!(text, " {} more are not shown; --incidents PATH writes all.", count(total - told));
+    if total > told + tally.told_before {
+        let more = count(total - told - tally.told_before);
+        let _ = write!(text, " {more} more are not shown; --incidents PATH writes all.");
     }
     if !ledger.input_complete {
         text.push_str(" The input is incomplete (see standard error).");
@@ -133,7 +147,16 @@ fn numbers(tally: &Tally, f: &Finished, ledger: &Ledger) -> String {
         table.add_row(["time span", &format!("{} to {} ({lasted})", utc(first), utc(last))]);
     }
     let speed = rate(ledger.received, f.seconds);
-    table.add_row(["speed", &format!("{:.2} s, {speed}", f.seconds)]);
+    match &f.inputs {
+        Inputs::Files { .. } => drop(table.add_row(["speed", &format!("{:.2} s, {speed}", f.seconds)])),
+        Inputs::Interfaces { reports, .. } => {
+            let lasted = span((f.seconds * 1e9) as u64);
+            table.add_row(["captured for", &format!("{lasted}, {speed} on average")]);
+            for report in reports {
+                table.add_row([report.name.as_str(), &report.capture]);
+            }
+        }
+    }
     let mut text = rows(&table);
     text.push('\n');
     if tally.findings.is_empty() {
@@ -161,32 +184,33 @@ fn rows(table: &Table) -> String {
 }
 
 fn books(ledger: &Ledger, paint: Paint) -> String {
-    let dropped: u64 = ledger.dropped.values().sum();
-    let unwritten: u64 = ledger.unwritten.values().sum();
+    let (dropped, unwritten) = (&ledger.dropped, &ledger.unwritten);
     let label = match ledger.balanced {
         true => "books balance".to_owned(),
         false => paint.red("BOOKS DO NOT BALANCE"),
     };
     let mut text = format!(
-        "{label}: {} received = {} analysed + {} filtered + {} dropped; kept {} = {} written",
+        "{label}: {} received = {} analysed + {} filtered + {} dropped{}; kept {} = {} written",
         count(ledger.received),
         count(ledger.analysed),
         count(ledger.filtered),
-        count(dropped),
+        count(dropped.values().sum()),
+        reasons(dropped),
         count(ledger.kept),
         count(ledger.written)
     );
-    if unwritten > 0 {
-        let reasons: Vec<String> = ledger
-            .unwritten
-            .iter()
-            .filter(|(_, packets)| **packets > 0)
-            .map(|(reason, packets)| format!("{reason} {}", count(*packets)))
-            .collect();
-        let _ = write!(text, " + {} unwritten ({})", count(unwritten), reasons.join(", "));
+    if unwritten.values().any(|packets| *packets > 0) {
+        let _ = write!(text, " + {} unwritten{}", count(unwritten.values().sum()), reasons(unwritten));
     }
     text.push('\n');
     text
+}
+
+/// The reasons that have packets, in brackets; nothing if none has.
+fn reasons(account: &BTreeMap<&'static str, u64>) -> String {
+    let given = account.iter().filter(|(_, packets)| **packets > 0);
+    let words: Vec<String> = given.map(|(reason, packets)| format!("{reason} {}", count(*packets))).collect();
+    if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")) }
 }
 
 #[cfg(test)]
@@ -227,13 +251,13 @@ mod tests {
             rules_hash: String::new(),
         };
         let store = Path::new("s");
-        let text = told(&incident, Paint::plain(), Some(store), &HashSet::from([255]));
+        let text = told(&incident, Paint::plain(), Some(store), captured(&incident, &HashSet::from([255])));
         let expected = "WARNING  rst_midflow  1970-01-01T00:00:00.000Z, for 8.8 s\n  \
                         who: tcp 10.0.0.1:40000 → [fd00::2]:443  (2,000 events, 1 flow)\n  It broke.\n  \
                         what to do: Mend it.\n  \
                         proof: referee captures get --store s --incident 00aa -w 00aa.pcapng\n";
         assert_eq!(text, expected);
-        let text = told(&incident, Paint::plain(), Some(store), &HashSet::new());
+        let text = told(&incident, Paint::plain(), Some(store), false);
         assert!(text.ends_with("\n  incident 00aa\n"), "{text}");
     }
 }

@@ -1,7 +1,7 @@
-//! The books of a replay: every packet in exactly one account, and whether they balance.
+//! The books of a run: every packet in exactly one account, and whether they balance.
 //!
-//! Main thread, once, after everything has stopped. Only adds up what the worker, the judge, the writer and the
-//! driver counted, each on its own; the result is the `--ledger` object.
+//! Main thread, once, after everything has stopped. Only adds up what the interfaces, the workers, the judge, the
+//! writer and the driver counted, each on its own; the result is the `--ledger` object.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use rules::RuleSet;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::driver::Finished;
+use super::finished::{Finished, Inputs, InterfaceReport};
 
 /// Names of `WorkerAccount::classes`, in its order.
 const CLASSES: [&str; 6] = ["tcp", "udp", "icmp", "other_ip", "non_ip", "malformed"];
@@ -43,7 +43,10 @@ pub struct Ledger {
     pub holds: Value,
     pub judge: Value,
     pub rules: Value,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<Value>,
     /// In words, what does not balance; not part of the object.
     #[serde(skip)]
     pub unbalanced: Vec<String>,
@@ -55,16 +58,28 @@ impl Ledger {
         let writer = f.recorded.as_ref().map(|recorded| recorded.account.clone()).unwrap_or_default();
         let mut unwritten = w.kept.unwritten;
         unwritten.iter_mut().zip(writer.unwritten_packets).for_each(|(all, more)| *all += more);
+        let lost = lost(&f.inputs);
+        let dropped = DropReason::ALL.map(|reason| w.dropped[reason as usize] + lost[reason as usize]);
         let unbalanced = unbalanced(f, writer.written_packets, unwritten.iter().sum());
         let timeless = j.body_deadlines == 0
             && w.kept.unwritten[UnwrittenReason::NoChunk as usize] == 0
             && writer.unwritten_packets.iter().all(|&packets| packets == 0)
             && !f.recorded.as_ref().is_some_and(|recorded| recorded.stalled);
+        let (complete, late, inputs, interfaces) = match &f.inputs {
+            Inputs::Files { reports, late, abandoned } => {
+                let complete = !abandoned && reports.iter().all(|input| input.complete);
+                (complete, *late, reports.iter().map(input).collect(), Vec::new())
+            }
+            Inputs::Interfaces { reports, .. } => {
+                (true, 0, Vec::new(), reports.iter().map(interface).collect())
+            }
+        };
+        let replayed = matches!(f.inputs, Inputs::Files { .. });
         Ledger {
-            received: w.received,
+            received: w.received + lost.iter().sum::<u64>(),
             analysed: w.analysed,
             filtered: w.filtered,
-            dropped: DropReason::ALL.map(|reason| (reason.name(), w.dropped[reason as usize])).into(),
+            dropped: DropReason::ALL.map(|reason| (reason.name(), dropped[reason as usize])).into(),
             kept: w.kept.kept,
             written: writer.written_packets,
             unwritten: UnwrittenReason::ALL.map(|reason| (reason.name(), unwritten[reason as usize])).into(),
@@ -77,12 +92,12 @@ impl Ledger {
                 "sync_failures": writer.sync_failures,
             }),
             balanced: unbalanced.is_empty(),
-            input_complete: !f.abandoned && f.inputs.iter().all(|input| input.complete),
-            deterministic: timeless && w.events.dropped == 0 && w.events.rows_dropped == 0,
+            input_complete: complete,
+            deterministic: replayed && timeless && w.events.dropped == 0 && w.events.rows_dropped == 0,
             bytes: w.bytes,
             classes: CLASSES.iter().zip(w.classes).map(|(name, n)| ((*name).to_owned(), n.into())).collect(),
             icmp_unmatched: w.icmp_unmatched,
-            late: f.late,
+            late,
             history: json!({
                 "cut": w.history_cut, "tails_rescued": w.tails_rescued,
                 "tails_forgotten": w.tails_forgotten, "tails_refused": w.tails_refused,
@@ -92,7 +107,8 @@ impl Ledger {
             }),
             judge: judge(f),
             rules: loaded(rules),
-            inputs: f.inputs.iter().map(input).collect(),
+            inputs,
+            interfaces,
             unbalanced,
         }
     }
@@ -102,7 +118,6 @@ impl Ledger {
 fn unbalanced(f: &Finished, written: u64, unwritten: u64) -> Vec<String> {
     let (w, j) = (&f.worker, &f.judge);
     let dropped: u64 = w.dropped.iter().sum();
-    let given: u64 = f.inputs.iter().map(|input| input.packets).sum();
     let ended = w.flows_ended + w.flows_evicted + w.half_open_evicted + u64::from(f.live);
     let laws = [
         ("received = analysed + filtered + dropped", w.received, w.analysed + w.filtered + dropped),
@@ -114,10 +129,79 @@ fn unbalanced(f: &Finished, written: u64, unwritten: u64) -> Vec<String> {
         ("hits = judged + repeated + refused", j.hits, j.hits_judged + j.hits_repeated + j.hits_refused),
         ("flow rows sent = taken", w.events.rows, f.counted.rows),
         ("chunks = free chunks", f.chunks.0 as u64, f.chunks.1 as u64),
-        ("packets read = received", if f.abandoned { w.received } else { given }, w.received),
     ];
+    let say = |law: &str, left: u64, right: u64| format!("{law}: {left} is not {right}");
     let broken = laws.iter().filter(|(_, left, right)| left != right);
-    broken.map(|(law, left, right)| format!("{law}: {left} is not {right}")).collect()
+    let mut unbalanced: Vec<String> = broken.map(|(law, left, right)| say(law, *left, *right)).collect();
+    match &f.inputs {
+        Inputs::Files { reports, abandoned, .. } => {
+            let given: u64 = reports.iter().map(|input| input.packets).sum();
+            if !abandoned && given != w.received {
+                unbalanced.push(say("packets read = received", given, w.received));
+            }
+        }
+        Inputs::Interfaces { reports, .. } => {
+            unbalanced.extend(reports.iter().flat_map(unbalanced_interface));
+            let taken: u64 = reports.iter().map(|report| report.tap.taken()).sum();
+            if taken != w.received {
+                unbalanced.push(say("packets taken from the rings = received by workers", taken, w.received));
+            }
+        }
+    }
+    unbalanced
+}
+
+/// What an interface's own counters contradict each other in.
+fn unbalanced_interface(report: &InterfaceReport) -> Vec<String> {
+    let InterfaceReport { name, tap, .. } = report;
+    let accounted = tap.taken() + tap.dropped.iter().sum::<u64>();
+    let mut unbalanced = Vec::new();
+    if tap.seen != accounted {
+        unbalanced.push(format!(
+            "{name}: packets seen by the XDP program = taken + dropped: {} is not {accounted}",
+            tap.seen
+        ));
+    }
+    for (number, queue) in tap.queues.iter().enumerate() {
+        let (with_kernel, in_hand) = (queue.frames_with_kernel, queue.frames_in_hand);
+        if queue.frames != with_kernel + in_hand {
+            unbalanced.push(format!(
+                "{name}, queue {number}: frames = with the kernel + in hand: {} is not {}",
+                queue.frames,
+                with_kernel + in_hand
+            ));
+        }
+    }
+    unbalanced
+}
+
+/// What was lost before any worker, by [`DropReason`].
+fn lost(inputs: &Inputs) -> [u64; DropReason::ALL.len()] {
+    let Inputs::Interfaces { reports, .. } = inputs else { return [0; DropReason::ALL.len()] };
+    DropReason::ALL.map(|reason| reports.iter().map(|report| report.tap.dropped[reason as usize]).sum())
+}
+
+fn interface(report: &InterfaceReport) -> Value {
+    let InterfaceReport { name, capture, tap } = report;
+    let dropped = DropReason::ALL.map(|reason| (reason.name().to_owned(), tap.dropped[reason as usize].into()));
+    let queues = tap.queues.iter().map(|queue| {
+        json!({
+            "taken": queue.taken, "unstamped": queue.unstamped, "zero_copy": queue.zero_copy,
+            "rx_ring_full": queue.socket.rx_ring_full, "rx_dropped": queue.socket.rx_dropped,
+            "rx_invalid_descs": queue.socket.rx_invalid_descs,
+            "rx_fill_ring_empty_descs": queue.socket.rx_fill_ring_empty_descs,
+            "frames": queue.frames, "frames_with_kernel": queue.frames_with_kernel,
+            "frames_in_hand": queue.frames_in_hand,
+        })
+    });
+    json!({
+        "name": name, "capture": capture, "seen": tap.seen, "seen_bytes": tap.seen_bytes, "taken": tap.taken(),
+        "dropped": Map::from_iter(dropped), "queues": queues.collect::<Vec<_>>(),
+        "nic": {
+            "rx_packets": tap.nic.rx_packets, "rx_missed": tap.nic.rx_missed,
+            "rx_dropped": tap.nic.rx_dropped, "rx_errors": tap.nic.rx_errors,
+        },
+    })
 }
 
 fn flows(f: &Finished) -> Value {
@@ -134,6 +218,7 @@ fn events(f: &Finished) -> Value {
     json!({
         "raised": e.raised, "delivered": e.delivered, "dropped": e.dropped, "taken": f.counted.messages,
         "rows": e.rows, "rows_dropped": e.rows_dropped, "activity_lost": e.activity_lost,
+        "commands_dropped": f.counted.commands_dropped, "reports_dropped": f.counted.reports_dropped,
     })
 }
 

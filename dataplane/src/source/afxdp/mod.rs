@@ -1,0 +1,217 @@
+//! Packets from an AF_XDP socket: one receive queue of one interface.
+//!
+//! Opened by [`Tap`] on the main thread, then moved into the worker that polls it. After that it allocates
+//! nothing, takes no lock and makes no system call, but for a wake-up where a driver asks for one. Frames are
+//! lent to the worker for one batch and go back to the kernel at `release`.
+
+mod clock;
+mod nic;
+mod tap;
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use dataplane_sys::xsk::{BURST, Frame, Socket};
+
+use super::{BATCH, Batch, Descriptor, Interface, LinkType, Nanos, Poll, Source};
+pub use clock::CaptureClock;
+pub use nic::{Nic, NicCounters};
+pub use tap::{QueueReport, Tap, TapError, TapReport, TapSettings, ZeroCopy};
+
+/// How far behind the clock a silent queue is taken to be: what was stamped may still be on its way to the ring
+/// for so long. Ns.
+const LATENESS: Nanos = 10_000_000;
+
+/// Marks a handle as one of a packet joined from several frames.
+const JOINED: u64 = 1 << 63;
+
+/// Bytes of the largest packet the kernel makes of several frames: 17 fragments of a page and a first part.
+const LARGEST: usize = 18 * 4096;
+
+const _: () = assert!(BURST == BATCH, "what a burst brings fits one batch");
+
+/// What main and a queue's worker know of each other.
+#[derive(Debug, Default)]
+pub struct QueueShared {
+    /// Packets taken out of the receive ring and handed to the worker.
+    pub taken: AtomicU64,
+    /// Packets that had no stamp and were given the time they were taken at.
+    pub unstamped: AtomicU64,
+    /// Frames with the kernel and in the worker's hands; their sum is all there are.
+    pub frames_with_kernel: AtomicU64,
+    pub frames_in_hand: AtomicU64,
+    /// Nothing more will come: end when the ring is empty.
+    pub stop: AtomicBool,
+}
+
+/// A packet whose last frame has not come yet.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    start: usize,
+    ts: Nanos,
+}
+
+/// One queue as a source.
+#[derive(Debug)]
+pub struct AfXdp {
+    socket: Socket,
+    /// The batch's frames.
+    held: Vec<Frame>,
+    /// Packets of several frames, put together; the last may be waiting for its end.
+    joined: Vec<u8>,
+    open: Option<Open>,
+    clock: Arc<CaptureClock>,
+    shared: Arc<QueueShared>,
+    interfaces: [Interface; 1],
+    /// Time of the latest packet or silence handed out.
+    latest: Nanos,
+}
+
+impl AfXdp {
+    fn new(
+        socket: Socket,
+        jumbo: bool,
+        clock: Arc<CaptureClock>,
+        shared: Arc<QueueShared>,
+        interface: Interface,
+    ) -> AfXdp {
+        let room = if jumbo { LARGEST + BURST * 4096 } else { 0 };
+        let source = AfXdp {
+            socket,
+            held: Vec::with_capacity(BURST),
+            joined: Vec::with_capacity(room),
+            open: None,
+            clock,
+            shared,
+            interfaces: [interface],
+            latest: 0,
+        };
+        source.publish_frames();
+        source
+    }
+
+    /// The socket, to wait on for packets.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// The capture clock's time.
+    pub fn now(&self) -> Nanos {
+        self.clock.now()
+    }
+
+    pub fn shared(&self) -> &Arc<QueueShared> {
+        &self.shared
+    }
+
+    fn publish_frames(&self) {
+        self.shared.frames_with_kernel.store(self.socket.with_kernel(), Ordering::Relaxed);
+        self.shared.frames_in_hand.store(self.held.len() as u64, Ordering::Relaxed);
+    }
+
+    /// The packet's time; a clock is read only if it has no stamp.
+    #[inline]
+    fn time_of(&self, index: usize) -> Nanos {
+        match self.socket.stamp(&self.held[index]) {
+            0 => {
+                self.shared.unstamped.fetch_add(1, Ordering::Relaxed);
+                self.clock.now()
+            }
+            monotonic => self.clock.utc(monotonic),
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, batch: &mut Batch, ts: Nanos, handle: u64, len: usize) {
+        self.latest = self.latest.max(ts);
+        let len = len as u32;
+        batch.packets.push(Descriptor {
+            ts,
+            handle,
+            cap_len: len,
+            orig_len: len,
+            interface: 0,
+            link: LinkType::Ethernet,
+        });
+    }
+
+    /// Adds a frame to the packet it belongs to; the packet is handed out with its last.
+    #[cold]
+    fn join(&mut self, batch: &mut Batch, index: usize) {
+        let open = match self.open {
+            Some(open) => open,
+            None => Open { start: self.joined.len(), ts: self.time_of(index) },
+        };
+        let frame = &self.held[index];
+        // Room for a burst and the largest packet was made at the start; the kernel makes none larger.
+        let bytes = self.socket.bytes(frame);
+        let room = self.joined.capacity() - self.joined.len();
+        self.joined.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        self.open = frame.continues().then_some(open);
+        if self.open.is_none() {
+            self.push(batch, open.ts, JOINED | open.start as u64, self.joined.len() - open.start);
+        }
+    }
+
+    /// Nothing is in the ring.
+    fn silent(&mut self) -> Poll {
+        if self.shared.stop.load(Ordering::Acquire) {
+            return Poll::End;
+        }
+        self.socket.wake();
+        self.latest = self.latest.max(self.clock.now().saturating_sub(LATENESS));
+        Poll::Idle(self.latest)
+    }
+}
+
+impl Source for AfXdp {
+    fn poll(&mut self, batch: &mut Batch) -> Poll {
+        debug_assert!(batch.packets.is_empty() && self.held.is_empty(), "poll needs a released batch");
+        if self.socket.receive(&mut self.held) == 0 {
+            return self.silent();
+        }
+        for index in 0..self.held.len() {
+            let frame = &self.held[index];
+            if self.open.is_some() || frame.continues() {
+                self.join(batch, index);
+            } else {
+                let len = frame.len();
+                self.push(batch, self.time_of(index), index as u64, len);
+            }
+        }
+        let taken = &self.shared.taken;
+        taken.store(taken.load(Ordering::Relaxed) + batch.packets.len() as u64, Ordering::Release);
+        batch.watermark = self.latest;
+        if batch.packets.is_empty() { Poll::Idle(self.latest) } else { Poll::Packets }
+    }
+
+    #[inline]
+    fn bytes(&self, packet: &Descriptor) -> &[u8] {
+        if packet.handle & JOINED == 0 {
+            return self.socket.bytes(&self.held[packet.handle as usize]);
+        }
+        let start = (packet.handle & !JOINED) as usize;
+        &self.joined[start..start + packet.cap_len as usize]
+    }
+
+    fn release(&mut self, batch: &mut Batch) {
+        batch.packets.clear();
+        if self.held.is_empty() {
+            return;
+        }
+        self.socket.give(&mut self.held);
+        self.socket.wake();
+        self.publish_frames();
+        debug_assert_eq!(self.socket.with_kernel(), self.socket.frames(), "every frame went back");
+        if !self.joined.is_empty() {
+            let start = self.open.map_or(self.joined.len(), |open| open.start);
+            self.joined.drain(..start);
+            self.open = self.open.map(|open| Open { start: 0, ..open });
+        }
+    }
+
+    fn interfaces(&self) -> &[Interface] {
+        &self.interfaces
+    }
+}

@@ -1,0 +1,232 @@
+//! What the kernel knows of an interface (rtnetlink(7)): whether it is up, what depends on it, which XDP program
+//! it has. Main thread, before anything is opened, and now and then for its counters; asks, and changes nothing.
+
+use std::io;
+use std::net::IpAddr;
+
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, LinkXdp};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+
+/// An interface as the kernel describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nic {
+    pub name: String,
+    pub ifindex: u32,
+    /// Ethernet, or something that looks like it.
+    pub ethernet: bool,
+    pub up: bool,
+    /// Has a link (a cable, a peer that is up).
+    pub carrier: bool,
+    /// Bytes of an IP packet at most.
+    pub mtu: u32,
+    /// Number of the XDP program that is attached.
+    pub xdp_program: Option<u32>,
+    /// What would lose its packets, in words ("the address 10.0.0.1"); IPv6 link-local addresses don't count.
+    pub depends: Vec<String>,
+}
+
+/// What the interface itself counted since it came up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NicCounters {
+    pub rx_packets: u64,
+    /// Packets it had no room for: never seen by an XDP program.
+    pub rx_missed: u64,
+    /// Packets dropped between the interface and whoever was to receive them, by the kernel's count.
+    pub rx_dropped: u64,
+    /// Frames it received damaged.
+    pub rx_errors: u64,
+}
+
+impl Nic {
+    /// Asks the kernel about `name`, as this thread's network namespace has it.
+    ///
+    /// # Errors
+    /// ENODEV: there is no such interface. Those of netlink sockets.
+    pub fn find(name: &str) -> io::Result<Nic> {
+        let all = links()?;
+        let link = named(&all, name)?;
+        let ifindex = link.header.index;
+        let mut nic = Nic {
+            name: name.to_owned(),
+            ifindex,
+            ethernet: link.header.link_layer_type == LinkLayerType::Ether,
+            up: link.header.flags.contains(LinkFlags::Up),
+            carrier: link.header.flags.contains(LinkFlags::LowerUp),
+            mtu: 0,
+            xdp_program: None,
+            depends: Vec::new(),
+        };
+        for attribute in &link.attributes {
+            match attribute {
+                LinkAttribute::Mtu(mtu) => nic.mtu = *mtu,
+                LinkAttribute::Xdp(xdp) => nic.xdp_program = xdp_program(xdp),
+                LinkAttribute::Controller(master) => {
+                    let master = all.iter().find(|link| link.header.index == *master).and_then(link_name);
+                    nic.depends.push(format!("the bridge or bond {} it belongs to", master.unwrap_or("?")));
+                }
+                _ => {}
+            }
+        }
+        nic.depends.extend(addresses(ifindex)?);
+        nic.depends.extend(routes(ifindex)?);
+        Ok(nic)
+    }
+
+    /// What the interface counted so far.
+    ///
+    /// # Errors
+    /// ENODEV: it has gone. Those of netlink sockets.
+    pub fn counters(&self) -> io::Result<NicCounters> {
+        let all = links()?;
+        let link = all.iter().find(|link| link.header.index == self.ifindex).ok_or_else(no_such)?;
+        let stats = link.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Stats64(stats) => Some(NicCounters {
+                rx_packets: stats.rx_packets,
+                rx_missed: stats.rx_missed_errors,
+                rx_dropped: stats.rx_dropped,
+                rx_errors: stats.rx_errors,
+            }),
+            _ => None,
+        });
+        Ok(stats.unwrap_or_default())
+    }
+}
+
+fn no_such() -> io::Error {
+    // ENODEV
+    io::Error::from_raw_os_error(19)
+}
+
+fn named<'a>(all: &'a [LinkMessage], name: &str) -> io::Result<&'a LinkMessage> {
+    all.iter().find(|link| link_name(link) == Some(name)).ok_or_else(no_such)
+}
+
+fn link_name(link: &LinkMessage) -> Option<&str> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.as_str()),
+        _ => None,
+    })
+}
+
+fn xdp_program(attributes: &[LinkXdp]) -> Option<u32> {
+    attributes.iter().find_map(|attribute| match attribute {
+        LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) | LinkXdp::HwProgId(id)
+            if *id != 0 =>
+        {
+            Some(*id)
+        }
+        _ => None,
+    })
+}
+
+fn links() -> io::Result<Vec<LinkMessage>> {
+    dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| match message {
+        RouteNetlinkMessage::NewLink(link) => Some(link),
+        _ => None,
+    })
+}
+
+fn addresses(ifindex: u32) -> io::Result<Vec<String>> {
+    let all = dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()), |message| match message {
+        RouteNetlinkMessage::NewAddress(address) => Some(address),
+        _ => None,
+    })?;
+    let own = all.iter().filter(|address| address.header.index == ifindex);
+    let addresses = own.filter_map(|address| {
+        address.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    });
+    Ok(addresses.filter(|address| !is_link_local(address)).map(|a| format!("the address {a}")).collect())
+}
+
+/// An interface that is up gives itself one; it means nothing.
+fn is_link_local(address: &IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
+/// Routes over the interface, in any table, but for those that come with every address and with every interface
+/// that is up.
+fn routes(ifindex: u32) -> io::Result<Vec<String>> {
+    let all = dump(RouteNetlinkMessage::GetRoute(RouteMessage::default()), |message| match message {
+        RouteNetlinkMessage::NewRoute(route) => Some(route),
+        _ => None,
+    })?;
+    Ok(all.iter().filter_map(|route| carried(route, ifindex)).collect())
+}
+
+fn carried(route: &RouteMessage, ifindex: u32) -> Option<String> {
+    let over = route.attributes.iter().any(|attribute| match attribute {
+        RouteAttribute::Oif(index) => *index == ifindex,
+        RouteAttribute::MultiPath(hops) => hops.iter().any(|hop| hop.interface_index == ifindex),
+        _ => false,
+    });
+    let destination = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(v4)) => Some(IpAddr::V4(*v4)),
+        RouteAttribute::Destination(RouteAddress::Inet6(v6)) => Some(IpAddr::V6(*v6)),
+        _ => None,
+    });
+    if !over || route.header.kind != RouteType::Unicast || destination.is_some_and(|d| is_link_local(&d)) {
+        return None;
+    }
+    Some(match destination {
+        None => "the default route".to_owned(),
+        Some(destination) => format!("the route to {destination}/{}", route.header.destination_prefix_length),
+    })
+}
+
+/// Everything the kernel answers to a request for all of a kind. A message this program can't read is one it
+/// has no use for.
+fn dump<T>(
+    request: RouteNetlinkMessage,
+    wanted: impl Fn(RouteNetlinkMessage) -> Option<T>,
+) -> io::Result<Vec<T>> {
+    let socket = Socket::new(NETLINK_ROUTE)?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+    let mut found = Vec::new();
+    loop {
+        let (answer, _) = socket.recv_from_full()?;
+        let mut rest = &answer[..];
+        while let Some(length) = rest.first_chunk::<4>().map(|four| u32::from_ne_bytes(*four) as usize) {
+            let Some(one) = rest.get(..length).filter(|one| one.len() >= 16) else { break };
+            match NetlinkMessage::<RouteNetlinkMessage>::deserialize(one).map(|message| message.payload) {
+                Ok(NetlinkPayload::Done(_)) => return Ok(found),
+                Ok(NetlinkPayload::Error(error)) => return Err(error.to_io()),
+                Ok(NetlinkPayload::InnerMessage(message)) => found.extend(wanted(message)),
+                Ok(_) | Err(_) => {}
+            }
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loopback_interface_is_described() {
+        let lo = Nic::find("lo").unwrap();
+        assert_eq!((lo.name.as_str(), lo.ethernet, lo.xdp_program), ("lo", false, None));
+        assert!(lo.mtu > 0);
+        lo.counters().unwrap();
+    }
+
+    #[test]
+    fn what_is_not_there_is_enodev() {
+        assert_eq!(Nic::find("no-such-if").unwrap_err().raw_os_error(), Some(19));
+    }
+}

@@ -1,0 +1,449 @@
+//! An interface taken over for capture: its XDP program, a socket for each queue, and what they all counted.
+//!
+//! Main thread. Opens in the order that fails early and harmlessly, and says what it really got. The queues go
+//! to workers; the tap stays with main, because when it is dropped, or the process ends however it ends, the
+//! kernel detaches the program and packets go where they went before.
+
+use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use dataplane_sys::bpf::{XdpLink, XdpMode, attach_xdp};
+use dataplane_sys::packet::{Promiscuous, promiscuous};
+use dataplane_sys::xsk::{self, Observer, Socket};
+use dataplane_sys::ethtool;
+use xdp_prog::abi::Outcome;
+use xdp_prog::{Capture, LoadError};
+
+use super::clock::CaptureClock;
+use super::nic::{Nic, NicCounters};
+use super::{AfXdp, QueueShared};
+use crate::ledger::DropReason;
+use crate::source::{Interface, LinkType};
+
+/// Bytes before an IP packet at most: Ethernet and two VLAN tags.
+const LINK_BYTES: u32 = 14 + 2 * 4;
+/// Of a frame's bytes, those the kernel keeps before the packet (XDP_PACKET_HEADROOM).
+const HEADROOM: u32 = 256;
+const SMALL_FRAME: u32 = 2048;
+const PAGE_FRAME: u32 = 4096;
+
+/// Error numbers the kernel answers with, include/uapi/asm-generic/errno*.h.
+const EPERM: i32 = 1;
+const ENOMEM: i32 = 12;
+const EBUSY: i32 = 16;
+const EEXIST: i32 = 17;
+const ENOBUFS: i32 = 105;
+
+/// Whether packets are to reach the program without being copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ZeroCopy {
+    /// Or not at all.
+    Require,
+    /// If the driver can.
+    Prefer,
+    Off,
+}
+
+/// How an interface is to be taken.
+#[derive(Clone, Copy, Debug)]
+pub struct TapSettings {
+    pub zero_copy: ZeroCopy,
+    /// Packets each queue can hold until its worker takes them; a power of two.
+    pub ring: u32,
+    /// Take it although the host's own traffic goes over it.
+    pub steal: bool,
+}
+
+/// An interface could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum TapError {
+    #[error("{interface} is no Ethernet interface; AF_XDP captures from those alone")]
+    NotEthernet { interface: String },
+    #[error("{interface} is down")]
+    Down { interface: String },
+    #[error("{interface} is in use: capturing with XDP would take the packets away from {}", depends.join(", "))]
+    InUse { interface: String, depends: Vec<String> },
+    #[error("{interface} has an XDP program already, which is not Referee's to remove")]
+    Occupied { interface: String },
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error("the XDP program can't be attached to {interface} ({mode} mode): {source}")]
+    Attach { interface: String, mode: &'static str, source: io::Error },
+    #[error("{interface} (driver {driver}) can't do zero-copy: {why}")]
+    NoZeroCopy { interface: String, driver: String, why: String },
+    #[error(transparent)]
+    Socket(#[from] xsk::OpenError),
+    #[error("{interface}: {doing}: {source}")]
+    Interface { interface: String, doing: &'static str, source: io::Error },
+}
+
+impl TapError {
+    /// Privilege is what was missing.
+    pub fn is_privilege(&self) -> bool {
+        let source = match self {
+            TapError::Attach { source, .. } | TapError::Interface { source, .. } => source.raw_os_error(),
+            TapError::Socket(error) => error.errno(),
+            TapError::Load(error) => return error.is_privilege(),
+            _ => None,
+        };
+        source == Some(EPERM)
+    }
+}
+
+/// What main keeps of one queue.
+#[derive(Debug)]
+struct Queue {
+    observer: Observer,
+    shared: Arc<QueueShared>,
+    frames: u64,
+}
+
+/// One interface, taken.
+#[derive(Debug)]
+pub struct Tap {
+    nic: Nic,
+    driver: String,
+    mode: XdpMode,
+    zero_copy: bool,
+    huge_pages: bool,
+    jumbo: bool,
+    /// What was asked for and not to be had, and why.
+    compromises: Vec<String>,
+    link: Option<XdpLink>,
+    program: Capture,
+    queues: Vec<Queue>,
+    before: NicCounters,
+    clock: Arc<CaptureClock>,
+    _promiscuous: Promiscuous,
+}
+
+/// What one queue's socket counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueReport {
+    /// Packets its worker took.
+    pub taken: u64,
+    pub unstamped: u64,
+    pub socket: xsk::Statistics,
+    pub zero_copy: bool,
+    /// Frames of its UMEM: all, with the kernel, in the worker's hands.
+    pub frames: u64,
+    pub frames_with_kernel: u64,
+    pub frames_in_hand: u64,
+}
+
+/// What became of an interface's packets since it was taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TapReport {
+    /// Packets and bytes the XDP program saw.
+    pub seen: u64,
+    pub seen_bytes: u64,
+    /// Of these, by [`DropReason`], those that reached no worker.
+    pub dropped: [u64; DropReason::ALL.len()],
+    pub queues: Vec<QueueReport>,
+    /// What the interface itself counted; `rx_missed` was lost before anybody saw it.
+    pub nic: NicCounters,
+}
+
+impl TapReport {
+    pub fn taken(&self) -> u64 {
+        self.queues.iter().map(|queue| queue.taken).sum()
+    }
+
+    /// Every packet seen was taken or dropped for a reason, and every frame is with somebody.
+    pub fn settled(&self) -> bool {
+        self.seen == self.taken() + self.dropped.iter().sum::<u64>()
+    }
+}
+
+impl Tap {
+    /// Takes an interface: all its queues, one source each.
+    ///
+    /// # Errors
+    /// What stands in the way, before anything was changed; what was begun is undone.
+    pub fn open(
+        nic: Nic,
+        settings: &TapSettings,
+        clock: &Arc<CaptureClock>,
+    ) -> Result<(Tap, Vec<AfXdp>), TapError> {
+        check(&nic, settings)?;
+        let failed = |doing| {
+            let interface = nic.name.clone();
+            move |source| TapError::Interface { interface, doing, source }
+        };
+        let driver = ethtool::driver(&nic.name).unwrap_or_else(|_| "unknown".to_owned());
+        let count = ethtool::receive_queues(&nic.name).map_err(failed("counting its queues"))?;
+        let before = nic.counters().map_err(failed("reading its counters"))?;
+        let jumbo = nic.mtu + LINK_BYTES > SMALL_FRAME - HEADROOM;
+        let mut compromises = Vec::new();
+        let program = Capture::load(count, jumbo)?;
+        let (link, mode) = attach(&nic, &driver, &program, settings.zero_copy, &mut compromises)?;
+        let plan = Plan { nic: &nic, driver: &driver, mode, jumbo, settings };
+        let sockets = plan.bind(count, &mut compromises)?;
+        let promiscuous = promiscuous(nic.ifindex).map_err(failed("making it promiscuous"))?;
+        let mut tap = Tap {
+            driver,
+            mode,
+            zero_copy: true,
+            huge_pages: true,
+            jumbo,
+            compromises,
+            link: Some(link),
+            program,
+            queues: Vec::new(),
+            before,
+            clock: Arc::clone(clock),
+            _promiscuous: promiscuous,
+            nic,
+        };
+        let sources = tap.hand_out(sockets)?;
+        Ok((tap, sources))
+    }
+
+    /// Makes sources of the sockets and lets the program give them packets.
+    fn hand_out(&mut self, sockets: Vec<Socket>) -> Result<Vec<AfXdp>, TapError> {
+        let name = self.nic.name.clone();
+        let failed =
+            move |doing| move |source| TapError::Interface { interface: name.clone(), doing, source };
+        for socket in &sockets {
+            let observer = socket.observer().map_err(failed.clone()("watching its socket"))?;
+            self.zero_copy &= observer.zero_copy().map_err(failed.clone()("asking for its mode"))?;
+            self.huge_pages &= socket.huge_pages();
+            let shared = Arc::new(QueueShared::default());
+            self.queues.push(Queue { observer, shared, frames: socket.frames() });
+        }
+        let mut sources = Vec::new();
+        for (number, socket) in sockets.into_iter().enumerate() {
+            self.program.give(number as u32, socket.as_fd())?;
+            let shared = Arc::clone(&self.queues[number].shared);
+            sources.push(AfXdp::new(socket, self.jumbo, Arc::clone(&self.clock), shared, self.interface()));
+        }
+        Ok(sources)
+    }
+
+    fn interface(&self) -> Interface {
+        Interface {
+            name: self.nic.name.clone(),
+            description: self.to_string(),
+            link: LinkType::Ethernet,
+            link_number: LinkType::Ethernet.number(),
+            snap_len: 0,
+        }
+    }
+
+    pub fn nic(&self) -> &Nic {
+        &self.nic
+    }
+
+    pub fn zero_copy(&self) -> bool {
+        self.zero_copy
+    }
+
+    pub fn mode(&self) -> XdpMode {
+        self.mode
+    }
+
+    pub fn queues(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// What was asked for and not to be had, in words.
+    pub fn compromises(&self) -> &[String] {
+        &self.compromises
+    }
+
+    /// Gives the interface back to the kernel. What is in the rings stays there for the workers.
+    pub fn detach(&mut self) {
+        self.link = None;
+        for queue in 0..self.queues.len() {
+            // Were somebody to run the program by hand, it would find no socket. One that is not there any
+            // more is as good.
+            let _ = self.program.take(queue as u32);
+        }
+    }
+
+    /// Why no more packets can come, in words, if the interface has gone.
+    pub fn lost(&self) -> Option<String> {
+        let name = &self.nic.name;
+        match Nic::find(name) {
+            Ok(nic) if nic.ifindex == self.nic.ifindex => None,
+            Ok(_) => Some(format!("{name} was removed, and is another interface now")),
+            Err(error) => Some(format!("{name} has gone: {error}")),
+        }
+    }
+
+    /// Tells the queues that nothing more will come.
+    pub fn stop(&self) {
+        self.queues.iter().for_each(|queue| queue.shared.stop.store(true, Ordering::Release));
+    }
+
+    /// What has become of its packets so far.
+    ///
+    /// # Errors
+    /// A counter can't be read.
+    pub fn report(&self) -> Result<TapReport, TapError> {
+        // Before the program's counters: what is counted here must have been seen there.
+        let queues = self.queues.iter().map(Queue::report).collect::<io::Result<Vec<_>>>();
+        let queues = queues.map_err(|source| TapError::Interface {
+            interface: self.nic.name.clone(),
+            doing: "reading its sockets' counters",
+            source,
+        })?;
+        let tallies = self.program.tallies()?;
+        let mut dropped = [0; DropReason::ALL.len()];
+        dropped[DropReason::NoSocket as usize] = tallies.of(Outcome::NoSocket).packets;
+        for queue in &queues {
+            dropped[DropReason::RxRingFull as usize] += queue.socket.rx_ring_full;
+            dropped[DropReason::NoFrame as usize] += queue.socket.rx_dropped;
+        }
+        // An interface that has gone has no counters any more.
+        let now = self.nic.counters().unwrap_or(self.before);
+        let bytes = tallies.of(Outcome::Redirected).bytes + tallies.of(Outcome::NoSocket).bytes;
+        let nic = NicCounters {
+            rx_packets: now.rx_packets.saturating_sub(self.before.rx_packets),
+            rx_missed: now.rx_missed.saturating_sub(self.before.rx_missed),
+            rx_dropped: now.rx_dropped.saturating_sub(self.before.rx_dropped),
+            rx_errors: now.rx_errors.saturating_sub(self.before.rx_errors),
+        };
+        Ok(TapReport { seen: tallies.seen(), seen_bytes: bytes, dropped, queues, nic })
+    }
+}
+
+/// How it captures, in words; also goes into every capture file.
+impl fmt::Display for Tap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let copy = if self.zero_copy { "zero-copy" } else { "copy mode" };
+        let (mode, driver, queues) = (mode_name(self.mode), &self.driver, self.queues.len());
+        let pages = if self.huge_pages { ", huge pages" } else { "" };
+        let jumbo = if self.jumbo { ", jumbo frames" } else { "" };
+        let plural = if queues == 1 { "" } else { "s" };
+        write!(
+            f,
+            "AF_XDP {copy}, {mode} XDP, driver {driver}, {queues} queue{plural}{pages}{jumbo}, \
+             time by the kernel's clock at XDP"
+        )
+    }
+}
+
+impl Queue {
+    fn report(&self) -> io::Result<QueueReport> {
+        let shared = &self.shared;
+        Ok(QueueReport {
+            socket: self.observer.statistics()?,
+            zero_copy: self.observer.zero_copy()?,
+            taken: shared.taken.load(Ordering::Acquire),
+            unstamped: shared.unstamped.load(Ordering::Relaxed),
+            frames: self.frames,
+            frames_with_kernel: shared.frames_with_kernel.load(Ordering::Relaxed),
+            frames_in_hand: shared.frames_in_hand.load(Ordering::Relaxed),
+        })
+    }
+}
+
+const fn mode_name(mode: XdpMode) -> &'static str {
+    match mode {
+        XdpMode::Native => "native",
+        XdpMode::Generic => "generic",
+    }
+}
+
+/// Whatever can be told before anything is touched.
+fn check(nic: &Nic, settings: &TapSettings) -> Result<(), TapError> {
+    let interface = nic.name.clone();
+    if !nic.ethernet {
+        return Err(TapError::NotEthernet { interface });
+    }
+    if !nic.depends.is_empty() && !settings.steal {
+        return Err(TapError::InUse { interface, depends: nic.depends.clone() });
+    }
+    if nic.xdp_program.is_some() {
+        return Err(TapError::Occupied { interface });
+    }
+    if !nic.up {
+        return Err(TapError::Down { interface });
+    }
+    Ok(())
+}
+
+/// In the driver; where that can't, in the kernel's generic path, which is said.
+fn attach(
+    nic: &Nic,
+    driver: &str,
+    program: &Capture,
+    zero_copy: ZeroCopy,
+    compromises: &mut Vec<String>,
+) -> Result<(XdpLink, XdpMode), TapError> {
+    let failed = |mode, source: io::Error| match source.raw_os_error() {
+        Some(EBUSY | EEXIST) => TapError::Occupied { interface: nic.name.clone() },
+        _ => TapError::Attach { interface: nic.name.clone(), mode: mode_name(mode), source },
+    };
+    let error = match attach_xdp(program.as_fd(), nic.ifindex, XdpMode::Native) {
+        Ok(link) => return Ok((link, XdpMode::Native)),
+        Err(error) => error,
+    };
+    if matches!(error.raw_os_error(), Some(EPERM | EBUSY | EEXIST)) {
+        return Err(failed(XdpMode::Native, error));
+    }
+    if zero_copy == ZeroCopy::Require {
+        let why = format!("its driver does not run XDP programs ({error})");
+        return Err(TapError::NoZeroCopy { interface: nic.name.clone(), driver: driver.to_owned(), why });
+    }
+    compromises.push(format!(
+        "{}: driver {driver} does not run the XDP program ({error}); it runs in the kernel's generic path, \
+         which is slower",
+        nic.name
+    ));
+    match attach_xdp(program.as_fd(), nic.ifindex, XdpMode::Generic) {
+        Ok(link) => Ok((link, XdpMode::Generic)),
+        Err(error) => Err(failed(XdpMode::Generic, error)),
+    }
+}
+
+/// What the sockets are bound by.
+struct Plan<'a> {
+    nic: &'a Nic,
+    driver: &'a str,
+    mode: XdpMode,
+    jumbo: bool,
+    settings: &'a TapSettings,
+}
+
+impl Plan<'_> {
+    fn bind(&self, count: u32, compromises: &mut Vec<String>) -> Result<Vec<Socket>, TapError> {
+        let wanted = self.settings.zero_copy;
+        if wanted != ZeroCopy::Off && self.mode == XdpMode::Native {
+            match (0..count).map(|queue| self.open(queue, true)).collect::<Result<Vec<_>, _>>() {
+                Ok(sockets) => return Ok(sockets),
+                Err(error) if matches!(error.errno(), Some(EPERM | ENOMEM | EBUSY | ENOBUFS)) => {
+                    return Err(error.into());
+                }
+                Err(error) if wanted == ZeroCopy::Require => {
+                    return Err(TapError::NoZeroCopy {
+                        interface: self.nic.name.clone(),
+                        driver: self.driver.to_owned(),
+                        why: error.to_string(),
+                    });
+                }
+                Err(_) => compromises.push(format!(
+                    "{}: driver {} can't do zero-copy; packets are copied once more",
+                    self.nic.name, self.driver
+                )),
+            }
+        }
+        let sockets = (0..count).map(|queue| self.open(queue, false)).collect::<Result<Vec<_>, _>>();
+        Ok(sockets?)
+    }
+
+    fn open(&self, queue: u32, zero_copy: bool) -> Result<Socket, xsk::OpenError> {
+        Socket::open(&xsk::Settings {
+            interface: &self.nic.name,
+            queue,
+            ring: self.settings.ring,
+            frame_bytes: if self.jumbo { PAGE_FRAME } else { SMALL_FRAME },
+            zero_copy: Some(zero_copy),
+            jumbo: self.jumbo,
+        })
+    }
+}

@@ -1,0 +1,226 @@
+//! The judge's thread: takes what workers raise, answers with commands, and passes incidents and rows on to
+//! main. Never waited for by a worker, never waits for main: what finds no room is counted.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::thread;
+use std::time::Duration;
+
+use dataplane::flow::row::FlowRow;
+use dataplane::judge::message::{Command, Message};
+use dataplane::judge::{BodyFailure, Incident, Judge, JudgeAccount};
+use dataplane::worker::Queues;
+use rules::RuleSet;
+
+use super::worker::Shared;
+use crate::report::finished::{Counted, KEPT_LIMIT};
+use crate::report::words;
+
+/// Messages taken from one worker before the next one's turn.
+const TURN: usize = 1024;
+/// Commands kept back for a worker whose queue is full.
+const PENDING: usize = 1 << 16;
+/// How long the thread sleeps when there is nothing to do: at first, and at most.
+const NAPS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(8));
+
+/// From the judge to main.
+#[derive(Debug)]
+pub enum Told {
+    Opened(Box<Incident>),
+    Closed {
+        incident: Box<Incident>,
+        /// Packets of it are kept.
+        captured: bool,
+    },
+    Row(Box<FlowRow>),
+}
+
+/// The judge's end of one worker.
+pub struct Lane {
+    pub queues: Queues,
+    pub shared: Arc<Shared>,
+    /// Host and service reports whose tick has not come.
+    reports: Vec<Message>,
+    pending: VecDeque<Command>,
+}
+
+impl Lane {
+    pub fn new(queues: Queues, shared: Arc<Shared>) -> Lane {
+        Lane { queues, shared, reports: Vec::new(), pending: VecDeque::new() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.queues.messages.is_empty() && self.queues.rows.as_ref().is_none_or(|rows| rows.is_empty())
+    }
+
+    /// Hands over the commands that wait, as far as there is room.
+    fn send(&mut self) {
+        while let Some(command) = self.pending.pop_front() {
+            if let Err(command) = self.queues.commands.push(command) {
+                self.pending.push_front(command);
+                return;
+            }
+        }
+    }
+}
+
+/// What the judge leaves behind.
+#[derive(Debug, Default)]
+pub struct Verdicts {
+    pub account: JudgeAccount,
+    pub counted: Counted,
+    pub body_failures: Vec<BodyFailure>,
+    pub kept: HashSet<u64>,
+}
+
+/// The judge and what it runs with.
+pub struct Thread {
+    judge: Judge,
+    lanes: Vec<Lane>,
+    rules: Arc<RuleSet>,
+    outbox: SyncSender<Told>,
+    commands: Vec<Command>,
+    counted: Counted,
+    kept: HashSet<u64>,
+    /// Nothing is captured any more: main may be waited for.
+    patient: bool,
+}
+
+impl Thread {
+    pub fn new(judge: Judge, lanes: Vec<Lane>, rules: Arc<RuleSet>, outbox: SyncSender<Told>) -> Thread {
+        Thread {
+            judge,
+            lanes,
+            rules,
+            outbox,
+            commands: Vec::new(),
+            counted: Counted::default(),
+            kept: HashSet::new(),
+            patient: false,
+        }
+    }
+
+    /// The thread's body: returns when all workers have ended and everything they raised is judged.
+    pub fn run(mut self) -> Verdicts {
+        let mut nap = NAPS.0;
+        loop {
+            let ended = self.lanes.iter().all(|lane| lane.shared.ended.load(Ordering::Acquire));
+            self.patient = ended;
+            let mut busy = false;
+            for lane in 0..self.lanes.len() {
+                busy |= self.serve(lane);
+            }
+            self.tell();
+            if busy {
+                nap = NAPS.0;
+            } else if ended && self.lanes.iter().all(Lane::is_empty) {
+                break;
+            } else {
+                thread::sleep(nap);
+                nap = (nap * 2).min(NAPS.1);
+            }
+        }
+        self.finish()
+    }
+
+    /// One worker's turn; true if it had something.
+    fn serve(&mut self, lane: usize) -> bool {
+        let mut taken = 0;
+        while taken < TURN
+            && let Some(message) = self.lanes[lane].queues.messages.pop()
+        {
+            taken += 1;
+            self.counted.messages += 1;
+            match message {
+                // Reports belong to the interval that their worker's next tick ends.
+                Message::Host { .. } | Message::Service { .. } => self.lanes[lane].reports.push(message),
+                Message::Tick(_) => {
+                    let mut reports = std::mem::take(&mut self.lanes[lane].reports);
+                    reports.drain(..).for_each(|report| self.handle(lane, &report));
+                    self.lanes[lane].reports = reports;
+                    self.handle(lane, &message);
+                }
+                Message::Hit(_) | Message::Watched { .. } => self.handle(lane, &message),
+            }
+        }
+        self.lanes[lane].send();
+        taken > 0 || self.rows(lane)
+    }
+
+    fn handle(&mut self, lane: usize, message: &Message) {
+        self.judge.handle(message, &mut self.commands);
+        for command in self.commands.drain(..) {
+            if let Command::Keep { flow_id, .. } = command
+                && self.kept.len() < KEPT_LIMIT
+            {
+                self.kept.insert(flow_id);
+            }
+            // A host's flows may be with any worker.
+            let to = if matches!(command, Command::Watch { .. }) { 0..self.lanes.len() } else { lane..lane + 1 };
+            for lane in &mut self.lanes[to] {
+                match lane.pending.len() < PENDING {
+                    true => lane.pending.push_back(command),
+                    false => self.counted.commands_dropped += 1,
+                }
+            }
+        }
+    }
+
+    fn rows(&mut self, lane: usize) -> bool {
+        let Some(rows) = self.lanes[lane].queues.rows.clone() else { return false };
+        let mut taken = 0;
+        while taken < TURN
+            && let Some(ended) = rows.pop()
+        {
+            taken += 1;
+            self.counted.rows += 1;
+            let row = FlowRow::from_ended(&ended, &self.rules);
+            self.pass_on(Told::Row(Box::new(row)));
+        }
+        taken > 0
+    }
+
+    fn tell(&mut self) {
+        for incident in self.judge.opened() {
+            self.pass_on(Told::Opened(Box::new(incident)));
+        }
+        for incident in self.judge.closed() {
+            let captured = words::captured(&incident, &self.kept);
+            self.pass_on(Told::Closed { incident: Box::new(incident), captured });
+        }
+    }
+
+    fn pass_on(&mut self, told: Told) {
+        let lost = match self.patient {
+            true => self.outbox.send(told).is_err(),
+            false => match self.outbox.try_send(told) {
+                Ok(()) => false,
+                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => true,
+            },
+        };
+        self.counted.reports_dropped += u64::from(lost);
+    }
+
+    /// Everything opens and closes; the workers hear the last of the commands.
+    fn finish(mut self) -> Verdicts {
+        for lane in 0..self.lanes.len() {
+            let mut reports = std::mem::take(&mut self.lanes[lane].reports);
+            reports.drain(..).for_each(|report| self.handle(lane, &report));
+        }
+        self.judge.finish(&mut self.commands);
+        self.tell();
+        while self.lanes.iter().any(|lane| !lane.pending.is_empty()) {
+            self.lanes.iter_mut().for_each(Lane::send);
+            thread::sleep(Duration::from_millis(1));
+        }
+        self.lanes.iter().for_each(|lane| lane.shared.judged.store(true, Ordering::Release));
+        Verdicts {
+            account: self.judge.account(),
+            counted: self.counted,
+            body_failures: self.judge.body_failures(),
+            kept: self.kept,
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! `referee run`: live interfaces through the same worker that replays files.
+//!
+//! Main thread. Sets up in the order that fails early and harmlessly: settings and rules, then the interfaces,
+//! then the store and all memory; gives up its privileges; only then spawns the other threads. `supervise` does
+//! the rest, until it is told to stop.
+
+mod judge;
+mod privileges;
+mod status;
+mod supervise;
+mod worker;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use dataplane::config::WorkerConfig;
+use dataplane::judge::{Judge, JudgeConfig};
+use dataplane::record::Recorder;
+use dataplane::source::Source as _;
+use dataplane::source::afxdp::{AfXdp, CaptureClock, Nic, Tap, TapError, TapSettings};
+use dataplane::worker::{Queues, Worker};
+use rules::RuleSet;
+
+use crate::cli::{Mode, RunArgs};
+use crate::config::{Config, DEFAULT_PATH};
+use crate::error::{Code, Failure};
+use crate::recording::Prepared;
+use crate::report::outputs::{Kind, Outputs};
+use crate::report::tell;
+use crate::{rules_load, term};
+use judge::{Told, Verdicts};
+
+/// Incidents and rows that may wait for main.
+const OUTBOX: usize = 1 << 16;
+/// Queues at most: packet ids in a store have 8 bits for the worker.
+const WORKERS: usize = 256;
+
+/// Captures.
+///
+/// # Errors
+/// Usage: arguments, settings, rules, or an interface that is in use. Privilege: no right to capture, or no such
+/// interface. Failed: an output, the store, or the books.
+pub fn run(args: &RunArgs) -> Result<(), Failure> {
+    if args.mode == Mode::Afpacket {
+        let what = "--mode afpacket: capturing with AF_PACKET is not there yet";
+        return Err(Failure::usage(what).help("leave --mode out, and give a mirror port to -i"));
+    }
+    let config = settings(args)?;
+    let rules = rules_load::load(args.common.rules.as_deref(), &config, &args.common.set)?;
+    let outputs = outputs(args)?;
+    let clock = Arc::new(CaptureClock::sampled());
+    let (taps, sources) = open_taps(args, &config, &clock)?;
+    let store = args.common.store.as_deref().or(config.store_dir.as_deref()).map(Path::to_path_buf);
+    let (prepared, recorders) = prepare(store.as_deref(), &config, sources.len())?;
+    let signals = supervise::Signals::listen()?;
+    let built = build(sources, recorders, &config, &rules, outputs.wants(Kind::Flows))?;
+    privileges::give_up()?;
+    prepared.as_ref().map(Prepared::probe).transpose()?;
+    let recording = prepared.map(Prepared::start).transpose()?;
+    let threads = built.spawn(&rules, &config.judge)?;
+    let run = supervise::Run {
+        taps,
+        clock,
+        threads,
+        recording,
+        outputs,
+        signals,
+        duration: args.duration.map(Duration::from_secs_f64),
+        store: store.clone(),
+    };
+    let done = run.supervise();
+    let failure = done.failure;
+    tell(done.finished, done.outputs, done.tally, &rules, store.as_deref())?;
+    failure.map_or(Ok(()), Err)
+}
+
+/// The settings of `--config`, or those of the installed program if there are any.
+fn settings(args: &RunArgs) -> Result<Config, Failure> {
+    let installed = Path::new(DEFAULT_PATH);
+    let path = args.common.config.as_deref().or(installed.exists().then_some(installed));
+    let mut config = Config::load(path)?;
+    config.worker.lossless = false;
+    let mut secret = [0; 8];
+    // Without a random key somebody could aim at one bucket of the flow table; it has no other use.
+    if rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty()).is_ok() {
+        config.worker.hash_secret = u64::from_ne_bytes(secret);
+    }
+    config.judge.body_limits.deadline = Some(config.body_deadline);
+    Ok(config)
+}
+
+fn outputs(args: &RunArgs) -> Result<Outputs, Failure> {
+    let standard = PathBuf::from("-");
+    let wanted = [
+        (Kind::Flows, args.flows.as_deref()),
+        (Kind::Incidents, args.incidents.as_deref()),
+        (Kind::Ledger, args.ledger.as_deref()),
+        (Kind::Live, args.json.then_some(standard.as_path())),
+    ];
+    Outputs::open(wanted, &[])
+}
+
+/// Takes every interface named, all or none.
+fn open_taps(
+    args: &RunArgs,
+    config: &Config,
+    clock: &Arc<CaptureClock>,
+) -> Result<(Vec<Tap>, Vec<AfXdp>), Failure> {
+    xdp_prog::silence();
+    let settings =
+        TapSettings { zero_copy: args.zero_copy.into(), ring: config.ring_packets, steal: args.steal };
+    let (mut taps, mut sources) = (Vec::new(), Vec::new());
+    let mut names = BTreeSet::new();
+    for name in args.interface.iter().filter(|name| names.insert(name.as_str())) {
+        let nic = Nic::find(name).map_err(|error| not_there(name, &error))?;
+        let (tap, queues) = Tap::open(nic, &settings, clock).map_err(refused)?;
+        term::note(&format!("{name}: {tap}"));
+        tap.compromises().iter().for_each(|what| term::note(what));
+        if queues.len() > 1 {
+            term::note(&format!(
+                "{name}: {} queues, a worker each. A connection whose two directions reach different queues is \
+                 analysed as two halves; if the interface doesn't hash both alike: ethtool -L {name} combined 1",
+                queues.len()
+            ));
+        }
+        taps.push(tap);
+        sources.extend(queues);
+    }
+    if sources.len() > WORKERS {
+        let what = format!("{} queues in all are too many; {WORKERS} can be captured at once", sources.len());
+        return Err(Failure::usage(what).help("lower the number of queues: ethtool -L IFACE combined N"));
+    }
+    Ok((taps, sources))
+}
+
+fn not_there(name: &str, error: &std::io::Error) -> Failure {
+    let failure = Failure::new(Code::Privilege, format!("there is no interface {name}: {error}"));
+    failure.help("ip -brief link lists those of this network namespace")
+}
+
+/// What stands in the way, and what to do about it.
+fn refused(error: TapError) -> Failure {
+    let code = match &error {
+        TapError::InUse { .. } => Code::Usage,
+        _ => Code::Privilege,
+    };
+    let help = match &error {
+        error if error.is_privilege() => {
+            "capturing needs root, or the capabilities net_admin, net_raw, bpf and ipc_lock".to_owned()
+        }
+        TapError::NotEthernet { .. } => "name a mirror port or another Ethernet interface".to_owned(),
+        TapError::Down { interface } => format!("ip link set {interface} up"),
+        TapError::InUse { .. } => {
+            "name an interface that only receives mirrored traffic, or add --steal if it is to go silent".to_owned()
+        }
+        TapError::Occupied { interface, .. } => format!(
+            "see whose it is: bpftool prog, ip link show {interface}; remove it there, or capture elsewhere"
+        ),
+        TapError::NoZeroCopy { .. } => "--zero-copy prefer captures in copy mode where it must".to_owned(),
+        TapError::Attach { interface, .. } => {
+            format!("a smaller MTU may help: ip link set {interface} mtu 1500; dmesg may say more")
+        }
+        TapError::Socket(_) => {
+            "is another program capturing from it? Otherwise lower [capture] ring_packets, or raise the limit on \
+             locked memory: ulimit -l"
+                .to_owned()
+        }
+        TapError::Load(_) => "the kernel must be Linux 5.18 or later with BPF and AF_XDP".to_owned(),
+        TapError::Interface { .. } => return Failure::new(code, error),
+    };
+    Failure::new(code, error).help(help)
+}
+
+fn prepare(
+    store: Option<&Path>,
+    config: &Config,
+    workers: usize,
+) -> Result<(Option<Prepared>, Vec<Option<Recorder>>), Failure> {
+    let Some(folder) = store else {
+        term::note("nothing is recorded: --store DIR keeps the packets of what is found");
+        return Ok((None, (0..workers).map(|_| None).collect()));
+    };
+    let workers = u16::try_from(workers).expect("there are at most 256 workers");
+    let (prepared, recorders) = Prepared::new(folder, &config.record, workers)?;
+    Ok((Some(prepared), recorders.into_iter().map(Some).collect()))
+}
+
+/// Workers with all their memory, before they have threads.
+struct Built {
+    threads: Vec<worker::Thread>,
+    lanes: Vec<judge::Lane>,
+    chunks: usize,
+}
+
+/// Running threads, and what comes from them.
+pub struct Threads {
+    workers: Vec<JoinHandle<worker::Ended>>,
+    judge: JoinHandle<Verdicts>,
+    shared: Vec<Arc<worker::Shared>>,
+    /// Interface of each worker, as index into the taps.
+    taps: Vec<usize>,
+    inbox: Receiver<Told>,
+    chunks: usize,
+}
+
+fn build(
+    sources: Vec<AfXdp>,
+    recorders: Vec<Option<Recorder>>,
+    config: &Config,
+    rules: &Arc<RuleSet>,
+    rows: bool,
+) -> Result<Built, Failure> {
+    let cores = worker_cores(sources.len());
+    let mut built = Built { threads: Vec::new(), lanes: Vec::new(), chunks: 0 };
+    for (number, (source, recorder)) in sources.into_iter().zip(recorders).enumerate() {
+        let WorkerConfig { messages, .. } = config.worker;
+        let queues = Queues::new(messages, rows);
+        let shared = Arc::new(worker::Shared::new());
+        let waiter = worker::Waiter::new(&source)
+            .map_err(|error| Failure::failed(format!("waiting for packets can't be set up: {error}")))?;
+        built.chunks += recorder.as_ref().map_or(0, Recorder::free_chunks);
+        let number = u16::try_from(number).expect("there are at most 256 workers");
+        let worker =
+            Worker::new(source, &config.worker, Arc::clone(rules), queues.clone(), recorder, number);
+        let core = cores.get(usize::from(number)).copied();
+        built.threads.push(worker::Thread { worker, waiter, core, shared: Arc::clone(&shared) });
+        built.lanes.push(judge::Lane::new(queues, shared));
+    }
+    Ok(built)
+}
+
+/// A core for each worker, from the highest down: the lowest is where the kernel does most of its work. With
+/// more workers than cores none is pinned.
+fn worker_cores(workers: usize) -> Vec<usize> {
+    let mut cores = dataplane_sys::allowed_cores().unwrap_or_default();
+    cores.reverse();
+    if workers > cores.len() { Vec::new() } else { cores }
+}
+
+impl Built {
+    fn spawn(self, rules: &Arc<RuleSet>, config: &JudgeConfig) -> Result<Threads, Failure> {
+        let failed = |error: std::io::Error| Failure::failed(format!("no thread can be made: {error}"));
+        let (outbox, inbox) = sync_channel(OUTBOX);
+        let shared = self.lanes.iter().map(|lane| Arc::clone(&lane.shared)).collect();
+        let judge = Judge::new(Arc::clone(rules), config.clone());
+        let judge = judge::Thread::new(judge, self.lanes, Arc::clone(rules), outbox);
+        let judge = thread::Builder::new().name("judge".to_owned()).spawn(|| judge.run()).map_err(failed)?;
+        let mut workers = Vec::new();
+        let mut names: Vec<String> = Vec::new();
+        let mut taps = Vec::new();
+        for (number, thread) in self.threads.into_iter().enumerate() {
+            let name = thread.worker.source().interfaces()[0].name.clone();
+            if names.last() != Some(&name) {
+                names.push(name);
+            }
+            taps.push(names.len() - 1);
+            let builder = thread::Builder::new().name(format!("worker-{number}"));
+            workers.push(builder.spawn(|| thread.run()).map_err(failed)?);
+        }
+        Ok(Threads { workers, judge, shared, taps, inbox, chunks: self.chunks })
+    }
+}

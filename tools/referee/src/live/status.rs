@@ -1,0 +1,108 @@
+//! One line on standard error that says how it goes, if that is a terminal. Main thread, once a second; reads
+//! what workers have published and never asks them.
+
+use std::time::{Duration, Instant};
+
+use dataplane::source::Nanos;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::term::{count, plural, rate};
+use crate::time::span;
+
+/// What the line says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    pub seen: u64,
+    pub bytes: u64,
+    pub dropped: u64,
+    pub flows: u64,
+    pub open: u64,
+    pub incidents: u64,
+    /// How far back the shortest history reaches, ns.
+    pub history: Nanos,
+}
+
+pub struct Status {
+    /// `None` if nobody is to see it.
+    bar: Option<ProgressBar>,
+    began: Instant,
+    last: (Instant, Figures),
+}
+
+impl Status {
+    pub fn new(name: &str) -> Status {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let style = ProgressStyle::with_template("{spinner} {prefix}  {msg}");
+        let bar = bar.with_style(style.expect("the template is well formed")).with_prefix(name.to_owned());
+        let now = Instant::now();
+        Status { bar: Some(bar).filter(|bar| !bar.is_hidden()), began: now, last: (now, Figures::default()) }
+    }
+
+    pub fn show(&mut self, figures: Figures) {
+        let now = Instant::now();
+        if let Some(bar) = &self.bar {
+            bar.tick();
+            bar.set_message(words(&self.last.1, &figures, now - self.last.0, self.began.elapsed()));
+        }
+        self.last = (now, figures);
+    }
+
+    /// Writes something above the line.
+    pub fn above(&self, write: impl FnOnce()) {
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
+    /// Takes the line away; returns how long it all took.
+    pub fn finish(self) -> Duration {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        self.began.elapsed()
+    }
+}
+
+fn words(before: &Figures, now: &Figures, between: Duration, running: Duration) -> String {
+    let seconds = between.as_secs_f64();
+    let speed = rate(now.seen.saturating_sub(before.seen), seconds);
+    #[allow(clippy::cast_precision_loss, reason = "one digit is shown")]
+    let mbits = now.bytes.saturating_sub(before.bytes) as f64 * 8.0 / 1e6 / seconds.max(1e-6);
+    let lost = if now.dropped > 0 { format!("{} LOST", count(now.dropped)) } else { "0 lost".to_owned() };
+    let history = if now.history > 0 { format!("  history {}", span(now.history)) } else { String::new() };
+    format!(
+        "{}:{:02}  {speed}  {mbits:.1} Mbit/s  {}  {} packets, {lost}{history}  {} ({} open)",
+        running.as_secs() / 60,
+        running.as_secs() % 60,
+        plural(now.flows, "flow"),
+        count(now.seen),
+        plural(now.incidents, "incident"),
+        now.open
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_in_words() {
+        let before = Figures { seen: 1000, ..Figures::default() };
+        let now = Figures {
+            seen: 3500,
+            bytes: 1_250_000,
+            dropped: 7,
+            flows: 12,
+            open: 1,
+            incidents: 2,
+            history: 42_000_000_000,
+        };
+        assert_eq!(
+            words(&before, &now, Duration::from_secs(1), Duration::from_secs(61)),
+            "1:01  2 kpps  10.0 Mbit/s  12 flows  3,500 packets, 7 LOST  history 42.0 s  2 incidents (1 open)"
+        );
+        let quiet = words(&now, &now, Duration::from_secs(1), Duration::from_secs(62));
+        assert!(quiet.starts_with("1:02  0 pps  0.0 Mbit/s"), "{quiet}");
+    }
+}

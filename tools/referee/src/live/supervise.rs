@@ -1,0 +1,320 @@
+//! What main does while others capture: prints incidents, keeps them in the store, shows how it goes, follows
+//! the host's clock, and, when told to stop, stops everything in the order in which nothing is lost.
+//!
+//! Main thread. Never in the path of a packet.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dataplane::judge::Incident;
+use dataplane::ledger::WorkerAccount;
+use dataplane::source::afxdp::{CaptureClock, Tap, TapReport};
+use serde::Serialize;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+use super::Threads;
+use super::judge::Told;
+use super::status::{Figures, Status};
+use super::worker::{Ended, Snapshot};
+use crate::error::{Code, Failure};
+use crate::recording::Recording;
+use crate::report::finished::{Finished, Inputs, InterfaceReport};
+use crate::report::outputs::{Kind, Outputs};
+use crate::report::tally::Tally;
+use crate::report::words;
+use crate::term::{self, Paint};
+
+/// How often signals and time are looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// How often counters are read and shown.
+const SECOND: Duration = Duration::from_secs(1);
+/// How long packets that were on their way when the interface was given back may take to arrive.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// The signals that end a run. A second one ends it at once.
+pub struct Signals {
+    stop: Arc<AtomicBool>,
+}
+
+impl Signals {
+    /// # Errors
+    /// Failed: signals can't be listened to.
+    pub fn listen() -> Result<Signals, Failure> {
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            // In this order: the first signal sets the flag, the second finds it set.
+            flag::register_conditional_default(signal, Arc::clone(&stop))
+                .and_then(|_| flag::register(signal, Arc::clone(&stop)))
+                .map_err(|error| Failure::failed(format!("signals can't be listened to: {error}")))?;
+        }
+        Ok(Signals { stop })
+    }
+
+    fn came(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// An incident as `--json` writes it.
+#[derive(Serialize)]
+struct Stated<'a> {
+    state: &'static str,
+    #[serde(flatten)]
+    incident: &'a Incident,
+}
+
+/// A run under way.
+pub struct Run {
+    pub taps: Vec<Tap>,
+    pub clock: Arc<CaptureClock>,
+    pub threads: Threads,
+    pub recording: Option<Recording>,
+    pub outputs: Outputs,
+    pub signals: Signals,
+    pub duration: Option<Duration>,
+    pub store: Option<PathBuf>,
+}
+
+/// A run that has ended.
+pub struct Done {
+    pub finished: Finished,
+    pub outputs: Outputs,
+    pub tally: Option<Tally>,
+    /// Why it ended, if nobody wanted it to.
+    pub failure: Option<Failure>,
+}
+
+/// What main remembers between two looks.
+struct Desk {
+    recording: Option<Recording>,
+    outputs: Outputs,
+    tally: Option<Tally>,
+    store: Option<PathBuf>,
+    status: Status,
+    opened: u64,
+    closed: u64,
+    /// The run is being ended: what closes now is told in the report.
+    ending: bool,
+}
+
+impl Run {
+    /// Runs until a signal, the end of `--duration`, the loss of an interface, or nobody is left to read.
+    pub fn supervise(self) -> Done {
+        let Run { taps, clock, threads, recording, outputs, signals, duration, store } = self;
+        let names: Vec<&str> = taps.iter().map(|tap| tap.nic().name.as_str()).collect();
+        let status = Status::new(&names.join(" "));
+        let tally = (!outputs.to_stdout()).then(Tally::default);
+        let mut desk = Desk { recording, outputs, tally, store, status, opened: 0, closed: 0, ending: false };
+        let mut watch = Watch { taps, clock, snapshots: vec![Snapshot::default(); threads.shared.len()] };
+        ready();
+        let began = Instant::now();
+        let mut next = began + SECOND;
+        let failure = loop {
+            match threads.inbox.recv_timeout(LOOK) {
+                Ok(told) => desk.take(told),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break Some(died("judge")),
+            }
+            if Instant::now() >= next {
+                next = Instant::now() + SECOND;
+                if let Err(failure) = watch.look(&threads, &mut desk) {
+                    break Some(failure);
+                }
+            }
+            let over = duration.is_some_and(|duration| began.elapsed() >= duration);
+            if signals.came() || over || desk.unread() {
+                break None;
+            }
+        };
+        end(watch, threads, desk, failure)
+    }
+}
+
+/// From here on no packet is missed.
+fn ready() {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr().lock(), "ready");
+}
+
+fn died(who: &str) -> Failure {
+    Failure::failed(format!("the {who} thread ended by a fault of its own"))
+        .help("this is a fault of Referee; please report it with what it printed")
+}
+
+impl Desk {
+    fn take(&mut self, told: Told) {
+        match told {
+            Told::Opened(incident) => {
+                self.opened += 1;
+                self.keep(&incident);
+                self.outputs.line(Kind::Live, &Stated { state: "open", incident: &incident });
+                if self.tally.is_some() && !self.ending {
+                    self.print(&words::opened(&incident, Paint::for_stdout()));
+                }
+            }
+            Told::Closed { incident, captured } => {
+                self.closed += 1;
+                self.keep(&incident);
+                self.outputs.line(Kind::Incidents, &*incident);
+                self.outputs.line(Kind::Live, &Stated { state: "closed", incident: &incident });
+                self.tell_closed(*incident, captured);
+            }
+            Told::Row(row) => {
+                self.outputs.line(Kind::Flows, &*row);
+                if let Some(tally) = &mut self.tally {
+                    tally.flow(&row);
+                }
+            }
+        }
+    }
+
+    fn tell_closed(&mut self, incident: Incident, captured: bool) {
+        let Some(tally) = &mut self.tally else { return };
+        if self.ending {
+            tally.incident(incident);
+            return;
+        }
+        tally.told_already(&incident);
+        let text = words::told(&incident, Paint::for_stdout(), self.store.as_deref(), captured);
+        self.print(&format!("{text}\n"));
+    }
+
+    fn keep(&mut self, incident: &Incident) {
+        if let Some(recording) = &mut self.recording {
+            recording.keep(incident);
+        }
+    }
+
+    fn print(&self, text: &str) {
+        // A full disk behind standard output is told at the end, with the report that doesn't fit either.
+        self.status.above(|| drop(term::show(|out| out.write_all(text.as_bytes()))));
+    }
+
+    /// Nobody reads what it finds, and nothing is recorded.
+    fn unread(&self) -> bool {
+        self.recording.is_none() && self.outputs.all_gone()
+    }
+}
+
+/// What main looks at once a second.
+struct Watch {
+    taps: Vec<Tap>,
+    clock: Arc<CaptureClock>,
+    snapshots: Vec<Snapshot>,
+}
+
+impl Watch {
+    fn look(&mut self, threads: &Threads, desk: &mut Desk) -> Result<(), Failure> {
+        self.clock.follow();
+        if threads.workers.iter().any(|worker| worker.is_finished()) {
+            return Err(died("worker"));
+        }
+        for (snapshot, shared) in self.snapshots.iter_mut().zip(&threads.shared) {
+            if let Some(latest) = shared.latest() {
+                *snapshot = latest;
+            }
+        }
+        let reports = self.reports()?;
+        publish_losses(threads, &reports);
+        desk.status.show(self.figures(&reports, desk));
+        for tap in &self.taps {
+            if let Some(what) = tap.lost() {
+                return Err(Failure::new(Code::Privilege, what)
+                    .help("everything captured before is safe; start again when it is back"));
+            }
+        }
+        Ok(())
+    }
+
+    fn reports(&self) -> Result<Vec<TapReport>, Failure> {
+        self.taps.iter().map(|tap| tap.report().map_err(Failure::failed)).collect()
+    }
+
+    fn figures(&self, reports: &[TapReport], desk: &Desk) -> Figures {
+        let history = self.snapshots.iter().map(|snapshot| snapshot.horizon).min();
+        Figures {
+            seen: reports.iter().map(|report| report.seen).sum(),
+            bytes: reports.iter().map(|report| report.seen_bytes).sum(),
+            dropped: reports.iter().flat_map(|report| report.dropped).sum(),
+            flows: self.snapshots.iter().map(|snapshot| u64::from(snapshot.live)).sum(),
+            open: desk.opened - desk.closed.min(desk.opened),
+            incidents: desk.opened,
+            history: history.unwrap_or(0),
+        }
+    }
+}
+
+/// What each interface received and lost, for the capture files.
+fn publish_losses(threads: &Threads, reports: &[TapReport]) {
+    for (shared, &tap) in threads.shared.iter().zip(&threads.taps) {
+        let report = &reports[tap];
+        let dropped = report.dropped.iter().sum::<u64>() + report.nic.rx_missed;
+        shared.received.store(report.seen + report.nic.rx_missed, Ordering::Relaxed);
+        shared.dropped.store(dropped, Ordering::Relaxed);
+    }
+}
+
+/// Detach, drain the rings, judge, write, count: in this order nothing is lost.
+fn end(mut watch: Watch, threads: Threads, mut desk: Desk, mut failure: Option<Failure>) -> Done {
+    desk.ending = true;
+    watch.taps.iter_mut().for_each(Tap::detach);
+    settle(&watch);
+    if let Ok(reports) = watch.reports() {
+        publish_losses(&threads, &reports);
+    }
+    watch.taps.iter().for_each(Tap::stop);
+    // Until the judge has said everything; it waits for main now.
+    while let Ok(told) = threads.inbox.recv() {
+        desk.take(told);
+    }
+    let verdicts = threads.judge.join();
+    let workers: Vec<Ended> = threads.workers.into_iter().filter_map(|worker| worker.join().ok()).collect();
+    if verdicts.is_err() || workers.len() < threads.shared.len() {
+        failure.get_or_insert_with(|| died("judge or a worker"));
+    }
+    let verdicts = verdicts.unwrap_or_default();
+    let Desk { recording, outputs, tally, status, .. } = desk;
+    let recorded = recording.map(Recording::finish);
+    let mut account = WorkerAccount::default();
+    workers.iter().for_each(|worker| account.add(&worker.account));
+    let inputs = Inputs::Interfaces { reports: interfaces(&watch), clock_steps: watch.clock.steps() };
+    let finished = Finished {
+        worker: account,
+        live: workers.iter().map(|worker| worker.live).sum(),
+        peak: workers.iter().map(|worker| worker.peak).sum(),
+        judge: verdicts.account,
+        counted: verdicts.counted,
+        body_failures: verdicts.body_failures,
+        chunks: (threads.chunks, recorded.as_ref().map_or(0, |recorded| recorded.account.chunks_free as usize)),
+        recorded,
+        inputs,
+        kept: verdicts.kept,
+        seconds: status.finish().as_secs_f64(),
+    };
+    Done { finished, outputs, tally, failure }
+}
+
+/// Waits until every packet that the programs saw has been taken or counted as lost.
+fn settle(watch: &Watch) {
+    let began = Instant::now();
+    while began.elapsed() < SETTLE {
+        if watch.reports().is_ok_and(|reports| reports.iter().all(TapReport::settled)) {
+            return;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn interfaces(watch: &Watch) -> Vec<InterfaceReport> {
+    let report = |tap: &Tap| InterfaceReport {
+        name: tap.nic().name.clone(),
+        capture: tap.to_string(),
+        tap: tap.report().unwrap_or_default(),
+    };
+    watch.taps.iter().map(report).collect()
+}

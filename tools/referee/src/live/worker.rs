@@ -1,0 +1,188 @@
+//! A worker's thread: pinned to its core, it steps the worker for as long as packets come, waits on the socket
+//! when none do, and tells main ten times a second how it is doing.
+//!
+//! After its start it allocates nothing, takes no lock, writes nothing and reads no clock while packets come.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_queue::ArrayQueue;
+use dataplane::ledger::WorkerAccount;
+use dataplane::record::LossCounters;
+use dataplane::source::Nanos;
+use dataplane::source::afxdp::AfXdp;
+use dataplane::worker::{Step, Worker};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+
+/// How long a silent ring is watched before the thread sleeps. Ns.
+const WATCH: Nanos = 50_000;
+/// How long it sleeps at most: timers, the judge's commands and the end are looked for so often.
+const NAP: Duration = Duration::from_millis(10);
+/// Packet time between two snapshots. Ns.
+const PUBLISH: Nanos = 100_000_000;
+/// How long a worker that has ended waits for the writer to take what it still has.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How a worker is doing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Snapshot {
+    pub live: u32,
+    /// How far back its history reaches, ns.
+    pub horizon: Nanos,
+}
+
+/// What a worker's thread shares with main and the judge.
+#[derive(Debug)]
+pub struct Shared {
+    /// The latest snapshot, until main has taken it.
+    snapshot: ArrayQueue<Snapshot>,
+    /// The worker has ended its last flow: nothing more will be raised.
+    pub ended: AtomicBool,
+    /// The judge has said its last word to it.
+    pub judged: AtomicBool,
+    /// The thread could not be kept on its core.
+    pub unpinned: AtomicBool,
+    /// What its interface received and lost so far, for the capture files.
+    pub received: AtomicU64,
+    pub dropped: AtomicU64,
+}
+
+impl Shared {
+    pub fn new() -> Shared {
+        Shared {
+            snapshot: ArrayQueue::new(1),
+            ended: AtomicBool::new(false),
+            judged: AtomicBool::new(false),
+            unpinned: AtomicBool::new(false),
+            received: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        }
+    }
+
+    /// The latest snapshot, if there is one since the last call.
+    pub fn latest(&self) -> Option<Snapshot> {
+        self.snapshot.pop()
+    }
+}
+
+/// A worker that has ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ended {
+    pub account: WorkerAccount,
+    pub live: u32,
+    pub peak: u32,
+}
+
+/// Sleeping on a socket until it has packets.
+pub struct Waiter {
+    poll: Poll,
+    events: Events,
+}
+
+impl Waiter {
+    /// # Errors
+    /// Those of `epoll(7)`.
+    pub fn new(source: &AfXdp) -> io::Result<Waiter> {
+        let poll = Poll::new()?;
+        let socket = source.as_fd().as_raw_fd();
+        poll.registry().register(&mut SourceFd(&socket), Token(0), Interest::READABLE)?;
+        Ok(Waiter { poll, events: Events::with_capacity(4) })
+    }
+
+    fn wait(&mut self) {
+        // Whatever ended the wait, the worker looks for itself what there is to do.
+        let _ = self.poll.poll(&mut self.events, Some(NAP));
+    }
+}
+
+/// One worker and what it runs with.
+pub struct Thread {
+    pub worker: Worker<AfXdp>,
+    pub waiter: Waiter,
+    pub core: Option<usize>,
+    pub shared: Arc<Shared>,
+}
+
+impl Thread {
+    /// The thread's body: returns when the source has ended and everything has been handed over.
+    pub fn run(mut self) -> Ended {
+        if self.core.is_some_and(|core| dataplane_sys::pin_to_core(core).is_err()) {
+            self.shared.unpinned.store(true, Ordering::Relaxed);
+        }
+        self.capture();
+        self.shared.ended.store(true, Ordering::Release);
+        self.hear_out();
+        self.hand_over();
+        Ended {
+            account: self.worker.account(),
+            live: self.worker.live_flows(),
+            peak: self.worker.peak_flows(),
+        }
+    }
+
+    fn capture(&mut self) {
+        let mut silent_since = None;
+        let mut publish_at = 0;
+        loop {
+            match self.worker.step() {
+                Step::Worked => silent_since = None,
+                Step::Idle(_) => {
+                    let now = self.worker.source().now();
+                    if now.saturating_sub(*silent_since.get_or_insert(now)) < WATCH {
+                        std::hint::spin_loop();
+                    } else {
+                        self.waiter.wait();
+                    }
+                }
+                Step::Full => thread::yield_now(),
+                Step::Done => return,
+            }
+            if self.worker.now() >= publish_at {
+                publish_at = self.worker.now() + PUBLISH;
+                self.publish();
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        self.tell_losses();
+        let (live, horizon) = (self.worker.live_flows(), self.worker.horizon());
+        self.shared.snapshot.force_push(Snapshot { live, horizon });
+    }
+
+    fn tell_losses(&mut self) {
+        if let Some(recorder) = self.worker.recorder() {
+            let received = Some(self.shared.received.load(Ordering::Relaxed));
+            let dropped = Some(self.shared.dropped.load(Ordering::Relaxed));
+            recorder.losses(0, LossCounters { received, dropped });
+        }
+    }
+
+    /// Takes the judge's commands until it has given the last.
+    fn hear_out(&mut self) {
+        while !self.shared.judged.load(Ordering::Acquire) {
+            self.worker.step();
+            thread::sleep(Duration::from_millis(1));
+        }
+        self.worker.step();
+    }
+
+    /// Gives the recorder all that holds still have, as fast as the writer takes it.
+    fn hand_over(&mut self) {
+        self.tell_losses();
+        let chunks = self.worker.recorder().map_or(0, |recorder| recorder.free_chunks());
+        let wanted = (chunks / 2).max(1);
+        let mut waited = Duration::ZERO;
+        while !self.worker.finish() {
+            while waited < PATIENCE && self.worker.recorder().is_some_and(|r| r.free_chunks() < wanted) {
+                thread::sleep(Duration::from_millis(1));
+                waited += Duration::from_millis(1);
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! A run that has ended: every thread's accounts, side by side, for the ledger to add up and the report to tell.
+//! Main thread. Only holds; decides nothing.
+
+use std::collections::HashSet;
+
+use dataplane::judge::{BodyFailure, JudgeAccount};
+use dataplane::ledger::WorkerAccount;
+use dataplane::source::afxdp::TapReport;
+use dataplane::source::file::InputReport;
+
+use crate::recording::Recorded;
+
+/// Flows remembered as kept, at most; only a hint in the report depends on it.
+pub const KEPT_LIMIT: usize = 1_000_000;
+
+/// What the far end of the workers' queues has seen.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counted {
+    pub messages: u64,
+    pub rows: u64,
+    /// Commands that a worker's queue had no room for, and that were given up.
+    pub commands_dropped: u64,
+    /// Incidents and rows that main was too busy to take.
+    pub reports_dropped: u64,
+}
+
+/// Where the packets came from.
+#[derive(Clone, Debug)]
+pub enum Inputs {
+    Files {
+        reports: Vec<InputReport>,
+        late: u64,
+        /// The readers of all outputs went away before the end.
+        abandoned: bool,
+    },
+    Interfaces {
+        reports: Vec<InterfaceReport>,
+        /// How often the host's clock was set meanwhile.
+        clock_steps: u64,
+    },
+}
+
+/// One interface's counters, with its name.
+#[derive(Clone, Debug)]
+pub struct InterfaceReport {
+    pub name: String,
+    /// How it captured.
+    pub capture: String,
+    pub tap: TapReport,
+}
+
+/// A run that has ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// Of all workers together.
+    pub worker: WorkerAccount,
+    pub live: u32,
+    pub peak: u32,
+    pub judge: JudgeAccount,
+    pub counted: Counted,
+    pub body_failures: Vec<BodyFailure>,
+    pub recorded: Option<Recorded>,
+    /// Chunks there are, and chunks free once all was written.
+    pub chunks: (usize, usize),
+    pub inputs: Inputs,
+    pub kept: HashSet<u64>,
+    pub seconds: f64,
+}

@@ -1,0 +1,112 @@
+//! How a run ends for those who wait for it: machines get the ledger, people the report, and whatever went
+//! wrong is named. Main thread, once, after all threads have stopped.
+
+pub mod finished;
+pub mod ledger;
+pub mod outputs;
+pub mod tally;
+pub mod words;
+
+use std::path::Path;
+
+use dataplane::source::file::InputReport;
+use rules::RuleSet;
+use serde::Serialize;
+
+use crate::error::Failure;
+use crate::term;
+use finished::{Finished, Inputs, InterfaceReport};
+use ledger::Ledger;
+use outputs::{Kind, Outputs};
+use tally::Tally;
+
+/// The last line of `--json`.
+#[derive(Serialize)]
+struct Last<'a> {
+    ledger: &'a Ledger,
+}
+
+/// Writes the ledger and the report, and says all that went wrong.
+///
+/// # Errors
+/// Failed: an output, the store, or the books.
+pub fn tell(
+    finished: Finished,
+    mut outputs: Outputs,
+    tally: Option<Tally>,
+    rules: &RuleSet,
+    store: Option<&Path>,
+) -> Result<(), Failure> {
+    let ledger = Ledger::of(&finished, rules);
+    outputs.line(Kind::Ledger, &ledger);
+    outputs.line(Kind::Live, &Last { ledger: &ledger });
+    let mut failures = Vec::new();
+    if let Some(tally) = tally {
+        failures.extend(words::show(tally, &finished, &ledger, store).err());
+    }
+    notes(&finished, rules);
+    failures.extend(outputs.finish());
+    failures.extend(finished.recorded.into_iter().flat_map(|recorded| recorded.failures));
+    if !ledger.balanced {
+        let what = format!("the books don't balance:\n  {}", ledger.unbalanced.join("\n  "));
+        failures
+            .push(Failure::failed(what).help("this is a fault of Referee; please report it with --ledger"));
+    }
+    let last = failures.pop();
+    failures.iter().for_each(|failure| term::note(&failure.to_string()));
+    last.map_or(Ok(()), Err)
+}
+
+/// What people should know although the work was done.
+fn notes(finished: &Finished, rules: &RuleSet) {
+    match &finished.inputs {
+        Inputs::Files { reports, late, .. } => file_notes(reports, *late),
+        Inputs::Interfaces { reports, clock_steps } => interface_notes(reports, *clock_steps),
+    }
+    for failure in &finished.body_failures {
+        let times = term::plural(failure.count, "time");
+        let off = match failure.switched_off {
+            true => format!("; it was switched off, and {} left out", term::plural(failure.skipped, "run")),
+            false => String::new(),
+        };
+        term::note(&format!("rule {} failed {times}, last: {}{off}", failure.rule, failure.message));
+    }
+    for (index, rule) in rules.rules().iter().enumerate() {
+        let faults = rules.guard_faults(u16::try_from(index).unwrap_or(u16::MAX));
+        if faults > 0 {
+            let times = term::plural(faults, "time");
+            term::note(&format!(
+                "{}:{}: the condition of rule {} overflowed or divided by zero {times}, and so didn't match",
+                rule.file, rule.line, rule.name
+            ));
+        }
+    }
+}
+
+fn file_notes(reports: &[InputReport], late: u64) {
+    for input in reports.iter().filter(|input| input.damage.is_some()) {
+        let before = term::plural(input.packets, "packet");
+        term::note(&format!("{input}; the {before} before it count"));
+    }
+    if late > 0 {
+        let late = term::plural(late, "packet");
+        term::note(&format!(
+            "{late} came later than packets with a later time; they were analysed as they came"
+        ));
+    }
+}
+
+fn interface_notes(reports: &[InterfaceReport], clock_steps: u64) {
+    for InterfaceReport { name, tap, .. } in reports {
+        if tap.nic.rx_missed > 0 {
+            let missed = term::plural(tap.nic.rx_missed, "packet");
+            term::note(&format!(
+                "{name}: the interface itself had no room for {missed}; they were lost before anybody saw them"
+            ));
+        }
+    }
+    if clock_steps > 0 {
+        let times = term::plural(clock_steps, "time");
+        term::note(&format!("the host's clock was set {times} meanwhile: times before and after don't compare"));
+    }
+}
