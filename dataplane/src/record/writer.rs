@@ -19,8 +19,8 @@ use super::retention::Shelf;
 use super::segment::{Segment, SegmentName};
 use super::{LossCounters, RecordConfig, pcapng};
 
-/// How long an idle writer sleeps before it looks again; a worker never wakes it.
-const NAP: Duration = Duration::from_millis(2);
+/// How long an idle writer sleeps before it looks again, at first and at most; a worker never wakes it.
+const NAPS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(16));
 
 /// What became of everything handed over, since the start of the run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -321,11 +321,14 @@ pub fn spawn(mut writer: Writer) -> io::Result<WriterHandle> {
     let thread = thread::Builder::new().name("writer".to_owned()).spawn(move || {
         let publish =
             |w: &Writer| published.lock().unwrap_or_else(PoisonError::into_inner).clone_from(w.account());
+        let mut nap = NAPS.0;
         while !told.load(Ordering::Acquire) {
             if writer.pump() {
                 publish(&writer);
+                nap = NAPS.0;
             } else {
-                thread::park_timeout(NAP);
+                thread::park_timeout(nap);
+                nap = (nap * 2).min(NAPS.1);
             }
         }
         writer.close();
