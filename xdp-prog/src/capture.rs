@@ -100,3 +100,15 @@ impl AsFd for Capture {
         self.program.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_a_counter_for_each_outcome() {
+        let mut place = MaybeUninit::uninit();
+        let skeleton = CaptureSkelBuilder::default().open(&mut place).unwrap();
+        assert_eq!(skeleton.maps.outcomes.max_entries() as usize, Outcome::ALL.len());
+    }
+}
