@@ -68,10 +68,10 @@ impl Capture {
         Ok(self.sockets.update(&queue.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY)?)
     }
 
-    /// From now on packets of `queue` go to no socket.
+    /// From now on packets of `queue` go to no socket, if any did.
     ///
     /// # Errors
-    /// It had none.
+    /// A queue beyond those it was loaded for (EINVAL).
     pub fn take(&self, queue: u32) -> Result<(), LoadError> {
         Ok(self.sockets.delete(&queue.to_ne_bytes())?)
     }
