@@ -28,6 +28,7 @@ fn main() -> Result<()> {
         println!("cargo:rerun-if-changed={}", source.display());
         SkeletonBuilder::new()
             .source(&source)
+            .obj(out.join(format!("{name}.bpf.o")))
             .clang(&clang)
             .clang_args(["-Wall", "-Wextra", "-Werror", &format!("-I{}", system_headers())])
             .build_and_generate(out.join(format!("{name}.skel.rs")))

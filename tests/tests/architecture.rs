@@ -16,9 +16,11 @@ const FUNCTION_LINES: usize = 70;
 const LINE_CHARS: usize = 130;
 
 /// (module, what it may not name, except in). Paths are from the workspace root.
-const EDGES: [(&str, &[&str], &[&str]); 12] = [
+const EDGES: [(&str, &[&str], &[&str]); 13] = [
     ("dataplane/src", &["wiregen", "referee::", "tests::", "bench::", "clap", "anyhow"], &[]),
-    ("dataplane/sys", &["dataplane::", "rules::"], &[]),
+    // What touches the kernel knows nobody: neither each other nor what they are for.
+    ("dataplane/sys", &["dataplane::", "rules::", "xdp_prog", "wiregen"], &[]),
+    ("xdp-prog", &["dataplane", "rules::", "wiregen", "referee::", "tests::"], &[]),
     (
         "rules/src",
         &["dataplane", "wiregen", "std::fs", "TcpStream", "UdpSocket", "std::process", "std::env"],
@@ -236,7 +238,9 @@ fn files_and_functions_stay_small() {
 #[test]
 fn only_tools_print() {
     let may = |name: &str| {
-        ["tools/", "bench/", "tests/"].iter().any(|room| name.starts_with(room)) || is_test(name)
+        let rooms = ["tools/", "bench/", "tests/"];
+        // What a build script prints is for cargo.
+        rooms.iter().any(|room| name.starts_with(room)) || is_test(name) || name.ends_with("/build.rs")
     };
     let words = ["println!", "eprintln!", "print!", "eprint!", "dbg!"];
     let found = lines_where(&files(), |file, line| {

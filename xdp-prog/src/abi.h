@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What the kernel's side and the program that loads it agree on. abi.rs is its mirror; a test compares the two
- * through the object's BTF. */
+/* What the kernel's side and the program that loads it agree on. abi.rs is its mirror; its tests compare the two,
+ * what maps hold through the object's BTF and the rest through this text. */
 #ifndef REFEREE_ABI_H
 #define REFEREE_ABI_H
 

@@ -38,3 +38,55 @@ impl Tally {
 pub const STAMP_BYTES: usize = 8;
 
 const _: () = assert!(size_of::<Tally>() == 16);
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use libbpf_rs::btf::{Btf, HasSize, types};
+
+    use super::*;
+
+    const HEADER: &str = include_str!("abi.h");
+
+    /// The lines between `head {` and `};`, without comments.
+    fn body(head: &str) -> Vec<&'static str> {
+        let (_, rest) = HEADER.split_once(&format!("{head} {{\n")).unwrap();
+        let lines = rest.lines().map(str::trim).take_while(|line| *line != "};");
+        lines.filter(|line| !line.starts_with("/*")).collect()
+    }
+
+    #[test]
+    fn outcomes_have_the_numbers_that_the_program_counts_under() {
+        let here = Outcome::ALL.map(|outcome| match outcome {
+            Outcome::Redirected => "OUTCOME_REDIRECTED,",
+            Outcome::NoSocket => "OUTCOME_NO_SOCKET,",
+            Outcome::Unstamped => "OUTCOME_UNSTAMPED,",
+        });
+        assert!(Outcome::ALL.iter().enumerate().all(|(number, outcome)| *outcome as usize == number));
+        assert_eq!(body("enum outcome"), [&here[..], &["OUTCOMES,"]].concat());
+    }
+
+    #[test]
+    fn a_tally_is_laid_out_as_in_the_object() {
+        let object = Btf::from_path(concat!(env!("OUT_DIR"), "/capture.bpf.o")).unwrap();
+        let tally: types::Struct<'_> = object.type_by_name("tally").unwrap();
+        let fields = tally.iter().map(|member| {
+            let types::MemberAttr::Normal { offset } = member.attr else { panic!("a bit field") };
+            (member.name.unwrap().to_str().unwrap(), offset as usize / 8)
+        });
+        let here = [("packets", offset_of!(Tally, packets)), ("bytes", offset_of!(Tally, bytes))];
+        assert!(fields.eq(here));
+        assert_eq!(tally.size(), size_of::<Tally>());
+        assert_eq!(body("struct tally"), ["__u64 packets;", "__u64 bytes;"]);
+        let bytes: Vec<u8> = [7_u64, 300].iter().flat_map(|word| word.to_ne_bytes()).collect();
+        assert_eq!(Tally::read(&bytes), Some(Tally { packets: 7, bytes: 300 }));
+        assert_eq!(Tally::read(&bytes[..15]), None);
+    }
+
+    #[test]
+    fn a_stamp_is_one_number() {
+        assert_eq!(body("struct stamp"), ["__u64 monotonic_ns;"]);
+        assert_eq!(STAMP_BYTES, size_of::<u64>());
+    }
+}

@@ -68,10 +68,10 @@ impl Capture {
         Ok(self.sockets.update(&queue.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY)?)
     }
 
-    /// From now on packets of `queue` go to no socket.
+    /// From now on packets of `queue` go to no socket, if any did.
     ///
     /// # Errors
-    /// It had none.
+    /// A queue beyond those it was loaded for (EINVAL).
     pub fn take(&self, queue: u32) -> Result<(), LoadError> {
         Ok(self.sockets.delete(&queue.to_ne_bytes())?)
     }
@@ -98,5 +98,17 @@ impl Capture {
 impl AsFd for Capture {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.program.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_a_counter_for_each_outcome() {
+        let mut place = MaybeUninit::uninit();
+        let skeleton = CaptureSkelBuilder::default().open(&mut place).unwrap();
+        assert_eq!(skeleton.maps.outcomes.max_entries() as usize, Outcome::ALL.len());
     }
 }

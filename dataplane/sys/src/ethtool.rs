@@ -1,4 +1,6 @@
-//! What a driver says of its interface (ethtool's ioctls). Main thread, before anything is opened.
+//! What a driver says of its interface (ethtool's ioctls): its queues and its name.
+//!
+//! Main thread, before anything is opened; changes nothing.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};

@@ -127,8 +127,9 @@ impl Socket {
     /// Opens and binds a socket and gives the kernel all its frames. Loads no program.
     ///
     /// # Errors
-    /// EOPNOTSUPP: the driver can't do what is asked. EBUSY: another socket has the queue. EINVAL: there is no
-    /// such queue. EPERM: missing privilege. ENOBUFS, ENOMEM: the limit on locked memory.
+    /// EOPNOTSUPP: the driver can't do what is asked. EBUSY: another socket has the queue, or had it until a moment
+    /// ago: the kernel lets go of it some time after the file was closed. EINVAL: there is no such queue. EPERM:
+    /// missing privilege. ENOBUFS, ENOMEM: the limit on locked memory.
     pub fn open(settings: &Settings<'_>) -> Result<Socket, OpenError> {
         let Settings { ring, frame_bytes, .. } = *settings;
         let sizes = || OpenError::Sizes { ring, frame_bytes };
