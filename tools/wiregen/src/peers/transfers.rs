@@ -1,0 +1,95 @@
+//! Short connections, made at a steady rate whatever becomes of them: pages fetched and files put.
+//!
+//! One thread keeps the rate, one more per connection does the work. A connection that hangs delays no other,
+//! as with independent users.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use super::tally::{Outcome, Tally};
+use super::{CHUNK, PATIENCE, Role, connect, start};
+use crate::rng::Rng;
+
+/// Connections under way at once; at the rates used, ten times what a total loss would leave open.
+const MOST_OPEN: u64 = 500;
+/// An attempt makes this many waits at most, each as long as a client's patience.
+const WAITS: u32 = 3;
+
+/// Begins `per_second` connections until `deadline`, then waits for those still open.
+pub fn run(role: Role, at: SocketAddr, per_second: u32, deadline: Instant, mut rng: Rng) -> Tally {
+    let (report, outcomes) = mpsc::channel();
+    let mut tally = Tally::default();
+    let mut open = 0u64;
+    let gap = Duration::from_secs(1) / per_second.max(1);
+    let mut due = Instant::now() + gap.mul_f64(rng.unit());
+    while due < deadline {
+        // What ended meanwhile is counted while waiting for the next one's turn.
+        while let Ok(outcome) = outcomes.recv_timeout(due.saturating_duration_since(Instant::now())) {
+            tally.count(outcome);
+            open -= 1;
+        }
+        // Evenly spread in the mean, but not in step with other clients.
+        due += gap.mul_f64(0.5 + rng.unit());
+        let bytes = match role {
+            Role::Uploads => rng.range(100_000, 400_000),
+            _ => rng.range(200, 40_000),
+        };
+        let report = report.clone();
+        let work = move || {
+            // Nobody listens any more once the run is over.
+            let _ = report.send(attempt(role, at, bytes));
+        };
+        if open < MOST_OPEN && start(work).is_ok() {
+            open += 1;
+        } else {
+            tally.count(Outcome::Failed);
+        }
+    }
+    let end = Instant::now() + PATIENCE * WAITS;
+    while open > 0 {
+        let left = end.saturating_duration_since(Instant::now());
+        tally.count(outcomes.recv_timeout(left).unwrap_or(Outcome::Stalled));
+        open -= 1;
+    }
+    tally
+}
+
+fn attempt(role: Role, at: SocketAddr, bytes: u64) -> Outcome {
+    let mut socket = match connect(at) {
+        Ok(socket) => socket,
+        Err(error) => return Outcome::of_connect(&error),
+    };
+    Outcome::of(&match role {
+        Role::Uploads => put(&mut socket, bytes),
+        _ => get(&mut socket, at, bytes),
+    })
+}
+
+fn get(socket: &mut TcpStream, at: SocketAddr, bytes: u64) -> io::Result<()> {
+    socket.write_all(format!("GET /{bytes} HTTP/1.0\r\nHost: {at}\r\n\r\n").as_bytes())?;
+    let received = io::copy(socket, &mut io::sink())?;
+    // A head comes before the page; what is shorter than the page was cut.
+    if received > bytes { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+fn put(socket: &mut TcpStream, bytes: u64) -> io::Result<()> {
+    socket.write_all(format!("PUT {bytes}\n").as_bytes())?;
+    expect(socket, b"go\n")?;
+    let chunk = [b'#'; CHUNK];
+    let mut left = bytes;
+    while left > 0 {
+        let now = left.min(CHUNK as u64);
+        socket.write_all(&chunk[..now as usize])?;
+        left -= now;
+    }
+    expect(socket, b"stored\n")
+}
+
+fn expect(socket: &mut TcpStream, words: &[u8]) -> io::Result<()> {
+    let mut answer = [0; 16];
+    let answer = &mut answer[..words.len()];
+    socket.read_exact(answer)?;
+    if answer == words { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+}
