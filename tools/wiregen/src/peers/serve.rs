@@ -21,6 +21,10 @@ const MOST_BYTES: u64 = 16 << 20;
 /// A client that is silent for so long has gone.
 const SILENCE: Duration = Duration::from_secs(120);
 
+/// An upload that pauses for so long is asked for the rest, and given up after so many times.
+const WAITING: Duration = Duration::from_millis(500);
+const MOST_WAITS: u32 = 5;
+
 #[derive(Default)]
 struct Counters {
     live: AtomicUsize,
@@ -121,10 +125,7 @@ fn connection(socket: TcpStream, role: Role, answers: &AtomicU64) -> io::Result<
         }
         Role::Uploads => {
             let bytes = number(&line(&mut peer)?).ok_or(io::ErrorKind::InvalidData)?;
-            peer.get_mut().write_all(b"go\n")?;
-            io::copy(&mut peer.by_ref().take(bytes), &mut io::sink())?;
-            peer.get_mut().write_all(b"stored\n")?;
-            answers.fetch_add(1, Ordering::Relaxed);
+            upload(&mut peer, bytes, answers)?;
         }
         Role::Streams => {}
     }
@@ -144,6 +145,35 @@ fn page(peer: &mut BufReader<TcpStream>, answers: &AtomicU64) -> io::Result<()> 
     send(socket, bytes)?;
     answers.fetch_add(1, Ordering::Relaxed);
     socket.shutdown(Shutdown::Write)
+}
+
+/// Takes in so many bytes. While none come it says that it is waiting, as a person on the other end of a bad line
+/// would; after a while it gives up, and says that too.
+fn upload(peer: &mut BufReader<TcpStream>, bytes: u64, answers: &AtomicU64) -> io::Result<()> {
+    peer.get_mut().write_all(b"go\n")?;
+    limit(peer.get_ref(), WAITING)?;
+    let (mut left, mut waited) = (bytes, 0);
+    let mut chunk = [0; CHUNK];
+    while left > 0 && waited < MOST_WAITS {
+        let most = left.min(CHUNK as u64) as usize;
+        match peer.read(&mut chunk[..most]) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => (left, waited) = (left - read as u64, 0),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                waited += 1;
+                peer.get_mut().write_all(b"waiting\n")?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    limit(peer.get_ref(), SILENCE)?;
+    if left == 0 {
+        peer.get_mut().write_all(b"stored\n")?;
+        answers.fetch_add(1, Ordering::Relaxed);
+        return Ok(());
+    }
+    peer.get_mut().write_all(b"gave up\n")?;
+    peer.get_mut().shutdown(Shutdown::Write)
 }
 
 /// A line with its end; an empty one if the client has closed.

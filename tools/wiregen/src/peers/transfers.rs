@@ -3,7 +3,7 @@
 //! One thread keeps the rate, one more per connection does the work. A connection that hangs delays no other,
 //! as with independent users.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use crate::rng::Rng;
 const MOST_OPEN: u64 = 500;
 /// An attempt makes this many waits at most, each as long as a client's patience.
 const WAITS: u32 = 3;
+const LONGEST_ANSWER: u64 = 64;
 
 /// Begins `per_second` connections until `deadline`, then waits for those still open.
 pub fn run(role: Role, at: SocketAddr, per_second: u32, deadline: Instant, mut rng: Rng) -> Tally {
@@ -57,39 +58,53 @@ pub fn run(role: Role, at: SocketAddr, per_second: u32, deadline: Instant, mut r
 }
 
 fn attempt(role: Role, at: SocketAddr, bytes: u64) -> Outcome {
-    let mut socket = match connect(at) {
+    let socket = match connect(at) {
         Ok(socket) => socket,
         Err(error) => return Outcome::of_connect(&error),
     };
     Outcome::of(&match role {
-        Role::Uploads => put(&mut socket, bytes),
-        _ => get(&mut socket, at, bytes),
+        Role::Uploads => put(socket, bytes),
+        _ => get(socket, at, bytes),
     })
 }
 
-fn get(socket: &mut TcpStream, at: SocketAddr, bytes: u64) -> io::Result<()> {
+fn get(mut socket: TcpStream, at: SocketAddr, bytes: u64) -> io::Result<()> {
     socket.write_all(format!("GET /{bytes} HTTP/1.0\r\nHost: {at}\r\n\r\n").as_bytes())?;
-    let received = io::copy(socket, &mut io::sink())?;
+    let received = io::copy(&mut socket, &mut io::sink())?;
     // A head comes before the page; what is shorter than the page was cut.
     if received > bytes { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
-fn put(socket: &mut TcpStream, bytes: u64) -> io::Result<()> {
+fn put(mut socket: TcpStream, bytes: u64) -> io::Result<()> {
+    // A write that was cut short by the limit is tried once more: two of these are a client's patience.
+    socket.set_write_timeout(Some(PATIENCE / 2))?;
     socket.write_all(format!("PUT {bytes}\n").as_bytes())?;
-    expect(socket, b"go\n")?;
+    let mut answers = BufReader::new(socket.try_clone()?);
+    expect(&mut answers, "go\n")?;
     let chunk = [b'#'; CHUNK];
     let mut left = bytes;
     while left > 0 {
         let now = left.min(CHUNK as u64);
-        socket.write_all(&chunk[..now as usize])?;
+        if let Err(error) = socket.write_all(&chunk[..now as usize]) {
+            // The server has given up as well; what it said about it is read before closing, for a socket closed
+            // with unread bytes resets the connection.
+            io::copy(&mut answers, &mut io::sink())?;
+            return Err(error);
+        }
         left -= now;
     }
-    expect(socket, b"stored\n")
+    expect(&mut answers, "stored\n")
 }
 
-fn expect(socket: &mut TcpStream, words: &[u8]) -> io::Result<()> {
-    let mut answer = [0; 16];
-    let answer = &mut answer[..words.len()];
-    socket.read_exact(answer)?;
-    if answer == words { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+/// Reads on until the server says this; that it is waiting may come before.
+fn expect(answers: &mut BufReader<TcpStream>, words: &str) -> io::Result<()> {
+    let mut answer = String::new();
+    while answer != words {
+        answer.clear();
+        let read = answers.by_ref().take(LONGEST_ANSWER).read_line(&mut answer)?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(())
 }
