@@ -73,16 +73,22 @@ link() {
         ip -n "$prefix-router" address add "$3.1/24" dev "$2" &&
         ip -n "$prefix-router" link set "$2" up &&
         ip -n "$prefix-$1" address add "$3.10/24" dev eth0 &&
+        wirelike router "$2" && wirelike "$1" eth0 &&
         ip -n "$prefix-$1" link set eth0 up &&
         ip -n "$prefix-$1" route add default via "$3.1"
+}
+
+# wirelike SPACE PORT: between namespaces Linux hands on data that is not cut into packets yet, with unfinished
+# checksums. No wire carries that, and a receiver that has no room for 64 KB at once loses them all at once.
+wirelike() {
+    within "$1" ethtool -K "$2" tx off >/dev/null
 }
 
 mirror() {
     # One queue: veth would spread the packets of a connection over several.
     ip -n "$prefix-router" link add name span numrxqueues 1 numtxqueues 1 type veth \
         peer name tap numrxqueues 1 numtxqueues 1 netns "$prefix-tap" || return
-    # Between namespaces Linux hands on unsegmented data with unfinished checksums. A wire has neither.
-    within router ethtool -K span tx off >/dev/null || return
+    wirelike router span || return
     ip -n "$prefix-tap" link set tap up && ip -n "$prefix-router" link set span up || return
     within router nft -f - <<'NFT'
 table netdev mirror {

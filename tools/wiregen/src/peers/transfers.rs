@@ -6,6 +6,7 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::tally::{Outcome, Tally};
@@ -16,6 +17,9 @@ use crate::rng::Rng;
 const MOST_OPEN: u64 = 500;
 /// An attempt makes this many waits at most, each as long as a client's patience.
 const WAITS: u32 = 3;
+/// Between two chunks of an upload: at 4 MB/s it comes from a disk and over a link as people have them. As fast as
+/// memory, on a machine that is all the network's hosts at once, it would only try how full a receiver can get.
+const BREATH: Duration = Duration::from_millis(4);
 const LONGEST_ANSWER: u64 = 64;
 
 /// Begins `per_second` connections until `deadline`, then waits for those still open.
@@ -92,6 +96,7 @@ fn put(mut socket: TcpStream, bytes: u64) -> io::Result<()> {
             return Err(error);
         }
         left -= now;
+        sleep(BREATH);
     }
     expect(&mut answers, "stored\n")
 }
