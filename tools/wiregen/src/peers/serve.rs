@@ -117,12 +117,14 @@ fn connection(socket: TcpStream, role: Role, answers: &AtomicU64) -> io::Result<
     let mut peer = BufReader::with_capacity(CHUNK, socket);
     match role {
         Role::Pages => page(&mut peer, answers)?,
-        Role::Queries => {
-            while let Some(bytes) = number(&line(&mut peer)?) {
-                send(peer.get_mut(), bytes)?;
-                answers.fetch_add(1, Ordering::Relaxed);
+        Role::Queries => loop {
+            let question = line(&mut peer)?;
+            if question.is_empty() {
+                break;
             }
-        }
+            send(peer.get_mut(), number(&question).ok_or(io::ErrorKind::InvalidData)?)?;
+            answers.fetch_add(1, Ordering::Relaxed);
+        },
         Role::Uploads => {
             let bytes = number(&line(&mut peer)?).ok_or(io::ErrorKind::InvalidData)?;
             upload(&mut peer, bytes, answers)?;
@@ -168,9 +170,8 @@ fn upload(peer: &mut BufReader<TcpStream>, bytes: u64, answers: &AtomicU64) -> i
     }
     limit(peer.get_ref(), SILENCE)?;
     if left == 0 {
-        peer.get_mut().write_all(b"stored\n")?;
         answers.fetch_add(1, Ordering::Relaxed);
-        return Ok(());
+        return peer.get_mut().write_all(b"stored\n");
     }
     peer.get_mut().write_all(b"gave up\n")?;
     peer.get_mut().shutdown(Shutdown::Write)

@@ -61,7 +61,8 @@ pub fn run(role: Role, at: SocketAddr, per_second: u32, deadline: Instant, mut r
     tally
 }
 
-fn attempt(role: Role, at: SocketAddr, bytes: u64) -> Outcome {
+/// One connection, from its beginning to its end.
+pub fn attempt(role: Role, at: SocketAddr, bytes: u64) -> Outcome {
     let socket = match connect(at) {
         Ok(socket) => socket,
         Err(error) => return Outcome::of_connect(&error),
