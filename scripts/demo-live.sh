@@ -166,8 +166,9 @@ row='  %-58s %s\n'
         "pmtu_blackhole  $(said pmtu_blackhole) flows"
     printf "$row" "telemetry: $resets_sent resets sent by its kernel" "rst_storm       $(said rst_storm) flows"
 }
-printf '\nWhat the clients would have logged. %s\n' "$(cat clients.out)"
-grep '^books ' referee.out
+printf '\nWhat the applications noticed:\n\n'
+sed 's/^/  /; s/; /\n  /g' clients.out
+printf '\n%s\n' "$(grep '^books ' referee.out)"
 
 show_proof rst_after_idle
 

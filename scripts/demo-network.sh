@@ -13,8 +13,8 @@
 # once, going in; a reset made by the router once, going out; and a packet that is only passed on is not seen a
 # second time on the servers' links, which are not copied.
 #
-# Namespaces are entered with nsenter and not with ip netns exec, which also mounts /sys anew and can't where the
-# root directory is no mount point (a chroot).
+# Namespaces are entered with nsenter and not with "ip netns exec" or "ip -n": those also change mounts, which
+# fails where the root directory is no mount point (a chroot).
 
 prefix=referee-demo-$$
 spaces=(client router app uploads telemetry tap)
@@ -23,7 +23,7 @@ netns_was_there=$([ -d /run/netns ] && echo yes || true)
 network_needs() {
     need_iproute2 "makes the network of the demo: namespaces and the links between them"
     need_nftables "makes its router misbehave, and its mirror port"
-    need_ethtool "lets the mirror port send packets as they are on a wire"
+    need_ethtool "has the links carry packets as a wire does"
 }
 
 # within SPACE COMMAND...
@@ -69,13 +69,13 @@ network_up() {
 
 # link SPACE PORT NETWORK: a link to the router, which is .1 of its network.
 link() {
-    ip -n "$prefix-router" link add name "$2" type veth peer name eth0 netns "$prefix-$1" &&
-        ip -n "$prefix-router" address add "$3.1/24" dev "$2" &&
-        ip -n "$prefix-router" link set "$2" up &&
-        ip -n "$prefix-$1" address add "$3.10/24" dev eth0 &&
+    within router ip link add name "$2" type veth peer name eth0 netns "$prefix-$1" &&
+        within router ip address add "$3.1/24" dev "$2" &&
+        within router ip link set "$2" up &&
+        within "$1" ip address add "$3.10/24" dev eth0 &&
         wirelike router "$2" && wirelike "$1" eth0 &&
-        ip -n "$prefix-$1" link set eth0 up &&
-        ip -n "$prefix-$1" route add default via "$3.1"
+        within "$1" ip link set eth0 up &&
+        within "$1" ip route add default via "$3.1"
 }
 
 # wirelike SPACE PORT: between namespaces Linux hands on data that is not cut into packets yet, with unfinished
@@ -86,10 +86,10 @@ wirelike() {
 
 mirror() {
     # One queue: veth would spread the packets of a connection over several.
-    ip -n "$prefix-router" link add name span numrxqueues 1 numtxqueues 1 type veth \
+    within router ip link add name span numrxqueues 1 numtxqueues 1 type veth \
         peer name tap numrxqueues 1 numtxqueues 1 netns "$prefix-tap" || return
     wirelike router span || return
-    ip -n "$prefix-tap" link set tap up && ip -n "$prefix-router" link set span up || return
+    within tap ip link set tap up && within router ip link set span up || return
     within router nft -f - <<'NFT'
 table netdev mirror {
     chain from_client {
@@ -155,7 +155,7 @@ lose_connections() {
 }
 
 narrow_link() {
-    ip -n "$prefix-router" link set ru mtu 1400
+    within router ip link set ru mtu 1400
 }
 
 # crash PID: the process dies, and none of its connections can say so; afterwards its kernel knows them no more.
