@@ -57,12 +57,14 @@ await() {
     exit 1
 }
 
-# end NAME SIGNAL: its exit code is the result.
+# end NAME [SIGNAL]: waits for its end, and has its exit code.
 end() {
-    local pid=${running[$1]}
+    local code=0
+    [ -z "${2-}" ] || kill -"$2" "${running[$1]}" 2>/dev/null || true
+    wait "${running[$1]}" || code=$?
+    # Only now: if the wait is broken off, it must still be stopped.
     unset "running[$1]"
-    [ -z "${2-}" ] || kill -"$2" "$pid" 2>/dev/null || true
-    wait "$pid"
+    return "$code"
 }
 
 serve_telemetry() {
@@ -74,17 +76,33 @@ serve_telemetry() {
 act() {
     local left
     while left=$((begun + $1 - SECONDS)) && [ "$left" -gt 0 ]; do
-        kill -0 "${running[referee]}" 2>/dev/null || failed
-        [ ! -t 1 ] || printf '\r      %2d s to the next   %s' "$left" "$(so_far)"
-        sleep 1
+        second "$left s to the next"
     done
     [ ! -t 1 ] || printf '\r\033[K'
     printf '  %2d s  %s\n' "$1" "$2"
 }
 
-so_far() {
-    printf 'so far: %s SYNs lost, %s resets made, %s ICMP kept back ' "$(counted router router syns_lost)" \
-        "$(counted router router resets_made)" "$(counted router router icmp_kept_back)"
+# second TEXT: lets one pass; on a terminal a line that changes tells what the router has done so far.
+second() {
+    kill -0 "${running[referee]}" 2>/dev/null || failed
+    heard
+    if [ -t 1 ]; then
+        printf '\r\033[K        %s; so far %s SYNs lost, %s resets made, %s ICMP kept back ' "$1" \
+            "$(counted router router syns_lost)" "$(counted router router resets_made)" \
+            "$(counted router router icmp_kept_back)"
+    fi
+    sleep 1
+}
+
+# What Referee has said since the last time.
+lines_heard=0
+heard() {
+    local lines
+    lines=$(wc -l <referee.out)
+    [ "$lines" -gt "$lines_heard" ] || return 0
+    [ ! -t 1 ] || printf '\r\033[K'
+    sed -n "$((lines_heard + 1)),${lines}p" referee.out
+    lines_heard=$lines
 }
 
 failed() {
@@ -116,6 +134,8 @@ TEXT
 begin referee tap referee run -i tap --store store --incidents incidents.jsonl --ledger ledger.json
 printf '$ referee run -i tap --store store --incidents incidents.jsonl --ledger ledger.json\n'
 await referee ready
+grep -vx ready referee.err || true
+echo
 begin app app wiregen serve --seconds 90 pages=10.50.1.10:8080 pages=10.50.1.10:8443 \
     queries=10.50.1.10:5432 uploads=10.50.1.10:9000
 begin uploads uploads wiregen serve --seconds 90 uploads=10.50.2.10:9000
@@ -139,6 +159,9 @@ act 24 "telemetry is back"
 recovered
 serve_telemetry
 act 30 "clients finish what they have begun"
+while kill -0 "${running[clients]}" 2>/dev/null; do
+    second "waiting for the last answers"
+done
 end clients || { cat clients.err >&2; exit 1; }
 
 lost=$(connections_lost)
@@ -147,7 +170,9 @@ resets_made=$(counted router router resets_made)
 icmp_kept_back=$(counted router router icmp_kept_back)
 resets_sent=$(counted telemetry host resets_sent)
 end referee INT || failed
-cat referee.out
+[ ! -t 1 ] || printf '\r\033[K'
+printf '\nReferee is told to stop, and says all it knows:\n\n'
+heard
 
 # said KIND: how many flows its incidents name.
 said() {

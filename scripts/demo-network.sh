@@ -112,7 +112,7 @@ table inet router {
     counter resets_made { }
     counter icmp_kept_back { }
     set connections_lost {
-        type ipv4_addr . inet_service
+        typeof ip saddr . tcp sport . tcp sequence
         flags dynamic
         size 4096
     }
@@ -147,10 +147,10 @@ NFT
 }
 
 # 1 in 12 connections to the API never gets through, however often its SYN is repeated: so it is with a full table
-# that makes room only now and then.
+# that makes room only now and then. A port may come back with another connection; its sequence number tells.
 lose_connections() {
     within router nft add rule inet router full_table 'tcp flags & (fin|syn|rst|ack) == syn tcp dport 8443' \
-        'jhash ip saddr . tcp sport mod 12 == 0 add @connections_lost { ip saddr . tcp sport }' \
+        'jhash ip saddr . tcp sport mod 12 == 0 add @connections_lost { ip saddr . tcp sport . tcp sequence }' \
         'counter name syns_lost drop'
 }
 
@@ -179,7 +179,7 @@ counted() {
 }
 
 connections_lost() {
-    within router nft list set inet router connections_lost | grep -o '[0-9.]\+ \. [0-9]\+' | wc -l
+    within router nft list set inet router connections_lost | grep -o '[0-9.]\+ \. [0-9]\+ \. ' | wc -l
 }
 
 # Safe to call at any time, also twice.
