@@ -5,7 +5,7 @@
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## Broken traffic, generated and analysed here, down to the packets that prove it
+demo: ## A network that misbehaves, made and watched here, down to the packets that prove it
 	@scripts/demo.sh
 
 test: ## Format, lints, all tests, dependency check; installs what they need

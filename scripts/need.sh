@@ -57,6 +57,18 @@ need_tshark() {
     command -v tshark >/dev/null || need tshark "$1"
 }
 
+need_iproute2() {
+    command -v ip >/dev/null || need iproute2 "$1"
+}
+
+need_nftables() {
+    command -v nft >/dev/null || need nftables "$1"
+}
+
+need_ethtool() {
+    command -v ethtool >/dev/null || need ethtool "$1"
+}
+
 # need_component COMMAND COMPONENT: a part of the Rust toolchain that rustup may have left out.
 need_component() {
     cargo "$1" --version >/dev/null 2>&1 && return
