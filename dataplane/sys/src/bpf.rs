@@ -56,6 +56,20 @@ pub fn attach_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: XdpMode) -> io::R
     Ok(XdpLink { _link: unsafe { OwnedFd::from_raw_fd(fd) } })
 }
 
+/// A program that is loaded already, by its id.
+///
+/// # Errors
+/// ENOENT: there is none any more. EPERM: missing privilege (CAP_SYS_ADMIN).
+pub fn program_by_id(id: u32) -> io::Result<OwnedFd> {
+    // SAFETY: makes a file and touches no memory.
+    let fd = unsafe { libbpf_sys::bpf_prog_get_fd_by_id(id) };
+    if fd < 0 {
+        return Err(io::Error::from_raw_os_error(-fd));
+    }
+    // SAFETY: the call succeeded, so `fd` is a new open file that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Where a packet that a program is run on pretends to have come from (`struct xdp_md`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Arrival {
