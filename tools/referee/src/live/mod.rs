@@ -169,7 +169,7 @@ fn refused(error: TapError) -> Failure {
              locked memory: ulimit -l"
                 .to_owned()
         }
-        TapError::Load(_) => "the kernel must be Linux 5.18 or later with BPF and AF_XDP".to_owned(),
+        TapError::Load(_) => "the kernel must be Linux 5.19 or later with BPF and AF_XDP".to_owned(),
         TapError::Interface { .. } => return Failure::new(code, error),
     };
     Failure::new(code, error).help(help)
