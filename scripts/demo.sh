@@ -6,8 +6,7 @@ cd "$(dirname "$0")/.."
 . scripts/need.sh
 
 need_cargo
-need_c_compiler
-need_certificates
+need_build
 need_tshark "shows that stock Wireshark reads the captures"
 install_missing
 
