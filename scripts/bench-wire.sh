@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 . scripts/need.sh
 
 need_build
-need_iproute2 "makes the network namespace it runs in"
+need_ip "makes the network namespace it runs in"
 install_missing
 if [ "$(id -u)" -ne 0 ]; then
     echo "make bench-wire loads XDP programs: run it as root" >&2

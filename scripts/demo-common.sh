@@ -2,8 +2,7 @@
 
 demo_needs() {
     need_cargo
-    need_c_compiler
-    need_certificates
+    need_build
     need_tshark "shows that stock Wireshark reads the captures"
 }
 

@@ -21,7 +21,7 @@ spaces=(client router app uploads telemetry tap)
 netns_was_there=$([ -d /run/netns ] && echo yes || true)
 
 network_needs() {
-    need_iproute2 "makes the network of the demo: namespaces and the links between them"
+    need_ip "makes the network of the demo: namespaces and the links between them"
     need_nftables "makes its router misbehave, and its mirror port"
     need_ethtool "has the links carry packets as a wire does"
 }

@@ -4,7 +4,8 @@
 //! caller's thread, reads no clock and no randomness of the system, and opens no files itself. Packets go to a
 //! capture file or a callback; what is true of them goes to a [`truth::Truth`].
 //!
-//! [`peers`] is the exception to all of that: services and clients on real sockets, for a live network.
+//! Two modules are the exception to all of that: [`wire`] sends packets onto an interface, and [`peers`] are
+//! services and clients on real sockets, for a live network.
 
 pub mod check;
 pub mod content;
@@ -18,4 +19,5 @@ pub mod rng;
 pub mod scenario;
 pub mod tcp;
 pub mod truth;
+pub mod wire;
 pub mod write;

@@ -1,7 +1,11 @@
-//! The `wiregen` program: writes generated captures, and beside each the truth about it; or talks over a network.
+//! The `wiregen` program: writes generated captures, and beside each the truth about it; sends packets onto a wire;
+//! or talks over a network.
 //!
 //! One thread, and those of `peers`. It parses arguments, opens files and says what went wrong and what to do;
-//! everything else is in the library. Exit codes: 0 done, 1 the work failed, 2 wrong usage.
+//! everything else is in the library. Exit codes: 0 done, 1 the work failed, 2 wrong usage, 4 an interface or
+//! privilege is missing.
+
+mod wire_cli;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -17,8 +21,8 @@ use wiregen::truth::Truth;
 use wiregen::write::{Format, Style, Writer};
 use wiregen::{live, mix, scenario};
 
-/// Deterministic traffic and trouble, to a capture file: the same arguments give the same bytes. And real peers,
-/// for a network whose trouble is made elsewhere.
+/// Deterministic traffic and trouble, to a capture file (the same arguments give the same bytes) or onto a wire. And
+/// real peers, for a network whose trouble is made elsewhere.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -80,6 +84,8 @@ enum Command {
     },
     /// Clients of such services; says at its end how they fared
     Talk(TalkArgs),
+    #[command(flatten)]
+    Wire(wire_cli::WireCommand),
 }
 
 #[derive(Args)]
@@ -181,9 +187,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let usage = error.is::<mix::BadOptions>();
+            let wire = error.downcast_ref().map(wire_cli::exit_code);
             // Nothing is left to try if stderr is closed.
             let _ = writeln!(io::stderr(), "wiregen: {error:#}");
-            ExitCode::from(if usage { 2 } else { 1 })
+            ExitCode::from(wire.unwrap_or(if usage { 2 } else { 1 }))
         }
     }
 }
@@ -199,6 +206,7 @@ fn run(command: Command) -> Result<()> {
                 live::Options { flows, packets, seed, payload, handshakes, ..live::Options::default() };
             write_live(&out, &options, file.style())
         }
+        Command::Wire(command) => wire_cli::run(command),
         Command::List => {
             let mut out = io::stdout().lock();
             for name in scenario::NAMES {
