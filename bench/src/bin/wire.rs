@@ -101,11 +101,19 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<bool> {
     xdp_prog::silence();
     let cores = dataplane_sys::allowed_cores().context("cannot tell the CPUs this process may use")?;
-    ensure!(cores.len() >= 2, "a sender and a receiver need a CPU each; this process may use {}", cores.len());
+    ensure!(
+        cores.len() >= 2,
+        "a sender and a receiver need a CPU each; this process may use {}",
+        cores.len()
+    );
     let mut enough = true;
     let mut out = std::io::stdout().lock();
     if !cli.json {
-        writeln!(out, "{:<26}{:>10}{:>10}{:>8}{:>10}", "Mpps, medians", "bare", "referee", "ratio", "dropped")?;
+        writeln!(
+            out,
+            "{:<26}{:>10}{:>10}{:>8}{:>10}",
+            "Mpps, medians", "bare", "referee", "ratio", "dropped"
+        )?;
     }
     for load in LOADS {
         let row = measure(cli, load, &cores)?;
@@ -213,7 +221,10 @@ fn receive_and_drop(cli: &Cli, sender: &Sender, core: usize) -> Result<f64> {
             let (mut packets, mut sum) = (0_u64, 0_u64);
             while pinned.is_ok() && !stop.load(Ordering::Relaxed) {
                 packets += socket.receive(&mut frames) as u64;
-                sum += frames.iter().map(|f| u64::from(socket.bytes(f).first().copied().unwrap_or(0))).sum::<u64>();
+                sum += frames
+                    .iter()
+                    .map(|f| u64::from(socket.bytes(f).first().copied().unwrap_or(0)))
+                    .sum::<u64>();
                 socket.give(&mut frames);
             }
             std::hint::black_box(sum);

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dataplane_sys::bpf::{XdpLink, XdpMode, attach_xdp};
+use dataplane_sys::ethtool;
 use dataplane_sys::packet::{Promiscuous, promiscuous};
 use dataplane_sys::xsk::{self, Observer, Socket};
-use dataplane_sys::ethtool;
 use xdp_prog::abi::Outcome;
 use xdp_prog::{Capture, LoadError};
 

@@ -158,7 +158,8 @@ impl Thread {
                 self.kept.insert(flow_id);
             }
             // A host's flows may be with any worker.
-            let to = if matches!(command, Command::Watch { .. }) { 0..self.lanes.len() } else { lane..lane + 1 };
+            let to =
+                if matches!(command, Command::Watch { .. }) { 0..self.lanes.len() } else { lane..lane + 1 };
             for lane in &mut self.lanes[to] {
                 match lane.pending.len() < PENDING {
                     true => lane.pending.push_back(command),

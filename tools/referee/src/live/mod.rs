@@ -224,8 +224,7 @@ fn build(
             .map_err(|error| Failure::failed(format!("waiting for packets can't be set up: {error}")))?;
         built.chunks += recorder.as_ref().map_or(0, Recorder::free_chunks);
         let number = u16::try_from(number).expect("there are at most 256 workers");
-        let worker =
-            Worker::new(source, &config.worker, Arc::clone(rules), queues.clone(), recorder, number);
+        let worker = Worker::new(source, &config.worker, Arc::clone(rules), queues.clone(), recorder, number);
         let core = cores.get(usize::from(number)).copied();
         built.threads.push(worker::Thread { worker, waiter, core, shared: Arc::clone(&shared) });
         built.lanes.push(judge::Lane::new(queues, shared));
