@@ -14,8 +14,8 @@ use dataplane_sys::bpf::{XdpLink, XdpMode};
 use dataplane_sys::ethtool;
 use dataplane_sys::packet::{Promiscuous, promiscuous};
 use dataplane_sys::xsk::{self, Observer, Socket};
-use xdp_prog::abi::Outcome;
 use xdp_prog::Capture;
+use xdp_prog::abi::Outcome;
 
 use super::clock::CaptureClock;
 use super::nic::{Nic, NicCounters};
