@@ -171,8 +171,8 @@ impl Plan<'_> {
                         why: error.to_string(),
                     });
                 }
-                Err(_) => compromises.push(format!(
-                    "{}: driver {} can't do zero-copy; packets are copied once more",
+                Err(error) => compromises.push(format!(
+                    "{}: driver {} can't do zero-copy, so packets are copied once more ({error})",
                     self.nic.name, self.driver
                 )),
             }

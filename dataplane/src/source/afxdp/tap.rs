@@ -197,12 +197,7 @@ impl Tap {
 
     /// Why no more packets can come, in words, if the interface has gone.
     pub fn lost(&self) -> Option<String> {
-        let name = &self.nic.name;
-        match Nic::find(name) {
-            Ok(nic) if nic.ifindex == self.nic.ifindex => None,
-            Ok(_) => Some(format!("{name} was removed, and is another interface now")),
-            Err(error) => Some(format!("{name} has gone: {error}")),
-        }
+        self.nic.counters().err().map(|error| format!("{} has gone: {error}", self.nic.name))
     }
 
     /// Tells the queues that nothing more will come.

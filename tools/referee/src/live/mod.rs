@@ -214,8 +214,8 @@ fn build(
     rules: &Arc<RuleSet>,
     rows: bool,
 ) -> Result<Built, Failure> {
-    let cores = worker_cores(sources.len());
     let mut built = Built { threads: Vec::new(), lanes: Vec::new(), chunks: 0 };
+    let cores = worker_cores(sources.len());
     for (number, (source, recorder)) in sources.into_iter().zip(recorders).enumerate() {
         let WorkerConfig { messages, .. } = config.worker;
         let queues = Queues::new(messages, rows);
@@ -232,12 +232,17 @@ fn build(
     Ok(built)
 }
 
-/// A core for each worker, from the highest down: the lowest is where the kernel does most of its work. With
-/// more workers than cores none is pinned.
+/// A core for each worker, from the highest down: the lowest is where the kernel does most of its work. The other
+/// threads, which this one's children are, keep to the rest, if there is a rest. With more workers than cores
+/// nothing is pinned.
 fn worker_cores(workers: usize) -> Vec<usize> {
     let mut cores = dataplane_sys::allowed_cores().unwrap_or_default();
-    cores.reverse();
-    if workers > cores.len() { Vec::new() } else { cores }
+    let Some(rest) = cores.len().checked_sub(workers) else { return Vec::new() };
+    if rest > 0 {
+        // What the scheduler makes of it otherwise is slower, not wrong.
+        let _ = dataplane_sys::pin_to_cores(&cores[..rest]);
+    }
+    cores.split_off(rest).into_iter().rev().collect()
 }
 
 impl Built {
