@@ -50,6 +50,7 @@ impl Summary {
     #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
     fn timed(self, seconds: f64) -> Summary {
         let pps = if seconds > 0.0 { (self.sent as f64 / seconds).round() } else { 0.0 };
+        let seconds = (seconds * 1e6).round() / 1e6;
         Summary { seconds, pps, ..self }
     }
 }
