@@ -17,15 +17,20 @@ use std::io;
 /// Starts loading the cache line of `value`; does nothing on other architectures than x86-64.
 #[inline(always)]
 pub fn prefetch<T: ?Sized>(value: &T) {
+    prefetch_line(std::ptr::from_ref(value).cast());
+}
+
+/// The same for the line at an address, whatever is there.
+#[inline(always)]
+pub(crate) fn prefetch_line(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let line = std::ptr::from_ref(value).cast::<i8>();
-        // SAFETY: prefetch is a hint; it never faults, and `line` comes from a live reference.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
+        // SAFETY: prefetch is a hint; it never faults, and touches nothing the program could see.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = value;
+    let _ = at;
 }
 
 /// Asks the kernel to back `table` with huge pages. A hint: a kernel that refuses loses only speed.

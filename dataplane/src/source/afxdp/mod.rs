@@ -173,6 +173,7 @@ impl Source for AfXdp {
         if self.socket.receive(&mut self.held) == 0 {
             return self.silent();
         }
+        self.held.iter().for_each(|frame| self.socket.prefetch(frame));
         for index in 0..self.held.len() {
             let frame = &self.held[index];
             if self.open.is_some() || frame.continues() {
