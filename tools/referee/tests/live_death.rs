@@ -6,10 +6,10 @@ mod common;
 
 use std::fs;
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use common::Bench;
-use common::running::{KEEP_ALL, Running, bench, command, rules, until};
+use common::running::{self, KEEP_ALL, Running, bench, command, rules, until};
 use common::wire::{CUT_OFF, Wire, assert_given_back, cut_off, described, program};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::Signal;
@@ -18,20 +18,9 @@ use tests::live::{Namespace, Shape, need_root};
 const RECORD: [&str; 6] = ["-i", "tap0", "--rules", "rules", "--store", "s"];
 
 /// Names and sizes of the segments.
-fn segments(bench: &Bench) -> Vec<(String, u64)> {
-    let entries = fs::read_dir(bench.path("s/segments")).unwrap().map(|entry| entry.unwrap());
-    let mut all: Vec<_> = entries
-        .map(|e| (e.path().display().to_string(), e.metadata().map_or(0, |meta| meta.len())))
-        .collect();
-    all.sort();
-    all
-}
-
-/// Packets that tshark finds in a file.
-fn packets(file: &str) -> usize {
-    let out = Command::new("tshark").args(["-n", "-r", file, "-T", "fields", "-e", "frame.number"]).output();
-    let out = out.unwrap_or_else(|error| panic!("{error}; it is in Debian's package tshark"));
-    String::from_utf8(out.stdout).unwrap().lines().count()
+fn sizes(bench: &Bench) -> Vec<(String, u64)> {
+    let size = |name: String| fs::metadata(&name).map(|meta| (name, meta.len())).unwrap();
+    running::segments(bench).into_iter().map(size).collect()
 }
 
 #[test]
@@ -49,33 +38,33 @@ fn killed_while_it_records_it_leaves_readable_segments_and_a_free_interface() {
     // Traffic goes on until more than the head of a segment is on disk.
     let mut port = 1024;
     until("packets on disk", || {
-        wire.send_all(&cut_off(port));
+        wire.send_all(&cut_off(port, 80));
         port += 1;
-        segments(&bench).iter().any(|(_, bytes)| *bytes > 4096).then_some(())
+        sizes(&bench).iter().any(|(_, bytes)| *bytes > 4096).then_some(())
     });
     running.signal(Signal::KILL);
     let ended = running.end();
     assert_eq!((ended.ran.code, ended.ledger), (None, None));
     assert_given_back(&namespace, "tap0");
 
-    let left = segments(&bench);
+    let left = sizes(&bench);
     let verified = bench.run(&["store", "verify", "--store", "s"]).exits(0).stdout;
     assert!(verified.contains("0 complete, 1 cut, 0 damaged"), "{verified}");
-    assert!(packets(&left[0].0) > 0, "{left:?}");
+    assert!(!running::tshark(&bench, &left[0].0, &["frame.number"]).is_empty(), "{left:?}");
     assert_runs_again(&namespace, &bench, &mut wire, left);
 }
 
 /// The same run once more, beside what the killed one left.
 fn assert_runs_again(namespace: &Namespace, bench: &Bench, wire: &mut Wire, left: Vec<(String, u64)>) {
     let running = Running::start(namespace, bench, &RECORD);
-    wire.send_all(&cut_off(1000));
+    wire.send_all(&cut_off(1000, 80));
     wire.all_arrived(namespace);
     let ended = running.stop();
     // What the sender had sent before belongs to nobody: the interface was the kernel's then.
     let books = ended.books();
     assert_eq!((books["received"].as_u64(), books["written"].as_u64()), (Some(CUT_OFF), Some(CUT_OFF)));
     ended.ran.exits(0);
-    let now = segments(bench);
+    let now = sizes(bench);
     assert!(left.iter().all(|segment| now.contains(segment)), "{left:?} {now:?}");
     assert_eq!(now.len(), left.len() + 1);
     let verified = bench.run(&["store", "verify", "--store", "s"]).exits(0).stdout;
@@ -95,7 +84,7 @@ fn a_signal_or_the_time_given_ends_it_in_order() {
         let bench = bench();
         let running = Running::start(&namespace, &bench, args);
         if let Some(signal) = end {
-            wire.send_all(&cut_off(4000));
+            wire.send_all(&cut_off(4000, 80));
             wire.all_arrived(&namespace);
             running.signal(signal);
         }

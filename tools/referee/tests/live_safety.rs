@@ -51,7 +51,7 @@ fn stolen(namespace: &Namespace, wire: &mut Wire) {
     let bench = bench();
     let running = Running::start(namespace, &bench, &["-i", "tap0", "--steal"]);
     assert!(program(namespace, "tap0").is_some());
-    wire.send_all(&cut_off(4000));
+    wire.send_all(&cut_off(4000, 80));
     wire.all_arrived(namespace);
     let ended = running.stop();
     assert_eq!(ended.books()["received"], CUT_OFF);
@@ -201,7 +201,7 @@ fn an_interface_that_goes_away_ends_the_run_and_nothing_is_lost() {
     running::rules(&bench, running::KEEP_ALL);
     let args = ["-i", "tap0", "--rules", "rules", "--store", "s"];
     let running = Running::start(&namespace, &bench, &args);
-    (4000..4010).for_each(|port| wire.send_all(&cut_off(port)));
+    (4000..4010).for_each(|port| wire.send_all(&cut_off(port, 80)));
     wire.all_arrived(&namespace);
     drop(wire);
     let ended = running.end();

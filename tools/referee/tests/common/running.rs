@@ -115,7 +115,7 @@ pub fn bench() -> Bench {
     bench
 }
 
-/// These settings besides the small ones; tables they begin must not be among those.
+/// The small settings and more of them; what comes before the first table belongs to `[judge]`.
 pub fn settings(bench: &Bench, more: &str) {
     bench.file("live.toml", format!("{SETTINGS}{more}"));
 }
@@ -223,6 +223,24 @@ impl Running {
         let all = tasks.filter_map(|task| read(task.unwrap().path()));
         all.map(|status| (field(&status, "Name").to_owned(), status)).collect()
     }
+}
+
+/// What tshark shows of each packet of a file: these fields, separated by tabs.
+#[track_caller]
+pub fn tshark(bench: &Bench, file: &str, fields: &[&str]) -> Vec<String> {
+    let mut tshark = Command::new("tshark");
+    tshark.current_dir(bench.dir.path()).args(["-n", "-r", file, "-T", "fields"]);
+    tshark.args(fields.iter().flat_map(|field| ["-e", field]));
+    let out = tshark.output().unwrap_or_else(|error| panic!("{error}; it is in Debian's package tshark"));
+    String::from_utf8(out.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// Segments of the store `s`.
+pub fn segments(bench: &Bench) -> Vec<String> {
+    let entries = fs::read_dir(bench.path("s/segments")).unwrap();
+    let mut all: Vec<String> = entries.map(|entry| entry.unwrap().path().display().to_string()).collect();
+    all.sort();
+    all
 }
 
 /// A field of a `status` file.

@@ -91,12 +91,12 @@ pub fn assert_given_back(namespace: &Namespace, interface: &str) {
     assert_eq!((now.get("xdp"), &now["promiscuity"]), (None, &Value::from(0)), "{now}");
 }
 
-/// One side of a conversation between 10.1.0.1 and 10.2.0.1:80.
+/// One side of a conversation between 10.1.0.1 and 10.2.0.1.
 #[derive(Clone, Copy)]
 pub struct Side {
     pub client: bool,
-    /// The client's port.
-    pub port: u16,
+    /// The client's port, and the server's.
+    pub ports: (u16, u16),
 }
 
 impl Side {
@@ -108,10 +108,11 @@ impl Side {
         let address = |net| IpAddr::V4(Ipv4Addr::new(10, net, 0, 1));
         let ip = Ip { src: address(src), dst: address(dst), ttl: 64, id: 1, dont_fragment: true };
         let syn = TcpOptions::default().mss(8960).sack_permitted().window_scale(7);
-        let ports = if self.client { (self.port, 80) } else { (80, self.port) };
+        let (port, service) = self.ports;
+        let (sport, dport) = if self.client { (port, service) } else { (service, port) };
         let header = TcpHeader {
-            sport: ports.0,
-            dport: ports.1,
+            sport,
+            dport,
             seq: 1000 + seq,
             ack: if flags & ACK == 0 { 0 } else { 1000 + ack },
             flags,
@@ -125,21 +126,20 @@ impl Side {
     }
 }
 
-/// Both sides of a conversation.
-pub fn sides(port: u16) -> [Side; 2] {
-    [true, false].map(|client| Side { client, port })
+/// Both sides of a conversation with a service.
+pub fn sides(port: u16, service: u16) -> [Side; 2] {
+    [true, false].map(|client| Side { client, ports: (port, service) })
 }
 
 /// SYN, SYN-ACK, ACK.
-pub fn handshake(port: u16) -> Vec<Vec<u8>> {
-    let [client, server] = sides(port);
+pub fn handshake([client, server]: [Side; 2]) -> Vec<Vec<u8>> {
     vec![client.segment(SYN, 0, 0, &[]), server.segment(SYN | ACK, 0, 1, &[]), client.segment(ACK, 1, 1, &[])]
 }
 
-/// A connection that the server resets when it is asked something: rst_midflow.
-pub fn cut_off(port: u16) -> Vec<Vec<u8>> {
-    let [client, server] = sides(port);
-    let mut frames = handshake(port);
+/// A connection that the service resets when it is asked something: rst_midflow.
+pub fn cut_off(port: u16, service: u16) -> Vec<Vec<u8>> {
+    let [client, server] = sides(port, service);
+    let mut frames = handshake([client, server]);
     frames.push(client.segment(ACK | PSH, 1, 1, &[b'q'; 300]));
     frames.push(server.segment(RST, 1, 0, &[]));
     frames
