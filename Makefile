@@ -1,11 +1,11 @@
 # The few commands a person types. What they do is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench why lint docs
+.PHONY: help demo test bench bench-wire why lint docs
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## Broken traffic, generated and analysed here, down to the packets that prove it
+demo: ## A network that misbehaves, made and watched here, down to the packets that prove it
 	@scripts/demo.sh
 
 test: ## Format, lints, all tests, dependency check; installs what they need
@@ -13,6 +13,9 @@ test: ## Format, lints, all tests, dependency check; installs what they need
 
 bench: ## What a packet costs on this machine; ARGS=--quick for a short look
 	@scripts/bench.sh $(ARGS)
+
+bench-wire: ## As root: `referee run` beside a bare AF_XDP loop; ARGS="--runs 1 --seconds 1" for a short look
+	@scripts/bench-wire.sh $(ARGS)
 
 why: ## One replay case of the tests, explained: make why CASE=name
 	@CASE='$(CASE)' scripts/why.sh

@@ -5,8 +5,7 @@ cd "$(dirname "$0")/.."
 . scripts/need.sh
 
 need_cargo
-need_c_compiler
-need_certificates
+need_build
 install_missing
 
 cargo run --release --locked --quiet -p bench -- "$@"

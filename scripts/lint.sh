@@ -7,8 +7,7 @@ cd "$(dirname "$0")/.."
 need_cargo
 need_component fmt rustfmt
 need_component clippy clippy
-need_c_compiler
-need_certificates
+need_build
 install_missing
 
 cargo fmt --all -- --check

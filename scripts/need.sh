@@ -32,18 +32,67 @@ TEXT
     fi
 }
 
+# What every build of the programs calls, beside cargo itself.
+need_build() {
+    need_c_compiler
+    need_bpf_tools
+    need_certificates
+}
+
+# compiles TEXT [FLAG...]: whether the C compiler makes a program of it.
+compiles() {
+    local dir text=$1 status=0
+    shift
+    dir=$(mktemp -d)
+    printf '%s\n' "$text" >"$dir/try.c"
+    cc "$dir/try.c" -o "$dir/try" "$@" 2>/dev/null || status=1
+    rm -r "$dir"
+    return $status
+}
+
 # zstd's own C library is compiled during the build; Rust links through cc.
 need_c_compiler() {
-    local dir
-    dir=$(mktemp -d)
-    printf '#include <stdlib.h>\nint main(void) { return EXIT_SUCCESS; }\n' >"$dir/try.c"
     if ! command -v cc >/dev/null; then
-        need gcc "compiles zstd's C library, and links"
+        need gcc "compiles the C libraries of zstd, libbpf and libxdp, and links"
         need libc6-dev "the C library's headers, for gcc"
-    elif ! cc "$dir/try.c" -o "$dir/try" 2>/dev/null; then
+    elif ! compiles '#include <stdlib.h>
+int main(void) { return EXIT_SUCCESS; }'; then
         need libc6-dev "the C library's headers, for gcc"
     fi
-    rm -r "$dir"
+}
+
+# The XDP program is compiled by clang; libbpf and libxdp, which load it and speak AF_XDP, from their sources.
+need_bpf_tools() {
+    if ! bpf_compiles || ! has_libclang; then
+        need clang "compiles the XDP program, and reads libxdp's headers"
+    fi
+    command -v make >/dev/null || need make "builds libbpf"
+    command -v pkg-config >/dev/null || need pkg-config "libbpf's build asks it for libelf"
+    command -v m4 >/dev/null || need m4 "libxdp's build fills in a template with it"
+    if ! compiles '#include <gelf.h>
+int main(void) { return elf_version(EV_CURRENT) == EV_NONE; }' -lelf; then
+        need libelf-dev "libbpf reads compiled programs with it"
+    fi
+    if ! compiles '#include <zlib.h>
+int main(void) { return zlibVersion() == 0; }' -lz; then
+        need zlib1g-dev "libbpf links with it"
+    fi
+}
+
+bpf_compiles() {
+    local clang=${CLANG:-clang}
+    command -v "$clang" >/dev/null && echo 'int zero(void) { return 0; }' |
+        "$clang" -target bpf -O2 -g -x c -c - -o /dev/null 2>/dev/null
+}
+
+# The library behind clang, which comes with Debian's package but not with every clang.
+has_libclang() {
+    local place
+    [ -z "${LIBCLANG_PATH:-}" ] || return 0
+    for place in /usr/lib/llvm-*/lib /usr/lib /usr/lib64 /usr/local/lib "/usr/lib/$(uname -m)-linux-gnu"; do
+        compgen -G "$place/libclang*.so*" >/dev/null && return 0
+    done
+    return 1
 }
 
 # cargo fetches crates over HTTPS.
@@ -55,6 +104,18 @@ need_certificates() {
 
 need_tshark() {
     command -v tshark >/dev/null || need tshark "$1"
+}
+
+need_ip() {
+    ip -V >/dev/null 2>&1 || need iproute2 "$1"
+}
+
+need_nftables() {
+    command -v nft >/dev/null || need nftables "$1"
+}
+
+need_ethtool() {
+    command -v ethtool >/dev/null || need ethtool "$1"
 }
 
 # need_component COMMAND COMPONENT: a part of the Rust toolchain that rustup may have left out.

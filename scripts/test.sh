@@ -7,9 +7,9 @@ cd "$(dirname "$0")/.."
 need_cargo
 need_component fmt rustfmt
 need_component clippy clippy
-need_c_compiler
-need_certificates
+need_build
 need_tshark "the tests compare with it, and open captures in it"
+need_ip "makes the network namespaces and interfaces of the live tests"
 install_missing
 
 scripts/lint.sh

@@ -10,8 +10,7 @@ if [ -z "${CASE:-}" ]; then
     exit 2
 fi
 need_cargo
-need_c_compiler
-need_certificates
+need_build
 install_missing
 
 cargo run --locked --quiet -p tests --bin why -- "$CASE"

@@ -11,15 +11,21 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::fs::File;
+use std::io::Write;
+use std::sync::Arc;
+use std::thread;
 
 use dataplane::config::WorkerConfig;
 use dataplane::hold::HoldConfig;
 use dataplane::record::RecordConfig;
 use dataplane::source::Source;
+use dataplane::source::afxdp::{CaptureClock, Nic, Tap, TapSettings, ZeroCopy};
 use dataplane::source::file::FileSource;
 use dataplane::worker::Step;
 use tests::captures::{self, NG};
 use tests::disk::MemDisk;
+use tests::live::{Namespace, Shape, VethPair, need_root};
 use tests::{Outcome, Pipeline, Setup};
 use wiregen::packet::{self, Ethernet, Ip, SYN, TcpHeader, TcpOptions};
 use wiregen::rng::Rng;
@@ -203,6 +209,46 @@ fn damaged_files() {
         }
     }
     assert!(opened > 100, "{opened} opened");
+}
+
+/// Captures from a veth pair what is sent into its other end, in both frame formats.
+#[test]
+fn a_live_interface() {
+    if !need_root("a live interface") {
+        return;
+    }
+    let (packets, _) = captures::mix_of(300, 23);
+    let large = vec![0xAB_u8; 8000];
+    for mtu in [1500, 9000] {
+        let namespace = Namespace::new();
+        let pair = VethPair::new(&namespace, Shape { queues: 1, mtu });
+        let sent = packets.iter().map(|packet| &packet.bytes[..]);
+        let sent: Vec<&[u8]> = sent.chain((mtu == 9000).then_some(&large[..])).collect();
+        namespace.run(|| {
+            let clock = Arc::new(CaptureClock::sampled());
+            let settings = TapSettings { zero_copy: ZeroCopy::Off, ring: 1024, steal: false };
+            let nic = Nic::find(&pair.tap.name).unwrap();
+            let (mut tap, mut sources) = Tap::open(nic, &settings, &clock).unwrap();
+            let mut wire = File::from(dataplane_sys::packet::sender(pair.wire.index).unwrap());
+            let source = sources.pop().unwrap();
+            let outcome = thread::scope(|scope| {
+                scope.spawn(|| {
+                    for (number, bytes) in sent.iter().enumerate() {
+                        wire.write_all(bytes).unwrap();
+                        // Not more than the ring holds on their way: nothing is to be lost here.
+                        while tap.report().unwrap().taken() + 256 < number as u64 {
+                            thread::yield_now();
+                        }
+                    }
+                    tap.detach();
+                    tap.stop();
+                });
+                steps("an interface", source, recording(WorkerConfig::small()), never)
+            });
+            assert_eq!(outcome.account.received, sent.len() as u64);
+            assert!(tap.report().unwrap().settled());
+        });
+    }
 }
 
 fn sections(file: &[u8]) -> usize {

@@ -202,8 +202,6 @@ fn a_queue_beyond_the_map_can_have_no_socket() {
     let pair = VethPair::new(&namespace, Shape { queues: 2, ..Shape::default() });
     namespace.run(|| {
         let capture = Capture::load(1, false).unwrap();
-        // The driver knows a packet's queue only while a program is attached.
-        let _link = attach_xdp(capture.as_fd(), pair.tap.index, XdpMode::Native).unwrap();
         let sockets = [0, 1].map(|queue| socket(&pair.tap.name, queue, false));
         capture.give(0, sockets[0].as_fd()).unwrap();
         assert!(capture.give(1, sockets[1].as_fd()).is_err(), "the map has one entry");

@@ -2,17 +2,13 @@
 
 #![allow(clippy::panic, clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
-use std::fs::File;
-use std::io::Write;
-use std::os::fd::AsFd;
 use std::time::Duration;
 
-use dataplane_sys::bpf::{XdpLink, XdpMode, attach_xdp};
-use dataplane_sys::packet;
+use dataplane_sys::bpf::XdpMode;
 use dataplane_sys::xsk::{Frame, Settings, Socket, Statistics};
 use tests::live::{Namespace, Shape, VethPair, need_root};
-use xdp_prog::Capture;
-use xdp_prog::abi::{Outcome, Tally};
+use tests::tap::{Sizes, Tap};
+use xdp_prog::abi::Tally;
 
 const RING: u32 = 64;
 const EINVAL: Option<i32> = Some(22);
@@ -24,66 +20,8 @@ fn settings(interface: &str) -> Settings<'_> {
     Settings { interface, queue: 0, ring: RING, frame_bytes: 4096, zero_copy: Some(false), jumbo: false }
 }
 
-/// A veth whose far end is captured, and a way to send into its near end.
-struct Tap {
-    socket: Socket,
-    wire: File,
-    capture: Capture,
-    _link: XdpLink,
-    /// Frames in hand.
-    hand: Vec<Frame>,
-    _pair: VethPair,
-    _namespace: Namespace,
-}
-
-impl Tap {
-    /// `mtu` of both ends; above a page the socket and the program are those for jumbo frames.
-    fn new(mtu: u32, frame_bytes: u32, mode: XdpMode) -> Tap {
-        let namespace = Namespace::new();
-        let pair = VethPair::new(&namespace, Shape { mtu, ..Shape::default() });
-        let jumbo = mtu > 3000;
-        let (socket, wire, capture, link) = namespace.run(|| {
-            let socket = Socket::open(&Settings { frame_bytes, jumbo, ..settings(&pair.tap.name) }).unwrap();
-            let capture = Capture::load(1, jumbo).unwrap();
-            capture.give(0, socket.as_fd()).unwrap();
-            let link = attach_xdp(capture.as_fd(), pair.tap.index, mode).unwrap();
-            (socket, File::from(packet::sender(pair.wire.index).unwrap()), capture, link)
-        });
-        let hand = Vec::with_capacity(socket.frames() as usize);
-        Tap { socket, wire, capture, _link: link, hand, _pair: pair, _namespace: namespace }
-    }
-
-    /// Sends the `number`th frame of `len` bytes, which the far end has received when this returns.
-    fn send(&mut self, number: u32, len: usize) {
-        self.wire.write_all(&content(number, len)).unwrap();
-    }
-
-    /// Takes what has arrived; gives the frames taken.
-    fn receive(&mut self) -> usize {
-        let before = self.hand.len();
-        while self.socket.receive(&mut self.hand) > 0 {}
-        self.assert_conserved();
-        self.hand.len() - before
-    }
-
-    fn give_back(&mut self) {
-        self.socket.give(&mut self.hand);
-        self.socket.wake();
-        assert!(self.hand.is_empty());
-        self.assert_conserved();
-    }
-
-    fn assert_conserved(&self) {
-        assert_eq!(self.socket.frames(), self.socket.with_kernel() + self.hand.len() as u64);
-    }
-
-    fn statistics(&self) -> Statistics {
-        self.socket.observer().unwrap().statistics().unwrap()
-    }
-
-    fn redirected(&self) -> Tally {
-        self.capture.tallies().unwrap().of(Outcome::Redirected)
-    }
+fn tap(mtu: u32, frame_bytes: u32, mode: XdpMode) -> Tap {
+    Tap::new(Sizes { mtu, frame_bytes, mode, ring: RING })
 }
 
 /// A frame of an experimental type that tells which it is.
@@ -107,7 +45,7 @@ fn packets_arrive_with_their_bytes_and_the_time_they_were_seen() {
         return;
     }
     for mode in [XdpMode::Native, XdpMode::Generic] {
-        assert_delivered(&mut Tap::new(1500, 2048, mode));
+        assert_delivered(&mut tap(1500, 2048, mode));
     }
 }
 
@@ -120,7 +58,7 @@ fn assert_delivered(tap: &mut Tap) {
     for round in 0..200 {
         let number = |i: usize| round * lengths.len() as u32 + i as u32;
         for (i, len) in lengths.into_iter().enumerate() {
-            tap.send(number(i), len);
+            tap.send(&content(number(i), len));
         }
         assert_eq!(tap.receive(), lengths.len());
         for (i, (len, frame)) in lengths.into_iter().zip(&tap.hand).enumerate() {
@@ -142,18 +80,18 @@ fn what_finds_no_room_is_counted_once() {
     if !need_root("a full ring") {
         return;
     }
-    let mut tap = Tap::new(1500, 2048, XdpMode::Native);
+    let mut tap = tap(1500, 2048, XdpMode::Native);
     // Nobody reads: the ring takes what it has room for.
     let sent = 3 * RING + 7;
-    (0..sent).for_each(|number| tap.send(number, 100));
+    (0..sent).for_each(|number| tap.send(&content(number, 100)));
     let full = Statistics { rx_ring_full: u64::from(sent - RING), ..Statistics::default() };
     assert_eq!(tap.statistics(), full);
     assert_eq!(tap.receive(), RING as usize);
     // The reader keeps all it read: the kernel runs out of frames, which are as many again.
-    (0..sent).for_each(|number| tap.send(number, 100));
+    (0..sent).for_each(|number| tap.send(&content(number, 100)));
     assert_eq!(tap.receive(), RING as usize);
     assert_eq!(tap.socket.with_kernel(), 0);
-    (0..10).for_each(|number| tap.send(number, 100));
+    (0..10).for_each(|number| tap.send(&content(number, 100)));
     let lost = tap.statistics();
     assert_eq!(tap.receive(), 0);
     assert_eq!(lost.rx_ring_full + lost.rx_dropped, u64::from(2 * sent + 10 - 2 * RING), "{lost:?}");
@@ -162,7 +100,7 @@ fn what_finds_no_room_is_counted_once() {
     assert_eq!(tap.redirected().packets, u64::from(2 * sent + 10), "the program saw them all");
     // Given back, the frames are good for as many packets again.
     tap.give_back();
-    (0..RING).for_each(|number| tap.send(number, 100));
+    (0..RING).for_each(|number| tap.send(&content(number, 100)));
     assert_eq!(tap.receive(), RING as usize);
     assert!(tap.socket.bytes(&tap.hand[9]) == content(9, 100));
     assert_eq!(tap.statistics(), lost);
@@ -174,13 +112,13 @@ fn a_jumbo_packet_comes_in_several_frames_or_not_at_all() {
         return;
     }
     for frame_bytes in [2048, 4096] {
-        let mut tap = Tap::new(9000, frame_bytes, XdpMode::Native);
+        let mut tap = tap(9000, frame_bytes, XdpMode::Native);
         let room = frame_bytes as usize - 256;
         // Around the edges of one, two and all the frames a packet takes.
         let lengths = [60, room, room + 1, 2 * room, 2 * room + 1, 4090, 9000, 9014];
         for (number, len) in lengths.into_iter().enumerate() {
             let before = monotonic_ns();
-            tap.send(number as u32, len);
+            tap.send(&content(number as u32, len));
             let frames = tap.receive();
             let bytes: Vec<u8> = tap.hand.iter().flat_map(|frame| tap.socket.bytes(frame)).copied().collect();
             assert!(bytes == content(number as u32, len), "{len} bytes in frames of {frame_bytes}");
@@ -200,7 +138,7 @@ fn a_jumbo_packet_comes_in_several_frames_or_not_at_all() {
 /// Fills the ring with jumbo packets: each is received whole or counted once.
 fn assert_whole_or_lost(tap: &mut Tap) {
     let sent = 100;
-    (0..sent).for_each(|number| tap.send(number, 9014));
+    (0..sent).for_each(|number| tap.send(&content(number, 9014)));
     tap.receive();
     let mut whole = 0;
     let mut bytes = Vec::new();
@@ -224,15 +162,15 @@ fn a_frame_without_a_stamp_says_so_even_where_one_was() {
     if !need_root("frames without a stamp") {
         return;
     }
-    let mut tap = Tap::new(9000, 2048, XdpMode::Native);
+    let mut tap = tap(9000, 2048, XdpMode::Native);
     for number in 0..2 * RING {
-        tap.send(number, 60);
+        tap.send(&content(number, 60));
         tap.receive();
         assert!(tap.socket.stamp(&tap.hand[0]) > 0);
         tap.give_back();
     }
     // Every frame has held a stamp by now. A packet has one, before its first byte.
-    tap.send(0, 9014);
+    tap.send(&content(0, 9014));
     assert!(tap.receive() > 1);
     let stamps: Vec<bool> = tap.hand.iter().map(|frame| tap.socket.stamp(frame) > 0).collect();
     assert!(stamps[0] && !stamps[1..].contains(&true), "{stamps:?}");

@@ -59,7 +59,7 @@ pub fn segment(flow: &mut Flow, slab: &mut TroubleSlab, packet: &Packet, now: Na
     if marks != sequence::NOTHING {
         marks = sequence::count(flow, slab, dir, marks, packet, &mut out.events);
     }
-    pmtu::follow(flow, slab, dir, packet, marks);
+    pmtu::follow(flow, slab, dir, packet, marks, now);
     state::follow(flow, slab, packet, now, out);
     sequence::remember(flow, dir, packet, marks, now);
 }

@@ -6,21 +6,42 @@ use crate::decode::{Packet, flags};
 use crate::flow::Flow;
 use crate::flow::record::{NONE, before};
 use crate::flow::trouble::TroubleSlab;
+use crate::source::Nanos;
 
 /// Payload from which a segment is large enough to be suspected, bytes.
 const LARGE: u32 = 1000;
 
+/// Two sends that lie closer together are one attempt, ms: a burst that repairs a loss repeats a segment
+/// several times within a round trip. A sender that hears nothing waits for its timer, 200 ms on Linux, 1 s by
+/// RFC 6298.
+const APART_MS: u32 = 100;
+
 /// Follows the stuck segment of either direction through one more segment.
 #[inline(always)]
-pub(super) fn follow(flow: &mut Flow, slab: &mut TroubleSlab, dir: usize, packet: &Packet, marks: Marks) {
+pub(super) fn follow(
+    flow: &mut Flow,
+    slab: &mut TroubleSlab,
+    dir: usize,
+    packet: &Packet,
+    marks: Marks,
+    now: Nanos,
+) {
     if flow.trouble == NONE {
         return;
     }
-    follow_troubled(flow, slab, dir, packet, marks);
+    follow_troubled(flow, slab, dir, packet, marks, now);
 }
 
 #[cold]
-fn follow_troubled(flow: &mut Flow, slab: &mut TroubleSlab, dir: usize, packet: &Packet, marks: Marks) {
+fn follow_troubled(
+    flow: &mut Flow,
+    slab: &mut TroubleSlab,
+    dir: usize,
+    packet: &Packet,
+    marks: Marks,
+    now: Nanos,
+) {
+    let now_ms = (now / 1_000_000) as u32;
     let tcp = &packet.tcp;
     let Some(trouble) = slab.get_mut(flow.trouble) else { return };
     if tcp.flags & flags::RST == 0 {
@@ -38,10 +59,14 @@ fn follow_troubled(flow: &mut Flow, slab: &mut TroubleSlab, dir: usize, packet: 
         return;
     }
     if own.stuck_sends > 0 && own.stuck_seq == tcp.seq {
-        own.stuck_sends = own.stuck_sends.saturating_add(1);
+        if now_ms.wrapping_sub(own.stuck_ms) >= APART_MS {
+            own.stuck_sends = own.stuck_sends.saturating_add(1);
+            own.stuck_ms = now_ms;
+        }
     } else if own.stuck_sends == 0 || before(tcp.seq, own.stuck_seq) {
         // The original and this one.
         own.stuck_sends = 2;
+        own.stuck_ms = now_ms;
         own.stuck_seq = tcp.seq;
         own.stuck_payload = tcp.payload.min(u32::from(u16::MAX)) as u16;
         own.stuck_ip_len = packet.ip_len.min(u32::from(u16::MAX)) as u16;

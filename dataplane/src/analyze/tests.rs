@@ -390,6 +390,17 @@ fn the_stuck_segment_while_small_ones_pass() {
         t.a(ACK, 101, 1701, 0);
         assert!(t.facts().resp.small_passes);
     });
+    // A burst that repairs a loss: one more attempt, however often it repeats the segment.
+    twice(|t| {
+        stuck(t, 2);
+        for _ in 0..5 {
+            t.take(2 * MS, Seg::new(false, ACK, 301, 101).data(1400));
+            t.take(2 * MS, Seg::new(true, ACK, 101, 301));
+        }
+        assert_eq!((t.facts().resp.stuck_sends, t.facts().resp.small_passes), (2, true));
+        t.take(S, Seg::new(false, ACK, 301, 101).data(1400));
+        assert_eq!(t.facts().resp.stuck_sends, 3);
+    });
     // Into a closed window, without DF, or small: not suspicious.
     twice(|t| {
         t.handshake().take(MS, Seg::new(true, ACK, 1, 1).window(0));

@@ -33,6 +33,8 @@ pub struct DirectionTrouble {
     pub hole_end: u32,
     /// Segment of ≥ 1000 B with DF that is being resent: first byte, payload, IP length, times sent.
     pub stuck_seq: u32,
+    /// Packet time of the last send that was counted, ms modulo 2^32.
+    pub stuck_ms: u32,
     pub stuck_payload: u16,
     pub stuck_ip_len: u16,
     /// 0 when nothing is stuck.

@@ -56,6 +56,54 @@ pub fn attach_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: XdpMode) -> io::R
     Ok(XdpLink { _link: unsafe { OwnedFd::from_raw_fd(fd) } })
 }
 
+/// What of XDP an interface has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct XdpState {
+    /// Id of the program attached in its driver.
+    pub native: Option<u32>,
+    /// Id of the program attached in the generic path.
+    pub generic: Option<u32>,
+    /// True if what a program redirects to it is sent. A veth does that only while its peer has XDP (or GRO) on.
+    /// `None` if the kernel doesn't say.
+    pub sends_redirected: Option<bool>,
+}
+
+/// Asks the kernel for the XDP programs and abilities of an interface in the calling thread's namespace.
+///
+/// # Errors
+/// Those of netlink. An interface that isn't there is ENODEV, or has nothing.
+pub fn xdp_state(ifindex: u32) -> io::Result<XdpState> {
+    /// NETDEV_XDP_ACT_NDO_XMIT, include/uapi/linux/netdev.h.
+    const SENDS_REDIRECTED: u64 = 1 << 2;
+    let target = i32::try_from(ifindex).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
+    let mut opts = libbpf_sys::bpf_xdp_query_opts {
+        sz: size_of::<libbpf_sys::bpf_xdp_query_opts>() as libbpf_sys::size_t,
+        ..Default::default()
+    };
+    // SAFETY: `opts` is a whole options struct that says its size; the call writes to nothing else.
+    let failed = unsafe { libbpf_sys::bpf_xdp_query(target, 0, &raw mut opts) };
+    if failed < 0 {
+        return Err(io::Error::from_raw_os_error(-failed));
+    }
+    let id = |id: u32| (id != 0).then_some(id);
+    let sends_redirected = (opts.feature_flags != 0).then_some(opts.feature_flags & SENDS_REDIRECTED != 0);
+    Ok(XdpState { native: id(opts.drv_prog_id), generic: id(opts.skb_prog_id), sends_redirected })
+}
+
+/// A program that is loaded already, by its id.
+///
+/// # Errors
+/// ENOENT: there is none any more. EPERM: missing privilege (CAP_SYS_ADMIN).
+pub fn program_by_id(id: u32) -> io::Result<OwnedFd> {
+    // SAFETY: makes a file and touches no memory.
+    let fd = unsafe { libbpf_sys::bpf_prog_get_fd_by_id(id) };
+    if fd < 0 {
+        return Err(io::Error::from_raw_os_error(-fd));
+    }
+    // SAFETY: the call succeeded, so `fd` is a new open file that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Where a packet that a program is run on pretends to have come from (`struct xdp_md`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Arrival {
@@ -109,7 +157,8 @@ pub fn run_once(program: BorrowedFd<'_>, packet: &[u8], from: Arrival) -> io::Re
 }
 
 /// Runs a program on `times` copies of a frame that go where it sends them, as received packets do
-/// (BPF_F_TEST_XDP_LIVE_FRAMES). Returns when all have gone, or as many as one call of the kernel takes.
+/// (BPF_F_TEST_XDP_LIVE_FRAMES). Returns when all have gone. If the program is neither attached nor [`ready`], a
+/// call of more than one copy takes the kernel some 25 ms besides.
 ///
 /// # Errors
 /// Those of the kernel, EINTR among them: some of the copies may have gone by then.
@@ -127,6 +176,52 @@ pub fn run_live(program: BorrowedFd<'_>, frame: &[u8], from: Arrival, times: u32
         ..options()
     };
     test_run(program, &mut opts)
+}
+
+/// A program that is ready to be run, for as long as this lives.
+#[derive(Debug)]
+pub struct Ready {
+    _link: XdpLink,
+    /// Its loopback is what the program is attached to; nobody is in it.
+    _namespace: OwnedFd,
+}
+
+/// Makes a program one of those that the kernel calls directly. It does that for every call of [`run_live`] and
+/// undoes it afterwards, at more than 10 ms each (kernel/bpf/dispatcher.c), unless the program is one already
+/// because it is attached somewhere. Here that is an interface which no packet ever passes.
+///
+/// # Errors
+/// EPERM: missing privilege (CAP_SYS_ADMIN, for a network namespace), and those of [`attach_xdp`].
+pub fn ready(program: BorrowedFd<'_>) -> io::Result<Ready> {
+    /// The loopback is the first interface of every namespace.
+    const LOOPBACK: u32 = 1;
+    let attach = || {
+        // SAFETY: moves the calling thread, which is a new one and ends right after, into a new network
+        // namespace; its files and memory stay shared.
+        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let namespace = std::fs::File::open("/proc/thread-self/ns/net")?.into();
+        Ok(Ready { _link: attach_xdp(program, LOOPBACK, XdpMode::Generic)?, _namespace: namespace })
+    };
+    let done = std::thread::scope(|scope| scope.spawn(attach).join());
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Keeps signals from the calling thread, for good: [`run_live`] ends early when one comes, and doesn't say how many
+/// copies have gone. They reach the process's other threads.
+///
+/// # Errors
+/// None that is known.
+pub fn block_signals() -> io::Result<()> {
+    // SAFETY: sigset_t is integers, for which zero is a value; both calls get a live, whole one, and a thread's
+    // mask concerns no memory.
+    let failed = unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut())
+    };
+    if failed == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(failed)) }
 }
 
 fn options() -> libbpf_sys::bpf_test_run_opts {

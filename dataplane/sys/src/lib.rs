@@ -82,12 +82,22 @@ pub fn first_allowed_core() -> io::Result<usize> {
 /// # Errors
 /// EINVAL for a CPU that doesn't exist or isn't allowed, and what else `sched_setaffinity(2)` gives.
 pub fn pin_to_core(core: usize) -> io::Result<()> {
-    if core >= libc::CPU_SETSIZE as usize {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    }
+    pin_to_cores(&[core])
+}
+
+/// Keeps the calling thread on these CPUs, likewise.
+///
+/// # Errors
+/// As for [`pin_to_core`]; EINVAL also if there is none.
+pub fn pin_to_cores(cores: &[usize]) -> io::Result<()> {
     let mut set = no_cores();
-    // SAFETY: `core` is below CPU_SETSIZE, the number of bits in the set.
-    unsafe { libc::CPU_SET(core, &mut set) };
+    for &core in cores {
+        if core >= libc::CPU_SETSIZE as usize {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        // SAFETY: `core` is below CPU_SETSIZE, the number of bits in the set.
+        unsafe { libc::CPU_SET(core, &mut set) };
+    }
     // SAFETY: `set` is a live cpu_set_t of exactly the size that is passed; the kernel only reads it.
     let failed = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) } != 0;
     if failed { Err(io::Error::last_os_error()) } else { Ok(()) }

@@ -64,8 +64,7 @@ impl Prepared {
         let log = IncidentLog::open(&store).map_err(failed)?;
         let (recorders, ports) = (0..workers).map(|worker| recorder(config, worker)).unzip();
         let disk = Box::new(RealDisk::new(&store.segments()));
-        let writer =
-            Writer::new(disk, config.clone(), ports).map_err(|error| unwritable(folder, &error))?;
+        let writer = Writer::new(disk, config.clone(), ports).map_err(|error| unwritable(folder, &error))?;
         // One chunk is being filled, however idle the writer.
         let wanted = (config.chunks * 3 / 4).min(config.chunks - 1);
         Ok((Prepared { writer, log, wanted, folder: folder.display().to_string() }, recorders))
@@ -79,8 +78,9 @@ impl Prepared {
         let probe = Path::new(&self.folder).join("segments").join(".probe");
         let tried = std::fs::File::create(&probe).and_then(|_| std::fs::remove_file(&probe));
         tried.map_err(|error| {
-            unwritable(Path::new(&self.folder), &error)
-                .help("the store's folders must belong to the user that runs referee: it gives up its privileges")
+            unwritable(Path::new(&self.folder), &error).help(
+                "the store's folders must belong to the user that runs referee: it gives up its privileges",
+            )
         })
     }
 

@@ -1,20 +1,28 @@
-//! The `wiregen` program: writes generated captures, and beside each the truth about it.
+//! The `wiregen` program: writes generated captures, and beside each the truth about it; sends packets onto a wire;
+//! or talks over a network.
 //!
-//! One thread. It parses arguments, opens files and says what went wrong and what to do; everything else is in
-//! the library. Exit codes: 0 done, 1 the work failed, 2 wrong usage.
+//! One thread, and those of `peers`. It parses arguments, opens files and says what went wrong and what to do;
+//! everything else is in the library. Exit codes: 0 done, 1 the work failed, 2 wrong usage, 4 an interface or
+//! privilege is missing.
+
+mod wire_cli;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use wiregen::peers::{self, Endpoint, Service};
 use wiregen::truth::Truth;
 use wiregen::write::{Format, Style, Writer};
 use wiregen::{live, mix, scenario};
 
-/// Deterministic traffic and trouble, to a capture file: the same arguments give the same bytes.
+/// Deterministic traffic and trouble, to a capture file (the same arguments give the same bytes) or onto a wire. And
+/// real peers, for a network whose trouble is made elsewhere.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -66,6 +74,18 @@ enum Command {
     },
     /// The scenarios there are
     List,
+    /// Services on real sockets, until the time is up or it is killed; says `listening` when clients may come
+    Serve {
+        /// ROLE=ADDRESS:PORT; roles are pages, queries, uploads, streams
+        #[arg(required = true)]
+        endpoints: Vec<Endpoint>,
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+    },
+    /// Clients of such services; says at its end how they fared
+    Talk(TalkArgs),
+    #[command(flatten)]
+    Wire(wire_cli::WireCommand),
 }
 
 #[derive(Args)]
@@ -122,6 +142,30 @@ struct ScenarioArgs {
     one_in: Option<u32>,
 }
 
+#[derive(Args)]
+struct TalkArgs {
+    /// ROLE=ADDRESS:PORT; roles are pages, queries, uploads, streams
+    #[arg(required = true)]
+    targets: Vec<Endpoint>,
+    /// Nothing new is begun after this; what is under way then gets some seconds more
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    seconds: u32,
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Pages a second, from each such service
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pages: u32,
+    /// Uploads a second, to each such service
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20))]
+    uploads: u32,
+    /// Database sessions, with each such service; every other one rests for 12 to 14 s at a time
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=500))]
+    sessions: u32,
+    /// Streams, to each such service
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=500))]
+    streams: u32,
+}
+
 fn idle_seconds(text: &str) -> Result<f64, String> {
     let value: f64 = text.parse().map_err(|_| "give a number of seconds".to_owned())?;
     if (1.0..=100_000.0).contains(&value) { Ok(value) } else { Err("give 1 to 100000 seconds".into()) }
@@ -143,9 +187,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let usage = error.is::<mix::BadOptions>();
+            let wire = error.downcast_ref().map(wire_cli::exit_code);
             // Nothing is left to try if stderr is closed.
             let _ = writeln!(io::stderr(), "wiregen: {error:#}");
-            ExitCode::from(if usage { 2 } else { 1 })
+            ExitCode::from(wire.unwrap_or(if usage { 2 } else { 1 }))
         }
     }
 }
@@ -161,6 +206,7 @@ fn run(command: Command) -> Result<()> {
                 live::Options { flows, packets, seed, payload, handshakes, ..live::Options::default() };
             write_live(&out, &options, file.style())
         }
+        Command::Wire(command) => wire_cli::run(command),
         Command::List => {
             let mut out = io::stdout().lock();
             for name in scenario::NAMES {
@@ -168,6 +214,8 @@ fn run(command: Command) -> Result<()> {
             }
             Ok(())
         }
+        Command::Serve { endpoints, seconds } => serve(&endpoints, seconds),
+        Command::Talk(args) => talk(args),
     }
 }
 
@@ -265,4 +313,25 @@ fn write_live(out: &Path, options: &live::Options, style: Style) -> Result<()> {
         out.display(),
         options.flows
     ))
+}
+
+fn serve(endpoints: &[Endpoint], seconds: u64) -> Result<()> {
+    let mut services = Vec::new();
+    for endpoint in endpoints {
+        let service = Service::start(*endpoint).with_context(|| {
+            format!("can't listen on {}; is the address this host's, and the port free?", endpoint.at)
+        })?;
+        services.push(service);
+    }
+    report("listening")?;
+    thread::sleep(Duration::from_secs(seconds));
+    let served: Vec<String> = services.iter().map(|service| service.served().to_string()).collect();
+    report(&format!("served {}", served.join("; ")))
+}
+
+fn talk(args: TalkArgs) -> Result<()> {
+    let TalkArgs { targets, seconds, seed, pages, uploads, sessions, streams } = args;
+    let options = peers::Options { targets, seconds, seed, pages, uploads, sessions, streams };
+    let talked = peers::talk(&options).context("no thread could be started; is a process limit set?")?;
+    writeln!(io::stdout(), "{talked}").context("stdout is closed")
 }

@@ -6,6 +6,7 @@
 
 mod clock;
 mod nic;
+mod open;
 mod tap;
 
 use std::os::fd::{AsFd, BorrowedFd};
@@ -17,7 +18,8 @@ use dataplane_sys::xsk::{BURST, Frame, Socket};
 use super::{BATCH, Batch, Descriptor, Interface, LinkType, Nanos, Poll, Source};
 pub use clock::CaptureClock;
 pub use nic::{Nic, NicCounters};
-pub use tap::{QueueReport, Tap, TapError, TapReport, TapSettings, ZeroCopy};
+pub use open::{TapError, TapSettings, ZeroCopy};
+pub use tap::{QueueReport, Tap, TapReport};
 
 /// How far behind the clock a silent queue is taken to be: what was stamped may still be on its way to the ring
 /// for so long. Ns.

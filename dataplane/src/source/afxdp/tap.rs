@@ -10,88 +10,19 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use dataplane_sys::bpf::{XdpLink, XdpMode, attach_xdp};
+use dataplane_sys::bpf::{XdpLink, XdpMode};
+use dataplane_sys::ethtool;
 use dataplane_sys::packet::{Promiscuous, promiscuous};
 use dataplane_sys::xsk::{self, Observer, Socket};
-use dataplane_sys::ethtool;
+use xdp_prog::Capture;
 use xdp_prog::abi::Outcome;
-use xdp_prog::{Capture, LoadError};
 
 use super::clock::CaptureClock;
 use super::nic::{Nic, NicCounters};
+use super::open::{Plan, TapError, TapSettings, attach, check, mode_name};
 use super::{AfXdp, QueueShared};
 use crate::ledger::DropReason;
 use crate::source::{Interface, LinkType};
-
-/// Bytes before an IP packet at most: Ethernet and two VLAN tags.
-const LINK_BYTES: u32 = 14 + 2 * 4;
-/// Of a frame's bytes, those the kernel keeps before the packet (XDP_PACKET_HEADROOM).
-const HEADROOM: u32 = 256;
-const SMALL_FRAME: u32 = 2048;
-const PAGE_FRAME: u32 = 4096;
-
-/// Error numbers the kernel answers with, include/uapi/asm-generic/errno*.h.
-const EPERM: i32 = 1;
-const ENOMEM: i32 = 12;
-const EBUSY: i32 = 16;
-const EEXIST: i32 = 17;
-const ENOBUFS: i32 = 105;
-
-/// Whether packets are to reach the program without being copied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ZeroCopy {
-    /// Or not at all.
-    Require,
-    /// If the driver can.
-    Prefer,
-    Off,
-}
-
-/// How an interface is to be taken.
-#[derive(Clone, Copy, Debug)]
-pub struct TapSettings {
-    pub zero_copy: ZeroCopy,
-    /// Packets each queue can hold until its worker takes them; a power of two.
-    pub ring: u32,
-    /// Take it although the host's own traffic goes over it.
-    pub steal: bool,
-}
-
-/// An interface could not be taken.
-#[derive(Debug, thiserror::Error)]
-pub enum TapError {
-    #[error("{interface} is no Ethernet interface; AF_XDP captures from those alone")]
-    NotEthernet { interface: String },
-    #[error("{interface} is down")]
-    Down { interface: String },
-    #[error("{interface} is in use: capturing with XDP would take the packets away from {}", depends.join(", "))]
-    InUse { interface: String, depends: Vec<String> },
-    #[error("{interface} has an XDP program already, which is not Referee's to remove")]
-    Occupied { interface: String },
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    #[error("the XDP program can't be attached to {interface} ({mode} mode): {source}")]
-    Attach { interface: String, mode: &'static str, source: io::Error },
-    #[error("{interface} (driver {driver}) can't do zero-copy: {why}")]
-    NoZeroCopy { interface: String, driver: String, why: String },
-    #[error(transparent)]
-    Socket(#[from] xsk::OpenError),
-    #[error("{interface}: {doing}: {source}")]
-    Interface { interface: String, doing: &'static str, source: io::Error },
-}
-
-impl TapError {
-    /// Privilege is what was missing.
-    pub fn is_privilege(&self) -> bool {
-        let source = match self {
-            TapError::Attach { source, .. } | TapError::Interface { source, .. } => source.raw_os_error(),
-            TapError::Socket(error) => error.errno(),
-            TapError::Load(error) => return error.is_privilege(),
-            _ => None,
-        };
-        source == Some(EPERM)
-    }
-}
 
 /// What main keeps of one queue.
 #[derive(Debug)]
@@ -176,7 +107,7 @@ impl Tap {
         let driver = ethtool::driver(&nic.name).unwrap_or_else(|_| "unknown".to_owned());
         let count = ethtool::receive_queues(&nic.name).map_err(failed("counting its queues"))?;
         let before = nic.counters().map_err(failed("reading its counters"))?;
-        let jumbo = nic.mtu + LINK_BYTES > SMALL_FRAME - HEADROOM;
+        let jumbo = nic.is_jumbo();
         let mut compromises = Vec::new();
         let program = Capture::load(count, jumbo)?;
         let (link, mode) = attach(&nic, &driver, &program, settings.zero_copy, &mut compromises)?;
@@ -266,12 +197,7 @@ impl Tap {
 
     /// Why no more packets can come, in words, if the interface has gone.
     pub fn lost(&self) -> Option<String> {
-        let name = &self.nic.name;
-        match Nic::find(name) {
-            Ok(nic) if nic.ifindex == self.nic.ifindex => None,
-            Ok(_) => Some(format!("{name} was removed, and is another interface now")),
-            Err(error) => Some(format!("{name} has gone: {error}")),
-        }
+        self.nic.counters().err().map(|error| format!("{} has gone: {error}", self.nic.name))
     }
 
     /// Tells the queues that nothing more will come.
@@ -338,112 +264,6 @@ impl Queue {
             frames: self.frames,
             frames_with_kernel: shared.frames_with_kernel.load(Ordering::Relaxed),
             frames_in_hand: shared.frames_in_hand.load(Ordering::Relaxed),
-        })
-    }
-}
-
-const fn mode_name(mode: XdpMode) -> &'static str {
-    match mode {
-        XdpMode::Native => "native",
-        XdpMode::Generic => "generic",
-    }
-}
-
-/// Whatever can be told before anything is touched.
-fn check(nic: &Nic, settings: &TapSettings) -> Result<(), TapError> {
-    let interface = nic.name.clone();
-    if !nic.ethernet {
-        return Err(TapError::NotEthernet { interface });
-    }
-    if !nic.depends.is_empty() && !settings.steal {
-        return Err(TapError::InUse { interface, depends: nic.depends.clone() });
-    }
-    if nic.xdp_program.is_some() {
-        return Err(TapError::Occupied { interface });
-    }
-    if !nic.up {
-        return Err(TapError::Down { interface });
-    }
-    Ok(())
-}
-
-/// In the driver; where that can't, in the kernel's generic path, which is said.
-fn attach(
-    nic: &Nic,
-    driver: &str,
-    program: &Capture,
-    zero_copy: ZeroCopy,
-    compromises: &mut Vec<String>,
-) -> Result<(XdpLink, XdpMode), TapError> {
-    let failed = |mode, source: io::Error| match source.raw_os_error() {
-        Some(EBUSY | EEXIST) => TapError::Occupied { interface: nic.name.clone() },
-        _ => TapError::Attach { interface: nic.name.clone(), mode: mode_name(mode), source },
-    };
-    let error = match attach_xdp(program.as_fd(), nic.ifindex, XdpMode::Native) {
-        Ok(link) => return Ok((link, XdpMode::Native)),
-        Err(error) => error,
-    };
-    if matches!(error.raw_os_error(), Some(EPERM | EBUSY | EEXIST)) {
-        return Err(failed(XdpMode::Native, error));
-    }
-    if zero_copy == ZeroCopy::Require {
-        let why = format!("its driver does not run XDP programs ({error})");
-        return Err(TapError::NoZeroCopy { interface: nic.name.clone(), driver: driver.to_owned(), why });
-    }
-    compromises.push(format!(
-        "{}: driver {driver} does not run the XDP program ({error}); it runs in the kernel's generic path, \
-         which is slower",
-        nic.name
-    ));
-    match attach_xdp(program.as_fd(), nic.ifindex, XdpMode::Generic) {
-        Ok(link) => Ok((link, XdpMode::Generic)),
-        Err(error) => Err(failed(XdpMode::Generic, error)),
-    }
-}
-
-/// What the sockets are bound by.
-struct Plan<'a> {
-    nic: &'a Nic,
-    driver: &'a str,
-    mode: XdpMode,
-    jumbo: bool,
-    settings: &'a TapSettings,
-}
-
-impl Plan<'_> {
-    fn bind(&self, count: u32, compromises: &mut Vec<String>) -> Result<Vec<Socket>, TapError> {
-        let wanted = self.settings.zero_copy;
-        if wanted != ZeroCopy::Off && self.mode == XdpMode::Native {
-            match (0..count).map(|queue| self.open(queue, true)).collect::<Result<Vec<_>, _>>() {
-                Ok(sockets) => return Ok(sockets),
-                Err(error) if matches!(error.errno(), Some(EPERM | ENOMEM | EBUSY | ENOBUFS)) => {
-                    return Err(error.into());
-                }
-                Err(error) if wanted == ZeroCopy::Require => {
-                    return Err(TapError::NoZeroCopy {
-                        interface: self.nic.name.clone(),
-                        driver: self.driver.to_owned(),
-                        why: error.to_string(),
-                    });
-                }
-                Err(_) => compromises.push(format!(
-                    "{}: driver {} can't do zero-copy; packets are copied once more",
-                    self.nic.name, self.driver
-                )),
-            }
-        }
-        let sockets = (0..count).map(|queue| self.open(queue, false)).collect::<Result<Vec<_>, _>>();
-        Ok(sockets?)
-    }
-
-    fn open(&self, queue: u32, zero_copy: bool) -> Result<Socket, xsk::OpenError> {
-        Socket::open(&xsk::Settings {
-            interface: &self.nic.name,
-            queue,
-            ring: self.settings.ring,
-            frame_bytes: if self.jumbo { PAGE_FRAME } else { SMALL_FRAME },
-            zero_copy: Some(zero_copy),
-            jumbo: self.jumbo,
         })
     }
 }

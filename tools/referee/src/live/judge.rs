@@ -1,7 +1,7 @@
 //! The judge's thread: takes what workers raise, answers with commands, and passes incidents and rows on to
 //! main. Never waited for by a worker, never waits for main: what finds no room is counted.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, TrySendError};
@@ -15,7 +15,7 @@ use dataplane::worker::Queues;
 use rules::RuleSet;
 
 use super::worker::Shared;
-use crate::report::finished::{Counted, KEPT_LIMIT};
+use crate::report::finished::{Counted, Kept};
 use crate::report::words;
 
 /// Messages taken from one worker before the next one's turn.
@@ -72,7 +72,16 @@ pub struct Verdicts {
     pub account: JudgeAccount,
     pub counted: Counted,
     pub body_failures: Vec<BodyFailure>,
-    pub kept: HashSet<u64>,
+    pub kept: Kept,
+}
+
+/// Tells the workers that no command will follow, also if the thread ends by a fault.
+struct LastWord(Vec<Arc<Shared>>);
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|shared| shared.judged.store(true, Ordering::Release));
+    }
 }
 
 /// The judge and what it runs with.
@@ -83,7 +92,7 @@ pub struct Thread {
     outbox: SyncSender<Told>,
     commands: Vec<Command>,
     counted: Counted,
-    kept: HashSet<u64>,
+    kept: Kept,
     /// Nothing is captured any more: main may be waited for.
     patient: bool,
 }
@@ -97,13 +106,14 @@ impl Thread {
             outbox,
             commands: Vec::new(),
             counted: Counted::default(),
-            kept: HashSet::new(),
+            kept: Kept::default(),
             patient: false,
         }
     }
 
     /// The thread's body: returns when all workers have ended and everything they raised is judged.
     pub fn run(mut self) -> Verdicts {
+        let _last_word = LastWord(self.lanes.iter().map(|lane| Arc::clone(&lane.shared)).collect());
         let mut nap = NAPS.0;
         loop {
             let ended = self.lanes.iter().all(|lane| lane.shared.ended.load(Ordering::Acquire));
@@ -152,13 +162,12 @@ impl Thread {
     fn handle(&mut self, lane: usize, message: &Message) {
         self.judge.handle(message, &mut self.commands);
         for command in self.commands.drain(..) {
-            if let Command::Keep { flow_id, .. } = command
-                && self.kept.len() < KEPT_LIMIT
-            {
+            if let Command::Keep { flow_id, .. } = command {
                 self.kept.insert(flow_id);
             }
             // A host's flows may be with any worker.
-            let to = if matches!(command, Command::Watch { .. }) { 0..self.lanes.len() } else { lane..lane + 1 };
+            let to =
+                if matches!(command, Command::Watch { .. }) { 0..self.lanes.len() } else { lane..lane + 1 };
             for lane in &mut self.lanes[to] {
                 match lane.pending.len() < PENDING {
                     true => lane.pending.push_back(command),
@@ -211,11 +220,11 @@ impl Thread {
         }
         self.judge.finish(&mut self.commands);
         self.tell();
-        while self.lanes.iter().any(|lane| !lane.pending.is_empty()) {
+        let waits = |lane: &Lane| !lane.pending.is_empty() && !lane.shared.failed.load(Ordering::Acquire);
+        while self.lanes.iter().any(waits) {
             self.lanes.iter_mut().for_each(Lane::send);
             thread::sleep(Duration::from_millis(1));
         }
-        self.lanes.iter().for_each(|lane| lane.shared.judged.store(true, Ordering::Release));
         Verdicts {
             account: self.judge.account(),
             counted: self.counted,

@@ -169,7 +169,7 @@ fn refused(error: TapError) -> Failure {
              locked memory: ulimit -l"
                 .to_owned()
         }
-        TapError::Load(_) => "the kernel must be Linux 5.18 or later with BPF and AF_XDP".to_owned(),
+        TapError::Load(_) => "the kernel must be Linux 5.19 or later with BPF and AF_XDP".to_owned(),
         TapError::Interface { .. } => return Failure::new(code, error),
     };
     Failure::new(code, error).help(help)
@@ -214,8 +214,8 @@ fn build(
     rules: &Arc<RuleSet>,
     rows: bool,
 ) -> Result<Built, Failure> {
-    let cores = worker_cores(sources.len());
     let mut built = Built { threads: Vec::new(), lanes: Vec::new(), chunks: 0 };
+    let cores = worker_cores(sources.len());
     for (number, (source, recorder)) in sources.into_iter().zip(recorders).enumerate() {
         let WorkerConfig { messages, .. } = config.worker;
         let queues = Queues::new(messages, rows);
@@ -224,8 +224,7 @@ fn build(
             .map_err(|error| Failure::failed(format!("waiting for packets can't be set up: {error}")))?;
         built.chunks += recorder.as_ref().map_or(0, Recorder::free_chunks);
         let number = u16::try_from(number).expect("there are at most 256 workers");
-        let worker =
-            Worker::new(source, &config.worker, Arc::clone(rules), queues.clone(), recorder, number);
+        let worker = Worker::new(source, &config.worker, Arc::clone(rules), queues.clone(), recorder, number);
         let core = cores.get(usize::from(number)).copied();
         built.threads.push(worker::Thread { worker, waiter, core, shared: Arc::clone(&shared) });
         built.lanes.push(judge::Lane::new(queues, shared));
@@ -233,12 +232,17 @@ fn build(
     Ok(built)
 }
 
-/// A core for each worker, from the highest down: the lowest is where the kernel does most of its work. With
-/// more workers than cores none is pinned.
+/// A core for each worker, from the highest down: the lowest is where the kernel does most of its work. The other
+/// threads, which this one's children are, keep to the rest, if there is a rest. With more workers than cores
+/// nothing is pinned.
 fn worker_cores(workers: usize) -> Vec<usize> {
     let mut cores = dataplane_sys::allowed_cores().unwrap_or_default();
-    cores.reverse();
-    if workers > cores.len() { Vec::new() } else { cores }
+    let Some(rest) = cores.len().checked_sub(workers) else { return Vec::new() };
+    if rest > 0 {
+        // What the scheduler makes of it otherwise is slower, not wrong.
+        let _ = dataplane_sys::pin_to_cores(&cores[..rest]);
+    }
+    cores.split_off(rest).into_iter().rev().collect()
 }
 
 impl Built {

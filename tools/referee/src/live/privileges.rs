@@ -4,8 +4,8 @@
 //! belong to threads, and those spawned afterwards inherit what is left, which is nothing.
 
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, capability_is_in_bounding_set, clear_ambient_capability_set, set_capabilities,
-    set_no_new_privs, remove_capability_from_bounding_set,
+    CapabilitySet, CapabilitySets, capability_is_in_bounding_set, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
 
 use crate::error::{Code, Failure};

@@ -290,7 +290,10 @@ fn end(mut watch: Watch, threads: Threads, mut desk: Desk, mut failure: Option<F
         judge: verdicts.account,
         counted: verdicts.counted,
         body_failures: verdicts.body_failures,
-        chunks: (threads.chunks, recorded.as_ref().map_or(0, |recorded| recorded.account.chunks_free as usize)),
+        chunks: (
+            threads.chunks,
+            recorded.as_ref().map_or(0, |recorded| recorded.account.chunks_free as usize),
+        ),
         recorded,
         inputs,
         kept: verdicts.kept,

@@ -43,6 +43,8 @@ pub struct Shared {
     snapshot: ArrayQueue<Snapshot>,
     /// The worker has ended its last flow: nothing more will be raised.
     pub ended: AtomicBool,
+    /// The thread ended by a fault: nobody takes commands any more.
+    pub failed: AtomicBool,
     /// The judge has said its last word to it.
     pub judged: AtomicBool,
     /// The thread could not be kept on its core.
@@ -57,6 +59,7 @@ impl Shared {
         Shared {
             snapshot: ArrayQueue::new(1),
             ended: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
             judged: AtomicBool::new(false),
             unpinned: AtomicBool::new(false),
             received: AtomicU64::new(0),
@@ -100,6 +103,16 @@ impl Waiter {
     }
 }
 
+/// Says that the thread has ended, also if by a fault, so that nobody waits for it.
+struct End(Arc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.failed.store(thread::panicking(), Ordering::Release);
+        self.0.ended.store(true, Ordering::Release);
+    }
+}
+
 /// One worker and what it runs with.
 pub struct Thread {
     pub worker: Worker<AfXdp>,
@@ -111,6 +124,7 @@ pub struct Thread {
 impl Thread {
     /// The thread's body: returns when the source has ended and everything has been handed over.
     pub fn run(mut self) -> Ended {
+        let _end = End(Arc::clone(&self.shared));
         if self.core.is_some_and(|core| dataplane_sys::pin_to_core(core).is_err()) {
             self.shared.unpinned.store(true, Ordering::Relaxed);
         }

@@ -3,7 +3,7 @@
 //! Main thread, which is worker and judge in one here, so that the worker takes no further batch until the
 //! judge has dealt with the last. The same `Worker` runs live. Results go to `ledger` and `report`.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use dataplane::config::WorkerConfig;
@@ -18,7 +18,7 @@ use rules::RuleSet;
 
 use super::progress::Progress;
 use crate::recording::Recording;
-use crate::report::finished::{Counted, Finished, Inputs, KEPT_LIMIT};
+use crate::report::finished::{Counted, Finished, Inputs, Kept};
 use crate::report::outputs::{Kind, Outputs};
 use crate::report::tally::Tally;
 
@@ -35,7 +35,7 @@ pub struct Replay {
     outputs: Outputs,
     /// What people are told; `None` if only machines read the output.
     tally: Option<Tally>,
-    kept: HashSet<u64>,
+    kept: Kept,
     counted: Counted,
 }
 
@@ -68,7 +68,7 @@ impl Replay {
             recording,
             outputs,
             tally,
-            kept: HashSet::new(),
+            kept: Kept::default(),
             counted: Counted::default(),
         }
     }
@@ -144,9 +144,7 @@ impl Replay {
     /// Hands commands over as far as there is room. The worker takes them at its next step.
     fn send(&mut self) {
         for command in self.commands.drain(..) {
-            if let Command::Keep { flow_id, .. } = command
-                && self.kept.len() < KEPT_LIMIT
-            {
+            if let Command::Keep { flow_id, .. } = command {
                 self.kept.insert(flow_id);
             }
             self.pending.push_back(command);

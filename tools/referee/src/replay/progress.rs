@@ -4,9 +4,9 @@
 
 use std::time::Instant;
 
+use crate::term::rate;
 use dataplane::source::file::FileSource;
 use dataplane::source::merge::Merge;
-use crate::term::rate;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Steps of the worker between two looks at the clock.

@@ -1,7 +1,7 @@
 //! A run that has ended: every thread's accounts, side by side, for the ledger to add up and the report to tell.
 //! Main thread. Only holds; decides nothing.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
 use dataplane::judge::{BodyFailure, JudgeAccount};
 use dataplane::ledger::WorkerAccount;
@@ -10,8 +10,32 @@ use dataplane::source::file::InputReport;
 
 use crate::recording::Recorded;
 
-/// Flows remembered as kept, at most; only a hint in the report depends on it.
-pub const KEPT_LIMIT: usize = 1_000_000;
+/// Flows remembered as kept, at most.
+const KEPT_LIMIT: usize = 1_000_000;
+
+/// The flows whose packets are kept, the latest of them; only a hint to people depends on it.
+#[derive(Clone, Debug, Default)]
+pub struct Kept {
+    flows: HashSet<u64>,
+    order: VecDeque<u64>,
+}
+
+impl Kept {
+    pub fn insert(&mut self, flow_id: u64) {
+        if self.flows.insert(flow_id) {
+            self.order.push_back(flow_id);
+        }
+        if self.order.len() > KEPT_LIMIT
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.flows.remove(&oldest);
+        }
+    }
+
+    pub fn contains(&self, flow_id: u64) -> bool {
+        self.flows.contains(&flow_id)
+    }
+}
 
 /// What the far end of the workers' queues has seen.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,6 +87,6 @@ pub struct Finished {
     /// Chunks there are, and chunks free once all was written.
     pub chunks: (usize, usize),
     pub inputs: Inputs,
-    pub kept: HashSet<u64>,
+    pub kept: Kept,
     pub seconds: f64,
 }

@@ -183,7 +183,8 @@ fn lost(inputs: &Inputs) -> [u64; DropReason::ALL.len()] {
 
 fn interface(report: &InterfaceReport) -> Value {
     let InterfaceReport { name, capture, tap } = report;
-    let dropped = DropReason::ALL.map(|reason| (reason.name().to_owned(), tap.dropped[reason as usize].into()));
+    let dropped =
+        DropReason::ALL.map(|reason| (reason.name().to_owned(), tap.dropped[reason as usize].into()));
     let queues = tap.queues.iter().map(|queue| {
         json!({
             "taken": queue.taken, "unstamped": queue.unstamped, "zero_copy": queue.zero_copy,

@@ -107,6 +107,8 @@ fn interface_notes(reports: &[InterfaceReport], clock_steps: u64) {
     }
     if clock_steps > 0 {
         let times = term::plural(clock_steps, "time");
-        term::note(&format!("the host's clock was set {times} meanwhile: times before and after don't compare"));
+        term::note(&format!(
+            "the host's clock was set {times} meanwhile: times before and after don't compare"
+        ));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Main thread, to standard output. Only words and layout; nothing is decided here.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use comfy_table::{CellAlignment, Table};
 use dataplane::judge::{Incident, Subject};
 use rules::Severity;
 
-use super::finished::{Finished, Inputs};
+use super::finished::{Finished, Inputs, Kept};
 use super::ledger::Ledger;
 use super::tally::Tally;
 use crate::error::Failure;
@@ -52,8 +52,8 @@ fn label(incident: &Incident, paint: Paint) -> String {
 }
 
 /// True if packets of the incident are kept.
-pub fn captured(incident: &Incident, kept: &HashSet<u64>) -> bool {
-    incident.flow_ids.iter().any(|id| u64::from_str_radix(id, 16).is_ok_and(|id| kept.contains(&id)))
+pub fn captured(incident: &Incident, kept: &Kept) -> bool {
+    incident.flow_ids.iter().any(|id| u64::from_str_radix(id, 16).is_ok_and(|id| kept.contains(id)))
 }
 
 /// One incident in words.
@@ -251,7 +251,10 @@ mod tests {
             rules_hash: String::new(),
         };
         let store = Path::new("s");
-        let text = told(&incident, Paint::plain(), Some(store), captured(&incident, &HashSet::from([255])));
+        let mut kept = Kept::default();
+        assert!(!captured(&incident, &kept));
+        kept.insert(255);
+        let text = told(&incident, Paint::plain(), Some(store), captured(&incident, &kept));
         let expected = "WARNING  rst_midflow  1970-01-01T00:00:00.000Z, for 8.8 s\n  \
                         who: tcp 10.0.0.1:40000 → [fd00::2]:443  (2,000 events, 1 flow)\n  It broke.\n  \
                         what to do: Mend it.\n  \

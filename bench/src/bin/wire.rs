@@ -1,0 +1,280 @@
+//! `referee run` on a wire, beside a bare loop that receives and drops, in the same run: frames are injected on
+//! one core as fast as the kernel makes them, and both receivers take turns on another. Needs root and an
+//! interface of its own: `scripts/bench-wire.sh` makes a network namespace with a veth pair and calls this in it.
+//!
+//! Two ways in. Direct: the program attached to the tap is run on each frame as if it had been received; all
+//! frames are of one flow. Veth: frames of many flows cross the pair. The copy into the socket's memory runs on
+//! the sender's core, so what is measured is throughput when both are busy, not loss at a given rate.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Parser;
+use dataplane::source::afxdp::Nic;
+use dataplane_sys::bpf::{self, Arrival, XdpMode};
+use dataplane_sys::xsk::{BURST, Settings, Socket};
+use serde::Serialize;
+use xdp_prog::{Capture, Flood};
+
+/// Frames of one call into the kernel: the call's own cost vanishes, and it ends soon after the time is up.
+const CALL: u32 = 1 << 15;
+const RING: u32 = 16_384;
+
+/// Throughput of `referee run` beside a bare AF_XDP loop.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    /// The interface to capture from
+    #[arg(long)]
+    tap: String,
+    /// Its peer, to send from
+    #[arg(long)]
+    wire: String,
+    /// The program
+    #[arg(long)]
+    referee: PathBuf,
+    /// A folder for stores and ledgers
+    #[arg(long)]
+    folder: PathBuf,
+    /// Runs of each
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=99))]
+    runs: u16,
+    /// Length of a run
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Flows that cross the pair
+    #[arg(long, default_value_t = 100_000)]
+    flows: u32,
+    /// Fail if the ratio of any load is below this
+    #[arg(long)]
+    at_least: Option<f64>,
+    /// One JSON object a load instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is sent, and how.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    name: &'static str,
+    direct: bool,
+    payload: u16,
+}
+
+const LOADS: [Load; 4] = [
+    Load { name: "direct, 66 B, 1 flow", direct: true, payload: 0 },
+    Load { name: "direct, 1514 B, 1 flow", direct: true, payload: 1448 },
+    Load { name: "veth, 66 B, many flows", direct: false, payload: 0 },
+    Load { name: "veth, 1514 B, many flows", direct: false, payload: 1448 },
+];
+
+/// One load's medians, millions of packets a second.
+#[derive(Debug, Serialize)]
+struct Row {
+    load: &'static str,
+    bare_mpps: f64,
+    referee_mpps: f64,
+    ratio: f64,
+    /// Of the packets that the interface saw, by `referee run`'s own books.
+    dropped_percent: f64,
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "wire: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<bool> {
+    xdp_prog::silence();
+    let cores = dataplane_sys::allowed_cores().context("cannot tell the CPUs this process may use")?;
+    ensure!(
+        cores.len() >= 2,
+        "a sender and a receiver need a CPU each; this process may use {}",
+        cores.len()
+    );
+    let mut enough = true;
+    let mut out = std::io::stdout().lock();
+    if !cli.json {
+        writeln!(
+            out,
+            "{:<26}{:>10}{:>10}{:>8}{:>10}",
+            "Mpps, medians", "bare", "referee", "ratio", "dropped"
+        )?;
+    }
+    for load in LOADS {
+        let row = measure(cli, load, &cores)?;
+        enough &= cli.at_least.is_none_or(|least| row.ratio >= least);
+        if cli.json {
+            writeln!(out, "{}", serde_json::to_string(&row)?)?;
+        } else {
+            let Row { load, bare_mpps, referee_mpps, ratio, dropped_percent } = row;
+            writeln!(
+                out,
+                "{load:<26}{bare_mpps:>10.2}{referee_mpps:>10.2}{:>7.0}%{dropped_percent:>9.1}%",
+                ratio * 100.0
+            )?;
+        }
+    }
+    Ok(enough)
+}
+
+/// Both receivers in turns.
+fn measure(cli: &Cli, load: Load, cores: &[usize]) -> Result<Row> {
+    let sender = Sender::new(cli, load, cores[0])?;
+    let (mut bare, mut ours, mut dropped) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..cli.runs {
+        bare.push(receive_and_drop(cli, &sender, cores[cores.len() - 1])?);
+        let (mpps, percent) = referee(cli, &sender)?;
+        ours.push(mpps);
+        dropped.push(percent);
+    }
+    let (bare_mpps, referee_mpps) = (median(bare), median(ours));
+    let ratio = referee_mpps / bare_mpps;
+    Ok(Row { load: load.name, bare_mpps, referee_mpps, ratio, dropped_percent: median(dropped) })
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Frames, and the way they go.
+struct Sender {
+    tap: String,
+    frame: Vec<u8>,
+    /// `None`: the program on the tap itself is run.
+    flood: Option<Flood>,
+    core: usize,
+    seconds: f64,
+}
+
+impl Sender {
+    fn new(cli: &Cli, load: Load, core: usize) -> Result<Sender> {
+        let mut frame = Vec::new();
+        let options = wiregen::live::Options { packets: 1, payload: load.payload, ..Default::default() };
+        wiregen::live::run(&options, |_, bytes| frame = bytes.to_vec());
+        let wire = Nic::find(&cli.wire).with_context(|| cli.wire.clone())?;
+        let flood = if load.direct { None } else { Some(Flood::load(wire.ifindex, cli.flows)?) };
+        Ok(Sender { tap: cli.tap.clone(), frame, flood, core, seconds: cli.seconds })
+    }
+
+    /// Sends until the time is up; returns how long it took.
+    fn send(&self, attached: BorrowedFd<'_>) -> Result<f64> {
+        let tap = Nic::find(&self.tap)?;
+        let (program, from) = match &self.flood {
+            Some(flood) => (flood.as_fd(), Arrival::default()),
+            None => (attached, Arrival { ifindex: tap.ifindex, queue: 0 }),
+        };
+        let began = Instant::now();
+        while began.elapsed().as_secs_f64() < self.seconds {
+            bpf::run_live(program, &self.frame, from, CALL).context("injecting frames")?;
+        }
+        Ok(began.elapsed().as_secs_f64())
+    }
+
+    /// The same from a thread on the sender's core.
+    fn send_pinned(&self, attached: BorrowedFd<'_>) -> Result<f64> {
+        thread::scope(|scope| {
+            let sending = scope.spawn(|| {
+                dataplane_sys::pin_to_core(self.core).context("pinning the sender")?;
+                self.send(attached)
+            });
+            sending.join().unwrap_or_else(|_| bail!("the sender's thread ended by a fault of its own"))
+        })
+    }
+}
+
+/// The floor: take each frame, touch its first byte, give it back.
+fn receive_and_drop(cli: &Cli, sender: &Sender, core: usize) -> Result<f64> {
+    let tap = Nic::find(&cli.tap)?;
+    let program = Capture::load(1, false)?;
+    let _link = bpf::attach_xdp(program.as_fd(), tap.ifindex, XdpMode::Native).context("attaching")?;
+    let settings = Settings {
+        interface: &cli.tap,
+        queue: 0,
+        ring: RING,
+        frame_bytes: 2048,
+        zero_copy: Some(false),
+        jumbo: false,
+    };
+    let mut socket = Socket::open(&settings)?;
+    program.give(0, socket.as_fd())?;
+    let (stop, received) = (AtomicBool::new(false), Arc::new(AtomicU64::new(0)));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let pinned = dataplane_sys::pin_to_core(core);
+            let mut frames = Vec::with_capacity(BURST);
+            let (mut packets, mut sum) = (0_u64, 0_u64);
+            while pinned.is_ok() && !stop.load(Ordering::Relaxed) {
+                packets += socket.receive(&mut frames) as u64;
+                sum += frames
+                    .iter()
+                    .map(|f| u64::from(socket.bytes(f).first().copied().unwrap_or(0)))
+                    .sum::<u64>();
+                socket.give(&mut frames);
+            }
+            std::hint::black_box(sum);
+            received.store(packets, Ordering::Relaxed);
+        });
+        let seconds = sender.send_pinned(program.as_fd());
+        stop.store(true, Ordering::Relaxed);
+        seconds
+    })
+    .map(|seconds| received.load(Ordering::Relaxed) as f64 / seconds / 1e6)
+}
+
+/// The whole program, with the shipped rules and a store: packets analysed a second, and what it dropped, in
+/// percent.
+fn referee(cli: &Cli, sender: &Sender) -> Result<(f64, f64)> {
+    let (store, ledger) = (cli.folder.join("store"), cli.folder.join("ledger.json"));
+    let mut command = Command::new(&cli.referee);
+    command.args(["run", "-i", &cli.tap, "--zero-copy", "off", "--store"]).arg(&store);
+    command.arg("--ledger").arg(&ledger).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| cli.referee.display().to_string())?;
+    let sent = wait_for_ready(&mut child).and_then(|()| {
+        let tap = Nic::find(&cli.tap)?;
+        let id = tap.xdp_program.context("the program is not on the interface")?;
+        sender.send_pinned(bpf::program_by_id(id)?.as_fd())
+    });
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).context("stopping referee")?;
+    let status = child.wait()?;
+    let seconds = sent?;
+    ensure!(status.success(), "referee run ended with {status}");
+    let ledger: serde_json::Value = serde_json::from_str(&fs::read_to_string(&ledger)?)?;
+    fs::remove_dir_all(&store)?;
+    ensure!(ledger["balanced"] == true, "the books don't balance");
+    let number = |name: &str| ledger[name].as_f64().with_context(|| format!("no {name} in the ledger"));
+    let (received, analysed) = (number("received")?, number("analysed")?);
+    Ok((analysed / seconds / 1e6, 100.0 * (received - analysed) / received))
+}
+
+/// Reads what it says until it is ready for packets.
+fn wait_for_ready(child: &mut Child) -> Result<()> {
+    let mut lines = BufReader::new(child.stderr.take().context("its standard error was piped")?).lines();
+    let mut said = Vec::new();
+    for line in lines.by_ref() {
+        let line = line?;
+        if line == "ready" {
+            // Its later words go nowhere, but it must not block on them.
+            thread::spawn(move || lines.for_each(drop));
+            return Ok(());
+        }
+        said.push(line);
+    }
+    bail!("referee run did not start: {}", said.join("; "))
+}
