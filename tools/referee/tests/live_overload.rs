@@ -5,16 +5,17 @@
 
 mod common;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use common::running::{Running, bench, until};
-use common::wire::{Wire, program, sides};
+use common::running::{KEEP_ALL, Running, TELL_RESETS, bench, rules, until};
+use common::wire::{Wire, cut_off, program, sides};
 use common::{Bench, lines};
-use dataplane_sys::bpf::{Arrival, run_live};
+use dataplane_sys::bpf::{Arrival, block_signals, program_by_id, run_live};
 use rustix::process::Signal;
 use serde_json::Value;
 use tests::live::{Namespace, Shape, need_root};
-use wiregen::packet::{ACK, PSH};
+use wiregen::packet::{self, ACK, Ethernet, Ip, PSH, SYN, TcpHeader};
 use wiregen::scenario::{self, Options, Packet};
 
 /// Frames of one flood.
@@ -31,7 +32,7 @@ struct Flood<'a> {
 impl Flood<'_> {
     fn new<'a>(namespace: &'a Namespace, wire: &Wire) -> Flood<'a> {
         let id = program(namespace, wire.tap()).expect("a program is attached");
-        let program = libbpf_rs::Program::fd_from_id(u32::try_from(id).unwrap()).unwrap();
+        let program = program_by_id(u32::try_from(id).unwrap()).unwrap();
         let [client, _] = sides(4000, 80);
         let frame = client.segment(ACK | PSH, 1, 1, &[b'x'; 100]);
         Flood { namespace, program, from: Arrival { ifindex: wire.pair.tap.index, queue: 0 }, frame }
@@ -39,7 +40,33 @@ impl Flood<'_> {
 
     /// Returns when the program has seen all of them.
     fn run(&self, times: u32) {
-        self.namespace.run(|| run_live(self.program.as_fd(), &self.frame, self.from, times).unwrap());
+        self.run_by(self.program.as_fd(), &self.frame, times);
+    }
+
+    /// The same with so many connections, each asked for by SYNs in turn.
+    fn connect(&self, connections: u32, times: u32) {
+        let flood = xdp_prog::Flood::load_into(self.program.as_fd(), connections).unwrap();
+        let (source, sport) = xdp_prog::Flood::SOURCE;
+        let ip = Ip {
+            src: IpAddr::V4(source.into()),
+            dst: IpAddr::V4([10, 3, 0, 1].into()),
+            ttl: 64,
+            id: xdp_prog::Flood::ID,
+            dont_fragment: true,
+        };
+        let ack = u32::from(xdp_prog::Flood::BALANCE) << 16;
+        let syn = TcpHeader { sport, dport: 80, seq: 1, ack, flags: SYN, window: 1024, options: &[] };
+        let mut frame = Vec::new();
+        packet::tcp(&mut frame, &Ethernet { src: [2; 6], dst: [4; 6], vlan: [0; 2] }, &ip, &syn, &[]);
+        self.run_by(flood.as_fd(), &frame, times);
+    }
+
+    fn run_by(&self, program: BorrowedFd<'_>, frame: &[u8], times: u32) {
+        self.namespace.run(|| {
+            // One would end it early.
+            block_signals().unwrap();
+            run_live(program, frame, self.from, times).unwrap();
+        });
     }
 }
 
@@ -123,6 +150,51 @@ fn assert_books(bench: &Bench, books: &Value, ring: u32, sent: u64) {
     assert_eq!(flows.iter().map(packets).sum::<u64>(), analysed);
     let flood = flows.iter().find(|row| row["flow"]["dst"] == "10.2.0.1").unwrap();
     assert!(packets(flood) >= u64::from(ring), "{flood}");
+}
+
+#[test]
+fn a_flood_of_connections_that_are_all_to_be_kept_is_accounted_for() {
+    if !need_root("a flood of connections") {
+        return;
+    }
+    let bench = bench();
+    rules(&bench, &format!("{KEEP_ALL}{TELL_RESETS}"));
+    let namespace = Namespace::new();
+    let mut wire = Wire::new(&namespace, Shape::default());
+    let args = ["-i", "tap0", "--json", "--flows", "flows", "--rules", "rules", "--store", "s"];
+    let mut running = Running::start(&namespace, &bench, &args);
+    let flood = Flood::new(&namespace, &wire);
+    let resident: [u64; 4] = std::array::from_fn(|_| {
+        flood.connect(100_000, FLOOD);
+        running.resident_kib()
+    });
+    assert!(resident[3] < resident[1] + 12 * 1024, "{resident:?} KiB");
+    // A hit may still find the judge's queue full.
+    let mut ports = 4000..;
+    until("a connection to be judged", || {
+        wire.send_all(&cut_off(ports.next()?, 80));
+        running.has_said("\"kind\":\"reset\"").then_some(())
+    });
+    wire.all_arrived(&namespace);
+    let ended = running.stop();
+    let books = ended.books();
+    let number = |object: &Value, name: &str| object[name].as_u64().unwrap();
+    let sent = 4 * u64::from(FLOOD) + wire.sent();
+    assert_eq!(
+        (number(books, "received"), number(books, "analysed") + dropped(books)),
+        (sent, sent),
+        "{books}"
+    );
+    let unwritten: u64 = books["unwritten"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
+    assert_eq!(number(books, "kept"), number(books, "written") + unwritten, "{books}");
+    assert!(number(books, "written") > 0, "{books}");
+    // Sixteen times as many connections as there is room for: those who asked only gave way.
+    let flows = &books["flows"];
+    assert!(number(flows, "created") > 16_384 && number(flows, "half_open_evicted") > 0, "{flows}");
+    assert_eq!(number(flows, "evicted"), 0, "{flows}");
+    ended.ran.exits(0);
+    let verified = bench.run(&["store", "verify", "--store", "s"]).exits(0).stdout;
+    assert!(verified.contains(" 0 cut, 0 damaged"), "{verified}");
 }
 
 /// A host that resets eighty connections at once; only their packets, and what they wait for shortened.

@@ -7,7 +7,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::lines;
-use common::running::{KEEP_ALL, Running, bench, rules, segments, settings, tshark, until};
+use common::running::{KEEP_ALL, Running, TELL_RESETS, bench, rules, segments, settings, tshark, until};
 use common::wire::{CUT_OFF, Wire, cut_off, handshake, sides};
 use serde_json::{Value, json};
 use tests::live::{Namespace, Shape, need_root};
@@ -146,6 +146,34 @@ fn each_queue_has_a_worker() {
     let packets =
         |row: &Value| row["orig"]["packets"].as_u64().unwrap() + row["resp"]["packets"].as_u64().unwrap();
     assert_eq!(rows.iter().map(packets).sum::<u64>(), wire.sent());
+}
+
+#[test]
+fn a_link_that_comes_back_is_captured_from_again() {
+    if !need_root("a link that goes down") {
+        return;
+    }
+    let namespace = Namespace::new();
+    let mut wire = Wire::new(&namespace, Shape::default());
+    let bench = bench();
+    rules(&bench, TELL_RESETS);
+    let mut running = Running::start(&namespace, &bench, &["-i", "tap0", "--json", "--rules", "rules"]);
+    let mut ports = 4000..;
+    for (service, end) in [(80, "tap0"), (81, "wire0"), (82, "")] {
+        // What is sent while a link is on its way up may be lost on the way.
+        let dport = format!("\"dport\":{service}");
+        until("an incident", || {
+            wire.send_all(&cut_off(ports.next()?, service));
+            running.has_said(&dport).then_some(())
+        });
+        if !end.is_empty() {
+            namespace.ip(&["link", "set", end, "down"]);
+            namespace.ip(&["link", "set", end, "up"]);
+        }
+    }
+    let ended = running.stop();
+    assert_eq!(ended.books()["received"], ended.books()["analysed"]);
+    ended.ran.exits(0);
 }
 
 #[test]

@@ -26,6 +26,9 @@ const SETTINGS: &str = "[capture]\nring_packets = 4096\n\
 /// A rule that keeps every connection from its first packet.
 pub const KEEP_ALL: &str = "rule \"keep_all\" on syn\nthen { capture(flow); }\n";
 
+/// A rule that makes an incident of any reset, which no storm takes over.
+pub const TELL_RESETS: &str = "rule \"reset\" on rst\nthen { incident(\"info\", \"a reset\"); }\n";
+
 /// Asks again and again until there is an answer.
 #[track_caller]
 pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
@@ -175,6 +178,17 @@ impl Running {
         let stdout = self.stdout.as_mut().expect("standard output is read");
         let found = stdout.find(|line| words.iter().all(|word| line.contains(word)));
         found.unwrap_or_else(|| panic!("it ended without {words:?}: {}", stdout.said))
+    }
+
+    /// True if a line that holds this has come on standard output since it was last looked at.
+    pub fn has_said(&mut self, words: &str) -> bool {
+        let stdout = self.stdout.as_mut().expect("standard output is read");
+        let before = stdout.said.len();
+        while let Ok(line) = stdout.lines.try_recv() {
+            stdout.said += &line;
+            stdout.said.push('\n');
+        }
+        stdout.said[before..].contains(words)
     }
 
     /// The next incident that `--json` gives in this state.
