@@ -2,30 +2,28 @@
 //! one core as fast as the kernel makes them, and both receivers take turns on another. Needs root and an
 //! interface of its own: `scripts/bench-wire.sh` makes a network namespace with a veth pair and calls this in it.
 //!
-//! Two ways in. Direct: the program attached to the tap is run on each frame as if it had been received; all
-//! frames are of one flow. Veth: frames of many flows cross the pair. The copy into the socket's memory runs on
-//! the sender's core, so what is measured is throughput when both are busy, not loss at a given rate.
+//! Two ways in. Direct: the program attached to the tap is run on each frame as if it had been received. Veth: the
+//! frames cross the pair. Each frame is of another of many flows. The copy into the socket's memory runs on the
+//! sender's core, so what is measured is throughput when both are busy, not loss at a given rate.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use dataplane::source::afxdp::Nic;
-use dataplane_sys::bpf::{self, Arrival, XdpMode};
+use dataplane_sys::bpf::{self, XdpMode};
 use dataplane_sys::xsk::{BURST, Settings, Socket};
 use serde::Serialize;
-use xdp_prog::{Capture, Flood};
+use wiregen::wire::flood;
+use xdp_prog::Capture;
 
-/// Frames of one call into the kernel: the call's own cost vanishes, and it ends soon after the time is up.
-const CALL: u32 = 1 << 15;
 const RING: u32 = 16_384;
 
 /// Throughput of `referee run` beside a bare AF_XDP loop.
@@ -50,7 +48,7 @@ struct Cli {
     /// Length of a run
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// Flows that cross the pair
+    /// Flows in turn
     #[arg(long, default_value_t = 100_000)]
     flows: u32,
     /// Fail if the ratio of any load is below this
@@ -61,19 +59,19 @@ struct Cli {
     json: bool,
 }
 
-/// What is sent, and how.
+/// What is sent, and how. UDP; lengths without the frame check sequence, so 60 bytes are the least a wire carries.
 #[derive(Clone, Copy, Debug)]
 struct Load {
     name: &'static str,
     direct: bool,
-    payload: u16,
+    bytes: usize,
 }
 
 const LOADS: [Load; 4] = [
-    Load { name: "direct, 66 B, 1 flow", direct: true, payload: 0 },
-    Load { name: "direct, 1514 B, 1 flow", direct: true, payload: 1448 },
-    Load { name: "veth, 66 B, many flows", direct: false, payload: 0 },
-    Load { name: "veth, 1514 B, many flows", direct: false, payload: 1448 },
+    Load { name: "direct, 60 B", direct: true, bytes: 60 },
+    Load { name: "direct, 1514 B", direct: true, bytes: 1514 },
+    Load { name: "veth, 60 B", direct: false, bytes: 60 },
+    Load { name: "veth, 1514 B", direct: false, bytes: 1514 },
 ];
 
 /// One load's medians, millions of packets a second.
@@ -134,11 +132,11 @@ fn run(cli: &Cli) -> Result<bool> {
 
 /// Both receivers in turns.
 fn measure(cli: &Cli, load: Load, cores: &[usize]) -> Result<Row> {
-    let sender = Sender::new(cli, load, cores[0])?;
+    let (first, last) = (cores[0], cores[cores.len() - 1]);
     let (mut bare, mut ours, mut dropped) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..cli.runs {
-        bare.push(receive_and_drop(cli, &sender, cores[cores.len() - 1])?);
-        let (mpps, percent) = referee(cli, &sender)?;
+        bare.push(receive_and_drop(cli, last, || send(cli, load, first))?);
+        let (mpps, percent) = referee(cli, || send(cli, load, first))?;
         ours.push(mpps);
         dropped.push(percent);
     }
@@ -152,54 +150,32 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Frames, and the way they go.
-struct Sender {
-    tap: String,
-    frame: Vec<u8>,
-    /// `None`: the program on the tap itself is run.
-    flood: Option<Flood>,
-    core: usize,
-    seconds: f64,
-}
-
-impl Sender {
-    fn new(cli: &Cli, load: Load, core: usize) -> Result<Sender> {
-        let mut frame = Vec::new();
-        let options = wiregen::live::Options { packets: 1, payload: load.payload, ..Default::default() };
-        wiregen::live::run(&options, |_, bytes| frame = bytes.to_vec());
-        let wire = Nic::find(&cli.wire).with_context(|| cli.wire.clone())?;
-        let flood = if load.direct { None } else { Some(Flood::load(wire.ifindex, cli.flows)?) };
-        Ok(Sender { tap: cli.tap.clone(), frame, flood, core, seconds: cli.seconds })
-    }
-
-    /// Sends until the time is up; returns how long it took.
-    fn send(&self, attached: BorrowedFd<'_>) -> Result<f64> {
-        let tap = Nic::find(&self.tap)?;
-        let (program, from) = match &self.flood {
-            Some(flood) => (flood.as_fd(), Arrival::default()),
-            None => (attached, Arrival { ifindex: tap.ifindex, queue: 0 }),
-        };
-        let began = Instant::now();
-        while began.elapsed().as_secs_f64() < self.seconds {
-            bpf::run_live(program, &self.frame, from, CALL).context("injecting frames")?;
-        }
-        Ok(began.elapsed().as_secs_f64())
-    }
-
-    /// The same from a thread on the sender's core.
-    fn send_pinned(&self, attached: BorrowedFd<'_>) -> Result<f64> {
-        thread::scope(|scope| {
-            let sending = scope.spawn(|| {
-                dataplane_sys::pin_to_core(self.core).context("pinning the sender")?;
-                self.send(attached)
-            });
-            sending.join().unwrap_or_else(|_| bail!("the sender's thread ended by a fault of its own"))
-        })
-    }
+/// Sends a load from a thread on the sender's core until the time is up; how long that took.
+fn send(cli: &Cli, load: Load, core: usize) -> Result<f64> {
+    let options = flood::Options {
+        interface: if load.direct { cli.tap.clone() } else { cli.wire.clone() },
+        direct: load.direct,
+        queue: 0,
+        size: load.bytes,
+        flows: cli.flows,
+        tcp: false,
+        packets: None,
+        seconds: Some(cli.seconds),
+        pps: None,
+    };
+    thread::scope(|scope| {
+        let sending = scope.spawn(|| {
+            dataplane_sys::pin_to_core(core).context("pinning the sender")?;
+            let mut flood = flood::Flood::open(options)?;
+            flood.run(&AtomicBool::new(false))?;
+            Ok(flood.summary().seconds)
+        });
+        sending.join().unwrap_or_else(|_| bail!("the sender's thread ended by a fault of its own"))
+    })
 }
 
 /// The floor: take each frame, touch its first byte, give it back.
-fn receive_and_drop(cli: &Cli, sender: &Sender, core: usize) -> Result<f64> {
+fn receive_and_drop(cli: &Cli, core: usize, send: impl Fn() -> Result<f64>) -> Result<f64> {
     let tap = Nic::find(&cli.tap)?;
     let program = Capture::load(1, false)?;
     let _link = bpf::attach_xdp(program.as_fd(), tap.ifindex, XdpMode::Native).context("attaching")?;
@@ -230,7 +206,7 @@ fn receive_and_drop(cli: &Cli, sender: &Sender, core: usize) -> Result<f64> {
             std::hint::black_box(sum);
             received.store(packets, Ordering::Relaxed);
         });
-        let seconds = sender.send_pinned(program.as_fd());
+        let seconds = send();
         stop.store(true, Ordering::Relaxed);
         seconds
     })
@@ -239,17 +215,13 @@ fn receive_and_drop(cli: &Cli, sender: &Sender, core: usize) -> Result<f64> {
 
 /// The whole program, with the shipped rules and a store: packets analysed a second, and what it dropped, in
 /// percent.
-fn referee(cli: &Cli, sender: &Sender) -> Result<(f64, f64)> {
+fn referee(cli: &Cli, send: impl Fn() -> Result<f64>) -> Result<(f64, f64)> {
     let (store, ledger) = (cli.folder.join("store"), cli.folder.join("ledger.json"));
     let mut command = Command::new(&cli.referee);
     command.args(["run", "-i", &cli.tap, "--zero-copy", "off", "--store"]).arg(&store);
     command.arg("--ledger").arg(&ledger).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| cli.referee.display().to_string())?;
-    let sent = wait_for_ready(&mut child).and_then(|()| {
-        let tap = Nic::find(&cli.tap)?;
-        let id = tap.xdp_program.context("the program is not on the interface")?;
-        sender.send_pinned(bpf::program_by_id(id)?.as_fd())
-    });
+    let sent = wait_for_ready(&mut child).and_then(|()| send());
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).context("stopping referee")?;
     let status = child.wait()?;

@@ -3,6 +3,8 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use dataplane_sys::bpf::{XdpLink, XdpMode, attach_xdp};
 use dataplane_sys::xsk::{self, Socket};
@@ -16,6 +18,9 @@ const LINK_BYTES: u32 = 14 + 2 * 4;
 const HEADROOM: u32 = 256;
 const SMALL_FRAME: u32 = 2048;
 const PAGE_FRAME: u32 = 4096;
+
+/// How long the kernel may take to release the queues of a process that has just ended.
+const RELEASE: Duration = Duration::from_secs(1);
 
 /// Error numbers the kernel answers with, include/uapi/asm-generic/errno*.h.
 const EPERM: i32 = 1;
@@ -182,13 +187,22 @@ impl Plan<'_> {
     }
 
     fn open(&self, queue: u32, zero_copy: bool) -> Result<Socket, xsk::OpenError> {
-        Socket::open(&xsk::Settings {
+        let settings = xsk::Settings {
             interface: &self.nic.name,
             queue,
             ring: self.settings.ring,
             frame_bytes: if self.jumbo { PAGE_FRAME } else { SMALL_FRAME },
             zero_copy: Some(zero_copy),
             jumbo: self.jumbo,
-        })
+        };
+        let began = Instant::now();
+        loop {
+            match Socket::open(&settings) {
+                Err(error) if error.errno() == Some(EBUSY) && began.elapsed() < RELEASE => {
+                    thread::sleep(RELEASE / 50);
+                }
+                result => return result,
+            }
+        }
     }
 }
