@@ -342,6 +342,12 @@ pub struct Observer {
     socket: OwnedFd,
 }
 
+impl AsFd for Observer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 impl Observer {
     /// What the socket has counted so far.
     ///
