@@ -7,9 +7,11 @@ mod common;
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use common::running::{KEEP_ALL, Running, TELL_RESETS, bench, rules, until};
-use common::wire::{Wire, cut_off, program, sides};
+use common::wire::{Wire, cut_off, program, received, sides};
 use common::{Bench, lines};
 use dataplane_sys::bpf::{Arrival, block_signals, program_by_id, run_live};
 use rustix::process::Signal;
@@ -195,6 +197,51 @@ fn a_flood_of_connections_that_are_all_to_be_kept_is_accounted_for() {
     ended.ran.exits(0);
     let verified = bench.run(&["store", "verify", "--store", "s"]).exits(0).stdout;
     assert!(verified.contains(" 0 cut, 0 damaged"), "{verified}");
+}
+
+/// Ends the traffic, also when the test fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_wire_that_is_never_silent_is_captured_from_the_beginning_to_the_end() {
+    if !need_root("a busy wire") {
+        return;
+    }
+    let namespace = Namespace::new();
+    let mut wire = Wire::new(&namespace, Shape::default());
+    let (bench, going_on) = (bench(), AtomicBool::new(true));
+    // The worker is soon done with it, so that frames are back while the kernel is still busy with the others.
+    let frame = [&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x88, 0xb5][..], &[0; 46]].concat();
+    let ended = thread::scope(|scope| {
+        let stop = Stop(&going_on);
+        scope.spawn(|| {
+            while going_on.load(Ordering::Relaxed) {
+                wire.send(&frame);
+            }
+        });
+        let running = Running::start(&namespace, &bench, &["-i", "tap0"]);
+        // Often enough around the rings, whose every frame goes back and forth all the time.
+        let begun = received(&namespace, "tap0");
+        until("a million packets", || (received(&namespace, "tap0") > begun + 1_000_000).then_some(()));
+        let ended = running.stop();
+        drop(stop);
+        ended
+    });
+    let books = ended.books();
+    let number = |name: &str| books[name].as_u64().unwrap();
+    assert_eq!(number("received"), number("analysed") + dropped(books), "{books}");
+    assert!(number("received") > 1_000_000 && number("analysed") > 0, "{books}");
+    // What passed before it was ready is not lost: it was the kernel's.
+    assert_eq!(books["dropped"]["no_socket"], 0, "{books}");
+    // Frames that never came back would be missed by now.
+    assert_eq!(books["dropped"]["no_frame"], 0, "{books}");
+    ended.ran.exits(0);
 }
 
 /// A host that resets eighty connections at once; only their packets, and what they wait for shortened.

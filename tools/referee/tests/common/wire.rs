@@ -74,7 +74,9 @@ pub fn described(namespace: &Namespace, interface: &str) -> Value {
     serde_json::from_str::<Value>(&shown).unwrap()[0].take()
 }
 
-fn received(namespace: &Namespace, interface: &str) -> u64 {
+/// Packets that an interface has received.
+#[track_caller]
+pub fn received(namespace: &Namespace, interface: &str) -> u64 {
     described(namespace, interface)["stats64"]["rx"]["packets"].as_u64().unwrap()
 }
 
