@@ -229,6 +229,7 @@ fn a_live_interface() {
             let settings = TapSettings { zero_copy: ZeroCopy::Off, ring: 1024, steal: false };
             let nic = Nic::find(&pair.tap.name).unwrap();
             let (mut tap, mut sources) = Tap::open(nic, &settings, &clock).unwrap();
+            tap.begin().unwrap();
             let mut wire = File::from(dataplane_sys::packet::sender(pair.wire.index).unwrap());
             let source = sources.pop().unwrap();
             let outcome = thread::scope(|scope| {

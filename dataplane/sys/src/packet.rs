@@ -32,6 +32,18 @@ pub fn promiscuous(ifindex: u32) -> io::Result<Promiscuous> {
 /// # Errors
 /// EPERM: missing privilege. ENODEV: no such interface. ENETDOWN: it is down.
 pub fn sender(ifindex: u32) -> io::Result<OwnedFd> {
+    let socket = visible_sender(ifindex)?;
+    // A frame must not wait behind others in a queue that could drop it.
+    set(&socket, libc::PACKET_QDISC_BYPASS, &1_i32)?;
+    Ok(socket)
+}
+
+/// Like [`sender`], but through the interface's queue, before which captures on this host see the frames; those
+/// of a socket that bypasses it they never see.
+///
+/// # Errors
+/// Those of [`sender`].
+pub fn visible_sender(ifindex: u32) -> io::Result<OwnedFd> {
     let socket = open()?;
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as libc::c_ushort,
@@ -53,8 +65,6 @@ pub fn sender(ifindex: u32) -> io::Result<OwnedFd> {
     if failed {
         return Err(io::Error::last_os_error());
     }
-    // A frame must not wait behind others in a queue that could drop it.
-    set(&socket, libc::PACKET_QDISC_BYPASS, &1_i32)?;
     Ok(socket)
 }
 

@@ -160,7 +160,7 @@ impl Socket {
             received: 0,
         };
         for some in descs.chunks(BURST) {
-            socket.submit(some);
+            socket.given += submit(&mut socket.fill, some);
         }
         Ok(socket)
     }
@@ -218,18 +218,11 @@ impl Socket {
             self.scratch[waiting] = frame.desc;
             waiting += 1;
             if waiting == BURST {
-                submit(&mut self.fill, &self.scratch);
-                self.given += BURST as u64;
+                self.given += submit(&mut self.fill, &self.scratch);
                 waiting = 0;
             }
         }
-        submit(&mut self.fill, &self.scratch[..waiting]);
-        self.given += waiting as u64;
-    }
-
-    fn submit(&mut self, descs: &[FrameDesc]) {
-        submit(&mut self.fill, descs);
-        self.given += descs.len() as u64;
+        self.given += submit(&mut self.fill, &self.scratch[..waiting]);
     }
 
     /// Wakes the driver if it waits for that. A system call only then.
@@ -278,18 +271,26 @@ impl fmt::Debug for Socket {
     }
 }
 
+/// How many the ring took, which is all: see [`FILL_ROOM`].
 #[inline(always)]
-fn submit(fill: &mut FillQueue, descs: &[FrameDesc]) {
+fn submit(fill: &mut FillQueue, descs: &[FrameDesc]) -> u64 {
     // SAFETY: the frames are of the socket's one UMEM, and each comes from a Frame that was just taken by value
     // or was made with the UMEM: nobody else has it.
     let taken = unsafe { fill.produce(descs) };
     debug_assert_eq!(taken, descs.len(), "the fill ring has room for every frame there is");
+    taken as u64
 }
+
+/// Places in the fill ring for each packet of the receive ring, which has two frames. As many places as frames would
+/// be too few: the kernel says which places it has emptied only after it has handed over the packets, so that
+/// frames can come back before there is, as far as anybody can see, room for them. By then it has emptied at most
+/// one place for each frame, and at most each frame is waiting: twice the frames is always enough.
+const FILL_ROOM: u32 = 4;
 
 fn umem_config(ring: u32, frame_bytes: u32) -> Option<UmemConfig> {
     let mut config = UmemConfig::builder();
     config.frame_size(FrameSize::new(frame_bytes).ok()?);
-    config.fill_queue_size(QueueSize::new(ring * 2).ok()?);
+    config.fill_queue_size(QueueSize::new(ring.checked_mul(FILL_ROOM)?).ok()?);
     // Nothing is sent; the kernel wants the ring all the same.
     config.comp_queue_size(QueueSize::new(64).ok()?);
     config.build().ok()
@@ -349,6 +350,12 @@ fn cause(error: &(dyn std::error::Error + 'static)) -> io::Error {
 #[derive(Debug)]
 pub struct Observer {
     socket: OwnedFd,
+}
+
+impl AsFd for Observer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 impl Observer {

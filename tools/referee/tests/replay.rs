@@ -60,7 +60,8 @@ fn outputs_have_the_promised_shape() {
     }
     let ledger = &lines(&bench.read("l"))[0];
     has(&ledger["flows"], &["created", "evicted", "live"]);
-    assert_eq!(ledger["dropped"], serde_json::json!({}));
+    let dropped = ledger["dropped"].as_object().unwrap();
+    assert!(!dropped.is_empty() && dropped.values().all(|packets| *packets == 0), "{ledger}");
     has(&ledger["unwritten"], &["no_chunk", "hold_pool_full", "overwritten", "disk_full", "write_failed"]);
     has(ledger, &["events", "chunks", "filtered", "kept", "written"]);
     for truth in ["balanced", "input_complete", "deterministic"] {
@@ -172,7 +173,7 @@ fn an_empty_capture_is_a_capture() {
         (&ran.json()[0]["received"], &ran.json()[0]["balanced"]),
         (&Value::from(0), &Value::from(true))
     );
-    assert!(bench.replay(&["none.pcap"]).exits(0).stdout.contains("holds no packets"));
+    assert!(bench.replay(&["none.pcap"]).exits(0).stdout.contains("No packets came."));
 }
 
 #[test]

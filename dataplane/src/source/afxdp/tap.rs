@@ -15,7 +15,7 @@ use dataplane_sys::ethtool;
 use dataplane_sys::packet::{Promiscuous, promiscuous};
 use dataplane_sys::xsk::{self, Observer, Socket};
 use xdp_prog::Capture;
-use xdp_prog::abi::Outcome;
+use xdp_prog::abi::{Outcome, Tally};
 
 use super::clock::CaptureClock;
 use super::nic::{Nic, NicCounters};
@@ -47,6 +47,8 @@ pub struct Tap {
     program: Capture,
     queues: Vec<Queue>,
     before: NicCounters,
+    /// What the program left to the kernel before the queues had sockets.
+    passed: Tally,
     clock: Arc<CaptureClock>,
     _promiscuous: Promiscuous,
 }
@@ -90,7 +92,7 @@ impl TapReport {
 }
 
 impl Tap {
-    /// Takes an interface: all its queues, one source each.
+    /// Takes an interface: all its queues, one source each. They get packets from [`Tap::begin`] on.
     ///
     /// # Errors
     /// What stands in the way, before anything was changed; what was begun is undone.
@@ -125,6 +127,7 @@ impl Tap {
             program,
             queues: Vec::new(),
             before,
+            passed: Tally::default(),
             clock: Arc::clone(clock),
             _promiscuous: promiscuous,
             nic,
@@ -133,7 +136,7 @@ impl Tap {
         Ok((tap, sources))
     }
 
-    /// Makes sources of the sockets and lets the program give them packets.
+    /// Makes sources of the sockets.
     fn hand_out(&mut self, sockets: Vec<Socket>) -> Result<Vec<AfXdp>, TapError> {
         let name = self.nic.name.clone();
         let failed =
@@ -146,12 +149,26 @@ impl Tap {
             self.queues.push(Queue { observer, shared, frames: socket.frames() });
         }
         let mut sources = Vec::new();
-        for (number, socket) in sockets.into_iter().enumerate() {
-            self.program.give(number as u32, socket.as_fd())?;
-            let shared = Arc::clone(&self.queues[number].shared);
+        for (socket, queue) in sockets.into_iter().zip(&self.queues) {
+            let shared = Arc::clone(&queue.shared);
             sources.push(AfXdp::new(socket, self.jumbo, Arc::clone(&self.clock), shared, self.interface()));
         }
         Ok(sources)
+    }
+
+    /// Lets the program give the sockets packets; what it saw before was the kernel's, and isn't counted. Still
+    /// needs privilege, and is best done when the workers are about to run: until they do, only the rings take
+    /// what comes.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn begin(&mut self) -> Result<(), TapError> {
+        for (number, queue) in self.queues.iter().enumerate() {
+            self.program.give(number as u32, queue.observer.as_fd())?;
+        }
+        self.passed = self.program.tallies()?.of(Outcome::NoSocket);
+        self.before = self.nic.counters().unwrap_or(self.before);
+        Ok(())
     }
 
     fn interface(&self) -> Interface {
@@ -219,21 +236,23 @@ impl Tap {
         })?;
         let tallies = self.program.tallies()?;
         let mut dropped = [0; DropReason::ALL.len()];
-        dropped[DropReason::NoSocket as usize] = tallies.of(Outcome::NoSocket).packets;
+        let (redirected, not) = (tallies.of(Outcome::Redirected), tallies.of(Outcome::NoSocket));
+        let (left, left_bytes) = (not.packets - self.passed.packets, not.bytes - self.passed.bytes);
+        dropped[DropReason::NoSocket as usize] = left;
         for queue in &queues {
             dropped[DropReason::RxRingFull as usize] += queue.socket.rx_ring_full;
             dropped[DropReason::NoFrame as usize] += queue.socket.rx_dropped;
         }
         // An interface that has gone has no counters any more.
         let now = self.nic.counters().unwrap_or(self.before);
-        let bytes = tallies.of(Outcome::Redirected).bytes + tallies.of(Outcome::NoSocket).bytes;
+        let (seen, seen_bytes) = (redirected.packets + left, redirected.bytes + left_bytes);
         let nic = NicCounters {
             rx_packets: now.rx_packets.saturating_sub(self.before.rx_packets),
             rx_missed: now.rx_missed.saturating_sub(self.before.rx_missed),
             rx_dropped: now.rx_dropped.saturating_sub(self.before.rx_dropped),
             rx_errors: now.rx_errors.saturating_sub(self.before.rx_errors),
         };
-        Ok(TapReport { seen: tallies.seen(), seen_bytes: bytes, dropped, queues, nic })
+        Ok(TapReport { seen, seen_bytes, dropped, queues, nic })
     }
 }
 

@@ -1,8 +1,8 @@
 //! `referee run`: live interfaces through the same worker that replays files.
 //!
 //! Main thread. Sets up in the order that fails early and harmlessly: settings and rules, then the interfaces,
-//! then the store and all memory; gives up its privileges; only then spawns the other threads. `supervise` does
-//! the rest, until it is told to stop.
+//! then the store and all memory; lets packets come; gives up its privileges; only then spawns the other threads.
+//! `supervise` does the rest, until it is told to stop.
 
 mod judge;
 mod privileges;
@@ -53,11 +53,12 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let rules = rules_load::load(args.common.rules.as_deref(), &config, &args.common.set)?;
     let outputs = outputs(args)?;
     let clock = Arc::new(CaptureClock::sampled());
-    let (taps, sources) = open_taps(args, &config, &clock)?;
+    let (mut taps, sources) = open_taps(args, &config, &clock)?;
     let store = args.common.store.as_deref().or(config.store_dir.as_deref()).map(Path::to_path_buf);
     let (prepared, recorders) = prepare(store.as_deref(), &config, sources.len())?;
     let signals = supervise::Signals::listen()?;
     let built = build(sources, recorders, &config, &rules, outputs.wants(Kind::Flows))?;
+    taps.iter_mut().try_for_each(Tap::begin).map_err(refused)?;
     privileges::give_up()?;
     prepared.as_ref().map(Prepared::probe).transpose()?;
     let recording = prepared.map(Prepared::start).transpose()?;

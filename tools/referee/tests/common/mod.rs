@@ -1,7 +1,10 @@
 //! Runs the built program on small generated captures, each test in a folder of its own.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests may")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "helpers of tests may panic as tests may")]
 #![allow(dead_code, reason = "every test file uses its part")]
+
+pub mod running;
+pub mod wire;
 
 use std::fs;
 use std::path::{Path, PathBuf};
