@@ -3,7 +3,7 @@
 //! Runs on main at start (opening), on the judge's or main's thread (appending incidents) and wherever
 //! captures are read. Never on a worker. Segments are written by `writer` and read by `query`.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -29,6 +29,10 @@ pub enum StoreError {
     Create { path: PathBuf, source: io::Error },
     #[error("cannot write to the store {path}: {source}; check its owner, its mode and the file system")]
     Unwritable { path: PathBuf, source: io::Error },
+    #[error(
+        "another program is writing to the store of {path}; end that, or give this one a store of its own"
+    )]
+    Busy { path: PathBuf },
     #[error("cannot read {path}: {source}")]
     Read { path: PathBuf, source: io::Error },
     #[error("{path} holds more than {INCIDENTS_LIMIT} incidents; move the older lines to another file")]
@@ -171,7 +175,7 @@ impl IncidentRecord {
     }
 }
 
-/// The store's incidents, open for appending. One at a time to a store.
+/// The store's incidents, open for appending. One at a time to a store: it is locked as long as this lives.
 #[derive(Debug)]
 pub struct IncidentLog {
     file: File,
@@ -197,6 +201,10 @@ impl IncidentLog {
             Ok(file)
         };
         match open() {
+            // A file system without locks keeps nobody out, and so be it.
+            Ok(file) if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) => {
+                Err(StoreError::Busy { path })
+            }
             Ok(file) => Ok(IncidentLog { file, path, cut: false }),
             Err(source) => Err(StoreError::Unwritable { path, source }),
         }
@@ -249,7 +257,9 @@ mod tests {
         let ids =
             |store: &Store| -> Vec<_> { store.incidents().unwrap().into_iter().map(|i| i.id).collect() };
         assert_eq!(ids(&store), ["a", "b"]);
-        IncidentLog::open(&store).unwrap().append(&json!({"id": "d"})).unwrap();
+        let mut first = IncidentLog::open(&store).unwrap();
+        assert!(matches!(IncidentLog::open(&store), Err(StoreError::Busy { .. })));
+        first.append(&json!({"id": "d"})).unwrap();
         assert_eq!(ids(&store), ["a", "b", "d"]);
         let incidents = store.incidents().unwrap();
         assert_eq!(incidents[0].rest["count"], 2);

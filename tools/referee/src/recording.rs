@@ -70,15 +70,13 @@ impl Prepared {
         Ok((Prepared { writer, log, wanted, folder: folder.display().to_string() }, recorders))
     }
 
-    /// Makes and removes a file, as this thread's privileges are now.
+    /// Tries once more whether the store can be written to, now that this thread has fewer privileges.
     ///
     /// # Errors
-    /// Failed: that is refused.
+    /// Failed: it can't.
     pub fn probe(&self) -> Result<(), Failure> {
-        let probe = Path::new(&self.folder).join("segments").join(".probe");
-        let tried = std::fs::File::create(&probe).and_then(|_| std::fs::remove_file(&probe));
-        tried.map_err(|error| {
-            unwritable(Path::new(&self.folder), &error).help(
+        Store::create(Path::new(&self.folder)).map(drop).map_err(|error| {
+            Failure::failed(error).help(
                 "the store's folders must belong to the user that runs referee: it gives up its privileges",
             )
         })
