@@ -36,6 +36,9 @@ pub struct WorkerConfig {
     pub hash_secret: u64,
     /// Wait for room in the queues instead of dropping. Replay only.
     pub lossless: bool,
+    /// The same once the source has ended: then no packet is lost by waiting. Whoever drives the worker has to
+    /// empty the queues.
+    pub lossless_at_end: bool,
 }
 
 /// Silences after which a flow is taken to have ended, ns.
@@ -79,6 +82,7 @@ impl Default for WorkerConfig {
             timeouts: Timeouts::default(),
             hash_secret: 0x7265_6665_7265_6521,
             lossless: false,
+            lossless_at_end: false,
         }
     }
 }

@@ -62,6 +62,7 @@ pub struct Worker<S: Source> {
     idle: Option<Nanos>,
     /// Interfaces the recorder knows.
     announced: usize,
+    lossless_at_end: bool,
 }
 
 impl<S: Source> Worker<S> {
@@ -85,6 +86,7 @@ impl<S: Source> Worker<S> {
             phase: Phase::Running,
             idle: None,
             announced: 0,
+            lossless_at_end: config.lossless_at_end,
         };
         worker.announce();
         worker
@@ -170,8 +172,7 @@ impl<S: Source> Worker<S> {
                     return self.wait();
                 }
                 Poll::End => {
-                    // No packet is lost by waiting any more.
-                    self.engine.lossless = true;
+                    self.engine.lossless |= self.lossless_at_end;
                     self.phase = Phase::Timers;
                     return Step::Worked;
                 }

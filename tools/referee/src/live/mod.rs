@@ -84,7 +84,7 @@ fn settings(args: &RunArgs) -> Result<Config, Failure> {
     let installed = Path::new(DEFAULT_PATH);
     let path = args.common.config.as_deref().or(installed.exists().then_some(installed));
     let mut config = Config::load(path)?;
-    config.worker.lossless = false;
+    config.worker.lossless_at_end = true;
     let mut secret = [0; 8];
     // Without a random key somebody could aim at one bucket of the flow table; it has no other use.
     if rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty()).is_ok() {
