@@ -86,6 +86,7 @@ fn worker_config(rng: &mut Rng) -> WorkerConfig {
         },
         hash_secret: rng.next_u64(),
         lossless: rng.percent(30),
+        lossless_at_end: rng.percent(50),
     }
 }
 
