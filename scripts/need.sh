@@ -103,7 +103,8 @@ need_certificates() {
 }
 
 need_tshark() {
-    command -v tshark >/dev/null || need tshark "$1"
+    # Not `command -v`: a script may have a function of that name.
+    type -P tshark >/dev/null || need tshark "$1"
 }
 
 need_ip() {
