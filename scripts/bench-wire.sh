@@ -21,8 +21,12 @@ trap 'ip netns delete "$namespace" 2>/dev/null || true; rm -rf "$folder"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 ip netns add "$namespace"
-ip -n "$namespace" link add wire numrxqueues 1 numtxqueues 1 type veth peer name tap numrxqueues 1 numtxqueues 1
-ip netns exec "$namespace" sh -c 'echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6' 2>/dev/null || true
-ip -n "$namespace" link set wire up
-ip -n "$namespace" link set tap up
-ip netns exec "$namespace" "$programs/wire" --tap tap --wire wire --referee "$programs/referee" --folder "$folder" "$@"
+# Entered with nsenter: `ip netns exec` and `ip -n` also change mounts, and can't in a chroot.
+inside() {
+    nsenter --net="/run/netns/$namespace" "$@"
+}
+inside ip link add wire numrxqueues 1 numtxqueues 1 type veth peer name tap numrxqueues 1 numtxqueues 1
+inside sh -c 'echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6' 2>/dev/null || true
+inside ip link set wire up
+inside ip link set tap up
+inside "$programs/wire" --tap tap --wire wire --referee "$programs/referee" --folder "$folder" "$@"

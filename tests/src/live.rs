@@ -110,16 +110,15 @@ impl Namespace {
         work()
     }
 
-    /// A program to be run inside the namespace.
+    /// A program to be run inside the namespace; `/sys` keeps showing the host. Not by `ip netns exec`, which also
+    /// changes mounts and can't where the root is none (in a chroot).
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name]).arg(program);
-        command
+        inside(&self.name, program)
     }
 
     /// `ip` with these arguments inside the namespace; what it printed.
     pub fn ip(&self, arguments: &[&str]) -> String {
-        succeed(Command::new("ip").args(["-n", &self.name]).args(arguments))
+        succeed(self.command("ip").args(arguments))
     }
 
     /// The number of an interface in it.
@@ -146,6 +145,12 @@ impl Drop for Namespace {
 fn enter(namespace: &OwnedFd) {
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
         .unwrap_or_else(|error| panic!("namespace {} can't be entered: {error}", namespace.as_raw_fd()));
+}
+
+fn inside(namespace: &str, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net={NAMESPACES}/{namespace}")).arg(program);
+    command
 }
 
 /// Deletes a namespace; that it is gone already is no reason to fail.
@@ -237,7 +242,7 @@ impl VethPair {
 impl Drop for VethPair {
     fn drop(&mut self) {
         // Fails if the namespace went first, and took the pair with it.
-        let _ = Command::new("ip").args(["-n", &self.namespace, "link", "delete", &self.wire.name]).output();
+        let _ = inside(&self.namespace, "ip").args(["link", "delete", &self.wire.name]).output();
     }
 }
 
@@ -255,8 +260,7 @@ mod tests {
             let pair = VethPair::between(&here, &there, Shape { queues: 2, mtu: 9000 });
             assert_eq!((pair.wire.name.as_str(), pair.tap.name.as_str()), ("wire0", "tap0"));
             assert_eq!(there.index("tap0"), pair.tap.index);
-            let shown = there.command("cat").arg("/sys/class/net/tap0/mtu").output().unwrap();
-            assert_eq!(shown.stdout, b"9000\n");
+            assert!(there.ip(&["link", "show", "tap0"]).contains(" mtu 9000 "));
             let seen = here.run(|| fs::read_to_string("/proc/thread-self/net/dev").unwrap());
             assert!(seen.contains("wire0") && !seen.contains("tap0"), "{seen}");
             let addresses = here.ip(&["-6", "-o", "address"]);

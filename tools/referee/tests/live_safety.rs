@@ -106,7 +106,7 @@ fn an_ipv6_address_counts_unless_the_interface_gave_it_to_itself() {
 
 /// Makes a bridge or bond, if the kernel can.
 fn master(namespace: &Namespace, kind: &str) -> bool {
-    let made = Command::new("ip").args(["-n", namespace.name(), "link", "add", "m0", "type", kind]).output();
+    let made = namespace.command("ip").args(["link", "add", "m0", "type", kind]).output();
     let made = made.unwrap();
     if !made.status.success() {
         eprintln!("skipped: member of a {kind}: {}", String::from_utf8_lossy(&made.stderr).trim());
