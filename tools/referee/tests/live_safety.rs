@@ -12,7 +12,6 @@ mod common;
 
 use std::fs;
 use std::os::fd::AsFd;
-use std::process::Command;
 
 use common::Ran;
 use common::running::{self, Running, bench, run, until};
