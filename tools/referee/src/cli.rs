@@ -58,6 +58,20 @@ pub struct CommonArgs {
     pub set: Vec<Override>,
 }
 
+/// What `run` and `replay` write for programs.
+#[derive(Args)]
+pub struct OutputArgs {
+    /// Write every flow here when it ends, a JSON object a line (- for standard output)
+    #[arg(long, value_name = "PATH")]
+    pub flows: Option<PathBuf>,
+    /// Write every incident here when it closes, a JSON object a line (- for standard output)
+    #[arg(long, value_name = "PATH")]
+    pub incidents: Option<PathBuf>,
+    /// Write the books here, one JSON object (- for standard output)
+    #[arg(long, value_name = "PATH")]
+    pub ledger: Option<PathBuf>,
+}
+
 #[derive(Args)]
 pub struct RunArgs {
     /// The interface to capture from; may be given several times
@@ -80,15 +94,8 @@ pub struct RunArgs {
     /// Write incidents as they open and close, and at last the books, to standard output: a JSON object a line
     #[arg(long)]
     pub json: bool,
-    /// Write every flow that ends here, a JSON object a line (- for standard output)
-    #[arg(long, value_name = "PATH")]
-    pub flows: Option<PathBuf>,
-    /// Write every incident that closes here, a JSON object a line (- for standard output)
-    #[arg(long, value_name = "PATH")]
-    pub incidents: Option<PathBuf>,
-    /// Write the books here, one JSON object (- for standard output)
-    #[arg(long, value_name = "PATH")]
-    pub ledger: Option<PathBuf>,
+    #[command(flatten)]
+    pub outputs: OutputArgs,
 }
 
 /// `--mode`
@@ -126,15 +133,8 @@ impl From<ZeroCopyArg> for ZeroCopy {
 pub struct ReplayArgs {
     #[command(flatten)]
     pub common: CommonArgs,
-    /// Write every flow here, a JSON object a line (- for standard output)
-    #[arg(long, value_name = "PATH")]
-    pub flows: Option<PathBuf>,
-    /// Write every incident here, a JSON object a line (- for standard output)
-    #[arg(long, value_name = "PATH")]
-    pub incidents: Option<PathBuf>,
-    /// Write the books here, one JSON object (- for standard output)
-    #[arg(long, value_name = "PATH")]
-    pub ledger: Option<PathBuf>,
+    #[command(flatten)]
+    pub outputs: OutputArgs,
     /// Worker threads
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub workers: u32,

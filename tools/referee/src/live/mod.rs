@@ -11,7 +11,7 @@ mod supervise;
 mod worker;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, JoinHandle};
@@ -51,7 +51,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     }
     let config = settings(args)?;
     let rules = rules_load::load(args.common.rules.as_deref(), &config, &args.common.set)?;
-    let outputs = outputs(args)?;
+    let outputs = Outputs::open(&args.outputs, args.json, &[])?;
     let clock = Arc::new(CaptureClock::sampled());
     let (mut taps, sources) = open_taps(args, &config, &clock)?;
     let store = args.common.store.as_deref().or(config.store_dir.as_deref()).map(Path::to_path_buf);
@@ -92,17 +92,6 @@ fn settings(args: &RunArgs) -> Result<Config, Failure> {
     }
     config.judge.body_limits.deadline = Some(config.body_deadline);
     Ok(config)
-}
-
-fn outputs(args: &RunArgs) -> Result<Outputs, Failure> {
-    let standard = PathBuf::from("-");
-    let wanted = [
-        (Kind::Flows, args.flows.as_deref()),
-        (Kind::Incidents, args.incidents.as_deref()),
-        (Kind::Ledger, args.ledger.as_deref()),
-        (Kind::Live, args.json.then_some(standard.as_path())),
-    ];
-    Outputs::open(wanted, &[])
 }
 
 /// Takes every interface named, all or none.

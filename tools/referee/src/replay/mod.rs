@@ -18,7 +18,7 @@ use crate::cli::ReplayArgs;
 use crate::config::Config;
 use crate::error::{Code, Failure};
 use crate::recording::{Prepared, Recording};
-use crate::report::outputs::{Kind, Outputs};
+use crate::report::outputs::Outputs;
 use crate::report::tell;
 use crate::rules_load;
 use driver::{Ended, Replay};
@@ -35,13 +35,7 @@ pub fn run(args: &ReplayArgs) -> Result<(), Failure> {
     let config = Config::load(args.common.config.as_deref())?;
     let rules = rules_load::load(args.common.rules.as_deref(), &config, &args.common.set)?;
     let source = open_all(&args.files).map_err(not_a_capture)?;
-    let wanted = [
-        (Kind::Flows, args.flows.as_deref()),
-        (Kind::Incidents, args.incidents.as_deref()),
-        (Kind::Ledger, args.ledger.as_deref()),
-        (Kind::Live, None),
-    ];
-    let outputs = Outputs::open(wanted, &args.files)?;
+    let outputs = Outputs::open(&args.outputs, false, &args.files)?;
     let store = args.common.store.as_deref();
     let recording = store.map(|folder| record_in(folder, &config)).transpose()?;
     let worker = WorkerConfig { lossless: true, ..config.worker };

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::cli::OutputArgs;
 use crate::error::Failure;
 
 const BUFFER: usize = 256 << 10;
@@ -77,14 +78,18 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    /// Makes the files. None of `inputs` may be among them.
+    /// Makes the files that `wanted` names, and with `live` the lines of a live run on standard output. None of
+    /// `inputs` may be among the files.
     ///
     /// # Errors
     /// Usage: one file for two purposes. Failed: a file that can't be made.
-    pub fn open(
-        paths: [(Kind, Option<&Path>); Kind::ALL.len()],
-        inputs: &[PathBuf],
-    ) -> Result<Outputs, Failure> {
+    pub fn open(wanted: &OutputArgs, live: bool, inputs: &[PathBuf]) -> Result<Outputs, Failure> {
+        let paths: [(Kind, Option<&Path>); Kind::ALL.len()] = [
+            (Kind::Flows, wanted.flows.as_deref()),
+            (Kind::Incidents, wanted.incidents.as_deref()),
+            (Kind::Ledger, wanted.ledger.as_deref()),
+            (Kind::Live, live.then_some(Path::new("-"))),
+        ];
         let mut used: BTreeSet<(u64, u64)> =
             inputs.iter().filter_map(|path| identity(&fs::metadata(path).ok()?)).collect();
         let mut outputs = Outputs {
