@@ -21,7 +21,7 @@ use dataplane::source::afxdp::Nic;
 use dataplane_sys::bpf::{self, XdpMode};
 use dataplane_sys::xsk::{BURST, Settings, Socket};
 use serde::Serialize;
-use wiregen::wire::flood;
+use wiregen::wire::{Summary, flood};
 use xdp_prog::Capture;
 
 const RING: u32 = 16_384;
@@ -150,8 +150,8 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Sends a load from a thread on the sender's core until the time is up; how long that took.
-fn send(cli: &Cli, load: Load, core: usize) -> Result<f64> {
+/// Sends a load from a thread on the sender's core until the time is up.
+fn send(cli: &Cli, load: Load, core: usize) -> Result<Summary> {
     let options = flood::Options {
         interface: if load.direct { cli.tap.clone() } else { cli.wire.clone() },
         direct: load.direct,
@@ -168,14 +168,14 @@ fn send(cli: &Cli, load: Load, core: usize) -> Result<f64> {
             dataplane_sys::pin_to_core(core).context("pinning the sender")?;
             let mut flood = flood::Flood::open(options)?;
             flood.run(&AtomicBool::new(false))?;
-            Ok(flood.summary().seconds)
+            Ok(flood.summary())
         });
         sending.join().unwrap_or_else(|_| bail!("the sender's thread ended by a fault of its own"))
     })
 }
 
 /// The floor: take each frame, touch its first byte, give it back.
-fn receive_and_drop(cli: &Cli, core: usize, send: impl Fn() -> Result<f64>) -> Result<f64> {
+fn receive_and_drop(cli: &Cli, core: usize, send: impl Fn() -> Result<Summary>) -> Result<f64> {
     let tap = Nic::find(&cli.tap)?;
     let program = Capture::load(1, false)?;
     let _link = bpf::attach_xdp(program.as_fd(), tap.ifindex, XdpMode::Native).context("attaching")?;
@@ -206,16 +206,16 @@ fn receive_and_drop(cli: &Cli, core: usize, send: impl Fn() -> Result<f64>) -> R
             std::hint::black_box(sum);
             received.store(packets, Ordering::Relaxed);
         });
-        let seconds = send();
+        let sent = send();
         stop.store(true, Ordering::Relaxed);
-        seconds
+        sent
     })
-    .map(|seconds| received.load(Ordering::Relaxed) as f64 / seconds / 1e6)
+    .map(|sent| received.load(Ordering::Relaxed) as f64 / sent.seconds / 1e6)
 }
 
 /// The whole program, with the shipped rules and a store: packets analysed a second, and what it dropped, in
 /// percent.
-fn referee(cli: &Cli, send: impl Fn() -> Result<f64>) -> Result<(f64, f64)> {
+fn referee(cli: &Cli, send: impl Fn() -> Result<Summary>) -> Result<(f64, f64)> {
     let (store, ledger) = (cli.folder.join("store"), cli.folder.join("ledger.json"));
     let mut command = Command::new(&cli.referee);
     command.args(["run", "-i", &cli.tap, "--zero-copy", "off", "--store"]).arg(&store);
@@ -225,14 +225,16 @@ fn referee(cli: &Cli, send: impl Fn() -> Result<f64>) -> Result<(f64, f64)> {
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).context("stopping referee")?;
     let status = child.wait()?;
-    let seconds = sent?;
+    let sent = sent?;
     ensure!(status.success(), "referee run ended with {status}");
     let ledger: serde_json::Value = serde_json::from_str(&fs::read_to_string(&ledger)?)?;
     fs::remove_dir_all(&store)?;
     ensure!(ledger["balanced"] == true, "the books don't balance");
     let number = |name: &str| ledger[name].as_f64().with_context(|| format!("no {name} in the ledger"));
     let (received, analysed) = (number("received")?, number("analysed")?);
-    Ok((analysed / seconds / 1e6, 100.0 * (received - analysed) / received))
+    let counted = ledger["received"].as_u64();
+    ensure!(counted == Some(sent.sent), "{} frames were sent, {counted:?} are in the books", sent.sent);
+    Ok((analysed / sent.seconds / 1e6, 100.0 * (received - analysed) / received))
 }
 
 /// Reads what it says until it is ready for packets.
