@@ -180,32 +180,28 @@ impl IncidentRecord {
 pub struct IncidentLog {
     file: File,
     path: PathBuf,
-    /// The last append failed and may have left half a line.
+    /// The last line has no end.
     cut: bool,
 }
 
 impl IncidentLog {
-    /// Opens or makes `incidents.jsonl`. A line cut by a crash is ended, so that the next one stands alone.
+    /// Opens or makes `incidents.jsonl`. A line cut by a crash is ended by the next, so that that stands alone.
     pub fn open(store: &Store) -> Result<IncidentLog, StoreError> {
         let path = store.incidents_path();
         let open = || {
             let mut file = OpenOptions::new().read(true).append(true).create(true).open(&path)?;
+            // A file system without locks keeps nobody out, and so be it.
+            let busy = matches!(file.try_lock(), Err(TryLockError::WouldBlock));
+            let mut last = [b'\n'];
             if file.seek(SeekFrom::End(0))? > 0 {
                 file.seek(SeekFrom::End(-1))?;
-                let mut last = [0u8];
                 file.read_exact(&mut last)?;
-                if last != [b'\n'] {
-                    file.write_all(b"\n")?;
-                }
             }
-            Ok(file)
+            Ok((file, busy, last != [b'\n']))
         };
         match open() {
-            // A file system without locks keeps nobody out, and so be it.
-            Ok(file) if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) => {
-                Err(StoreError::Busy { path })
-            }
-            Ok(file) => Ok(IncidentLog { file, path, cut: false }),
+            Ok((_, true, _)) => Err(StoreError::Busy { path }),
+            Ok((file, false, cut)) => Ok(IncidentLog { file, path, cut }),
             Err(source) => Err(StoreError::Unwritable { path, source }),
         }
     }
@@ -213,8 +209,14 @@ impl IncidentLog {
     /// Appends one incident as one line. A later line with the same `id` replaces the earlier.
     pub fn append(&mut self, incident: &serde_json::Value) -> Result<(), StoreError> {
         let start = if self.cut { "\n" } else { "" };
+        let before = self.file.metadata().map(|meta| meta.len());
         let written = self.file.write_all(format!("{start}{incident}\n").as_bytes());
-        self.cut = written.is_err();
+        if written.is_err() {
+            // What was written of the line is taken back; if that fails as well, the next one ends it.
+            self.cut |= before.and_then(|len| self.file.set_len(len)).is_err();
+        } else {
+            self.cut = false;
+        }
         written.map_err(|source| StoreError::Unwritable { path: self.path.clone(), source })
     }
 }

@@ -3,6 +3,7 @@
 //! Main thread; the writer runs on its own. Replay waits for free chunks instead of dropping packets, so that
 //! how fast the disk is leaves no trace in what is written. A live run doesn't wait.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,12 +21,20 @@ use crate::term;
 /// and counted.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Incident reports that may wait for the disk.
+const WAITING: usize = 10_000;
+
 /// A store being written to.
 pub struct Recording {
     writer: WriterHandle,
     log: IncidentLog,
-    /// Why an incident could not be kept; the first.
+    /// Incidents that the disk refused, and how many more there were than may wait.
+    waiting: VecDeque<serde_json::Value>,
+    forgotten: u64,
+    /// Why the first of them could not be kept.
     log_error: Option<StoreError>,
+    /// People were told that the disk refuses.
+    failing: bool,
     /// Free chunks to wait for.
     wanted: usize,
     stalled: bool,
@@ -89,7 +98,18 @@ impl Prepared {
     pub fn start(self) -> Result<Recording, Failure> {
         let Prepared { writer, log, wanted, folder } = self;
         let writer = spawn(writer).map_err(|error| unwritable(Path::new(&folder), &error))?;
-        Ok(Recording { writer, log, log_error: None, wanted, stalled: false, folder })
+        let (waiting, log_error) = (VecDeque::new(), None);
+        Ok(Recording {
+            writer,
+            log,
+            waiting,
+            forgotten: 0,
+            log_error,
+            failing: false,
+            wanted,
+            stalled: false,
+            folder,
+        })
     }
 }
 
@@ -126,25 +146,70 @@ impl Recording {
         }
     }
 
-    /// Keeps an incident, at once: a replay that is killed leaves it behind.
+    /// Keeps an incident, at once: a run that is killed leaves it behind. One that the disk refuses waits for the
+    /// next try.
     pub fn keep(&mut self, incident: &Incident) {
-        let kept = match serde_json::to_value(incident) {
-            Ok(value) => self.log.append(&value),
-            Err(error) => {
-                term::note(&format!("incident {} can't be kept: {error}", incident.id));
+        match serde_json::to_value(incident) {
+            Ok(value) => self.waiting.push_back(value),
+            Err(error) => term::note(&format!("incident {} can't be kept: {error}", incident.id)),
+        }
+        if self.waiting.len() > WAITING {
+            self.waiting.pop_front();
+            self.forgotten += 1;
+        }
+        self.retry();
+    }
+
+    /// Writes the incidents that wait, as far as the disk takes them.
+    fn retry(&mut self) {
+        while let Some(value) = self.waiting.front() {
+            if let Err(error) = self.log.append(value) {
+                self.log_error = Some(error);
                 return;
             }
-        };
-        if let Err(error) = kept {
-            self.log_error.get_or_insert(error);
+            self.waiting.pop_front();
         }
+        self.log_error = None;
+    }
+
+    /// Once a second: tries again what was refused. Says in words when the disk begins to refuse or to take again
+    /// what it is given.
+    pub fn look(&mut self) -> Option<String> {
+        self.retry();
+        let account = self.writer.account();
+        let failing = account.failing || self.log_error.is_some();
+        if failing == self.failing {
+            return None;
+        }
+        self.failing = failing;
+        let store = &self.folder;
+        if !failing {
+            return Some(format!("the store {store} can be written to again"));
+        }
+        let cause = self.log_error.as_ref().map(ToString::to_string).or(account.last_error);
+        let cause = cause.unwrap_or_else(|| "the disk refuses".to_owned());
+        Some(format!(
+            "the store {store} can't be written to: {cause}; analysis goes on, packets that can't be kept are counted"
+        ))
+    }
+
+    /// Packets that the disk refused so far.
+    pub fn unwritten(&self) -> u64 {
+        self.writer.account().unwritten_packets.iter().sum()
     }
 
     /// After the recorder has flushed: closes the segments and ends the thread.
-    pub fn finish(self) -> Recorded {
+    pub fn finish(mut self) -> Recorded {
+        self.retry();
         let account = self.writer.stop();
         let lost: u64 = account.unwritten_packets.iter().sum();
-        let mut failures: Vec<Failure> = self.log_error.into_iter().map(Failure::failed).collect();
+        let mut failures = Vec::new();
+        let lines = self.waiting.len() as u64 + self.forgotten;
+        if lines > 0 {
+            let lines = term::plural(lines, "incident report");
+            let cause = self.log_error.map_or_else(|| "the disk refused them".to_owned(), |e| e.to_string());
+            failures.push(Failure::failed(format!("{lines} could not be kept in the store: {cause}")));
+        }
         if lost > 0 || account.failing {
             let cause = account.last_error.as_deref().unwrap_or("the disk refused them");
             let lost = term::plural(lost, "packet");

@@ -9,8 +9,14 @@ use comfy_table::{Table, presets};
 
 use crate::error::Failure;
 
-/// Columns that running text is broken at.
+/// Columns that running text is broken at, if the terminal has as many.
 pub const WIDTH: usize = 96;
+
+/// Columns there are on standard output.
+fn width() -> usize {
+    let terminal = rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| usize::from(size.ws_col));
+    if terminal == 0 { WIDTH } else { terminal.clamp(40, WIDTH) }
+}
 
 /// Says something on standard error. If that is closed there is nobody left to tell.
 pub fn note(text: &str) {
@@ -81,16 +87,17 @@ impl Paint {
     }
 }
 
-/// Breaks text at spaces into lines of at most [`WIDTH`] columns, the first after `head`, the others indented
+/// Breaks text at spaces into lines of at most [`WIDTH`] columns, fewer on a narrow terminal, the first after `head`, the others indented
 /// by as much. A word longer than a line stays whole. Control characters, which a packet could have brought
 /// in, become �.
 pub fn wrap(head: &str, text: &str) -> String {
+    let columns = width();
     let indent = " ".repeat(head.chars().count());
     let mut out = String::new();
     let mut line = head.to_owned();
     let mut begun = false;
     for word in text.split_whitespace() {
-        if begun && line.chars().count() + 1 + word.chars().count() > WIDTH {
+        if begun && line.chars().count() + 1 + word.chars().count() > columns {
             out.push_str(line.trim_end());
             out.push('\n');
             line.clone_from(&indent);

@@ -7,7 +7,9 @@ use std::net::IpAddr;
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, LinkXdp};
+use netlink_packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
+};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
@@ -72,9 +74,20 @@ impl Nic {
                 _ => {}
             }
         }
+        nic.depends.extend(all.iter().filter_map(|link| stacked(link, ifindex)));
         nic.depends.extend(addresses(ifindex)?);
         nic.depends.extend(routes(ifindex)?);
         Ok(nic)
+    }
+
+    /// Whether it is up and has a link, as of now.
+    ///
+    /// # Errors
+    /// ENODEV: it has gone. Those of netlink sockets.
+    pub fn has_link(&self) -> io::Result<bool> {
+        let all = links()?;
+        let link = all.iter().find(|link| link.header.index == self.ifindex).ok_or_else(no_such)?;
+        Ok(link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp))
     }
 
     /// What the interface counted so far.
@@ -111,6 +124,23 @@ fn link_name(link: &LinkMessage) -> Option<&str> {
         LinkAttribute::IfName(name) => Some(name.as_str()),
         _ => None,
     })
+}
+
+/// An interface that sits on this one (a VLAN, a macvlan) and gets its packets through it. Both ends of a veth
+/// pair name the other, too, and depend on nothing.
+fn stacked(link: &LinkMessage, ifindex: u32) -> Option<String> {
+    let veth = LinkInfo::Kind(InfoKind::Veth);
+    let mut on_it = false;
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::Link(lower) => on_it = *lower == ifindex && link.header.index != ifindex,
+            // The number is one of another namespace.
+            LinkAttribute::LinkNetNsId(_) => return None,
+            LinkAttribute::LinkInfo(info) if info.contains(&veth) => return None,
+            _ => {}
+        }
+    }
+    on_it.then(|| format!("the interface {} on top of it", link_name(link).unwrap_or("?")))
 }
 
 fn xdp_program(attributes: &[LinkXdp]) -> Option<u32> {

@@ -27,6 +27,7 @@ const EPERM: i32 = 1;
 const ENOMEM: i32 = 12;
 const EBUSY: i32 = 16;
 const EEXIST: i32 = 17;
+const EOPNOTSUPP: i32 = 95;
 const ENOBUFS: i32 = 105;
 
 /// Whether packets are to reach the program without being copied.
@@ -58,7 +59,7 @@ pub enum TapError {
     Down { interface: String },
     #[error("{interface} is in use: capturing with XDP would take the packets away from {}", depends.join(", "))]
     InUse { interface: String, depends: Vec<String> },
-    #[error("{interface} has an XDP program already, which is not Referee's to remove")]
+    #[error("{interface} has an XDP program already (another Referee's?), which is not this one's to remove")]
     Occupied { interface: String },
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -176,10 +177,17 @@ impl Plan<'_> {
                         why: error.to_string(),
                     });
                 }
-                Err(error) => compromises.push(format!(
-                    "{}: driver {} can't do zero-copy, so packets are copied once more ({error})",
-                    self.nic.name, self.driver
-                )),
+                Err(error) => {
+                    // That it can't is all there is to say if it says no more.
+                    let why = match error.errno() {
+                        Some(EOPNOTSUPP) => String::new(),
+                        _ => format!(" ({error})"),
+                    };
+                    compromises.push(format!(
+                        "{}: driver {} can't do zero-copy, so packets are copied once more{why}",
+                        self.nic.name, self.driver
+                    ));
+                }
             }
         }
         let sockets = (0..count).map(|queue| self.open(queue, false)).collect::<Result<Vec<_>, _>>();

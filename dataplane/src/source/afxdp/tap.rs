@@ -212,9 +212,12 @@ impl Tap {
         }
     }
 
-    /// Why no more packets can come, in words, if the interface has gone.
-    pub fn lost(&self) -> Option<String> {
-        self.nic.counters().err().map(|error| format!("{} has gone: {error}", self.nic.name))
+    /// Whether the interface is up and has a link.
+    ///
+    /// # Errors
+    /// It has gone: no more packets can come.
+    pub fn has_link(&self) -> io::Result<bool> {
+        self.nic.has_link()
     }
 
     /// Tells the queues that nothing more will come.

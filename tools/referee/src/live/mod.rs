@@ -58,9 +58,10 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let (prepared, recorders) = prepare(store.as_deref(), &config, sources.len())?;
     let signals = supervise::Signals::listen()?;
     let built = build(sources, recorders, &config, &rules, outputs.wants(Kind::Flows))?;
+    // As it will be written to; from the next line on packets are taken.
+    prepared.as_ref().map(|prepared| privileges::without(|| prepared.probe())).transpose()?;
     taps.iter_mut().try_for_each(Tap::begin).map_err(refused)?;
     privileges::give_up()?;
-    prepared.as_ref().map(Prepared::probe).transpose()?;
     let recording = prepared.map(Prepared::start).transpose()?;
     let threads = built.spawn(&rules, &config.judge)?;
     let run = supervise::Run {
@@ -113,7 +114,8 @@ fn open_taps(
         if queues.len() > 1 {
             term::note(&format!(
                 "{name}: {} queues, a worker each. A connection whose two directions reach different queues is \
-                 analysed as two halves; if the interface doesn't hash both alike: ethtool -L {name} combined 1",
+                 analysed as two halves; if the interface doesn't hash both alike, give it one queue before you start: \
+                 ethtool -L {name} combined 1 (or rx 1; ethtool -l {name} shows which it has)",
                 queues.len()
             ));
         }
@@ -227,7 +229,13 @@ fn build(
 /// nothing is pinned.
 fn worker_cores(workers: usize) -> Vec<usize> {
     let mut cores = dataplane_sys::allowed_cores().unwrap_or_default();
-    let Some(rest) = cores.len().checked_sub(workers) else { return Vec::new() };
+    let Some(rest) = cores.len().checked_sub(workers) else {
+        term::note(&format!(
+            "{workers} queues and {} CPUs: the workers are not kept on CPUs of their own",
+            cores.len()
+        ));
+        return Vec::new();
+    };
     if rest > 0 {
         // What the scheduler makes of it otherwise is slower, not wrong.
         let _ = dataplane_sys::pin_to_cores(&cores[..rest]);

@@ -4,11 +4,26 @@
 //! belong to threads, and those spawned afterwards inherit what is left, which is nothing.
 
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, capability_is_in_bounding_set, clear_ambient_capability_set,
+    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set, clear_ambient_capability_set,
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
 
 use crate::error::{Code, Failure};
+
+/// Does something as it will be done when privileges have been given up: with none in effect.
+///
+/// # Errors
+/// Privilege: the kernel refuses to lay them aside or to take them up again. Those of `work`.
+pub fn without<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    let refused = |error: rustix::io::Errno| {
+        Failure::new(Code::Privilege, format!("privileges can't be laid aside: {error}"))
+    };
+    let all = capabilities(None).map_err(refused)?;
+    set_capabilities(None, CapabilitySets { effective: CapabilitySet::empty(), ..all }).map_err(refused)?;
+    let done = work();
+    set_capabilities(None, all).map_err(refused)?;
+    done
+}
 
 /// Drops all capabilities for good.
 ///

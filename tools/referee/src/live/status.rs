@@ -15,6 +15,8 @@ pub struct Figures {
     pub seen: u64,
     pub bytes: u64,
     pub dropped: u64,
+    /// Packets that were to be kept and that the disk refused.
+    pub unwritten: u64,
     pub flows: u64,
     pub open: u64,
     pub incidents: u64,
@@ -32,7 +34,7 @@ pub struct Status {
 impl Status {
     pub fn new(name: &str) -> Status {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template("{spinner} {prefix}  {msg}");
+        let style = ProgressStyle::with_template("{spinner} {prefix}  {wide_msg}");
         let bar = bar.with_style(style.expect("the template is well formed")).with_prefix(name.to_owned());
         let now = Instant::now();
         Status { bar: Some(bar).filter(|bar| !bar.is_hidden()), began: now, last: (now, Figures::default()) }
@@ -70,9 +72,10 @@ fn words(before: &Figures, now: &Figures, between: Duration, running: Duration) 
     #[allow(clippy::cast_precision_loss, reason = "one digit is shown")]
     let mbits = now.bytes.saturating_sub(before.bytes) as f64 * 8.0 / 1e6 / seconds.max(1e-6);
     let lost = if now.dropped > 0 { format!("{} LOST", count(now.dropped)) } else { "0 lost".to_owned() };
+    let kept = if now.unwritten > 0 { format!(", {} NOT KEPT", count(now.unwritten)) } else { String::new() };
     let history = if now.history > 0 { format!("  history {}", span(now.history)) } else { String::new() };
     format!(
-        "{}:{:02}  {speed}  {mbits:.1} Mbit/s  {}  {} packets, {lost}{history}  {} ({} open)",
+        "{}:{:02}  {speed}  {mbits:.1} Mbit/s  {}  {} packets, {lost}{kept}{history}  {} ({} open)",
         running.as_secs() / 60,
         running.as_secs() % 60,
         plural(now.flows, "flow"),
@@ -93,6 +96,7 @@ mod tests {
             seen: 3500,
             bytes: 1_250_000,
             dropped: 7,
+            unwritten: 0,
             flows: 12,
             open: 1,
             incidents: 2,

@@ -110,7 +110,9 @@ impl Run {
         let status = Status::new(&names.join(" "));
         let tally = (!outputs.to_stdout()).then(Tally::default);
         let mut desk = Desk { recording, outputs, tally, store, status, opened: 0, closed: 0, ending: false };
-        let mut watch = Watch { taps, clock, snapshots: vec![Snapshot::default(); threads.shared.len()] };
+        let linked = taps.iter().map(|tap| tap.nic().carrier).collect();
+        let snapshots = vec![Snapshot::default(); threads.shared.len()];
+        let mut watch = Watch { taps, clock, snapshots, linked };
         ready();
         let began = Instant::now();
         let mut next = began + SECOND;
@@ -195,6 +197,20 @@ impl Desk {
         self.status.above(|| drop(term::show(|out| out.write_all(text.as_bytes()))));
     }
 
+    /// Once a second: says what can't be written any more, and what can again.
+    fn look(&mut self) {
+        for what in self.outputs.lost() {
+            self.say(&what);
+        }
+        if let Some(what) = self.recording.as_mut().and_then(Recording::look) {
+            self.say(&what);
+        }
+    }
+
+    fn say(&self, what: &str) {
+        self.status.above(|| term::note(what));
+    }
+
     /// Nobody reads what it finds, and nothing is recorded.
     fn unread(&self) -> bool {
         self.recording.is_none() && self.outputs.all_gone()
@@ -206,6 +222,8 @@ struct Watch {
     taps: Vec<Tap>,
     clock: Arc<CaptureClock>,
     snapshots: Vec<Snapshot>,
+    /// Whether each interface had a link the last time.
+    linked: Vec<bool>,
 }
 
 impl Watch {
@@ -222,10 +240,25 @@ impl Watch {
         let reports = self.reports()?;
         publish_losses(threads, &reports);
         desk.status.show(self.figures(&reports, desk));
-        for tap in &self.taps {
-            if let Some(what) = tap.lost() {
-                return Err(Failure::new(Code::Privilege, what)
-                    .help("everything captured before is safe; start again when it is back"));
+        desk.look();
+        self.links(desk)
+    }
+
+    /// Says when a link goes and comes.
+    ///
+    /// # Errors
+    /// Privilege: an interface has gone for good.
+    fn links(&mut self, desk: &Desk) -> Result<(), Failure> {
+        for (tap, had) in self.taps.iter().zip(&mut self.linked) {
+            let name = &tap.nic().name;
+            let has = tap.has_link().map_err(|error| {
+                Failure::new(Code::Privilege, format!("{name} has gone: {error}"))
+                    .help("everything captured before is safe; start again when it is back")
+            })?;
+            if has != *had {
+                *had = has;
+                let what = if has { "has a link again" } else { "has no link: nothing can come" };
+                desk.say(&format!("{name} {what}"));
             }
         }
         Ok(())
@@ -242,6 +275,7 @@ impl Watch {
             bytes: reports.iter().map(|report| report.seen_bytes).sum(),
             dropped: reports.iter().flat_map(|report| report.dropped).sum(),
             flows: self.snapshots.iter().map(|snapshot| u64::from(snapshot.live)).sum(),
+            unwritten: desk.recording.as_ref().map_or(0, Recording::unwritten),
             open: desk.opened - desk.closed.min(desk.opened),
             incidents: desk.opened,
             history: history.unwrap_or(0),

@@ -45,11 +45,13 @@ struct Sink {
     out: Option<BufWriter<Box<dyn Write>>>,
     /// Why there is no `out`; `None` if its reader just went away.
     error: Option<io::Error>,
+    /// People were told that there is none.
+    told: bool,
 }
 
 impl Sink {
     fn new(name: String, out: Box<dyn Write>) -> Sink {
-        Sink { name, out: Some(BufWriter::with_capacity(BUFFER, out)), error: None }
+        Sink { name, out: Some(BufWriter::with_capacity(BUFFER, out)), error: None, told: false }
     }
 
     fn with(&mut self, write: impl FnOnce(&mut BufWriter<Box<dyn Write>>) -> io::Result<()>) {
@@ -127,6 +129,20 @@ impl Outputs {
 
     pub fn wants(&self, kind: Kind) -> bool {
         self.targets[kind as usize].is_some()
+    }
+
+    /// The outputs given up since the last call, in words.
+    pub fn lost(&mut self) -> Vec<String> {
+        let newly = self.sinks.iter_mut().filter(|sink| sink.out.is_none() && !sink.told);
+        newly
+            .map(|sink| {
+                sink.told = true;
+                match &sink.error {
+                    Some(error) => format!("{} can't be written any more: {error}", sink.name),
+                    None => format!("nobody reads {} any more; nothing more is written to it", sink.name),
+                }
+            })
+            .collect()
     }
 
     /// There were outputs, and the readers of all of them have gone.
