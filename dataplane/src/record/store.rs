@@ -269,6 +269,26 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_that_refuses_a_line_leaves_none_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::create(&folder.path().join("store")).unwrap();
+        // Takes nothing, and can't be cut back either.
+        std::os::unix::fs::symlink("/dev/full", store.incidents_path()).unwrap();
+        let mut log = IncidentLog::open(&store).unwrap();
+        let error = log.append(&json!({"id": "a"})).unwrap_err();
+        assert!(matches!(error, StoreError::Unwritable { .. }), "{error}");
+        assert!(log.cut, "so the next line begins by ending this one");
+        fs::remove_file(store.incidents_path()).unwrap();
+        fs::write(store.incidents_path(), "{\"id\":\"torn").unwrap();
+        let mut log = IncidentLog::open(&store).unwrap();
+        assert_eq!(fs::metadata(store.incidents_path()).unwrap().len(), 11, "opening writes nothing");
+        log.append(&json!({"id": "b"})).unwrap();
+        log.append(&json!({"id": "c"})).unwrap();
+        let ids: Vec<_> = store.incidents().unwrap().into_iter().map(|i| i.id).collect();
+        assert_eq!(ids, ["b", "c"]);
+    }
+
+    #[test]
     fn only_our_own_names_are_segments() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::create(&folder.path().join("store")).unwrap();

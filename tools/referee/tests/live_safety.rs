@@ -135,6 +135,30 @@ fn a_member_of_a_bridge_or_bond_is_refused() {
 }
 
 #[test]
+fn an_interface_that_others_sit_on_is_refused() {
+    if !need_root("an interface on top of another") {
+        return;
+    }
+    let namespace = Namespace::new();
+    let _wire = Wire::new(&namespace, Shape::default());
+    let add = ["link", "add", "link", "tap0", "name", "m0", "type"];
+    let mut tried = 0;
+    for kind in [&["macvlan"][..], &["vlan", "id", "7"]] {
+        let made = namespace.command("ip").args(add).args(kind).output().unwrap();
+        if made.status.success() {
+            refused(&namespace, &[], 2, &["tap0 is in use", "the interface m0 on top of it"]);
+            namespace.ip(&["link", "delete", "m0"]);
+            tried += 1;
+        }
+    }
+    if tried == 0 {
+        eprintln!("skipped: an interface on top of another: this kernel makes neither macvlan nor VLAN");
+    }
+    // The other end of the pair names this one, too, and is no reason.
+    Running::start(&namespace, &bench(), &["-i", "tap0"]).stop().ran.exits(0);
+}
+
+#[test]
 fn an_xdp_program_of_somebody_else_stays() {
     if !need_root("somebody else's program") {
         return;

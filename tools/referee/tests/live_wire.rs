@@ -168,7 +168,9 @@ fn a_link_that_comes_back_is_captured_from_again() {
         });
         if !end.is_empty() {
             namespace.ip(&["link", "set", end, "down"]);
+            running.warning("tap0 has no link");
             namespace.ip(&["link", "set", end, "up"]);
+            running.warning("tap0 has a link again");
         }
     }
     let ended = running.stop();

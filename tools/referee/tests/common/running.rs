@@ -180,6 +180,14 @@ impl Running {
         found.unwrap_or_else(|| panic!("it ended without {words:?}: {}", stdout.said))
     }
 
+    /// The next line on standard error that holds this.
+    #[track_caller]
+    pub fn warning(&mut self, words: &str) -> String {
+        let stderr = self.stderr.as_mut().expect("standard error is read");
+        let found = stderr.find(|line| line.contains(words));
+        found.unwrap_or_else(|| panic!("it ended without {words:?}: {}", stderr.said))
+    }
+
     /// True if a line that holds this has come on standard output since it was last looked at.
     pub fn has_said(&mut self, words: &str) -> bool {
         let stdout = self.stdout.as_mut().expect("standard output is read");
