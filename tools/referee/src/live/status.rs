@@ -75,7 +75,7 @@ fn words(before: &Figures, now: &Figures, between: Duration, running: Duration) 
     let kept = if now.unwritten > 0 { format!(", {} NOT KEPT", count(now.unwritten)) } else { String::new() };
     let history = if now.history > 0 { format!("  history {}", span(now.history)) } else { String::new() };
     format!(
-        "{}:{:02}  {speed}  {mbits:.1} Mbit/s  {}  {} packets, {lost}{kept}{history}  {} ({} open)",
+        "{}:{:02}  {speed}  {mbits:.1} Mbit/s  {}  {} packets, {lost}{kept}  {} ({} open){history}",
         running.as_secs() / 60,
         running.as_secs() % 60,
         plural(now.flows, "flow"),
@@ -104,7 +104,7 @@ mod tests {
         };
         assert_eq!(
             words(&before, &now, Duration::from_secs(1), Duration::from_secs(61)),
-            "1:01  2 kpps  10.0 Mbit/s  12 flows  3,500 packets, 7 LOST  history 42.0 s  2 incidents (1 open)"
+            "1:01  2 kpps  10.0 Mbit/s  12 flows  3,500 packets, 7 LOST  2 incidents (1 open)  history 42.0 s"
         );
         let quiet = words(&now, &now, Duration::from_secs(1), Duration::from_secs(62));
         assert!(quiet.starts_with("1:02  0 pps  0.0 Mbit/s"), "{quiet}");
