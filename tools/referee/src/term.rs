@@ -87,9 +87,9 @@ impl Paint {
     }
 }
 
-/// Breaks text at spaces into lines of at most [`WIDTH`] columns, fewer on a narrow terminal, the first after `head`, the others indented
-/// by as much. A word longer than a line stays whole. Control characters, which a packet could have brought
-/// in, become �.
+/// Breaks text at spaces into lines of at most [`WIDTH`] columns, fewer on a narrow terminal, the first after
+/// `head`, the others indented by as much. A word longer than a line stays whole. Control characters, which a
+/// packet could have brought in, become �.
 pub fn wrap(head: &str, text: &str) -> String {
     let columns = width();
     let indent = " ".repeat(head.chars().count());
