@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/need.sh
 
+need_cargo
 need_build
 need_ip "makes the network namespace it runs in"
 install_missing

@@ -8,4 +8,4 @@ need_cargo
 need_build
 install_missing
 
-cargo run --release --locked --quiet -p bench -- "$@"
+cargo run --release --locked --quiet -p bench --bin bench -- "$@"
