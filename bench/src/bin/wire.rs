@@ -184,7 +184,7 @@ fn receive_and_drop(cli: &Cli, core: usize, send: impl Fn() -> Result<Summary>) 
         queue: 0,
         ring: RING,
         frame_bytes: 2048,
-        zero_copy: Some(false),
+        zero_copy: false,
         jumbo: false,
     };
     let mut socket = Socket::open(&settings)?;

@@ -200,7 +200,7 @@ impl Plan<'_> {
             queue,
             ring: self.settings.ring,
             frame_bytes: if self.jumbo { PAGE_FRAME } else { SMALL_FRAME },
-            zero_copy: Some(zero_copy),
+            zero_copy,
             jumbo: self.jumbo,
         };
         let began = Instant::now();

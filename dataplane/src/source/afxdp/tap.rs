@@ -85,7 +85,7 @@ impl TapReport {
         self.queues.iter().map(|queue| queue.taken).sum()
     }
 
-    /// Every packet seen was taken or dropped for a reason, and every frame is with somebody.
+    /// Every packet seen was taken or dropped for a reason.
     pub fn settled(&self) -> bool {
         self.seen == self.taken() + self.dropped.iter().sum::<u64>()
     }
@@ -183,18 +183,6 @@ impl Tap {
 
     pub fn nic(&self) -> &Nic {
         &self.nic
-    }
-
-    pub fn zero_copy(&self) -> bool {
-        self.zero_copy
-    }
-
-    pub fn mode(&self) -> XdpMode {
-        self.mode
-    }
-
-    pub fn queues(&self) -> usize {
-        self.queues.len()
     }
 
     /// What was asked for and not to be had, in words.

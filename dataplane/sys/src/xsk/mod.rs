@@ -31,8 +31,8 @@ pub struct Settings<'a> {
     pub ring: u32,
     /// Bytes of a frame, 2048 or 4096; 256 of them are headroom.
     pub frame_bytes: u32,
-    /// `Some(true)`: only zero-copy. `Some(false)`: only copy mode. `None`: the kernel's choice.
-    pub zero_copy: Option<bool>,
+    /// Zero-copy or nothing, or else copy mode: the kernel is left no choice that would have to be told.
+    pub zero_copy: bool,
     /// Take packets that come in several frames.
     pub jumbo: bool,
 }
@@ -309,9 +309,8 @@ fn bind(settings: &Settings<'_>, umem: &Umem) -> Result<Bound, OpenError> {
     let refused = |source| OpenError::Bind { interface: interface.to_owned(), queue, source };
     let mut flags = BindFlags::XDP_USE_NEED_WAKEUP;
     match zero_copy {
-        Some(true) => flags |= BindFlags::XDP_ZEROCOPY,
-        Some(false) => flags |= BindFlags::XDP_COPY,
-        None => {}
+        true => flags |= BindFlags::XDP_ZEROCOPY,
+        false => flags |= BindFlags::XDP_COPY,
     }
     if jumbo {
         flags |= BindFlags::XDP_USE_SG;
