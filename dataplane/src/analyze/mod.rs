@@ -2,20 +2,21 @@
 //! but the packet's.
 //!
 //! `sequence` reads sequence space as Wireshark's `tcp.analysis.*` does, `pmtu` follows the segment that is
-//! stuck, `state` the handshake and the close; `icmp` reads what routers say of a flow. [`segment`] calls
-//! them in order. `facts` turns the flow into what rules see; guards come next.
+//! stuck, `state` the handshake and the close, `story` Zeek's account of both; `icmp` reads what routers say of
+//! a flow. [`segment`] calls them in order. `facts` turns the flow into what rules see; guards come next.
 
 pub mod facts;
 mod icmp;
 mod pmtu;
 mod sequence;
 mod state;
+mod story;
 
 pub use icmp::too_big;
 
 use rules::event::EventSet;
 
-use crate::decode::Packet;
+use crate::decode::{Class, Packet};
 use crate::flow::Flow;
 use crate::flow::record::{dir_flag, flow_flag};
 use crate::flow::trouble::TroubleSlab;
@@ -61,12 +62,16 @@ pub fn segment(flow: &mut Flow, slab: &mut TroubleSlab, packet: &Packet, now: Na
     }
     pmtu::follow(flow, slab, dir, packet, marks, now);
     state::follow(flow, slab, packet, now, out);
+    story::follow(flow, dir, packet, marks);
     sequence::remember(flow, dir, packet, marks, now);
 }
 
 /// Takes a packet of any other protocol into its flow.
 #[inline]
 pub fn datagram(flow: &mut Flow, packet: &Packet, now: Nanos) {
+    if flow.packets() == 0 && packet.class == Class::Icmp {
+        flow.story.icmp = [packet.icmp.kind, packet.icmp.code];
+    }
     count(flow, usize::from(!packet.from_low), packet, now);
 }
 

@@ -61,6 +61,7 @@ fn synchronise(flow: &mut Flow, tcp: &Tcp, now: Nanos, out: &mut Outcome) {
     let first_packet = flow.packets() == 1;
     if !answer && flow.dirs[0].syn == 0 && flow.dirs[1].syn == 0 {
         // Its answer may have been seen first.
+        flow.story.flipped = flow.orig() != dir;
         flow.set_originator(dir == 0);
     }
     let own = &mut flow.dirs[dir];

@@ -462,3 +462,98 @@ fn waiting_for_room_is_no_silence() {
         assert_eq!(t.facts().idle_before_ms, 0);
     });
 }
+
+/// Zeek's account of a conversation: state, history.
+fn account(t: &Talk) -> (&'static str, String) {
+    (t.flow.conn_state(), t.flow.story.history(t.flow.orig()))
+}
+
+fn told(talk: impl Fn(&mut Talk)) -> (&'static str, String) {
+    let mut t = Talk::new(1000);
+    talk(&mut t);
+    account(&t)
+}
+
+#[test]
+fn zeek_states_of_connections_that_never_were() {
+    assert_eq!(told(|t| drop(t.a(SYN, 0, 0, 0))), ("S0", "S".into()));
+    assert_eq!(told(|t| drop(t.a(SYN, 0, 0, 0).a(SYN, 0, 0, 0))), ("S0", "S".into()), "a repeat is no news");
+    assert_eq!(told(|t| drop(t.a(SYN, 0, 0, 0).b(RST | ACK, 0, 1, 0))), ("REJ", "Sr".into()));
+    assert_eq!(told(|t| drop(t.a(SYN, 0, 0, 0).a(RST, 1, 0, 0))), ("RSTOS0", "SR".into()));
+    assert_eq!(told(|t| drop(t.a(SYN, 0, 0, 0).a(FIN | ACK, 1, 0, 0))), ("SH", "SF".into()));
+    assert_eq!(told(|t| drop(t.a(SYN, 0, 0, 0).b(SYN | ACK, 0, 1, 0))), ("S1", "Sh".into()));
+    let scan = |t: &mut Talk| drop(t.a(SYN, 0, 0, 0).b(SYN | ACK, 0, 1, 0).a(RST, 1, 0, 0));
+    assert_eq!(told(scan), ("RSTO", "ShR".into()));
+}
+
+#[test]
+fn zeek_states_of_connections_that_were() {
+    let talk = |t: &mut Talk| drop(t.handshake().a(ACK, 1, 1, 100).b(ACK, 1, 101, 500).a(ACK, 101, 501, 0));
+    assert_eq!(told(talk), ("S1", "ShADd".into()));
+    let close = |t: &mut Talk| {
+        talk(t);
+        t.a(FIN | ACK, 101, 501, 0);
+    };
+    assert_eq!(told(close), ("S2", "ShADdF".into()));
+    let closed = |t: &mut Talk| {
+        close(t);
+        t.b(FIN | ACK, 501, 102, 0).a(ACK, 102, 502, 0);
+    };
+    assert_eq!(told(closed), ("SF", "ShADdFf".into()));
+    let late_reset = |t: &mut Talk| {
+        closed(t);
+        t.a(RST, 102, 0, 0);
+    };
+    assert_eq!(told(late_reset), ("SF", "ShADdFfR".into()), "closed stays closed");
+    let reset = |t: &mut Talk| {
+        talk(t);
+        t.b(RST, 501, 0, 0);
+    };
+    assert_eq!(told(reset), ("RSTR", "ShADdr".into()));
+    let half = |t: &mut Talk| {
+        talk(t);
+        t.b(FIN | ACK, 501, 101, 0);
+    };
+    assert_eq!(told(half), ("S3", "ShADdf".into()));
+}
+
+#[test]
+fn zeek_states_of_what_was_not_seen_from_its_start() {
+    assert_eq!(told(|t| drop(t.a(ACK, 1, 1, 10).b(ACK, 1, 11, 10))), ("OTH", "Dd".into()));
+    assert_eq!(told(|t| drop(t.a(ACK, 1, 1, 10).b(RST, 1, 0, 0))), ("RSTRH", "Dr".into()));
+    assert_eq!(told(|t| drop(t.a(ACK, 1, 1, 10).b(FIN | ACK, 1, 11, 0))), ("SHR", "Df".into()));
+    let answer_first = |t: &mut Talk| drop(t.b(SYN | ACK, 0, 1, 0).a(ACK, 1, 1, 0));
+    assert_eq!(told(answer_first), ("S1", "hA".into()));
+}
+
+#[test]
+fn a_history_counts_troubles_by_powers_of_ten() {
+    let repeats = |n: u32| {
+        told(move |t| {
+            t.handshake().a(ACK, 1, 1, 10);
+            (0..n).for_each(|_| drop(t.a(ACK, 1, 1, 10)));
+        })
+    };
+    assert_eq!(repeats(1).1, "ShADT");
+    assert_eq!(repeats(9).1, "ShADT");
+    assert_eq!(repeats(100).1, "ShADTTT");
+    let closed_window = told(|t| drop(t.handshake().take(MS, Seg::new(false, ACK, 1, 1).window(0))));
+    assert_eq!(closed_window.1, "ShAaw");
+}
+
+#[test]
+fn both_flags_at_once_and_more_letters_than_fit() {
+    let odd = told(|t| drop(t.a(SYN | FIN, 0, 0, 0).a(FIN | RST, 1, 0, 0)));
+    assert_eq!(odd.1, "QI");
+    let many = told(|t| (0..90).for_each(|n| drop(t.a(RST, n * 10, 0, 0))));
+    assert_eq!(many.1.len(), crate::flow::story::LETTERS);
+}
+
+#[test]
+fn congestion_marks_are_counted_by_side() {
+    use crate::decode::flags::{CWR, ECE};
+    let mut t = Talk::new(7);
+    t.a(SYN | ECE | CWR, 0, 0, 0).b(SYN | ACK | ECE, 0, 1, 0).a(ACK, 1, 1, 0);
+    t.b(ACK | ECE, 1, 1, 0).a(ACK | CWR, 1, 1, 100);
+    assert_eq!((t.flow.story.ece, t.flow.story.cwr, t.flow.story.ce), ([1, 2], [2, 0], [0, 0]));
+}

@@ -1,8 +1,9 @@
-//! One flow, four cache lines: identity and links, one line for each direction, and what is touched rarely.
+//! One flow, six cache lines: identity and links, one line for each direction, and what is touched rarely.
 //! A packet touches the first and its direction's line, an acknowledgement the other's. Worker's thread.
 
 use rules::facts::Side;
 
+use super::story::Story;
 use crate::decode::FlowKey;
 use crate::source::Nanos;
 
@@ -51,6 +52,9 @@ pub mod flow_flag {
     pub const ACK_TIMED: u16 = 1 << 8;
     /// `hold` is in use. Here as well, so that a packet need not touch the line `hold` is in.
     pub const HELD: u16 = 1 << 9;
+    /// The story has this letter of the low end; of the high end, one bit further.
+    pub const TOLD_ACK: u16 = 1 << 10;
+    pub const TOLD_DATA: u16 = 1 << 12;
 }
 
 /// Bits of [`Flow::offered`], one byte a side, of its first SYN or SYN-ACK.
@@ -109,7 +113,7 @@ impl Direction {
     }
 }
 
-/// One conversation; exactly four cache lines.
+/// One conversation; exactly six cache lines.
 #[derive(Clone, Copy, Debug, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 pub struct Flow {
@@ -148,9 +152,11 @@ pub struct Flow {
     /// Seconds after the SYN for which syn_timeout was raised.
     pub syn_checks: u8,
     spare: [u8; 3],
+
+    pub story: Story,
 }
 
-const _: () = assert!(size_of::<Flow>() == 256);
+const _: () = assert!(size_of::<Flow>() == 384);
 
 impl Flow {
     #[inline(always)]

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use rules::RuleSet;
 use serde::Serialize;
 
+use super::community;
 use super::record::{Direction, Flow, dir_flag, flow_flag, offer};
 use super::trouble::{DirectionTrouble, Trouble};
 use crate::analyze::facts::{client_rtt_us, server_rtt_us};
@@ -21,11 +22,16 @@ const LOW_MSS: u16 = 1220;
 pub struct FlowRow {
     pub flow: Tuple,
     pub flow_id: String,
-    pub community_id: Option<String>,
+    pub community_id: String,
     pub start_ns: u64,
     pub end_ns: u64,
     pub orig: SideRow,
     pub resp: SideRow,
+    /// Zeek's words for how it went.
+    pub conn_state: &'static str,
+    /// Zeek's letters; only TCP flows have them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history: Option<String>,
     #[serde(flatten)]
     pub tcp: Option<TcpRow>,
     pub findings: BTreeMap<String, u64>,
@@ -46,8 +52,6 @@ pub struct Tuple {
 /// What only TCP flows have.
 #[derive(Clone, Debug, Serialize)]
 pub struct TcpRow {
-    pub conn_state: Option<String>,
-    pub history: Option<String>,
     pub handshake: &'static str,
     pub rtt_us: Rtt,
 }
@@ -83,9 +87,10 @@ pub struct TcpSide {
     pub sack_perm: Option<bool>,
     pub timestamps: Option<bool>,
     pub max_payload: u16,
-    pub ece: Option<u32>,
-    pub cwr: Option<u32>,
-    pub ce: Option<u32>,
+    /// Segments with ECE, with CWR, and marked "congestion experienced" by a router (RFC 3168).
+    pub ece: u32,
+    pub cwr: u32,
+    pub ce: u32,
     pub facts: Facts,
 }
 
@@ -123,14 +128,14 @@ impl FlowRow {
                 tunnel: None,
             },
             flow_id: format!("{:016x}", flow.id()),
-            community_id: None,
+            community_id: community::id(flow),
             start_ns: flow.start_ns,
             end_ns: flow.last_ns,
             orig: side(flow, orig, &trouble.dirs[orig]),
             resp: side(flow, resp, &trouble.dirs[resp]),
+            conn_state: flow.conn_state(),
+            history: tcp.then(|| flow.story.history(orig)),
             tcp: tcp.then(|| TcpRow {
-                conn_state: None,
-                history: None,
                 handshake: handshake(flow),
                 rtt_us: Rtt { client_side: client_rtt_us(flow), server_side: server_rtt_us(flow) },
             }),
@@ -187,9 +192,9 @@ fn side(flow: &Flow, dir: usize, t: &DirectionTrouble) -> SideRow {
             sack_perm: known(offer::SACK).then(|| offered(offer::SACK)),
             timestamps: known(offer::TIMESTAMPS).then(|| offered(offer::TIMESTAMPS)),
             max_payload: own.max_payload,
-            ece: None,
-            cwr: None,
-            ce: None,
+            ece: flow.story.ece[dir],
+            cwr: flow.story.cwr[dir],
+            ce: flow.story.ce[dir],
             facts: Facts {
                 retransmission: t.retransmission,
                 fast_retransmission: t.fast_retransmission,
