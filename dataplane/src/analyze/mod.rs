@@ -2,12 +2,13 @@
 //! but the packet's.
 //!
 //! `sequence` reads sequence space as Wireshark's `tcp.analysis.*` does, `pmtu` follows the segment that is
-//! stuck, `state` the handshake and the close, `story` Zeek's account of both; `icmp` reads what routers say of
-//! a flow. [`segment`] calls them in order. `facts` turns the flow into what rules see; guards come next.
+//! stuck, `state` the handshake and the close, `story` Zeek's account of both, `sack` looks for impossible
+//! blocks; `icmp` reads what routers say of a flow. [`segment`] calls them in order. `facts` turns the flow into what rules see; guards come next.
 
 pub mod facts;
 mod icmp;
 mod pmtu;
+mod sack;
 mod sequence;
 mod state;
 mod story;
@@ -62,7 +63,8 @@ pub fn segment(flow: &mut Flow, slab: &mut TroubleSlab, packet: &Packet, now: Na
     }
     pmtu::follow(flow, slab, dir, packet, marks, now);
     state::follow(flow, slab, packet, now, out);
-    story::follow(flow, dir, packet, marks);
+    sack::check(flow, &packet.tcp, out);
+    story::follow(flow, dir, packet, marks, &mut out.events);
     sequence::remember(flow, dir, packet, marks, now);
 }
 

@@ -187,6 +187,9 @@ fn raise(marks: Marks, closed_window: bool, events: &mut EventSet) {
     if marks & ZERO_WINDOW != 0 {
         events.insert(Event::ZeroWindow);
     }
+    if marks & WINDOW_FULL != 0 {
+        events.insert(Event::WindowFull);
+    }
     if marks & KEEPALIVE != 0 && !closed_window {
         events.insert(Event::Keepalive);
     }

@@ -5,7 +5,9 @@
 //! flow, and nobody is made the responder for using a well-known port. Checksums are not verified (a mirror's
 //! packets often have none yet), so `c` is never written.
 
-use super::sequence::{ACK_LOST_SEGMENT, Marks, NOTHING, RETRANSMISSION};
+use rules::event::{Event, EventSet};
+
+use super::sequence::{ACK_LOST_SEGMENT, Marks, NOTHING, RETRANSMISSION, WINDOW_FULL};
 use crate::decode::{Packet, Tcp, flags};
 use crate::flow::Flow;
 use crate::flow::record::flow_flag;
@@ -18,7 +20,7 @@ const CE: u8 = 3;
 
 /// Takes a segment into the story.
 #[inline(always)]
-pub(super) fn follow(flow: &mut Flow, dir: usize, packet: &Packet, marks: Marks) {
+pub(super) fn follow(flow: &mut Flow, dir: usize, packet: &Packet, marks: Marks, events: &mut EventSet) {
     let tcp = &packet.tcp;
     let told = if tcp.payload > 0 { flow_flag::TOLD_DATA } else { flow_flag::TOLD_ACK };
     let ordinary = tcp.flags & (CONTROL | CONGESTION) == 0 && packet.ecn != CE && tcp.window != 0;
@@ -26,12 +28,16 @@ pub(super) fn follow(flow: &mut Flow, dir: usize, packet: &Packet, marks: Marks)
         return;
     }
     tell(flow, dir, packet, marks);
+    if packet.tcp.flags & (flags::ECE | flags::SYN) == flags::ECE {
+        events.insert(Event::CongestionEcho);
+    }
 }
 
 #[cold]
 fn tell(flow: &mut Flow, dir: usize, packet: &Packet, marks: Marks) {
     let tcp = &packet.tcp;
     let originates = flow.orig() == dir;
+    let window = flow.scaled_window(dir ^ 1);
     let story = &mut flow.story;
     congestion(story, dir, packet);
     letters(story, dir, tcp);
@@ -42,6 +48,9 @@ fn tell(flow: &mut Flow, dir: usize, packet: &Packet, marks: Marks) {
     }
     if marks & RETRANSMISSION != 0 && tcp.payload > 0 {
         scaled(story, dir, b't', |s| &mut s.retransmissions);
+    }
+    if marks & WINDOW_FULL != 0 {
+        story.filled_window[dir] = story.filled_window[dir].max(window);
     }
     advance(story, dir, originates, tcp);
     if marks & ACK_LOST_SEGMENT != 0 {
@@ -60,7 +69,11 @@ fn congestion(story: &mut Story, dir: usize, packet: &Packet) {
     add(&mut story.ece, seen & flags::ECE != 0);
     add(&mut story.cwr, seen & flags::CWR != 0);
     add(&mut story.ce, packet.ecn == CE);
-    if seen & (flags::SYN | flags::ACK) == flags::SYN {
+    if seen & flags::SYN == 0 {
+        let add = |count: &mut [u16; 2], yes: bool| count[dir] = count[dir].saturating_add(u16::from(yes));
+        add(&mut story.echoes, seen & flags::ECE != 0);
+        add(&mut story.reductions, seen & flags::CWR != 0);
+    } else if seen & flags::ACK == 0 {
         story.last_syn_plain = seen & CONGESTION != CONGESTION;
         story.ecn_syns = story.ecn_syns.saturating_add(u8::from(!story.last_syn_plain));
     }

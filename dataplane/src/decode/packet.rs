@@ -118,6 +118,8 @@ pub struct TcpOptions {
     pub sack_permitted: bool,
     pub timestamps: bool,
     pub sack_blocks: u8,
+    /// Edges of the first of them (RFC 2018 §3).
+    pub sack_edges: [u32; 2],
     /// The capture cut the list short: what was not found may have been there.
     pub cut: bool,
 }

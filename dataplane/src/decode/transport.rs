@@ -89,7 +89,10 @@ fn options(mut list: &[u8], syn: bool) -> TcpOptions {
             (2, 4) if syn => found.mss = u16_at(list, 2),
             (3, 3) if syn => found.wscale = u8_at(list, 2).map(|shift| shift.min(MAX_WSCALE)),
             (4, 2) if syn => found.sack_permitted = true,
-            (5, _) => found.sack_blocks = ((len - 2) / 8) as u8,
+            (5, 10..) => {
+                found.sack_blocks = ((len - 2) / 8) as u8;
+                found.sack_edges = [2, 6].map(|at| u32_at(list, at).unwrap_or(0));
+            }
             (8, 10) => found.timestamps = true,
             _ => {}
         }

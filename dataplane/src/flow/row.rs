@@ -259,4 +259,8 @@ fn native(flow: &Flow, trouble: &Trouble, mut say: impl FnMut(&str, u32)) {
     say("sack_missing", u32::from(both_syns && lacks(offer::SACK)));
     let low = |dir: usize| flow.offered[dir] & offer::MSS != 0 && flow.mss[dir] < LOW_MSS;
     say("mss_low", u32::from(low(0) || low(1)));
+    let story = &flow.story;
+    let both = |pair: &[u16; 2]| u32::from(pair[0]).saturating_add(pair[1].into());
+    say("sack_garbled", both(&story.sack_garbled));
+    say("ecn_ce", story.ce[0].saturating_add(story.ce[1]).saturating_add(both(&story.echoes)));
 }

@@ -69,10 +69,14 @@ pub struct Story {
     pub icmp: [u8; 2],
     /// Segments whose SACK blocks lie outside the sequence space.
     pub sack_garbled: [u16; 2],
-    /// SYNs that offered ECN, and whether the last one did.
+    /// SYNs that offered ECN, and whether the last SYN did not.
     pub ecn_syns: u8,
     pub last_syn_plain: bool,
-    spare: [u8; 16],
+    /// Largest window of the other side that this side filled to its edge, bytes.
+    pub filled_window: [u32; 2],
+    /// Segments after the SYN that echo congestion, and that say they heard.
+    pub echoes: [u16; 2],
+    pub reductions: [u16; 2],
 }
 
 const _: () = assert!(size_of::<Story>() == 128);

@@ -7,6 +7,7 @@ mod demo;
 mod healthy;
 mod idle;
 mod loss;
+mod negotiation;
 mod pmtu;
 mod storm;
 pub mod trouble;
@@ -64,7 +65,7 @@ struct Scenario {
     build: fn(&mut World),
 }
 
-const SCENARIOS: [Scenario; 16] = [
+const SCENARIOS: [Scenario; 22] = [
     Scenario {
         name: "healthy",
         about: "200 clean flows, DNS, ping, ARP: nothing to report",
@@ -129,6 +130,36 @@ const SCENARIOS: [Scenario; 16] = [
         name: "sack_missing",
         about: "SACK-permitted is missing in SYN-ACKs, or in both SYNs",
         build: |w| healthy::with_siblings(w, "sack_missing", 4),
+    },
+    Scenario {
+        name: "ecn_syn_blackhole",
+        about: "SYNs that offer ECN vanish, the plain one after 2.5 s is answered",
+        build: |w| healthy::with_siblings(w, "ecn_syn_blackhole", 3),
+    },
+    Scenario {
+        name: "ecn_ce",
+        about: "congestion is echoed 25 times and the sender never answers that it heard",
+        build: negotiation::ecn_ce,
+    },
+    Scenario {
+        name: "sack_garbled",
+        about: "SACK blocks lie outside the sequence space: a device shifted numbers and forgot them",
+        build: |w| healthy::with_siblings(w, "sack_garbled", 3),
+    },
+    Scenario {
+        name: "mss_low",
+        about: "a server takes at most 300 bytes in a segment",
+        build: |w| healthy::with_siblings(w, "mss_low", 2),
+    },
+    Scenario {
+        name: "window_limited",
+        about: "2 MB over 40 ms of round trip, without window scaling: the window is the limit",
+        build: |w| healthy::with_siblings(w, "window_limited", 1),
+    },
+    Scenario {
+        name: "loss_limited",
+        about: "one segment in eight is lost over 40 ms of round trip",
+        build: |w| healthy::with_siblings(w, "loss_limited", 1),
     },
     Scenario {
         name: "keepalive",
