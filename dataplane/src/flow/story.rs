@@ -151,36 +151,16 @@ impl Flow {
         match (orig, resp) {
             (End::SynSent | End::SynAckSent, End::Reset) => "REJ",
             (End::Reset, End::Reset) if no_data => "REJ",
-            (orig, End::Reset) => {
-                if absent(orig) {
-                    "RSTRH"
-                } else {
-                    "RSTR"
-                }
-            }
+            (orig, End::Reset) if absent(orig) => "RSTRH",
+            (_, End::Reset) => "RSTR",
             (End::Reset, resp) if !absent(resp) => "RSTO",
-            (End::Reset, _) => {
-                if self.reset_own_syn() {
-                    "RSTOS0"
-                } else {
-                    "OTH"
-                }
-            }
+            (End::Reset, _) if self.reset_own_syn() => "RSTOS0",
+            (End::Reset, _) => "OTH",
             (End::Closed, End::Closed) => "SF",
-            (End::Closed, resp) => {
-                if absent(resp) {
-                    "SH"
-                } else {
-                    "S2"
-                }
-            }
-            (orig, End::Closed) => {
-                if absent(orig) {
-                    "SHR"
-                } else {
-                    "S3"
-                }
-            }
+            (End::Closed, resp) if absent(resp) => "SH",
+            (End::Closed, _) => "S2",
+            (orig, End::Closed) if absent(orig) => "SHR",
+            (_, End::Closed) => "S3",
             (End::SynSent, End::Inactive) => "S0",
             (End::Established, End::Established) => "S1",
             _ => "OTH",
