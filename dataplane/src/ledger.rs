@@ -95,6 +95,8 @@ pub struct WorkerAccount {
     pub icmp_unmatched: u64,
     pub events: EventAccount,
     pub kept: KeptAccount,
+    /// Services whose healthy flows were forgotten for others.
+    pub siblings_evicted: u64,
     pub history_cut: u64,
     pub tails_rescued: u64,
     pub tails_forgotten: u64,
@@ -133,7 +135,7 @@ impl WorkerAccount {
     }
 
     /// Every account that is one number.
-    fn sums(&mut self) -> [&mut u64; 24] {
+    fn sums(&mut self) -> [&mut u64; 25] {
         let WorkerAccount { events: e, kept, .. } = self;
         [
             &mut self.received,
@@ -146,6 +148,7 @@ impl WorkerAccount {
             &mut self.half_open_evicted,
             &mut self.trouble_refused,
             &mut self.icmp_unmatched,
+            &mut self.siblings_evicted,
             &mut self.history_cut,
             &mut self.tails_rescued,
             &mut self.tails_forgotten,

@@ -79,6 +79,7 @@ fn worker_config(rng: &mut Rng) -> WorkerConfig {
         },
         messages: 512,
         activity: 64,
+        siblings: 64,
         timeouts: Timeouts {
             half_open: (1 + rng.below(80)) * second,
             established: (1 + rng.below(600)) * second,

@@ -94,14 +94,20 @@ fn count(flow: &mut Flow, dir: usize, packet: &Packet, now: Nanos) {
     }
 }
 
+/// This packet comes after a silence of an established flow.
+#[inline(always)]
+pub fn falls_silent(flow: &Flow, now: Nanos) -> bool {
+    now.saturating_sub(flow.last_ns) >= SILENCE && flow.has(flow_flag::ESTABLISHED)
+}
+
 /// Remembers a silence that this packet ends, if nothing was outstanding during it and no window was closed: a
 /// sender that waits for an acknowledgement, or for room, isn't idle.
 #[inline(always)]
 fn silence(flow: &mut Flow, now: Nanos) {
-    let gap = now.saturating_sub(flow.last_ns);
-    if gap < SILENCE || !flow.has(flow_flag::ESTABLISHED) {
+    if !falls_silent(flow, now) {
         return;
     }
+    let gap = now.saturating_sub(flow.last_ns);
     let outstanding = |dir| flow.unacked(dir).unwrap_or(0);
     let (first, second) = (outstanding(0), outstanding(1));
     let recent = flow.packets().wrapping_sub(u64::from(flow.idle_packets)) < SILENCE_PACKETS;

@@ -31,6 +31,8 @@ pub struct WorkerConfig {
     pub messages: usize,
     /// Hosts, and services, counted in one 100-ms interval.
     pub activity: u32,
+    /// Services whose healthy flows are remembered beside those that fail.
+    pub siblings: u32,
     pub timeouts: Timeouts,
     /// Key of the flow hash. Fixed in replay, so that two runs are alike; random when live.
     pub hash_secret: u64,
@@ -79,6 +81,7 @@ impl Default for WorkerConfig {
             hold: HoldConfig { holds: 1024, pool_bytes: 64 << 20, per_rule_per_second: 64 },
             messages: 8192,
             activity: 65_536,
+            siblings: 4096,
             timeouts: Timeouts::default(),
             hash_secret: 0x7265_6665_7265_6521,
             lossless: false,
@@ -99,6 +102,7 @@ impl WorkerConfig {
             hold: HoldConfig { holds: 128, pool_bytes: 8 << 20, per_rule_per_second: 64 },
             messages: 2048,
             activity: 4096,
+            siblings: 256,
             ..WorkerConfig::default()
         }
     }

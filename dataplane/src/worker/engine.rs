@@ -21,6 +21,7 @@ use crate::history::{Ring, Tails};
 use crate::hold::Holds;
 use crate::ledger::WorkerAccount;
 use crate::record::Recorder;
+use crate::siblings::SiblingTable;
 use crate::source::Nanos;
 
 #[derive(Debug)]
@@ -37,6 +38,7 @@ pub(super) struct Engine {
     pub(super) hits: Hits,
     pub(super) outlet: Outlet,
     pub(super) activity: Activity,
+    pub(super) siblings: SiblingTable,
     pub(super) watches: Watches,
     pub(super) account: WorkerAccount,
     pub(super) timeouts: Timeouts,
@@ -75,6 +77,7 @@ impl Engine {
             hits: Hits::new(),
             outlet: Outlet::new(queues, number),
             activity: Activity::new(config.activity, host_counts, service_counts),
+            siblings: SiblingTable::new(config.siblings),
             watches: Watches::default(),
             account: WorkerAccount::default(),
             timeouts: config.timeouts,
@@ -112,6 +115,7 @@ impl Engine {
         account.events = self.outlet.account;
         account.events.activity_lost = self.activity.lost;
         account.trouble_refused = self.slab.refused;
+        account.siblings_evicted = self.siblings.evicted;
         account.tails_rescued = self.tails.rescued;
         account.tails_forgotten = self.tails.forgotten;
         account.tails_refused = self.tails.refused;
@@ -167,6 +171,9 @@ impl Engine {
             return;
         }
         let closed = flow.has(flow_flag::CLOSED);
+        if analyze::falls_silent(flow, stamp.ts) {
+            self.siblings.silent_again(flow);
+        }
         let mut outcome = Outcome::default();
         analyze::segment(flow, &mut self.slab, packet, stamp.ts, &mut outcome);
         let closes = !closed && flow.has(flow_flag::CLOSED);

@@ -88,7 +88,9 @@ impl Engine {
             self.raise(slot, &outcome, now, None);
         }
         let flow = &self.table.flows[slot as usize];
-        self.outlet.row(flow, self.slab.get(flow.trouble));
+        let trouble = self.slab.get(flow.trouble);
+        self.siblings.ended(flow, trouble.is_some_and(|trouble| trouble.rules > 0));
+        self.outlet.row(flow, trouble);
         if flow.hold != NONE && !self.holds.is_over(flow.hold, flow.id()) {
             self.holds.ended(flow.hold);
         }
@@ -108,6 +110,6 @@ impl Engine {
             self.end(slot, true, self.now);
             self.ended_to = slot + 1;
         }
-        true
+        self.tell_siblings(self.now)
     }
 }

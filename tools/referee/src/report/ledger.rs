@@ -100,7 +100,7 @@ impl Ledger {
             late,
             history: json!({
                 "cut": w.history_cut, "tails_rescued": w.tails_rescued,
-                "tails_forgotten": w.tails_forgotten, "tails_refused": w.tails_refused,
+                "tails_forgotten": w.tails_forgotten, "tails_refused": w.tails_refused, "siblings_evicted": w.siblings_evicted,
             }),
             holds: json!({
                 "taken": w.holds_taken, "refused": w.holds_refused, "unanswered": w.holds_unanswered,
@@ -233,7 +233,7 @@ fn judge(f: &Finished) -> Value {
         "absorbed": j.absorbed, "keeps": j.keeps, "releases": j.releases,
         "captures_over_budget": j.captures_over_budget, "hosts_evicted": j.hosts_evicted,
         "services_evicted": j.services_evicted, "flows_forgotten": j.flows_forgotten,
-        "kept_forgotten": j.kept_forgotten, "open": j.open,
+        "kept_forgotten": j.kept_forgotten, "siblings_refused": j.siblings_refused, "open": j.open,
     })
 }
 
