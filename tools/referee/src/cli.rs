@@ -27,6 +27,8 @@ pub enum Command {
     Run(RunArgs),
     /// Analyse capture files
     Replay(ReplayArgs),
+    /// Two captures of one path: what happened between them
+    Compare(CompareArgs),
     /// What a store keeps
     #[command(subcommand)]
     Captures(CapturesCommand),
@@ -141,6 +143,19 @@ pub struct ReplayArgs {
     /// pcap or pcapng, also .gz, .zst, .lz4; - is standard input. Several are merged by time
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct CompareArgs {
+    /// Findings and, last, the summary: a JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    /// One capture: pcap or pcapng, also .gz, .zst, .lz4; - is standard input
+    #[arg(value_name = "A")]
+    pub a: PathBuf,
+    /// The other, of the same path; in either order
+    #[arg(value_name = "B")]
+    pub b: PathBuf,
 }
 
 #[derive(Subcommand)]

@@ -6,6 +6,7 @@
 mod captures;
 mod check;
 mod cli;
+mod compare;
 mod config;
 mod error;
 mod live;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => live::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Captures(CapturesCommand::List(args)) => captures::list(&args),
         Command::Captures(CapturesCommand::Get(args)) => captures::get(&args),
         Command::Rules(RulesCommand::Check { paths }) => check::rules_check(&paths),

@@ -4,7 +4,7 @@
 //! then outputs), runs the `driver`, and tells machines and people.
 
 mod driver;
-mod progress;
+pub mod progress;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -51,7 +51,8 @@ fn record_in(folder: &Path, config: &Config) -> Result<(Recording, Recorder), Fa
     Ok((prepared.start()?, recorder))
 }
 
-fn not_a_capture(error: OpenError) -> Failure {
+/// An input's failure as the program's.
+pub fn not_a_capture(error: OpenError) -> Failure {
     let code = match error {
         OpenError::StandardInputTwice => Code::Usage,
         _ => Code::NotCapture,

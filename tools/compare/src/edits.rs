@@ -1,0 +1,238 @@
+//! What the middle changed in packets that both taps saw: options of the handshake, sequence numbers, ECN,
+//! payload. Main thread; one walk over a connection's matched packets.
+
+use serde_json::{Map, Value, json};
+
+use dataplane::decode::flags;
+
+use crate::conn::{Conn, World};
+use crate::findings::name;
+use crate::matching::partner;
+use crate::record::{Extra, Record};
+use crate::report::{Finding, TapName};
+
+const CE: u8 = 3;
+const ECN_FLAGS: u8 = flags::ECE | flags::CWR;
+
+/// A SYN's options as they were sent and as they arrived.
+#[derive(Clone, Copy)]
+struct Offer {
+    sent: Extra,
+    received: Extra,
+    first: usize,
+    ts: u64,
+}
+
+/// Packets of one kind of change.
+#[derive(Clone, Copy, Default)]
+struct Changed {
+    count: u64,
+    span: Option<(u64, u64)>,
+    first: usize,
+}
+
+impl Changed {
+    fn add(&mut self, ts: u64, first: usize) {
+        self.count += 1;
+        let (from, _) = *self.span.get_or_insert((ts, ts));
+        self.span = Some((from, ts));
+        if self.count == 1 {
+            self.first = first;
+        }
+    }
+}
+
+#[derive(Default)]
+struct Changes {
+    /// SYN, SYN-ACK.
+    offers: [Option<Offer>; 2],
+    bleached: Changed,
+    bleached_flags: u64,
+    marked: Changed,
+    altered: Changed,
+    sack: Changed,
+    garbled: Changed,
+}
+
+/// Adds what was changed in one connection.
+pub fn of_connection(world: &World<'_>, conn: &Conn, client: usize, out: &mut Vec<Finding>) {
+    let changes = walk(world, conn);
+    let mut tell = Tell { world, conn, client, out };
+    if changes.offers.iter().any(Option::is_some) {
+        options(&changes.offers, &mut tell);
+    }
+    rewritten(conn, &changes, client, &mut tell);
+    tell.changed("ecn_bleached", changes.bleached, json!({"handshake_flags": changes.bleached_flags}));
+    tell.changed("ecn_ce_between", changes.marked, json!({}));
+    tell.changed("payload_altered", changes.altered, json!({}));
+}
+
+fn walk(world: &World<'_>, conn: &Conn) -> Changes {
+    let mut changes = Changes::default();
+    for (index, a) in world.packets(conn, 0) {
+        let Some(b) = partner(world, 0, index) else { continue };
+        let first = conn.first_tap[a.dir()].unwrap_or(0);
+        let (sent, received) = if first == 0 { (a, b) } else { (b, a) };
+        let extra = |tap: usize, r: &Record| world.taps[tap].extra(r).copied();
+        if a.extra != 0 || b.extra != 0 {
+            let both = extra(first, sent).zip(extra(1 - first, received));
+            if let Some((sent_extra, received_extra)) = both {
+                options_of(&mut changes, conn, (sent, sent_extra), received_extra, first);
+            }
+        }
+        if sent.ecn != received.ecn {
+            if received.ecn == 0 {
+                changes.bleached.add(sent.ts, first);
+            } else if received.ecn == CE {
+                changes.marked.add(sent.ts, first);
+            }
+        }
+        if a.has(flags::SYN) && sent.flags & ECN_FLAGS & !received.flags != 0 {
+            changes.bleached.add(sent.ts, first);
+            changes.bleached_flags += 1;
+        }
+        if a.body != 0 && b.body != 0 && a.body != b.body && !a.is_error {
+            changes.altered.add(sent.ts, first);
+        }
+    }
+    changes
+}
+
+fn options_of(
+    changes: &mut Changes,
+    conn: &Conn,
+    (r, sent): (&Record, Extra),
+    received: Extra,
+    first: usize,
+) {
+    if sent.cut || received.cut {
+        return;
+    }
+    if r.has(flags::SYN) {
+        let offer = &mut changes.offers[usize::from(r.has(flags::ACK))];
+        *offer = offer.or(Some(Offer { sent, received, first, ts: r.ts }));
+    }
+    // SACK blocks name the other direction's sequence numbers.
+    let delta = conn.delta[1 - r.dir()];
+    if let (Some(at_first), Some(at_second), true) = (sent.sack, received.sack, delta != 0) {
+        changes.sack.add(r.ts, first);
+        if at_first == at_second {
+            changes.garbled.add(r.ts, first);
+        }
+    }
+}
+
+struct Tell<'a, 't> {
+    world: &'a World<'t>,
+    conn: &'a Conn,
+    client: usize,
+    out: &'a mut Vec<Finding>,
+}
+
+impl Tell<'_, '_> {
+    fn add(&mut self, kind: &'static str, first: usize, count: u64, span: (u64, u64), evidence: Value) {
+        let evidence = match evidence {
+            Value::Object(map) => map,
+            _ => Map::new(),
+        };
+        self.out.push(Finding {
+            kind,
+            flow: name(self.world.flows.key(self.conn.flow), self.client),
+            seen_at: Some(TapName::of(first)),
+            missing_at: kind.ends_with("_stripped").then(|| TapName::of(1 - first)),
+            count,
+            first_ns: span.0,
+            last_ns: span.1,
+            evidence,
+        });
+    }
+
+    fn changed(&mut self, kind: &'static str, changed: Changed, evidence: Value) {
+        if let Some(span) = changed.span {
+            self.add(kind, changed.first, changed.count, span, evidence);
+        }
+    }
+}
+
+const ON: [&str; 2] = ["SYN", "SYN-ACK"];
+
+/// One finding a kind, whichever of SYN and SYN-ACK it is on.
+fn options(offers: &[Option<Offer>; 2], tell: &mut Tell<'_, '_>) {
+    type Lost = fn(&Offer) -> bool;
+    let kinds: [(&'static str, Lost); 4] = [
+        ("mss_clamped", |o| o.sent.mss != o.received.mss),
+        ("wscale_stripped", |o| o.sent.wscale.is_some() && o.received.wscale.is_none()),
+        ("sack_stripped", |o| o.sent.sack_permitted && !o.received.sack_permitted),
+        ("timestamps_stripped", |o| o.sent.timestamps && !o.received.timestamps),
+    ];
+    for (kind, lost) in kinds {
+        let mut on = Vec::new();
+        let mut evidence = Map::new();
+        let mut at = None;
+        for (offer, name) in offers.iter().zip(ON) {
+            let Some(offer) = offer.as_ref().filter(|offer| lost(offer)) else { continue };
+            on.push(name);
+            let (first, ts) = *at.get_or_insert((offer.first, (offer.ts, offer.ts)));
+            at = Some((first, (ts.0, offer.ts)));
+            let field = if name == "SYN" { "syn" } else { "synack" };
+            let values = match kind {
+                "mss_clamped" => json!({"sent": offer.sent.mss, "received": offer.received.mss}),
+                "wscale_stripped" => json!({"sent": offer.sent.wscale, "received": null}),
+                _ => json!({"sent": true, "received": false}),
+            };
+            evidence.insert(field.into(), values);
+        }
+        if let Some((first, span)) = at {
+            evidence.insert("on".into(), json!(on));
+            tell.add(kind, first, on.len() as u64, span, Value::Object(evidence));
+        }
+    }
+    if let [Some(syn), Some(synack)] = offers {
+        scaling(syn, synack, tell);
+    }
+}
+
+/// The shift an end applies to a window, and the one its peer reads it with, after what the middle changed.
+fn scaling(syn: &Offer, synack: &Offer, tell: &mut Tell<'_, '_>) {
+    // Each end scales if it sent and received the option (RFC 7323 §2.2).
+    let client = syn.sent.wscale.zip(synack.received.wscale);
+    let server = synack.sent.wscale.zip(syn.received.wscale);
+    let of = |pair: Option<(u8, u8)>| pair.unwrap_or((0, 0));
+    let ((client_sends, client_reads), (server_sends, server_reads)) = (of(client), of(server));
+    if client_sends == server_reads && server_sends == client_reads && client.is_some() == server.is_some() {
+        return;
+    }
+    let evidence = json!({
+        "client_scales": client.is_some(),
+        "server_scales": server.is_some(),
+        "client_sends_shift": client_sends,
+        "server_reads_shift": server_reads,
+        "server_sends_shift": server_sends,
+        "client_reads_shift": client_reads,
+    });
+    tell.add("wscale_mismatch", syn.first, 1, (syn.ts, synack.ts), evidence);
+}
+
+fn rewritten(conn: &Conn, changes: &Changes, client: usize, tell: &mut Tell<'_, '_>) {
+    if conn.delta == [0; 2] {
+        return;
+    }
+    let signed = |delta: u32| i64::from(delta as i32);
+    let first = conn.first_tap[client].unwrap_or(0);
+    let packets = tell.world.packets(conn, first);
+    let matched = packets.filter(|(i, r)| tell.world.is_matched(first, *i) && conn.delta[r.dir()] != 0);
+    let mut all = Changed::default();
+    for (_, r) in matched {
+        all.add(r.ts, first);
+    }
+    let evidence = json!({
+        "client_delta_b_minus_a": signed(conn.delta[client]),
+        "server_delta_b_minus_a": signed(conn.delta[1 - client]),
+        "sack_blocks_seen": changes.sack.count,
+        "sack_blocks_not_rewritten": changes.garbled.count,
+    });
+    if all.count > 0 {
+        tell.changed("seq_rewritten", all, evidence.clone());
+        tell.changed("sack_garbled", changes.garbled, evidence);
+    }
+}

@@ -1,0 +1,98 @@
+//! What shows that packets were lost or made between the taps, for the finding about them. Main thread; looks
+//! only at packets already judged.
+
+use serde_json::{Map, Value, json};
+
+use dataplane::decode::flags;
+
+use crate::findings::{Packets, sender};
+use crate::loss::{FOREIGN_TTL, View};
+use crate::record::Record;
+
+/// Packet numbers listed in one finding.
+const LISTED: usize = 20;
+
+/// The names of a segment's flags.
+pub fn flag_names(r: &Record) -> String {
+    let names = [
+        (flags::SYN, "SYN"),
+        (flags::FIN, "FIN"),
+        (flags::RST, "RST"),
+        (flags::PSH, "PSH"),
+        (flags::ACK, "ACK"),
+    ];
+    let set: Vec<&str> = names.into_iter().filter(|(flag, _)| r.has(*flag)).map(|(_, name)| name).collect();
+    set.join("-")
+}
+
+/// Evidence for the packets of one direction that only `tap` saw.
+pub fn of_missing(
+    view: &View<'_, '_>,
+    tap: usize,
+    client: usize,
+    kind: &str,
+    packets: &Packets<'_>,
+) -> Map<String, Value> {
+    let mut out = Map::new();
+    let Some((index, first)) = packets.first() else { return out };
+    let direction = if first.dir() == client { "client_to_server" } else { "server_to_client" };
+    out.insert("direction".into(), json!(direction));
+    let numbers: Vec<u32> = packets.iter().take(LISTED).map(|(_, r)| r.number).collect();
+    out.insert("packet_numbers".into(), json!(numbers));
+    let key = view.world.flows.key(view.conn.flow);
+    match kind {
+        "packet_lost_between" => lost(view, tap, packets, &mut out),
+        "icmp_from_between" => {
+            out.insert("router".into(), json!(sender(key, first.from_low)));
+            out.insert("icmp_type".into(), json!(first.seq >> 8));
+            out.insert("icmp_code".into(), json!(first.seq & 0xff));
+            out.insert("ttl".into(), json!(first.ttl));
+        }
+        _ => {
+            out.insert("alleged_sender".into(), json!(sender(key, first.from_low)));
+            made(view, tap, *index, first, &mut out);
+        }
+    }
+    out
+}
+
+fn lost(view: &View<'_, '_>, tap: usize, packets: &Packets<'_>, out: &mut Map<String, Value>) {
+    let count = |of: &dyn Fn(&Record) -> bool| packets.iter().filter(|(_, r)| of(r)).count();
+    let tcp = packets.iter().any(|(_, r)| r.flags != 0);
+    if tcp {
+        out.insert("syn".into(), json!(count(&|r| r.has(flags::SYN))));
+        out.insert("fin".into(), json!(count(&|r| r.has(flags::FIN))));
+        out.insert("rst".into(), json!(count(&Record::is_rst)));
+        out.insert("data".into(), json!(count(&|r| r.len > 0)));
+        let bytes: u64 = packets.iter().map(|(_, r)| u64::from(r.len)).sum();
+        out.insert("payload_bytes".into(), json!(bytes));
+    }
+    let unanswered = packets.iter().filter(|(i, r)| view.is_unanswered(tap, *i, r)).count();
+    out.insert("never_answered".into(), json!(unanswered));
+    let other = view.world.taps[1 - tap].span.map_or(0, |(_, last)| last);
+    let late = packets
+        .iter()
+        .filter(|(_, r)| view.world.clock.as_ref().is_some_and(|clock| clock.to_other(tap, r.ts) > other));
+    // Nothing that must have passed the other tap was seen after its last packet either, so it may well have run.
+    out.insert("after_other_taps_last_packet".into(), json!(late.count()));
+}
+
+fn made(view: &View<'_, '_>, tap: usize, _index: u32, first: &Record, out: &mut Map<String, Value>) {
+    let usual = view.usual_ttl(tap, first);
+    out.insert("ttl".into(), json!(first.ttl));
+    out.insert("usual_ttl".into(), json!(usual));
+    let off = usual.map(|usual| usual.abs_diff(first.ttl) >= FOREIGN_TTL);
+    out.insert("ttl_foreign".into(), json!(off));
+    out.insert("ip_id".into(), json!(first.ip_id));
+    if first.flags != 0 {
+        out.insert("flags".into(), json!(flag_names(first)));
+    }
+    let asked =
+        view.world.packets(view.conn, tap).rev().find(|(_, q)| q.dir() != first.dir() && q.ts <= first.ts);
+    out.insert("after_ns".into(), json!(asked.map(|(_, q)| first.ts - q.ts)));
+    out.insert("too_fast_for_other_side".into(), json!(view.answered_too_fast(tap, first).is_some()));
+    let rtt = view.world.clock.as_ref().filter(|clock| clock.half_rtt.is_some()).map(|clock| clock.rtt());
+    out.insert("rtt_between_ns".into(), json!(rtt));
+    // It came out of the middle towards the tap that saw it.
+    out.insert("made".into(), json!("between"));
+}

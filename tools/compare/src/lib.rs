@@ -1,0 +1,45 @@
+//! Two captures of one path: their clocks aligned from the packets themselves, and what happened in between.
+//!
+//! Off the packet path: runs on the caller's thread, after both files are read, and may allocate. It decides and
+//! prints nothing; the tool that called it does. Captures come from `dataplane`'s sources and decoder, a
+//! [`Report`] goes to the caller.
+//!
+//! The way: [`read`] makes small records of both captures; `conn` pairs their connections; `matching` finds each
+//! packet's counterpart without regard to time; `clock` and `places` read clocks and geometry off those pairs;
+//! `matching` again, now with time; `fate` puts each packet into one account; `findings` tells what is wrong.
+
+mod clock;
+mod conn;
+mod edits;
+mod evidence;
+mod fate;
+mod findings;
+mod flows;
+mod loss;
+mod matching;
+mod pairing;
+mod places;
+mod raw;
+mod read;
+mod record;
+mod report;
+mod spans;
+
+pub use flows::Flows;
+pub use read::{Reading, Tap};
+pub use report::{Books, Finding, FlowName, Report, Summary, TapName};
+
+/// Compares two captures read with the same [`Flows`].
+pub fn compare(a: &Tap, b: &Tap, flows: &Flows) -> Report {
+    let mut world = conn::World::new([a, b], flows);
+    matching::first_pass(&mut world);
+    matching::second_pass(&mut world);
+    let fates = fate::decide(&world);
+    findings::report(&world, &fates)
+}
+
+#[cfg(test)]
+mod testing;
+
+#[cfg(test)]
+mod tests;
