@@ -5,12 +5,16 @@
 //! stuck, `state` the handshake and the close; `icmp` reads what routers say of a flow. [`segment`] calls
 //! them in order. `facts` turns the flow into what rules see; guards come next.
 
+mod copy;
 pub mod facts;
+mod fragment;
 mod icmp;
 mod pmtu;
 mod sequence;
 mod state;
 
+pub use copy::second_delivery;
+pub use fragment::later_fragment;
 pub use icmp::too_big;
 
 use rules::event::EventSet;

@@ -3,8 +3,11 @@
 //!
 //! `record` is one flow (four cache lines), `table` finds and makes them, `timer` wakes them on packet time,
 //! `trouble` holds what only troubled flows need, `keeper` their handshakes, `row` what is told of them when
-//! they end. `analyze` reads and writes the records next.
+//! they end. `fragments` leads later fragments to their flow, `copies` tells the second delivery of a packet.
+//! `analyze` reads and writes the records next.
 
+pub mod copies;
+pub mod fragments;
 pub mod keeper;
 pub mod record;
 pub mod row;
