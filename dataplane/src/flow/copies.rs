@@ -3,8 +3,8 @@
 //!
 //! Two packets are one if all that a sender would change between two sends is the same (IP-ID, checksum and with
 //! it time stamps, sequence, acknowledgement, length), the TTL is the same or one less, and hardly any time has
-//! passed. VLAN, MAC and tunnel may differ. A direct-mapped table under the flow's keyed hash; what it forgets too
-//! early is analysed as before.
+//! passed. VLAN, MAC and tunnel may differ. Sets of four in a cache line each, under the flow's keyed hash; what
+//! they forget too early is analysed as before.
 
 use dataplane_sys::Table;
 
@@ -34,6 +34,17 @@ struct Remembered {
     spare: [u8; 3],
 }
 
+const WAYS: usize = 4;
+
+/// Packets that fall together.
+#[derive(Clone, Copy, Debug, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+struct Set {
+    packets: [Remembered; WAYS],
+}
+
+const _: () = assert!(size_of::<Set>() == 64);
+
 /// What a packet is, as far as the table can say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
@@ -47,7 +58,7 @@ pub enum Delivery {
 /// The table.
 #[derive(Debug)]
 pub struct Copies {
-    remembered: Table<Remembered>,
+    sets: Table<Set>,
     mask: u64,
     /// As [`Flow::copied`], over all flows: for packets that can't be told from a repeat by themselves.
     copied: u8,
@@ -56,8 +67,8 @@ pub struct Copies {
 impl Copies {
     /// Remembers the last packets, about `capacity` of them.
     pub fn new(capacity: u32) -> Copies {
-        let cells = (capacity.max(2) as usize).next_power_of_two();
-        Copies { remembered: Table::zeroed(cells), mask: cells as u64 - 1, copied: 0 }
+        let sets = (capacity as usize).div_ceil(WAYS).next_power_of_two();
+        Copies { sets: Table::zeroed(sets), mask: sets as u64 - 1, copied: 0 }
     }
 
     /// Looks a packet of a flow up, and remembers it. `hash` is its flow's.
@@ -65,13 +76,19 @@ impl Copies {
     pub fn look(&mut self, packet: &Packet, hash: u64, now: Nanos) -> Delivery {
         let identity = identity(packet, hash);
         let tag = ((identity >> 32) as u32).max(1);
-        let cell = &mut self.remembered[(identity & self.mask) as usize];
-        if cell.identity != tag || now.saturating_sub(cell.at) > WINDOW {
-            *cell = Remembered { at: now, identity: tag, ttl: packet.ttl, spare: [0; 3] };
-            self.copied = self.copied.saturating_sub(1);
-            return Delivery::First;
+        let set = &mut self.sets[(identity & self.mask) as usize].packets;
+        let mut oldest = 0;
+        for way in 0..WAYS {
+            if set[way].identity == tag {
+                return repeated(&mut set[way], packet, tag, now);
+            }
+            if set[way].at < set[oldest].at {
+                oldest = way;
+            }
         }
-        repeated(cell, packet, tag, now)
+        set[oldest] = Remembered { at: now, identity: tag, ttl: packet.ttl, spare: [0; 3] };
+        self.copied = self.copied.saturating_sub(1);
+        Delivery::First
     }
 
     /// What [`Copies::look`] said, decided: true if the packet is a second delivery. What is sure of itself is
@@ -81,6 +98,7 @@ impl Copies {
             Delivery::First => false,
             Delivery::Perhaps if packet.class == Class::Tcp => flow.has(flow_flag::COPIED),
             Delivery::Perhaps => self.copied > 0,
+            Delivery::Again if asked_for(packet, flow) => false,
             Delivery::Again => {
                 flow.copied = flow.copied.saturating_add(FOUND_TWICE).min(MOST);
                 flow.flags |= flow_flag::COPIED;
@@ -89,6 +107,16 @@ impl Copies {
             }
         }
     }
+}
+
+/// Without an IP-ID, a segment the other side keeps asking for is one sent again, however soon.
+fn asked_for(packet: &Packet, flow: &Flow) -> bool {
+    let other = flow.dir(!packet.from_low);
+    !has_id(packet) && other.dup_acks >= 2 && other.last_ack == packet.tcp.seq
+}
+
+fn has_id(packet: &Packet) -> bool {
+    packet.ip_id.is_some_and(|id| id != 0)
 }
 
 /// A packet that would be known again came for the first time, on a flow whose packets have come twice.
@@ -104,7 +132,7 @@ pub fn came_once(flow: &mut Flow) {
 #[cold]
 fn repeated(cell: &mut Remembered, packet: &Packet, tag: u32, now: Nanos) -> Delivery {
     let passed = now.saturating_sub(cell.at);
-    let has_id = packet.ip_id.is_some_and(|id| id != 0);
+    let has_id = has_id(packet);
     let hops = cell.ttl.wrapping_sub(packet.ttl);
     if hops > 1 || passed > if has_id { WINDOW } else { WINDOW_WITHOUT_ID } {
         *cell = Remembered { at: now, identity: tag, ttl: packet.ttl, spare: [0; 3] };
@@ -121,7 +149,7 @@ fn repeated(cell: &mut Remembered, packet: &Packet, tag: u32, now: Nanos) -> Del
 /// No stack sends another packet just like this one within the window. An acknowledgement may be repeated at
 /// once, and means something by it; without an IP-ID a RST or a datagram may.
 pub fn is_telling(packet: &Packet) -> bool {
-    let has_id = packet.ip_id.is_some_and(|id| id != 0);
+    let has_id = has_id(packet);
     if packet.class != Class::Tcp {
         return has_id;
     }
