@@ -5,7 +5,9 @@
 //! stuck, `state` the handshake and the close, `story` Zeek's account of both, `sack` looks for impossible
 //! blocks; `icmp` reads what routers say of a flow. [`segment`] calls them in order. `facts` turns the flow into what rules see; guards come next.
 
+mod copy;
 pub mod facts;
+mod fragment;
 mod icmp;
 mod pmtu;
 mod sack;
@@ -13,6 +15,8 @@ mod sequence;
 mod state;
 mod story;
 
+pub use copy::second_delivery;
+pub use fragment::later_fragment;
 pub use icmp::too_big;
 
 use rules::event::EventSet;

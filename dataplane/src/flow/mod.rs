@@ -4,9 +4,11 @@
 //! `record` is one flow (six cache lines, of them `story` two), `table` finds and makes them, `timer` wakes
 //! them on packet time, `trouble` holds what only troubled flows need, `keeper` their handshakes, `row` what is
 //! told of them when they end, under the name `community` gives them. `analyze` reads and writes the records
-//! next.
+//! next. `fragments` leads later fragments to their flow, `copies` tells the second delivery of a packet.
 
 mod community;
+pub mod copies;
+pub mod fragments;
 pub mod keeper;
 pub mod record;
 pub mod row;

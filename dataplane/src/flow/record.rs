@@ -4,7 +4,7 @@
 use rules::facts::Side;
 
 use super::story::Story;
-use crate::decode::FlowKey;
+use crate::decode::{FlowKey, Tunnel, TunnelKind};
 use crate::source::Nanos;
 
 /// "No such slot" in every index kept in a flow.
@@ -55,6 +55,8 @@ pub mod flow_flag {
     /// The story has this letter of the low end; of the high end, one bit further.
     pub const TOLD_ACK: u16 = 1 << 10;
     pub const TOLD_DATA: u16 = 1 << 12;
+    /// `copied` is not 0. Here as well, for the same reason.
+    pub const COPIED: u16 = 1 << 15;
 }
 
 /// Bits of [`Flow::offered`], one byte a side, of its first SYN or SYN-ACK.
@@ -149,9 +151,14 @@ pub struct Flow {
     pub mss: [u16; 2],
     pub wscale: [u8; 2],
     pub offered: [u8; 2],
+    /// Id of the tunnel its first packet came through; the kind is further down.
+    pub tunnel_id: u32,
     /// Seconds after the SYN for which syn_timeout was raised.
     pub syn_checks: u8,
-    spare: [u8; 3],
+    pub tunnel_kind: TunnelKind,
+    /// How surely the mirror delivers this flow's packets twice (see `copies`).
+    pub copied: u8,
+    spare: u8,
 
     pub story: Story,
 }
@@ -202,13 +209,20 @@ impl Flow {
         Some(distance.max(0) as u32)
     }
 
-    /// Stable across runs and workers: a hash of tuple, VLAN and start. 0 is never used.
+    /// The tunnel its first packet came through.
+    pub fn tunnel(&self) -> Tunnel {
+        Tunnel { kind: self.tunnel_kind, id: self.tunnel_id }
+    }
+
+    /// Stable across runs and workers: a hash of tuple, VLAN, tunnel and start. 0 is never used.
     pub fn id(&self) -> u64 {
         const SEED: u64 = 0x5265_6665_7265_6531;
         let vlan = u64::from(self.vlan[0]) << 16 | u64::from(self.vlan[1]);
         let mut h = self.key.hash(SEED) ^ self.start_ns.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         // splitmix64's finaliser: every input bit reaches every output bit.
         h ^= vlan << 7;
+        h ^= (u64::from(self.tunnel_kind as u8) << 32 | u64::from(self.tunnel_id))
+            .wrapping_mul(0xd6e8_feb8_6659_fd93);
         h = (h ^ h >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         h = (h ^ h >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         (h ^ h >> 31).max(1)

@@ -9,8 +9,9 @@ use serde::Serialize;
 
 use super::community;
 use super::record::{Direction, Flow, dir_flag, flow_flag, offer};
-use super::trouble::{DirectionTrouble, Trouble};
+use super::trouble::{CopyCounts, DirectionTrouble, Trouble};
 use crate::analyze::facts::{client_rtt_us, server_rtt_us};
+use crate::decode::TunnelKind;
 use crate::worker::EndedFlow;
 
 const TCP: u8 = 6;
@@ -108,6 +109,8 @@ pub struct Facts {
     pub window_full: u32,
     pub zero_window_probe: u32,
     pub keepalive: u32,
+    /// Packets the mirror delivered a second time; Wireshark has no such count.
+    pub span_duplicate: u32,
 }
 
 impl FlowRow {
@@ -125,14 +128,14 @@ impl FlowRow {
                 dst: dst.to_string(),
                 dport,
                 vlan: flow.vlan.into_iter().filter(|&id| id != 0).collect(),
-                tunnel: None,
+                tunnel: (flow.tunnel_kind != TunnelKind::None).then(|| flow.tunnel().to_string()),
             },
             flow_id: format!("{:016x}", flow.id()),
             community_id: community::id(flow),
             start_ns: flow.start_ns,
             end_ns: flow.last_ns,
-            orig: side(flow, orig, &trouble.dirs[orig]),
-            resp: side(flow, resp, &trouble.dirs[resp]),
+            orig: side(flow, orig, trouble),
+            resp: side(flow, resp, trouble),
             conn_state: flow.conn_state(),
             history: tcp.then(|| flow.story.history(orig)),
             tcp: tcp.then(|| TcpRow {
@@ -170,23 +173,25 @@ fn handshake(flow: &Flow) -> &'static str {
     }
 }
 
-fn side(flow: &Flow, dir: usize, t: &DirectionTrouble) -> SideRow {
+/// What was seen, second deliveries included; what is said of it is said of the first ones.
+fn side(flow: &Flow, dir: usize, trouble: &Trouble) -> SideRow {
+    let (t, copies) = (&trouble.dirs[dir], &trouble.copies[dir]);
     let own: &Direction = &flow.dirs[dir];
     let seen = own.has(dir_flag::SEEN);
     let syn = own.has(dir_flag::SYN);
     let offered = |what| flow.offered[dir] & what != 0;
     let known = |what| syn && (offered(what) || !offered(offer::CUT));
     SideRow {
-        packets: own.packets,
-        bytes: own.bytes,
+        packets: own.packets.saturating_add(copies.packets),
+        bytes: own.bytes + copies.bytes,
         ttl_min: seen.then_some(own.ttl_min),
         ttl_max: seen.then_some(own.ttl_max),
         tcp: (flow.key.proto == TCP).then(|| TcpSide {
-            payload: own.payload,
-            syn: own.syn,
-            syn_ack: own.syn_ack,
-            fin: own.fin,
-            rst: own.rst,
+            payload: own.payload + copies.payload,
+            syn: own.syn.saturating_add(copies.syn),
+            syn_ack: own.syn_ack.saturating_add(copies.syn_ack),
+            fin: own.fin.saturating_add(copies.fin),
+            rst: own.rst.saturating_add(copies.rst),
             mss: (syn && offered(offer::MSS)).then_some(flow.mss[dir]),
             wscale: (syn && offered(offer::WSCALE)).then_some(flow.wscale[dir]),
             sack_perm: known(offer::SACK).then(|| offered(offer::SACK)),
@@ -195,20 +200,41 @@ fn side(flow: &Flow, dir: usize, t: &DirectionTrouble) -> SideRow {
             ece: flow.story.ece[dir],
             cwr: flow.story.cwr[dir],
             ce: flow.story.ce[dir],
-            facts: Facts {
-                retransmission: t.retransmission,
-                fast_retransmission: t.fast_retransmission,
-                spurious_retransmission: t.spurious_retransmission,
-                out_of_order: t.out_of_order,
-                duplicate_ack: t.duplicate_ack,
-                lost_segment: t.lost_segment,
-                ack_lost_segment: t.ack_lost_segment,
-                zero_window: t.zero_window,
-                window_full: t.window_full,
-                zero_window_probe: t.zero_window_probe,
-                keepalive: t.keepalive,
-            },
+            facts: facts(t, copies),
         }),
+    }
+}
+
+/// As Wireshark, which takes second deliveries for packets of their own.
+fn facts(t: &DirectionTrouble, copies: &CopyCounts) -> Facts {
+    let mut counts = t.counts();
+    counts.iter_mut().zip(copies.found).for_each(|(count, more)| *count = count.saturating_add(more));
+    let [
+        retransmission,
+        fast_retransmission,
+        spurious_retransmission,
+        out_of_order,
+        duplicate_ack,
+        lost_segment,
+        ack_lost_segment,
+        zero_window,
+        window_full,
+        zero_window_probe,
+        keepalive,
+    ] = counts;
+    Facts {
+        retransmission,
+        fast_retransmission,
+        spurious_retransmission,
+        out_of_order,
+        duplicate_ack,
+        lost_segment,
+        ack_lost_segment,
+        zero_window,
+        window_full,
+        zero_window_probe,
+        keepalive,
+        span_duplicate: copies.packets,
     }
 }
 

@@ -4,9 +4,13 @@
 use dataplane_sys::Table;
 
 use super::record::NONE;
+use crate::decode::{Packet, flags};
 
 /// Rules whose guards matched on one flow, at most; further ones are counted in [`Trouble::hits_lost`].
 pub const RULES_PER_FLOW: usize = 12;
+
+/// Counts of Wireshark's that are kept.
+pub const COUNTS: usize = 11;
 
 /// Wireshark's `tcp.analysis.*` of one direction, and the segment that is stuck there.
 #[derive(Clone, Copy, Debug, Default, bytemuck::Zeroable)]
@@ -44,6 +48,57 @@ pub struct DirectionTrouble {
     spare: u8,
 }
 
+/// What the mirror delivered a second time of one direction; in no other count.
+#[derive(Clone, Copy, Debug, Default, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct CopyCounts {
+    /// IP bytes.
+    pub bytes: u64,
+    /// TCP payload bytes.
+    pub payload: u64,
+    pub packets: u32,
+    pub rst: u16,
+    pub syn: u8,
+    pub syn_ack: u8,
+    pub fin: u8,
+    spare: [u8; 3],
+    /// What Wireshark finds in them, as [`DirectionTrouble::counts`].
+    pub found: [u32; COUNTS],
+}
+
+impl CopyCounts {
+    pub fn add(&mut self, packet: &Packet) {
+        self.packets = self.packets.saturating_add(1);
+        self.bytes += u64::from(packet.ip_len);
+        self.payload += u64::from(packet.tcp.payload);
+        let is = |wanted: u8, of: u8| packet.tcp.flags & of == wanted;
+        self.syn = self.syn.saturating_add(u8::from(is(flags::SYN, flags::SYN | flags::ACK)));
+        self.syn_ack =
+            self.syn_ack.saturating_add(u8::from(is(flags::SYN | flags::ACK, flags::SYN | flags::ACK)));
+        self.fin = self.fin.saturating_add(u8::from(is(flags::FIN, flags::FIN)));
+        self.rst = self.rst.saturating_add(u16::from(is(flags::RST, flags::RST)));
+    }
+}
+
+impl DirectionTrouble {
+    /// Wireshark's counts, in the order they are declared in.
+    pub fn counts(&self) -> [u32; COUNTS] {
+        [
+            self.retransmission,
+            self.fast_retransmission,
+            self.spurious_retransmission,
+            self.out_of_order,
+            self.duplicate_ack,
+            self.lost_segment,
+            self.ack_lost_segment,
+            self.zero_window,
+            self.window_full,
+            self.zero_window_probe,
+            self.keepalive,
+        ]
+    }
+}
+
 /// A rule that matched on the flow, and how often.
 #[derive(Clone, Copy, Debug, Default, bytemuck::Zeroable)]
 #[repr(C)]
@@ -66,6 +121,8 @@ pub struct Trouble {
     pub icmp_too_big: u32,
     pub icmp_mtu: u32,
     next_free: u32,
+    /// By key order.
+    pub copies: [CopyCounts; 2],
 }
 
 impl Trouble {
@@ -117,6 +174,15 @@ impl TroubleSlab {
             *index = self.take()?;
         }
         self.records.get_mut(*index as usize)
+    }
+
+    /// As [`TroubleSlab::get_or_take`], for what is not the flow's own trouble: half of the records are left alone,
+    /// for flows that have some.
+    pub fn get_or_take_spare(&mut self, index: &mut u32) -> Option<&mut Trouble> {
+        if *index == NONE && self.in_use >= self.records.len() as u32 / 2 {
+            return None;
+        }
+        self.get_or_take(index)
     }
 
     #[inline]

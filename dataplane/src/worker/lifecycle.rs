@@ -49,6 +49,7 @@ impl Engine {
         self.account.flows_created += 1;
         let flow = &mut self.table.flows[slot as usize];
         flow.vlan = packet.vlan;
+        (flow.tunnel_kind, flow.tunnel_id) = (packet.tunnel.kind, packet.tunnel.id);
         flow.flags = flow_flags;
         flow.set_originator(packet.from_low);
         slot

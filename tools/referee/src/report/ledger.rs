@@ -37,6 +37,9 @@ pub struct Ledger {
     pub bytes: u64,
     pub classes: Map<String, Value>,
     pub icmp_unmatched: u64,
+    /// Packets the mirror delivered a second time.
+    pub span_duplicates: u64,
+    pub fragments: Value,
     /// Packets whose time lay before that of one already taken.
     pub late: u64,
     pub history: Value,
@@ -97,6 +100,11 @@ impl Ledger {
             bytes: w.bytes,
             classes: CLASSES.iter().zip(w.classes).map(|(name, n)| ((*name).to_owned(), n.into())).collect(),
             icmp_unmatched: w.icmp_unmatched,
+            span_duplicates: w.span_duplicates,
+            fragments: json!({
+                "followed": w.fragments_followed, "unmatched": w.fragments_unmatched,
+                "evicted": w.fragments_evicted,
+            }),
             late,
             history: json!({
                 "cut": w.history_cut, "tails_rescued": w.tails_rescued,
