@@ -57,6 +57,8 @@ pub struct TcpRow {
 pub struct Rtt {
     pub client_side: Option<u64>,
     pub server_side: Option<u64>,
+    /// From the newest SYN to the first ACK after it, as Wireshark's `tcp.analysis.initial_rtt`.
+    pub initial: Option<u64>,
 }
 
 /// One direction.
@@ -101,8 +103,13 @@ pub struct Facts {
     pub ack_lost_segment: u32,
     pub zero_window: u32,
     pub window_full: u32,
+    pub window_update: u32,
     pub zero_window_probe: u32,
+    pub zero_window_probe_ack: u32,
     pub keepalive: u32,
+    pub keepalive_ack: u32,
+    /// SYNs and SYN-ACKs on a tuple in use, with another number than was known.
+    pub reused_ports: u32,
 }
 
 impl FlowRow {
@@ -132,7 +139,11 @@ impl FlowRow {
                 conn_state: None,
                 history: None,
                 handshake: handshake(flow),
-                rtt_us: Rtt { client_side: client_rtt_us(flow), server_side: server_rtt_us(flow) },
+                rtt_us: Rtt {
+                    client_side: client_rtt_us(flow),
+                    server_side: server_rtt_us(flow),
+                    initial: (flow.rare.first_rtt_ns > 0).then_some(flow.rare.first_rtt_ns / 1000),
+                },
             }),
             findings: findings(flow, trouble, rules, tcp),
         }
@@ -190,20 +201,29 @@ fn side(flow: &Flow, dir: usize, t: &DirectionTrouble) -> SideRow {
             ece: None,
             cwr: None,
             ce: None,
-            facts: Facts {
-                retransmission: t.retransmission,
-                fast_retransmission: t.fast_retransmission,
-                spurious_retransmission: t.spurious_retransmission,
-                out_of_order: t.out_of_order,
-                duplicate_ack: t.duplicate_ack,
-                lost_segment: t.lost_segment,
-                ack_lost_segment: t.ack_lost_segment,
-                zero_window: t.zero_window,
-                window_full: t.window_full,
-                zero_window_probe: t.zero_window_probe,
-                keepalive: t.keepalive,
-            },
+            facts: facts(flow, dir, t),
         }),
+    }
+}
+
+fn facts(flow: &Flow, dir: usize, t: &DirectionTrouble) -> Facts {
+    let began_anew = flow.has(flow_flag::PORT_REUSE) && dir == flow.orig();
+    Facts {
+        retransmission: t.retransmission,
+        fast_retransmission: t.fast_retransmission,
+        spurious_retransmission: t.spurious_retransmission,
+        out_of_order: t.out_of_order,
+        duplicate_ack: t.duplicate_ack,
+        lost_segment: t.lost_segment,
+        ack_lost_segment: t.ack_lost_segment,
+        zero_window: t.zero_window,
+        window_full: t.window_full,
+        window_update: flow.rare.window_updates[dir],
+        zero_window_probe: t.zero_window_probe,
+        zero_window_probe_ack: t.zero_window_probe_ack,
+        keepalive: t.keepalive,
+        keepalive_ack: t.keepalive_ack,
+        reused_ports: u32::from(flow.rare.reused_ports[dir]) + u32::from(began_anew),
     }
 }
 
@@ -232,12 +252,12 @@ fn native(flow: &Flow, trouble: &Trouble, mut say: impl FnMut(&str, u32)) {
     let repeats = |count: fn(&Direction) -> u8| -> u32 {
         flow.dirs.iter().map(|d| u32::from(count(d).saturating_sub(1))).sum()
     };
-    say("retransmission", sum(|t| t.retransmission));
-    say("fast_retransmission", sum(|t| t.fast_retransmission));
-    say("spurious_retransmission", sum(|t| t.spurious_retransmission));
-    say("out_of_order", sum(|t| t.out_of_order));
+    say("retransmission", sum(|t| t.own.retransmission));
+    say("fast_retransmission", sum(|t| t.own.fast_retransmission));
+    say("spurious_retransmission", sum(|t| t.own.spurious_retransmission));
+    say("out_of_order", sum(|t| t.own.out_of_order));
     say("duplicate_ack", sum(|t| t.duplicate_ack));
-    say("lost_segment", sum(|t| t.lost_segment));
+    say("lost_segment", sum(|t| t.own.lost_segment));
     say("zero_window", sum(|t| t.zero_window));
     say("window_full", sum(|t| t.window_full));
     say("zero_window_probe", sum(|t| t.zero_window_probe.saturating_add(t.keepalive_into_zero_window)));
