@@ -212,9 +212,7 @@ pub(super) fn remember(flow: &mut Flow, dir: usize, tcp: &Tcp, marks: Marks, now
     }
     let own = &mut flow.dirs[dir];
     let end = tcp.seq.wrapping_add(span(tcp));
-    let since = now.wrapping_sub(own.last_ns);
-    own.last_ns = now;
-    own.advanced_ago = u64::from(own.advanced_ago).saturating_add(since).min(u64::from(u32::MAX)) as u32;
+    own.pass_to(now);
     if marks & ZERO_WINDOW_PROBE == 0 {
         if before(own.expected, end) || own.expected == 0 {
             (own.expected, own.advanced_ago) = (end, 0);

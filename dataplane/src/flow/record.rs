@@ -95,8 +95,9 @@ pub struct Direction {
     pub bytes: u64,
     /// TCP payload bytes, repeats included.
     pub payload: u64,
-    /// How long before `last_ns` `expected` last advanced, ns, as far as 4.29 s.
-    pub advanced_ago: u32,
+    /// How long before `last_ns` `expected` last advanced, ns; `i32::MAX` stands for that long and longer. Negative
+    /// if time went backwards since.
+    pub advanced_ago: i32,
     pub expected: u32,
     /// Up to here nothing is missing, or the other side has acknowledged it all the same.
     pub continuous: u32,
@@ -131,10 +132,21 @@ impl Direction {
         self.flags & flag != 0
     }
 
+    /// Takes the time of a packet of this direction.
+    #[inline(always)]
+    pub fn pass_to(&mut self, now: Nanos) {
+        let since = now.wrapping_sub(self.last_ns).cast_signed();
+        if self.advanced_ago != i32::MAX {
+            let ago = since.saturating_add(i64::from(self.advanced_ago));
+            self.advanced_ago = ago.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32;
+        }
+        self.last_ns = now;
+    }
+
     /// When `expected` last advanced, as far back as is known.
     #[inline(always)]
     pub fn advanced_ns(&self) -> Nanos {
-        self.last_ns.wrapping_sub(u64::from(self.advanced_ago))
+        self.last_ns.wrapping_sub(i64::from(self.advanced_ago).cast_unsigned())
     }
 
     /// The newest window is zero; a RST's is not believed.

@@ -142,12 +142,18 @@ impl FlowRow {
                 rtt_us: Rtt {
                     client_side: client_rtt_us(flow),
                     server_side: server_rtt_us(flow),
-                    initial: (flow.rare.first_rtt_ns > 0).then_some(flow.rare.first_rtt_ns / 1000),
+                    initial: initial_rtt_us(flow),
                 },
             }),
             findings: findings(flow, trouble, rules, tcp),
         }
     }
+}
+
+/// A time that went backwards meanwhile tells nothing.
+fn initial_rtt_us(flow: &Flow) -> Option<u64> {
+    let nanos = flow.rare.first_rtt_ns.cast_signed();
+    (nanos > 0).then_some(nanos.unsigned_abs() / 1000)
 }
 
 /// The name of an IP protocol; its number if it has none here.
