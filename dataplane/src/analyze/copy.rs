@@ -21,9 +21,10 @@ pub fn second_delivery(flow: &mut Flow, slab: &mut TroubleSlab, packet: &Packet,
         return;
     }
     let own = trouble.dirs[dir];
-    let marks = sequence::read(flow, dir, packet, now);
+    let tcp = &packet.tcp;
+    let marks = sequence::read(flow, dir, tcp, now);
     if marks != sequence::NOTHING {
-        sequence::count(flow, slab, dir, marks, packet, &mut EventSet::default());
+        sequence::count(flow, slab, dir, marks, packet, now, &mut EventSet::default());
         if let Some(trouble) = slab.get_mut(flow.trouble) {
             let with_it = std::mem::replace(&mut trouble.dirs[dir], own);
             for (found, (after, before)) in
@@ -33,5 +34,5 @@ pub fn second_delivery(flow: &mut Flow, slab: &mut TroubleSlab, packet: &Packet,
             }
         }
     }
-    sequence::remember(flow, dir, packet, marks, now);
+    sequence::remember(flow, dir, tcp, marks, now);
 }

@@ -98,7 +98,7 @@ fn side(flow: &Flow, dir: usize, trouble: &DirectionTrouble) -> SideFacts {
         ttl_max: seen.then_some(own.ttl_max),
         unacked: flow.unacked(dir),
         max_payload: u32::from(own.max_payload),
-        retransmissions: trouble.retransmission,
+        retransmissions: trouble.own.retransmission,
         zero_windows: trouble.zero_window,
         keepalives: trouble.keepalive - trouble.keepalive_into_zero_window,
         rsts: u32::from(own.rst),

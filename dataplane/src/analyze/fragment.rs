@@ -24,7 +24,15 @@ pub fn later_fragment(flow: &mut Flow, begun: &Begun, packet: &Packet, now: Nano
     let len = u32::from(packet.fragment.len);
     own.payload += u64::from(len);
     let start = begun.base_seq.wrapping_add(u32::from(packet.fragment.offset));
+    let end = start.wrapping_add(len);
     if own.has(dir_flag::SEQ) && own.next_seq == start {
-        (own.next_seq, own.next_seq_ns) = (start.wrapping_add(len), now);
+        own.next_seq = end;
+    }
+    if own.expected == start {
+        own.pass_to(now);
+        (own.expected, own.advanced_ago) = (end, 0);
+    }
+    if own.continuous == start {
+        own.continuous = end;
     }
 }

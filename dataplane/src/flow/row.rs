@@ -62,6 +62,8 @@ pub struct TcpRow {
 pub struct Rtt {
     pub client_side: Option<u64>,
     pub server_side: Option<u64>,
+    /// From the newest SYN to the first ACK after it, as Wireshark's `tcp.analysis.initial_rtt`.
+    pub initial: Option<u64>,
 }
 
 /// One direction.
@@ -107,10 +109,15 @@ pub struct Facts {
     pub ack_lost_segment: u32,
     pub zero_window: u32,
     pub window_full: u32,
+    pub window_update: u32,
     pub zero_window_probe: u32,
+    pub zero_window_probe_ack: u32,
     pub keepalive: u32,
     /// Packets the mirror delivered a second time; Wireshark has no such count.
     pub span_duplicate: u32,
+    pub keepalive_ack: u32,
+    /// SYNs and SYN-ACKs on a tuple in use, with another number than was known.
+    pub reused_ports: u32,
 }
 
 impl FlowRow {
@@ -140,11 +147,21 @@ impl FlowRow {
             history: tcp.then(|| flow.story.history(orig)),
             tcp: tcp.then(|| TcpRow {
                 handshake: handshake(flow),
-                rtt_us: Rtt { client_side: client_rtt_us(flow), server_side: server_rtt_us(flow) },
+                rtt_us: Rtt {
+                    client_side: client_rtt_us(flow),
+                    server_side: server_rtt_us(flow),
+                    initial: initial_rtt_us(flow),
+                },
             }),
             findings: findings(flow, trouble, rules, tcp),
         }
     }
+}
+
+/// A time that went backwards meanwhile tells nothing.
+fn initial_rtt_us(flow: &Flow) -> Option<u64> {
+    let nanos = flow.rare.first_rtt_ns.cast_signed();
+    (nanos > 0).then_some(nanos.unsigned_abs() / 1000)
 }
 
 /// The name of an IP protocol; its number if it has none here.
@@ -200,13 +217,14 @@ fn side(flow: &Flow, dir: usize, trouble: &Trouble) -> SideRow {
             ece: flow.story.ece[dir],
             cwr: flow.story.cwr[dir],
             ce: flow.story.ce[dir],
-            facts: facts(t, copies),
+            facts: facts(flow, dir, t, copies),
         }),
     }
 }
 
 /// As Wireshark, which takes second deliveries for packets of their own.
-fn facts(t: &DirectionTrouble, copies: &CopyCounts) -> Facts {
+fn facts(flow: &Flow, dir: usize, t: &DirectionTrouble, copies: &CopyCounts) -> Facts {
+    let began_anew = flow.has(flow_flag::PORT_REUSE) && dir == flow.orig();
     let mut counts = t.counts();
     counts.iter_mut().zip(copies.found).for_each(|(count, more)| *count = count.saturating_add(more));
     let [
@@ -220,7 +238,9 @@ fn facts(t: &DirectionTrouble, copies: &CopyCounts) -> Facts {
         zero_window,
         window_full,
         zero_window_probe,
+        zero_window_probe_ack,
         keepalive,
+        keepalive_ack,
     ] = counts;
     Facts {
         retransmission,
@@ -232,8 +252,12 @@ fn facts(t: &DirectionTrouble, copies: &CopyCounts) -> Facts {
         ack_lost_segment,
         zero_window,
         window_full,
+        window_update: flow.rare.window_updates[dir],
         zero_window_probe,
+        zero_window_probe_ack,
         keepalive,
+        keepalive_ack,
+        reused_ports: u32::from(flow.rare.reused_ports[dir]) + u32::from(began_anew),
         span_duplicate: copies.packets,
     }
 }
@@ -263,12 +287,12 @@ fn native(flow: &Flow, trouble: &Trouble, mut say: impl FnMut(&str, u32)) {
     let repeats = |count: fn(&Direction) -> u8| -> u32 {
         flow.dirs.iter().map(|d| u32::from(count(d).saturating_sub(1))).sum()
     };
-    say("retransmission", sum(|t| t.retransmission));
-    say("fast_retransmission", sum(|t| t.fast_retransmission));
-    say("spurious_retransmission", sum(|t| t.spurious_retransmission));
-    say("out_of_order", sum(|t| t.out_of_order));
+    say("retransmission", sum(|t| t.own.retransmission));
+    say("fast_retransmission", sum(|t| t.own.fast_retransmission));
+    say("spurious_retransmission", sum(|t| t.own.spurious_retransmission));
+    say("out_of_order", sum(|t| t.own.out_of_order));
     say("duplicate_ack", sum(|t| t.duplicate_ack));
-    say("lost_segment", sum(|t| t.lost_segment));
+    say("lost_segment", sum(|t| t.own.lost_segment));
     say("zero_window", sum(|t| t.zero_window));
     say("window_full", sum(|t| t.window_full));
     say("zero_window_probe", sum(|t| t.zero_window_probe.saturating_add(t.keepalive_into_zero_window)));

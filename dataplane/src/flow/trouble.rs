@@ -10,9 +10,12 @@ use crate::decode::{Packet, flags};
 pub const RULES_PER_FLOW: usize = 12;
 
 /// Counts of Wireshark's that are kept.
-pub const COUNTS: usize = 11;
+pub const COUNTS: usize = 13;
 
-/// Wireshark's `tcp.analysis.*` of one direction, and the segment that is stuck there.
+/// Ranges of sequence space remembered as skipped, in each direction.
+pub const HOLES: usize = 4;
+
+/// Wireshark's `tcp.analysis.*` of one direction, Referee's own reading of it, and the segment that is stuck.
 #[derive(Clone, Copy, Debug, Default, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct DirectionTrouble {
@@ -28,13 +31,16 @@ pub struct DirectionTrouble {
     pub window_full: u32,
     /// One new byte into a closed window.
     pub zero_window_probe: u32,
+    pub zero_window_probe_ack: u32,
     /// As Wireshark counts: 0-byte probes of a closed window included.
     pub keepalive: u32,
-    /// Of these, probes of a closed window.
+    pub keepalive_ack: u32,
+    /// Of the keepalives, probes of a closed window.
     pub keepalive_into_zero_window: u32,
-    /// Sequence space skipped at this capture point and not seen since: [start, end).
-    pub hole_start: u32,
-    pub hole_end: u32,
+    pub own: Repeats,
+    pub holes: [Hole; HOLES],
+    /// The one to be overwritten next.
+    pub next_hole: u32,
     /// Segment of ≥ 1000 B with DF that is being resent: first byte, payload, IP length, times sent.
     pub stuck_seq: u32,
     /// Packet time of the last send that was counted, ms modulo 2^32.
@@ -94,9 +100,31 @@ impl DirectionTrouble {
             self.zero_window,
             self.window_full,
             self.zero_window_probe,
+            self.zero_window_probe_ack,
             self.keepalive,
+            self.keepalive_ack,
         ]
     }
+}
+
+/// What was sent twice and what was skipped, told apart by what was seen before (see `analyze::repeats`).
+#[derive(Clone, Copy, Debug, Default, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct Repeats {
+    /// Includes fast, spurious and SYN retransmissions.
+    pub retransmission: u32,
+    pub fast_retransmission: u32,
+    pub spurious_retransmission: u32,
+    pub out_of_order: u32,
+    pub lost_segment: u32,
+}
+
+/// Sequence space skipped at this capture point and not seen since: [start, end); none if they are equal.
+#[derive(Clone, Copy, Debug, Default, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct Hole {
+    pub start: u32,
+    pub end: u32,
 }
 
 /// A rule that matched on the flow, and how often.
