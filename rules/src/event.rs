@@ -23,6 +23,18 @@ pub enum Event {
     Keepalive,
     /// ICMP "fragmentation needed" (3/4) or ICMPv6 "packet too big" (2) quoting this flow.
     IcmpTooBig,
+    /// A DNS question got its answer.
+    DnsAnswer,
+    /// A DNS question is without answer; raised 1, 2, 3 … 10 seconds after it was first asked.
+    DnsTimeout,
+    /// A DNS question without answer was asked again by the same client.
+    DnsRetry,
+    /// A TLS ClientHello is without answer; raised 1, 2, 3 … 10 seconds after it, and when an alert or a FIN came.
+    TlsTimeout,
+    /// An HTTP/1 answer in clear text has a status of 500 to 599.
+    HttpError,
+    /// The first byte of an answer came a second or more after its request.
+    FirstByte,
     /// The flow ended: closed by both sides, reset, timed out, or the input ended.
     Close,
     /// 100 ms of packet time passed; scope is host or service, as the rule's guard and body say.
@@ -30,7 +42,7 @@ pub enum Event {
 }
 
 impl Event {
-    pub const ALL: [Event; 11] = [
+    pub const ALL: [Event; 17] = [
         Event::Syn,
         Event::SynAck,
         Event::SynTimeout,
@@ -40,6 +52,12 @@ impl Event {
         Event::ZeroWindow,
         Event::Keepalive,
         Event::IcmpTooBig,
+        Event::DnsAnswer,
+        Event::DnsTimeout,
+        Event::DnsRetry,
+        Event::TlsTimeout,
+        Event::HttpError,
+        Event::FirstByte,
         Event::Close,
         Event::Tick,
     ];
@@ -56,6 +74,12 @@ impl Event {
             Event::ZeroWindow => "zero_window",
             Event::Keepalive => "keepalive",
             Event::IcmpTooBig => "icmp_too_big",
+            Event::DnsAnswer => "dns_answer",
+            Event::DnsTimeout => "dns_timeout",
+            Event::DnsRetry => "dns_retry",
+            Event::TlsTimeout => "tls_timeout",
+            Event::HttpError => "http_error",
+            Event::FirstByte => "first_byte",
             Event::Close => "close",
             Event::Tick => "tick",
         }

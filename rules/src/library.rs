@@ -12,11 +12,20 @@ macro_rules! shipped {
 /// The rule files that are used when the operator names no directory of rules.
 pub fn library() -> Vec<SourceFile> {
     let files = shipped![
+        "dns_error.rhai",
+        "dns_slow.rhai",
+        "dns_timeout_retry.rhai",
+        "dns_unanswered.rhai",
+        "http_server_error.rhai",
         "pmtu_blackhole.rhai",
+        "rst_after_clienthello.rhai",
         "rst_after_idle.rhai",
         "rst_midflow.rhai",
         "rst_storm.rhai",
+        "slow_connect.rhai",
+        "slow_server.rhai",
         "syn_no_synack.rhai",
+        "tls_no_server_hello.rhai",
     ];
     files.map(|(name, text)| SourceFile { name: name.to_owned(), text: text.to_owned() }).into()
 }

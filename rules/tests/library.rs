@@ -65,16 +65,25 @@ fn every_shipped_rule_loads_with_its_scope() {
     assert_eq!(
         rules,
         [
+            ("dns_error", Scope::Flow, true),
+            ("dns_slow", Scope::Flow, true),
+            ("dns_timeout_retry", Scope::Flow, true),
+            ("dns_unanswered", Scope::Flow, true),
+            ("http_server_error", Scope::Flow, true),
             ("pmtu_blackhole", Scope::Flow, true),
+            ("rst_after_clienthello", Scope::Flow, true),
             ("rst_after_idle", Scope::Flow, true),
             ("rst_midflow", Scope::Flow, true),
             ("rst_storm", Scope::Host, true),
+            ("slow_connect", Scope::Flow, true),
+            ("slow_server", Scope::Flow, true),
             ("syn_no_synack", Scope::Flow, true),
+            ("tls_no_server_hello", Scope::Flow, true),
         ]
     );
     assert!(set.flow_events().contains(Event::Rst));
     assert!(!set.flow_events().contains(Event::Syn));
-    assert_eq!(set.rules()[1].comment(Event::Rst), "referee: rst_after_idle (rst)");
+    assert_eq!(set.rules()[7].comment(Event::Rst), "referee: rst_after_idle (rst)");
 }
 
 #[test]

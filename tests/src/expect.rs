@@ -15,8 +15,18 @@ use crate::run::Outcome;
 const COUNTED: [&str; 5] =
     ["retransmission", "syn_retransmission", "zero_window", "keepalive", "icmp_frag_needed"];
 /// Kinds a person should look at.
-const INCIDENTS: [&str; 5] =
-    ["rst_after_idle", "rst_storm", "syn_no_synack", "pmtu_blackhole", "rst_midflow"];
+const INCIDENTS: [&str; 10] = [
+    "rst_after_idle",
+    "rst_storm",
+    "syn_no_synack",
+    "pmtu_blackhole",
+    "rst_midflow",
+    "dns_timeout_retry",
+    "dns_unanswered",
+    "rst_after_clienthello",
+    "slow_connect",
+    "tls_no_server_hello",
+];
 /// Kinds that are true of some scenarios and that nothing computes yet. One that appears must leave this list.
 pub const NOT_YET: [&str; 3] = ["rst_injected", "zero_window_stall", "syn_flood"];
 

@@ -3,8 +3,9 @@
 //!
 //! `sequence` reads sequence space as Wireshark's `tcp.analysis.*` does, `pmtu` follows the segment that is
 //! stuck, `state` the handshake and the close; `icmp` reads what routers say of a flow. [`segment`] calls
-//! them in order. `facts` turns the flow into what rules see; guards come next.
+//! them in order. `app` reads payload where a turn begins. `facts` turns the flow into what rules see; guards come next.
 
+pub mod app;
 pub mod facts;
 mod icmp;
 mod pmtu;
@@ -42,6 +43,10 @@ pub struct Outcome {
     pub established: bool,
     /// The RST answered a SYN.
     pub refused: bool,
+    /// The segment begins its side's turn: new payload, and the last new thing said was the other side's.
+    pub turn: bool,
+    /// All the other side had sent was acknowledged before this segment.
+    pub acked: bool,
 }
 
 /// Takes a TCP segment into its flow. `out` comes in as its default; it is filled in place, since a copy of
@@ -55,6 +60,7 @@ pub fn segment(flow: &mut Flow, slab: &mut TroubleSlab, packet: &Packet, now: Na
     out.rst_before = flow.has(flow_flag::RST);
     silence(flow, now);
     count(flow, dir, packet, now);
+    turn(flow, packet, out);
     let mut marks = sequence::read(flow, dir, packet, now);
     if marks != sequence::NOTHING {
         marks = sequence::count(flow, slab, dir, marks, packet, &mut out.events);
@@ -84,6 +90,16 @@ fn count(flow: &mut Flow, dir: usize, packet: &Packet, now: Nanos) {
     } else {
         own.flags |= dir_flag::SEEN;
         (own.ttl_min, own.ttl_max) = (packet.ttl, packet.ttl);
+    }
+}
+
+/// Looks who speaks: payload that continues its side's stream after the other side has sent something.
+#[inline(always)]
+fn turn(flow: &Flow, packet: &Packet, out: &mut Outcome) {
+    let (own, other) = (&flow.dirs[out.dir], &flow.dirs[out.dir ^ 1]);
+    if packet.tcp.payload > 0 && own.next_seq_ns <= other.next_seq_ns && own.next_seq == packet.tcp.seq {
+        out.turn = true;
+        out.acked = own.last_ack == other.next_seq;
     }
 }
 

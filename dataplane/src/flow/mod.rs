@@ -3,14 +3,19 @@
 //!
 //! `record` is one flow (four cache lines), `table` finds and makes them, `timer` wakes them on packet time,
 //! `trouble` holds what only troubled flows need, `keeper` their handshakes, `row` what is told of them when
-//! they end. `analyze` reads and writes the records next.
+//! they end; `app` holds what is known of their applications, `questions` those of DNS, `services` how services
+//! answer, `waits` who waits for an answer. `analyze` reads and writes the records next.
 
+pub mod app;
 pub mod keeper;
+pub mod questions;
 pub mod record;
 pub mod row;
+pub mod services;
 pub mod table;
 pub mod timer;
 pub mod trouble;
+pub mod waits;
 
 pub use record::{Direction, Flow};
 pub use table::FlowTable;

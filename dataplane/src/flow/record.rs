@@ -51,6 +51,8 @@ pub mod flow_flag {
     pub const ACK_TIMED: u16 = 1 << 8;
     /// `hold` is in use. Here as well, so that a packet need not touch the line `hold` is in.
     pub const HELD: u16 = 1 << 9;
+    /// A TLS ClientHello is without answer (see `analyze::app`).
+    pub const HELLO_WAITS: u16 = 1 << 10;
 }
 
 /// Bits of [`Flow::offered`], one byte a side, of its first SYN or SYN-ACK.
@@ -140,6 +142,8 @@ pub struct Flow {
     pub timer_prev: u32,
     pub tail: u32,
     pub hold: u32,
+    /// Record of its application, `NONE` if it has none.
+    pub app: u32,
     pub vlan: [u16; 2],
     /// By key order, as are `wscale` and `offered`.
     pub mss: [u16; 2],

@@ -7,6 +7,7 @@ use rules::event::EventSet;
 use rules::facts::Count;
 use rules::{Hits, RuleSet, Scope};
 
+use super::apps::{self, Apps};
 use super::outlet::{Outlet, Queues};
 use super::watch::Watches;
 use crate::activity::{Activity, Party};
@@ -27,6 +28,7 @@ use crate::source::Nanos;
 pub(super) struct Engine {
     pub(super) table: FlowTable,
     pub(super) slab: TroubleSlab,
+    pub(super) apps: Apps,
     pub(super) keeper: Keeper,
     pub(super) ring: Ring,
     pub(super) tails: Tails,
@@ -66,6 +68,7 @@ impl Engine {
             (rules.counts_read(Scope::Host), rules.counts_read(Scope::Service));
         Engine {
             slab: TroubleSlab::new(config.troubled),
+            apps: Apps::new(config),
             keeper: Keeper::new(slots),
             tails: Tails::new(config.tails, ring.size(), slots),
             holds: Holds::new(&config.hold, rules.rules().len(), ring.largest()),
@@ -112,6 +115,8 @@ impl Engine {
         account.events = self.outlet.account;
         account.events.activity_lost = self.activity.lost;
         account.trouble_refused = self.slab.refused;
+        account.apps_refused = self.apps.slab.refused;
+        account.questions_forgotten = self.apps.questions.forgotten;
         account.tails_rescued = self.tails.rescued;
         account.tails_forgotten = self.tails.forgotten;
         account.tails_refused = self.tails.refused;
@@ -137,7 +142,7 @@ impl Engine {
         if now <= self.now && self.started {
             return true;
         }
-        if self.table.wheel.behind(now) || now >= self.next_tick {
+        if self.table.wheel.behind(now) || now >= self.next_tick || self.apps.due(now) {
             return self.advance_clock(now);
         }
         self.now = now;
@@ -162,7 +167,13 @@ impl Engine {
             analyze::datagram(flow, packet, stamp.ts);
             match packet.icmp.too_big {
                 Some(mtu) => self.too_big(slot, mtu, stamp, packet, bytes, made),
-                None => self.remember_flow(slot, stamp, packet, bytes, made),
+                None => {
+                    self.remember_flow(slot, stamp, packet, bytes, made);
+                    if apps::is_dns(packet) {
+                        self.dns(slot, stamp, packet, bytes);
+                    }
+                    self.record_live(slot, stamp, bytes);
+                }
             }
             return;
         }
@@ -177,6 +188,9 @@ impl Engine {
         let mut moved = false;
         if outcome.established && self.table.is_half_open(slot) {
             (slot, moved) = (self.promote(slot), true);
+        }
+        if outcome.turn || self.table.flows[slot as usize].has(flow_flag::HELLO_WAITS) {
+            self.follow_app(slot, stamp, packet, bytes, &mut outcome);
         }
         if closes {
             self.table.wheel.remove(&mut self.table.flows, slot);

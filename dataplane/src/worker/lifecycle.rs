@@ -88,12 +88,13 @@ impl Engine {
             self.raise(slot, &outcome, now, None);
         }
         let flow = &self.table.flows[slot as usize];
-        self.outlet.row(flow, self.slab.get(flow.trouble));
+        self.outlet.row(flow, self.slab.get(flow.trouble), self.apps.slab.end_of(flow.app));
         if flow.hold != NONE && !self.holds.is_over(flow.hold, flow.id()) {
             self.holds.ended(flow.hold);
         }
         self.tails.release(flow, slot);
         self.slab.give_back(flow.trouble);
+        self.apps.give_back(flow.app);
         self.keeper.clear(slot);
         self.table.remove(slot, in_wheel);
     }
