@@ -209,10 +209,10 @@ fn far_server(c: &mut Conversation, rtt: u64) -> Vec<Claim> {
     vec![main_claim("slow_connect", 1, FIRST)]
 }
 
-/// The first `lost` SYNs vanish.
+/// The first `lost` SYNs vanish; the client repeats them every second, as Linux does from 6.5 on.
 fn lost_syns(c: &mut Conversation, lost: usize) -> Vec<Claim> {
     let (start, isn) = (c.ready[Client.index()], c.profile.end(Client).isn);
-    for (i, at) in [0, 1, 3].into_iter().enumerate().take(lost + 1) {
+    for (i, at) in [0, 1, 2].into_iter().enumerate().take(lost + 1) {
         let marks = if i == 0 { 0 } else { SECOND_BIT };
         let syn = Segment { at: start + at * SECOND, seq: isn, marks, ..c.segment(Client, SYN) };
         let syn = c.push(syn);
