@@ -91,6 +91,10 @@ pub struct WorkerAccount {
     pub half_open_evicted: u64,
     /// Flows whose trouble record found no room: their counts are incomplete.
     pub trouble_refused: u64,
+    /// Flows whose application found no room for its record: what it said is unknown.
+    pub apps_refused: u64,
+    /// DNS questions forgotten before they were answered or given up, because their table was full.
+    pub questions_forgotten: u64,
     /// ICMP errors whose quoted flow is not known.
     pub icmp_unmatched: u64,
     /// Packets the mirror delivered a second time: kept in history, not analysed as TCP again.
@@ -143,7 +147,7 @@ impl WorkerAccount {
     }
 
     /// Every account that is one number.
-    fn sums(&mut self) -> [&mut u64; 29] {
+    fn sums(&mut self) -> [&mut u64; 31] {
         let WorkerAccount { events: e, kept, .. } = self;
         [
             &mut self.received,
@@ -155,6 +159,8 @@ impl WorkerAccount {
             &mut self.flows_evicted,
             &mut self.half_open_evicted,
             &mut self.trouble_refused,
+            &mut self.apps_refused,
+            &mut self.questions_forgotten,
             &mut self.icmp_unmatched,
             &mut self.siblings_evicted,
             &mut self.span_duplicates,

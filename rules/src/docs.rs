@@ -136,6 +136,16 @@ fn event_doc(event: Event) -> &'static str {
         Event::IcmpTooBig => {
             "ICMP \"fragmentation needed\" (3/4) or ICMPv6 \"packet too big\" (2) quoted this flow."
         }
+        Event::DnsAnswer => "A DNS question got its answer.",
+        Event::DnsTimeout => {
+            "A DNS question is without answer; raised 1, 2, 3 … 10 seconds after it was first asked."
+        }
+        Event::DnsRetry => "A DNS question without answer was asked again by the same client.",
+        Event::TlsTimeout => {
+            "A TLS ClientHello is without answer; raised 1, 2, 3 … 10 seconds after it, and when an alert or a FIN came."
+        }
+        Event::HttpError => "An HTTP/1 answer in clear text has a status of 500 to 599.",
+        Event::FirstByte => "The first byte of an answer came a second or more after its request.",
         Event::Close => "The flow ended: closed by both sides, reset, timed out, or the input ended.",
         Event::Tick => {
             "100 ms of packet time passed. The rule is about each host, or each service, as its facts say."

@@ -29,6 +29,18 @@ pub enum Event {
     Keepalive,
     /// ICMP "fragmentation needed" (3/4) or ICMPv6 "packet too big" (2) quoting this flow.
     IcmpTooBig,
+    /// A DNS question got its answer.
+    DnsAnswer,
+    /// A DNS question is without answer; raised 1, 2, 3 … 10 seconds after it was first asked.
+    DnsTimeout,
+    /// A DNS question without answer was asked again by the same client.
+    DnsRetry,
+    /// A TLS ClientHello is without answer; raised 1, 2, 3 … 10 seconds after it, and when an alert or a FIN came.
+    TlsTimeout,
+    /// An HTTP/1 answer in clear text has a status of 500 to 599.
+    HttpError,
+    /// The first byte of an answer came a second or more after its request.
+    FirstByte,
     /// The flow ended: closed by both sides, reset, timed out, or the input ended.
     Close,
     /// 100 ms of packet time passed; scope is host or service, as the rule's guard and body say.
@@ -36,7 +48,7 @@ pub enum Event {
 }
 
 impl Event {
-    pub const ALL: [Event; 14] = [
+    pub const ALL: [Event; 20] = [
         Event::Syn,
         Event::SynAck,
         Event::SynTimeout,
@@ -49,6 +61,12 @@ impl Event {
         Event::CongestionEcho,
         Event::Keepalive,
         Event::IcmpTooBig,
+        Event::DnsAnswer,
+        Event::DnsTimeout,
+        Event::DnsRetry,
+        Event::TlsTimeout,
+        Event::HttpError,
+        Event::FirstByte,
         Event::Close,
         Event::Tick,
     ];
@@ -68,6 +86,12 @@ impl Event {
             Event::CongestionEcho => "congestion_echo",
             Event::Keepalive => "keepalive",
             Event::IcmpTooBig => "icmp_too_big",
+            Event::DnsAnswer => "dns_answer",
+            Event::DnsTimeout => "dns_timeout",
+            Event::DnsRetry => "dns_retry",
+            Event::TlsTimeout => "tls_timeout",
+            Event::HttpError => "http_error",
+            Event::FirstByte => "first_byte",
             Event::Close => "close",
             Event::Tick => "tick",
         }

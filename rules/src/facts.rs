@@ -6,7 +6,12 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+mod app;
+mod name;
 pub mod table;
+
+pub use app::{AnswerCounts, AppFacts, DnsFacts};
+pub use name::{NAME_BYTES, Name};
 
 /// Which end of a flow: the originator (sender of the SYN, else the first sender seen) or the responder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -139,6 +144,8 @@ pub struct FlowFacts {
     pub icmp_too_big: u32,
     /// Next-hop MTU named by the last of them, bytes; unknown if none came.
     pub icmp_mtu: Option<u32>,
+    /// What its payload and its clock tell.
+    pub app: AppFacts,
 }
 
 impl FlowFacts {
@@ -190,6 +197,7 @@ impl Default for FlowFacts {
             ttl: None,
             icmp_too_big: 0,
             icmp_mtu: None,
+            app: AppFacts::default(),
         }
     }
 }

@@ -12,17 +12,26 @@ macro_rules! shipped {
 /// The rule files that are used when the operator names no directory of rules.
 pub fn library() -> Vec<SourceFile> {
     let files = shipped![
+        "dns_error.rhai",
+        "dns_slow.rhai",
+        "dns_timeout_retry.rhai",
+        "dns_unanswered.rhai",
         "ecn_ce.rhai",
         "ecn_syn_blackhole.rhai",
+        "http_server_error.rhai",
         "loss_limited.rhai",
         "mss_low.rhai",
         "pmtu_blackhole.rhai",
+        "rst_after_clienthello.rhai",
         "rst_after_idle.rhai",
         "rst_midflow.rhai",
         "rst_storm.rhai",
         "sack_garbled.rhai",
         "sack_missing.rhai",
+        "slow_connect.rhai",
+        "slow_server.rhai",
         "syn_no_synack.rhai",
+        "tls_no_server_hello.rhai",
         "window_limited.rhai",
         "wscale_missing.rhai",
     ];

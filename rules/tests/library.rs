@@ -5,7 +5,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rules::facts::{Count, Counts, FlowFacts, HostFacts, Side, SideFacts};
+use rules::facts::{
+    AnswerCounts, AppFacts, Count, Counts, DnsFacts, FlowFacts, HostFacts, Name, Side, SideFacts,
+};
 use rules::{
     Bodies, BodyLimits, CaptureWish, Event, EvidenceValue, Hits, RuleSet, Scope, Severity, Snapshot, Verdict,
     library,
@@ -215,4 +217,132 @@ fn rst_storm() {
     assert_eq!(verdict.capture, Some(CaptureWish::default()), "of flows it goes on to reset");
     let counts = set.counts_read(Scope::Host);
     assert!(counts.contains(Count::Rsts) && counts.contains(Count::FlowsReset));
+}
+
+/// A client whose ClientHello is without answer `hello_ms` later.
+fn hello(hello_ms: u64) -> FlowFacts {
+    let app = AppFacts {
+        name: Name::of(b"shop.example"),
+        hello_ms: Some(hello_ms),
+        tls_answered: Some(false),
+        tls_waits: true,
+        tls_over: Some(false),
+        ..AppFacts::default()
+    };
+    FlowFacts { app, by: Some(Side::Resp), dport: 443, rtt_server_us: Some(70_000), ..flow() }
+}
+
+#[test]
+fn rst_after_clienthello() {
+    let set = set();
+    assert_eq!(names(&set, Event::Rst, &hello(6)), ["rst_after_clienthello"]);
+    let by_client = |ms| FlowFacts { by: Some(Side::Orig), ..hello(ms) };
+    assert_eq!(names(&set, Event::Rst, &by_client(40)), ["rst_after_clienthello"]);
+    assert!(names(&set, Event::Rst, &by_client(3_001)).is_empty(), "it gave up");
+    let answered = AppFacts { tls_answered: Some(true), tls_waits: false, ..hello(6).app };
+    assert!(names(&set, Event::Rst, &FlowFacts { app: answered, ..hello(6) }).is_empty());
+
+    let facts = hello(6);
+    let verdict = verdict(&set, "rst_after_clienthello", &Snapshot::Flow(&facts, Event::Rst));
+    let (_, explain) = verdict.incident.unwrap();
+    assert!(explain.contains("ClientHello for shop.example"), "{explain}");
+    assert!(explain.contains("6 ms later") && explain.contains("round trip takes 70 ms"), "{explain}");
+    assert_eq!(verdict.evidence[0], ("sni".to_owned(), EvidenceValue::Text("shop.example".to_owned())));
+}
+
+#[test]
+fn tls_no_server_hello() {
+    let set = set();
+    let timer = |ms| FlowFacts { by: None, ttl: None, ..hello(ms) };
+    assert!(names(&set, Event::TlsTimeout, &timer(2_000)).is_empty());
+    assert_eq!(names(&set, Event::TlsTimeout, &timer(3_000)), ["tls_no_server_hello"]);
+    assert!(names(&set, Event::TlsTimeout, &timer(4_000)).is_empty(), "told once");
+    let over = |tls_alert, by| {
+        let app = AppFacts { tls_over: Some(true), tls_waits: false, tls_alert, ..hello(9).app };
+        let facts = FlowFacts { app, by: Some(by), ..hello(9) };
+        assert_eq!(names(&set, Event::TlsTimeout, &facts), ["tls_no_server_hello"]);
+        verdict(&set, "tls_no_server_hello", &Snapshot::Flow(&facts, Event::TlsTimeout)).incident
+    };
+    let (_, closed) = over(None, Side::Resp).unwrap();
+    assert!(closed.contains("closed the connection without a word"), "{closed}");
+    assert_eq!(over(Some(40), Side::Resp), None, "an alert says why");
+    assert_eq!(over(None, Side::Orig), None, "the client changed its mind");
+}
+
+fn asked(wait_ms: u64, since_last_ms: u64, rcode: Option<u8>, counts: AnswerCounts) -> FlowFacts {
+    let dns = Some(DnsFacts { kind: 28, rcode, wait_ms, since_last_ms, asks: 2 });
+    let name = Name::of(b"db.example");
+    let app = AppFacts { name, dns, service: Some(counts), ..AppFacts::default() };
+    FlowFacts { app, proto: 17, dport: 53, established: false, ..flow() }
+}
+
+#[test]
+fn names_that_are_late_lost_or_refused() {
+    let set = set();
+    let some = AnswerCounts { answers: 20, errors: 5, late: 3 };
+    let timeout = |ms| names(&set, Event::DnsTimeout, &asked(ms, ms, None, some));
+    assert_eq!((timeout(3_000), timeout(4_000), timeout(5_000)).1, ["dns_unanswered"]);
+    assert!(timeout(3_000).is_empty() && timeout(5_000).is_empty());
+    let retry = |ms| names(&set, Event::DnsRetry, &asked(ms, ms, None, some));
+    assert_eq!(retry(300), ["dns_timeout_retry"]);
+    assert!(retry(299).is_empty());
+
+    let answer = |facts: &FlowFacts| {
+        let names = names(&set, Event::DnsAnswer, facts);
+        let explain = names.first().and_then(|name| {
+            let verdict = verdict(&set, name, &Snapshot::Flow(facts, Event::DnsAnswer));
+            verdict.incident.map(|(_, explain)| explain)
+        });
+        (names, explain)
+    };
+    assert_eq!(answer(&asked(999, 999, Some(0), some)), (vec![], None));
+    let (names, explain) = answer(&asked(1_000, 1_000, Some(0), some));
+    assert_eq!(names, ["dns_slow"]);
+    assert!(explain.unwrap().contains("3 of 20 DNS questions late"));
+    let few = AnswerCounts { late: 2, errors: 4, ..some };
+    assert_eq!(answer(&asked(1_000, 1_000, Some(0), few)), (vec!["dns_slow".to_owned()], None));
+    assert_eq!(
+        answer(&asked(5_015, 7, Some(0), some)),
+        (vec!["dns_slow".to_owned()], None),
+        "lost, not slow"
+    );
+    let (names, explain) = answer(&asked(8, 8, Some(2), some));
+    assert_eq!(names, ["dns_error"]);
+    assert!(explain.unwrap().contains("5 of 20 DNS questions with an error"));
+    assert_eq!(answer(&asked(8, 8, Some(3), some)).0, Vec::<String>::new(), "NXDOMAIN");
+    assert_eq!(answer(&asked(8, 8, Some(2), few)).0, Vec::<String>::new());
+}
+
+#[test]
+fn slow_and_failing_services() {
+    let set = set();
+    let app = |http_status, answer_ms, errors| AppFacts {
+        http_status: Some(http_status),
+        answer_ms: Some(answer_ms),
+        service: Some(AnswerCounts { answers: 40, errors, late: 0 }),
+        ..AppFacts::default()
+    };
+    let facts = |app| FlowFacts { app, by: Some(Side::Resp), ..flow() };
+    assert!(names(&set, Event::HttpError, &facts(app(500, 3, 4))).is_empty());
+    assert_eq!(names(&set, Event::HttpError, &facts(app(500, 3, 5))), ["http_server_error"]);
+    assert!(names(&set, Event::FirstByte, &facts(app(200, 4_999, 0))).is_empty());
+    let slow = facts(app(200, 5_000, 0));
+    assert_eq!(names(&set, Event::FirstByte, &slow), ["slow_server"]);
+    let quiet = verdict(&set, "slow_server", &Snapshot::Flow(&slow, Event::FirstByte));
+    assert_eq!(quiet, Verdict::default(), "a finding, unless incidents are asked for");
+
+    let connect = |ms: u64, syns, server_ms: Option<u64>| {
+        let app = AppFacts { connect_us: Some(ms * 1_000), ..AppFacts::default() };
+        let facts = FlowFacts { app, syns, rtt_server_us: server_ms.map(|ms| ms * 1_000), ..flow() };
+        let names = names(&set, Event::Established, &facts);
+        let incident = names
+            .first()
+            .and_then(|name| verdict(&set, name, &Snapshot::Flow(&facts, Event::Established)).incident);
+        (names.len(), incident.is_some())
+    };
+    assert_eq!(connect(999, 1, Some(900)), (0, false));
+    assert_eq!(connect(1_100, 1, Some(1_050)), (1, true));
+    assert_eq!(connect(1_100, 1, Some(50)), (1, false), "the client's side is far away");
+    assert_eq!(connect(1_050, 2, None), (1, false), "one loss");
+    assert_eq!(connect(2_050, 3, None), (1, true));
 }

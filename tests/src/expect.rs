@@ -15,17 +15,22 @@ use crate::run::Outcome;
 const COUNTED: [&str; 5] =
     ["retransmission", "syn_retransmission", "zero_window", "keepalive", "icmp_frag_needed"];
 /// Kinds a person should look at.
-const INCIDENTS: [&str; 11] = [
+const INCIDENTS: [&str; 16] = [
+    "dns_timeout_retry",
+    "dns_unanswered",
     "ecn_ce",
     "ecn_syn_blackhole",
     "loss_limited",
     "mss_low",
     "pmtu_blackhole",
+    "rst_after_clienthello",
     "rst_after_idle",
     "rst_midflow",
     "rst_storm",
     "sack_garbled",
+    "slow_connect",
     "syn_no_synack",
+    "tls_no_server_hello",
     "window_limited",
 ];
 /// Kinds that are true of some scenarios and that nothing computes yet. One that appears must leave this list.

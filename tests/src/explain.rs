@@ -185,6 +185,7 @@ pub fn facts(flow: &FlowFacts) -> Vec<(&'static str, String)> {
         Get::Int(get) => shown(get(flow).map(|v| v.to_string())),
         Get::Bool(get) => shown(get(flow).map(|v| v.to_string())),
         Get::Address(get) => shown(get(flow).map(|v| v.to_string())),
+        Get::Text(get) => shown(get(flow).map(|v| v.to_string())),
         Get::CountOver(_) | Get::RateOver(_) => String::new(),
     };
     FlowFacts::facts().map(|fact| (fact.path, value(&fact.get))).collect()

@@ -181,8 +181,15 @@ fn a_syn_flood_into_a_small_half_open_region() {
 #[test]
 fn a_full_table() {
     let (packets, _) = captures::mix_of(3000, 22);
-    let config =
-        WorkerConfig { flows: 60, half_open: 20, troubled: 10, activity: 64, ..WorkerConfig::small() };
+    let config = WorkerConfig {
+        flows: 60,
+        half_open: 20,
+        troubled: 10,
+        activity: 64,
+        apps: 20,
+        questions: 4,
+        ..WorkerConfig::small()
+    };
     let outcome = steps("full table", captures::synthetic(&packets), recording(config), never);
     assert!(outcome.account.flows_evicted > 500, "{:#?}", outcome.account);
 }

@@ -91,6 +91,8 @@ fn worker_config(rng: &mut Rng) -> WorkerConfig {
         hash_secret,
         lossless: rng.percent(30),
         lossless_at_end: hash_secret.is_multiple_of(2),
+        apps: 1 + rng.below(30) as u32,
+        questions: 1 + rng.below(8) as u32,
     }
 }
 

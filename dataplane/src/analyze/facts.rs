@@ -3,8 +3,9 @@
 
 use rules::facts::{FlowFacts, Side, SideFacts};
 
-use super::{Outcome, SILENCE_PACKETS};
+use super::{Outcome, SILENCE_PACKETS, app};
 use crate::flow::Flow;
+use crate::flow::app::App;
 use crate::flow::record::{Direction, dir_flag, flow_flag, offer};
 use crate::flow::trouble::{DirectionTrouble, Trouble};
 use crate::source::Nanos;
@@ -15,6 +16,7 @@ const TCP: u8 = 6;
 pub fn of_flow(
     flow: &Flow,
     trouble: Option<&Trouble>,
+    app: Option<&App>,
     outcome: &Outcome,
     now: Nanos,
     timer: bool,
@@ -62,6 +64,7 @@ pub fn of_flow(
         rtt_server_us: server_rtt_us(flow),
         ttl: outcome.ttl,
         icmp_too_big: trouble.icmp_too_big,
+        app: app::facts(flow, app, now),
         icmp_mtu: (trouble.icmp_too_big > 0 && trouble.icmp_mtu > 0).then_some(trouble.icmp_mtu),
     }
 }

@@ -4,9 +4,10 @@
 //! `sequence` reads sequence space as Wireshark's `tcp.analysis.*` does, on what `base` knows of where it begins;
 //! `repeats` tells repeats from reordering by what was seen before, `pmtu` follows the segment that is stuck,
 //! `state` the handshake and the close, `story` Zeek's account of both, `sack` looks for impossible blocks; `icmp`
-//! reads what routers say of a flow. [`segment`] calls them in order. `facts` turns the flow into what rules see;
-//! guards come next.
+//! reads what routers say of a flow. [`segment`] calls them in order. `app` reads payload where a turn begins.
+//! `facts` turns the flow into what rules see; guards come next.
 
+pub mod app;
 mod base;
 mod copy;
 pub mod facts;
@@ -53,6 +54,10 @@ pub struct Outcome {
     pub established: bool,
     /// The RST answered a SYN.
     pub refused: bool,
+    /// The segment begins its side's turn: new payload, and the last new thing said was the other side's.
+    pub turn: bool,
+    /// All the other side had sent was acknowledged before this segment.
+    pub acked: bool,
 }
 
 /// Takes a TCP segment into its flow. `out` comes in as its default; it is filled in place, since a copy of
@@ -66,6 +71,7 @@ pub fn segment(flow: &mut Flow, slab: &mut TroubleSlab, packet: &Packet, now: Na
     out.rst_before = flow.has(flow_flag::RST);
     silence(flow, now);
     count(flow, dir, packet, now);
+    turn(flow, packet, out);
     let tcp = &packet.tcp;
     base::before_reading(flow, dir, tcp);
     let marks = sequence::read(flow, dir, tcp, now);
@@ -111,6 +117,16 @@ fn count(flow: &mut Flow, dir: usize, packet: &Packet, now: Nanos) {
 #[inline(always)]
 pub fn falls_silent(flow: &Flow, now: Nanos) -> bool {
     now.saturating_sub(flow.last_ns) >= SILENCE && flow.has(flow_flag::ESTABLISHED)
+}
+
+/// Looks who speaks: payload that continues its side's stream after the other side has sent something.
+#[inline(always)]
+fn turn(flow: &Flow, packet: &Packet, out: &mut Outcome) {
+    let (own, other) = (&flow.dirs[out.dir], &flow.dirs[out.dir ^ 1]);
+    if packet.tcp.payload > 0 && own.advanced_ns() <= other.advanced_ns() && own.next_seq == packet.tcp.seq {
+        out.turn = true;
+        out.acked = own.last_ack == other.next_seq;
+    }
 }
 
 /// Remembers a silence that this packet ends, if nothing was outstanding during it and no window was closed: a

@@ -29,7 +29,7 @@ struct Talk {
 impl Talk {
     fn new(isn: u32) -> Talk {
         let mut flow: Flow = bytemuck::Zeroable::zeroed();
-        (flow.trouble, flow.tail, flow.hold) = (NONE, NONE, NONE);
+        (flow.trouble, flow.tail, flow.hold, flow.app) = (NONE, NONE, NONE, NONE);
         (flow.start_ns, flow.last_ns) = (S, S);
         flow.key = Seg::new(true, ACK, 0, 0).packet().key;
         flow.set_originator(true);
@@ -101,7 +101,7 @@ impl Talk {
     }
 
     fn facts(&self) -> FlowFacts {
-        facts::of_flow(&self.flow, self.slab.get(self.flow.trouble), &self.out, self.now, false)
+        facts::of_flow(&self.flow, self.slab.get(self.flow.trouble), None, &self.out, self.now, false)
     }
 
     fn state(&self) -> u16 {

@@ -18,6 +18,10 @@ pub struct WorkerConfig {
     pub half_open: u32,
     /// Flows that can have a trouble record.
     pub troubled: u32,
+    /// Flows that can have a record of their application.
+    pub apps: u32,
+    /// DNS questions without answer.
+    pub questions: u32,
     /// History ring, bytes.
     pub history_bytes: usize,
     /// Bytes of each packet kept in history; 0 for all.
@@ -79,6 +83,8 @@ impl Default for WorkerConfig {
             flows: 1_000_000,
             half_open: 131_072,
             troubled: 131_072,
+            apps: 262_144,
+            questions: 32_768,
             history_bytes: 256 << 20,
             snap_bytes: 0,
             cutoff_bytes: 256 << 10,
@@ -104,6 +110,8 @@ impl WorkerConfig {
             flows: 16_384,
             half_open: 4096,
             troubled: 4096,
+            apps: 8192,
+            questions: 2048,
             history_bytes: 8 << 20,
             tails: 512,
             hold: HoldConfig { holds: 128, pool_bytes: 8 << 20, per_rule_per_second: 64 },

@@ -76,6 +76,8 @@ pub mod flow_flag {
     pub const TOLD_DATA: u16 = 1 << 12;
     /// `copied` is not 0. Here as well, for the same reason.
     pub const COPIED: u16 = 1 << 15;
+    /// A TLS ClientHello is without answer (see `analyze::app`).
+    pub const HELLO_WAITS: u16 = 1 << 14;
 }
 
 /// Bits of [`Flow::offered`], one byte a side, of its first SYN or SYN-ACK.
@@ -176,8 +178,10 @@ pub struct Rare {
     pub acked: [u32; 2],
     /// Wireshark's `tcp.analysis.window_update` and `reused_ports`.
     pub window_updates: [u32; 2],
+    /// Id of the tunnel its first packet came through; the kind is in the flow.
+    pub tunnel_id: u32,
     pub reused_ports: [u8; 2],
-    spare: [u8; 22],
+    spare: [u8; 18],
 }
 
 const _: () = assert!(size_of::<Rare>() == 64);
@@ -213,13 +217,13 @@ pub struct Flow {
     pub timer_prev: u32,
     pub tail: u32,
     pub hold: u32,
+    /// Record of its application, `NONE` if it has none.
+    pub app: u32,
     pub vlan: [u16; 2],
     /// By key order, as are `wscale` and `offered`.
     pub mss: [u16; 2],
     pub wscale: [u8; 2],
     pub offered: [u8; 2],
-    /// Id of the tunnel its first packet came through; the kind is further down.
-    pub tunnel_id: u32,
     /// Seconds after the SYN for which syn_timeout was raised.
     pub syn_checks: u8,
     pub tunnel_kind: TunnelKind,
@@ -279,7 +283,7 @@ impl Flow {
 
     /// The tunnel its first packet came through.
     pub fn tunnel(&self) -> Tunnel {
-        Tunnel { kind: self.tunnel_kind, id: self.tunnel_id }
+        Tunnel { kind: self.tunnel_kind, id: self.rare.tunnel_id }
     }
 
     /// The last acknowledgement `dir` sent. A RST's is not believed.
@@ -299,7 +303,7 @@ impl Flow {
         let mut h = self.key.hash(SEED) ^ self.start_ns.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         // splitmix64's finaliser: every input bit reaches every output bit.
         h ^= vlan << 7;
-        h ^= (u64::from(self.tunnel_kind as u8) << 32 | u64::from(self.tunnel_id))
+        h ^= (u64::from(self.tunnel_kind as u8) << 32 | u64::from(self.rare.tunnel_id))
             .wrapping_mul(0xd6e8_feb8_6659_fd93);
         h = (h ^ h >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         h = (h ^ h >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

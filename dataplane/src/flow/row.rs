@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use rules::RuleSet;
 use serde::Serialize;
 
+use super::app::AppEnd;
 use super::community;
 use super::record::{Direction, Flow, dir_flag, flow_flag, offer};
 use super::trouble::{CopyCounts, DirectionTrouble, Trouble};
@@ -55,6 +56,7 @@ pub struct Tuple {
 pub struct TcpRow {
     pub handshake: &'static str,
     pub rtt_us: Rtt,
+    pub times_us: Times,
 }
 
 /// Round trips from the tap, µs, read off the handshake.
@@ -64,6 +66,15 @@ pub struct Rtt {
     pub server_side: Option<u64>,
     /// From the newest SYN to the first ACK after it, as Wireshark's `tcp.analysis.initial_rtt`.
     pub initial: Option<u64>,
+}
+
+/// Who let whom wait, µs at the tap: SYN to the ACK that completed the handshake; TLS ClientHello to the server's
+/// first payload; end of the first request, not TLS, to the first byte of its answer.
+#[derive(Clone, Debug, Serialize)]
+pub struct Times {
+    pub connect: Option<u64>,
+    pub tls: Option<u64>,
+    pub first_byte: Option<u64>,
 }
 
 /// One direction.
@@ -152,8 +163,9 @@ impl FlowRow {
                     server_side: server_rtt_us(flow),
                     initial: initial_rtt_us(flow),
                 },
+                times_us: times(flow, &ended.app),
             }),
-            findings: findings(flow, trouble, rules, tcp),
+            findings: findings(ended, rules, tcp),
         }
     }
 }
@@ -188,6 +200,12 @@ fn handshake(flow: &Flow) -> &'static str {
     } else {
         "incomplete"
     }
+}
+
+fn times(flow: &Flow, app: &AppEnd) -> Times {
+    let known = |value: u32| (value > 0).then(|| u64::from(value));
+    let connect = flow.has(flow_flag::ACK_TIMED).then(|| u64::from(flow.ack_us));
+    Times { connect, tls: known(app.tls_us), first_byte: known(app.first_byte_us) }
 }
 
 /// What was seen, second deliveries included; what is said of it is said of the first ones.
@@ -264,15 +282,19 @@ fn facts(flow: &Flow, dir: usize, t: &DirectionTrouble, copies: &CopyCounts) -> 
 
 /// What Referee says of the flow: its own reading of the facts, and every rule that matched. A kind that is
 /// counted natively is not counted again for the rule of that name.
-fn findings(flow: &Flow, trouble: &Trouble, rules: &RuleSet, tcp: bool) -> BTreeMap<String, u64> {
+fn findings(ended: &EndedFlow, rules: &RuleSet, tcp: bool) -> BTreeMap<String, u64> {
+    let EndedFlow { flow, trouble, app } = ended;
     let mut found = BTreeMap::new();
+    let mut say = |kind: &str, count: u32| {
+        if count > 0 {
+            found.insert(kind.to_owned(), u64::from(count));
+        }
+    };
     if tcp {
-        native(flow, trouble, |kind, count| {
-            if count > 0 {
-                found.insert(kind.to_owned(), u64::from(count));
-            }
-        });
+        native(flow, trouble, &mut say);
     }
+    say("http_server_error", app.http_errors.into());
+    say("dns_error", app.dns_errors.into());
     for hits in trouble.rule_hits() {
         if let Some(rule) = rules.rules().get(usize::from(hits.rule)) {
             found.entry(rule.name.clone()).or_insert(u64::from(hits.count));

@@ -189,7 +189,7 @@ impl FlowTable {
         flow.key = key;
         flow.start_ns = now;
         flow.last_ns = now;
-        (flow.trouble, flow.tail, flow.hold) = (NONE, NONE, NONE);
+        (flow.trouble, flow.tail, flow.hold, flow.app) = (NONE, NONE, NONE, NONE);
         self.link(hash, slot);
         self.wheel.insert(&mut self.flows, slot, deadline);
         slot

@@ -33,6 +33,9 @@ impl Engine {
                 return false;
             }
         }
+        if self.apps.due(now) && !self.app_timers(now) {
+            return false;
+        }
         if now >= self.next_tick && !self.tick(now) {
             return false;
         }

@@ -7,6 +7,7 @@ use rules::event::EventSet;
 use rules::facts::Count;
 use rules::{Hits, RuleSet, Scope};
 
+use super::apps::{self, Apps};
 use super::outlet::{Outlet, Queues};
 use super::watch::Watches;
 use crate::activity::{Activity, Party};
@@ -32,6 +33,7 @@ pub(super) struct Engine {
     pub(super) slab: TroubleSlab,
     pub(super) fragments: Fragments,
     pub(super) copies: Copies,
+    pub(super) apps: Apps,
     pub(super) keeper: Keeper,
     pub(super) ring: Ring,
     pub(super) tails: Tails,
@@ -74,6 +76,7 @@ impl Engine {
             slab: TroubleSlab::new(config.troubled),
             fragments: Fragments::new(config.fragmented, config.hash_secret),
             copies: Copies::new(config.copies),
+            apps: Apps::new(config),
             keeper: Keeper::new(slots),
             tails: Tails::new(config.tails, ring.size(), slots),
             holds: Holds::new(&config.hold, rules.rules().len(), ring.largest()),
@@ -123,6 +126,8 @@ impl Engine {
         account.trouble_refused = self.slab.refused;
         account.siblings_evicted = self.siblings.evicted;
         account.fragments_evicted = self.fragments.evicted;
+        account.apps_refused = self.apps.slab.refused;
+        account.questions_forgotten = self.apps.questions.forgotten;
         account.tails_rescued = self.tails.rescued;
         account.tails_forgotten = self.tails.forgotten;
         account.tails_refused = self.tails.refused;
@@ -148,7 +153,7 @@ impl Engine {
         if now <= self.now && self.started {
             return true;
         }
-        if self.table.wheel.behind(now) || now >= self.next_tick {
+        if self.table.wheel.behind(now) || now >= self.next_tick || self.apps.due(now) {
             return self.advance_clock(now);
         }
         self.now = now;
@@ -179,7 +184,13 @@ impl Engine {
             analyze::datagram(flow, packet, stamp.ts);
             match packet.icmp.too_big {
                 Some(mtu) => self.too_big(slot, mtu, stamp, packet, bytes, made),
-                None => self.remember_flow(slot, stamp, packet, bytes, made),
+                None => {
+                    self.remember_flow(slot, stamp, packet, bytes, made);
+                    if apps::is_dns(packet) {
+                        self.dns(slot, stamp, packet, bytes);
+                    }
+                    self.record_live(slot, stamp, bytes);
+                }
             }
             return;
         }
@@ -200,6 +211,9 @@ impl Engine {
         let mut moved = false;
         if outcome.established && self.table.is_half_open(slot) {
             (slot, moved) = (self.promote(slot), true);
+        }
+        if outcome.turn || self.table.flows[slot as usize].has(flow_flag::HELLO_WAITS) {
+            self.follow_app(slot, stamp, packet, bytes, &mut outcome);
         }
         if closes {
             self.table.wheel.remove(&mut self.table.flows, slot);

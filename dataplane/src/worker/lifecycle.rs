@@ -40,7 +40,7 @@ impl Engine {
         self.account.flows_created += 1;
         let flow = &mut self.table.flows[slot as usize];
         flow.vlan = packet.vlan;
-        (flow.tunnel_kind, flow.tunnel_id) = (packet.tunnel.kind, packet.tunnel.id);
+        (flow.tunnel_kind, flow.rare.tunnel_id) = (packet.tunnel.kind, packet.tunnel.id);
         flow.flags = flow_flags;
         flow.set_originator(packet.from_low);
         slot
@@ -82,12 +82,13 @@ impl Engine {
         let flow = &self.table.flows[slot as usize];
         let trouble = self.slab.get(flow.trouble);
         self.siblings.ended(flow, trouble.is_some_and(|trouble| trouble.rules > 0));
-        self.outlet.row(flow, trouble);
+        self.outlet.row(flow, trouble, self.apps.slab.end_of(flow.app));
         if flow.hold != NONE && !self.holds.is_over(flow.hold, flow.id()) {
             self.holds.ended(flow.hold);
         }
         self.tails.release(flow, slot);
         self.slab.give_back(flow.trouble);
+        self.apps.give_back(flow.app);
         self.keeper.clear(slot);
         self.table.remove(slot, in_wheel);
     }

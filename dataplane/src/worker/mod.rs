@@ -2,9 +2,10 @@
 //! stages. After start it never allocates, locks, logs, waits or runs Rhai.
 //!
 //! [`Worker::step`] does one piece of work and returns; whoever drives it (a thread when live, the replay
-//! loop) decides what to do in between. `engine` takes one packet through the stages, `verdict` asks the
-//! rules, `outlet` is the way to the judge.
+//! loop) decides what to do in between. `engine` takes one packet through the stages, `apps` looks at
+//! payload, `verdict` asks the rules, `outlet` is the way to the judge.
 
+mod apps;
 mod clock;
 mod engine;
 mod lifecycle;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crossbeam_queue::ArrayQueue;
 
 use crate::flow::Flow;
+use crate::flow::app::AppEnd;
 use crate::flow::trouble::Trouble;
 use crate::judge::message::{Command, Hit, Message};
 use crate::ledger::EventAccount;
@@ -17,11 +18,12 @@ const ROWS: usize = 4096;
 /// Free places a packet or timer may need: a hit for each rule of a full list of hits on each of its events.
 pub const RESERVE: usize = 256;
 
-/// A flow that ended, with its trouble record.
+/// A flow that ended, with its trouble record and what its application left.
 #[derive(Clone, Copy, Debug)]
 pub struct EndedFlow {
     pub flow: Flow,
     pub trouble: Trouble,
+    pub app: AppEnd,
 }
 
 /// Both ends' queues of one worker; the other end holds a clone.
@@ -93,11 +95,11 @@ impl Outlet {
         }
     }
 
-    pub fn row(&mut self, flow: &Flow, trouble: Option<&Trouble>) {
+    pub fn row(&mut self, flow: &Flow, trouble: Option<&Trouble>, app: AppEnd) {
         if let Some(rows) = &self.queues.rows {
             self.credit = self.credit.saturating_sub(1);
             let trouble = trouble.copied().unwrap_or_default();
-            match rows.push(EndedFlow { flow: *flow, trouble }) {
+            match rows.push(EndedFlow { flow: *flow, trouble, app }) {
                 Ok(()) => self.account.rows += 1,
                 Err(_) => self.account.rows_dropped += 1,
             }

@@ -1,7 +1,8 @@
 //! Asking the rules about a flow, holding it when one matches, and recording what is held. Worker's thread.
 //! Never allocates or runs Rhai: guards are native. Hits go to the judge, kept packets to the recorder.
 
-use rules::event::Event;
+use rules::event::{Event, EventSet};
+use rules::facts::FlowFacts;
 
 use super::engine::Engine;
 use super::watch::Watch;
@@ -22,13 +23,26 @@ impl Engine {
             return;
         }
         let flow = &self.table.flows[slot as usize];
-        let snapshot = facts::of_flow(flow, self.slab.get(flow.trouble), outcome, now, packet.is_none());
+        let (trouble, app) = (self.slab.get(flow.trouble), self.apps.slab.get(flow.app));
+        let snapshot = facts::of_flow(flow, trouble, app, outcome, now, packet.is_none());
+        self.ask(slot, events, now, packet, &snapshot);
+    }
+
+    /// The guards of every rule that waits for one of `events`, on a snapshot that is made.
+    pub(super) fn ask(
+        &mut self,
+        slot: u32,
+        events: EventSet,
+        now: Nanos,
+        packet: Option<u64>,
+        snapshot: &FlowFacts,
+    ) {
         for event in events.iter() {
             self.hits.clear();
-            self.rules.match_flow(event, &snapshot, &mut self.hits);
+            self.rules.match_flow(event, snapshot, &mut self.hits);
             for i in 0..self.hits.len() {
                 let rule = self.hits.as_slice()[i];
-                self.matched(slot, rule, event, packet, now, &snapshot);
+                self.matched(slot, rule, event, packet, now, snapshot);
             }
         }
     }
@@ -40,7 +54,7 @@ impl Engine {
         event: Event,
         packet: Option<u64>,
         now: Nanos,
-        snapshot: &rules::facts::FlowFacts,
+        snapshot: &FlowFacts,
     ) {
         let mut index = self.table.flows[slot as usize].trouble;
         if let Some(trouble) = self.slab.get_or_take(&mut index) {

@@ -127,6 +127,7 @@ fn read<S>(fact: &Fact<S>, subject: &S) -> Dynamic {
         Get::Int(get) => get(subject).map(Dynamic::from_int),
         Get::Bool(get) => get(subject).map(Dynamic::from_bool),
         Get::Address(get) => get(subject).map(|address| Dynamic::from(Address(address))),
+        Get::Text(get) => get(subject).map(|name| Dynamic::from(name.to_string())),
         Get::CountOver(_) | Get::RateOver(_) => None,
     };
     value.unwrap_or(Dynamic::UNIT)

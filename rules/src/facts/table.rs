@@ -6,7 +6,8 @@
 
 use std::net::IpAddr;
 
-use crate::facts::{Counts, FlowFacts, HostFacts, ServiceFacts, Side};
+use crate::facts::app::APP;
+use crate::facts::{Counts, FlowFacts, HostFacts, Name, ServiceFacts, Side};
 
 /// A sliding window of packet time that host and service counts are kept for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub enum Get<S> {
     Int(fn(&S) -> Option<i64>),
     Bool(fn(&S) -> Option<bool>),
     Address(fn(&S) -> Option<IpAddr>),
+    /// Read by bodies only.
+    Text(fn(&S) -> Option<Name>),
     /// A count over a window: `host.rsts(10)`.
     CountOver(fn(&S, Window) -> Option<i64>),
     /// A rate or ratio over a window: `host.rst_rate(10)`.
@@ -59,6 +62,7 @@ impl<S> Fact<S> {
             Get::Int(_) | Get::CountOver(_) => "integer",
             Get::Bool(_) => "bool",
             Get::Address(_) => "address",
+            Get::Text(_) => "text",
             Get::RateOver(_) => "float",
         }
     }
@@ -82,7 +86,7 @@ pub trait Subject: Sized + 'static {
 impl Subject for FlowFacts {
     const ROOT: &'static str = "flow";
     fn facts() -> impl Iterator<Item = &'static Fact<FlowFacts>> {
-        FLOW.iter().chain(ORIG).chain(RESP)
+        FLOW.iter().chain(APP).chain(ORIG).chain(RESP)
     }
 }
 
@@ -101,7 +105,7 @@ impl Subject for ServiceFacts {
 }
 
 /// Rules count in signed 64-bit integers; a larger value saturates.
-fn int(value: impl TryInto<i64>) -> i64 {
+pub(super) fn int(value: impl TryInto<i64>) -> i64 {
     value.try_into().unwrap_or(i64::MAX)
 }
 
@@ -139,7 +143,12 @@ fn ratio(part: u32, whole: u32) -> Option<f64> {
     (whole != 0).then(|| f64::from(part) / f64::from(whole))
 }
 
-const fn row<S>(path: &'static str, unit: &'static str, doc: &'static str, get: Get<S>) -> Fact<S> {
+pub(super) const fn row<S>(
+    path: &'static str,
+    unit: &'static str,
+    doc: &'static str,
+    get: Get<S>,
+) -> Fact<S> {
     Fact { path, unit, doc, get }
 }
 

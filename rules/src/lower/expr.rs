@@ -204,6 +204,10 @@ impl Lower<'_> {
             Some(Get::Int(get)) => Some(Typed::Int(Term::Fact(*get))),
             Some(Get::Bool(get)) => Some(Typed::Bool(Term::Fact(*get))),
             Some(Get::Address(get)) => Some(Typed::Address(Term::Fact(*get))),
+            Some(Get::Text(_)) => {
+                let help = "conditions compare numbers, bools and addresses; compare texts in the body";
+                self.refuse(at, format!("`{path}` is a text"), help)
+            }
             Some(Get::CountOver(_) | Get::RateOver(_)) => {
                 self.refuse(at, format!("`{path}` needs a window"), &format!("write `{path}(10)`"))
             }

@@ -41,8 +41,8 @@ impl Table {
     }
 }
 
-fn tables() -> &'static [Table; 4] {
-    static TABLES: OnceLock<[Table; 4]> = OnceLock::new();
+fn tables() -> &'static [Table; 7] {
+    static TABLES: OnceLock<[Table; 7]> = OnceLock::new();
     TABLES.get_or_init(|| {
         let tls = records();
         let hello = [client_hello(), server_hello()];
@@ -53,6 +53,9 @@ fn tables() -> &'static [Table; 4] {
             Table::new(b"{\"status\":\"ok\",\"items\":[".to_vec(), &json),
             Table::new(client, &tls),
             Table::new(server, &tls),
+            Table::new(b"GET /items HTTP/1.1\r\nHost: service.example.com\r\n\r\n".to_vec(), &json),
+            Table::new(status_line("200 OK"), &json),
+            Table::new(status_line("500 Internal Server Error"), &json),
         ]
     })
 }
@@ -62,16 +65,24 @@ pub fn stream(content: Content, side: Side, offset: u32, len: usize) -> &'static
     let which = match content {
         Content::Text => side.index(),
         Content::Tls => 2 + side.index(),
+        Content::Http { failed } => 4 + side.index() + usize::from(failed && side == Side::Server),
     };
     tables()[which].at(offset, len)
 }
 
-/// Length of the client's first message if the protocol fixes it: a TLS ClientHello.
+/// Length of the client's first message if the protocol fixes it: a TLS ClientHello, an HTTP request.
 pub fn first_message(content: Content) -> Option<u32> {
     match content {
         Content::Text => None,
+        Content::Http { .. } => Some(tables()[4].prefix as u32),
         Content::Tls => Some(tables()[2].prefix as u32),
     }
+}
+
+fn status_line(status: &str) -> Vec<u8> {
+    let head =
+        format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n");
+    head.into_bytes()
 }
 
 fn random(n: usize, seed: u64) -> Vec<u8> {

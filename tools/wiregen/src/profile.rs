@@ -58,6 +58,8 @@ pub enum Content {
     Text,
     /// TLS 1.3: hellos, then application data records.
     Tls,
+    /// An HTTP/1.1 request; answers begin with a status line, then JSON.
+    Http { failed: bool },
 }
 
 /// Both ends and the path.

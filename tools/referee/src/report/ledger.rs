@@ -219,6 +219,8 @@ fn flows(f: &Finished) -> Value {
         "created": w.flows_created, "ended": w.flows_ended, "evicted": w.flows_evicted,
         "half_open_evicted": w.half_open_evicted, "live": f.live, "peak_live": f.peak,
         "without_trouble_record": w.trouble_refused,
+        "without_app_record": w.apps_refused,
+        "dns_questions_forgotten": w.questions_forgotten,
     })
 }
 

@@ -7,9 +7,11 @@ mod demo;
 mod healthy;
 mod idle;
 mod loss;
+mod names;
 mod negotiation;
 mod pmtu;
 mod storm;
+mod talk;
 pub mod trouble;
 mod window;
 mod world;
@@ -77,7 +79,7 @@ struct Scenario {
     build: fn(&mut World),
 }
 
-const SCENARIOS: [Scenario; 24] = [
+const SCENARIOS: [Scenario; 33] = [
     Scenario {
         name: "healthy",
         about: "200 clean flows, DNS, ping, ARP: nothing to report",
@@ -192,6 +194,51 @@ const SCENARIOS: [Scenario; 24] = [
         name: "fragments",
         about: "the healthy network behind a link of 576 bytes that splits what is larger: nothing to report",
         build: healthy::in_fragments,
+    },
+    Scenario {
+        name: "dns_slow",
+        about: "--flows (4) DNS answers after 1 to 3 s, others just below",
+        build: names::slow,
+    },
+    Scenario {
+        name: "dns_unanswered",
+        about: "--flows (4) DNS questions nobody answers",
+        build: names::unanswered,
+    },
+    Scenario {
+        name: "dns_timeout_retry",
+        about: "DNS questions without answer, asked again: 5 s later as glibc does, from other ports, of other servers",
+        build: names::retried,
+    },
+    Scenario {
+        name: "dns_error",
+        about: "a resolver that answers SERVFAIL, and names that do not exist",
+        build: names::errors,
+    },
+    Scenario {
+        name: "rst_after_clienthello",
+        about: "TLS ClientHellos answered by RST, forged and genuine",
+        build: talk::rst_after_clienthello,
+    },
+    Scenario {
+        name: "tls_no_server_hello",
+        about: "TLS ClientHellos answered by nothing, or by FIN",
+        build: talk::tls_no_server_hello,
+    },
+    Scenario {
+        name: "http_server_error",
+        about: "a web service of which half the answers are 500, and one with a single one",
+        build: talk::http_server_error,
+    },
+    Scenario {
+        name: "slow_server",
+        about: "requests acknowledged at once and answered 5 to 8 s later",
+        build: talk::slow_server,
+    },
+    Scenario {
+        name: "slow_connect",
+        about: "handshakes of a second and more, without a loss and with two",
+        build: talk::slow_connect,
     },
     Scenario {
         name: "demo",

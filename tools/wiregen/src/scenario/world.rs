@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Range;
 
 use super::trouble::{Claim, MS};
 use super::{Options, Packet, START};
@@ -57,6 +58,9 @@ pub struct World {
     pub on_the_way: OnTheWay,
     flows: Vec<Flow>,
     loose: Vec<Packet>,
+    /// What is said of flows that are no conversations, and which loose packets show it.
+    said: Vec<Line>,
+    shown_by: BTreeMap<usize, Range<usize>>,
     wide: Vec<Wide>,
     ports: BTreeMap<IpAddr, u16>,
 }
@@ -69,6 +73,8 @@ impl World {
             on_the_way: OnTheWay::Nothing,
             flows: Vec::new(),
             loose: Vec::new(),
+            said: Vec::new(),
+            shown_by: BTreeMap::new(),
             wide: Vec::new(),
             ports: BTreeMap::new(),
         }
@@ -138,6 +144,18 @@ impl World {
         self.loose.push(Packet { ts: START + at, bytes });
     }
 
+    /// Says something of a flow made of loose packets; gives the number of the statement.
+    pub fn say(&mut self, line: Line) -> usize {
+        self.said.push(line);
+        self.said.len() - 1
+    }
+
+    /// The same as [`World::loose`], for a packet that shows what was said.
+    pub fn loose_showing(&mut self, at: u64, bytes: Vec<u8>, statements: Range<usize>) {
+        self.shown_by.insert(self.loose.len(), statements);
+        self.loose(at, bytes);
+    }
+
     /// A host does it: `kind` is shown by the packets it sent with `bits`.
     pub fn claim_host(&mut self, kind: &'static str, host: IpAddr, bits: u8) {
         self.wide.push(Wide { kind, scope: Scope::Host, host, port: None, bits });
@@ -168,6 +186,9 @@ impl World {
             let Some(flow) = self.flows.get(i) else {
                 let bytes = std::mem::take(&mut self.loose[j].bytes);
                 self.arrive(ts, bytes, &mut packets);
+                for statement in self.shown_by.remove(&j).into_iter().flatten() {
+                    self.said[statement].marks.push(number);
+                }
                 continue;
             };
             let s = flow.conversation.segments[j];
@@ -186,6 +207,7 @@ impl World {
             packets.sort_by_key(|p| p.ts);
         }
         let mut lines: Vec<Line> = Vec::new();
+        lines.append(&mut self.said);
         for (wide, marks) in self.wide.iter().zip(wide_marks) {
             lines.push(wide.line(marks));
         }

@@ -1,0 +1,165 @@
+//! What is known of a flow's application: its TLS hello, its answers, how long it waited for them. A bounded
+//! slab; a flow that finds it full goes on without, counted. Worker's thread; never allocates after start.
+//! `analyze::app` writes the records, facts and rows are read from them.
+
+use dataplane_sys::Table;
+use rules::facts::{AnswerCounts, NAME_BYTES, Name};
+
+use super::record::NONE;
+use super::waits::{Link, Waiting};
+use crate::source::Nanos;
+
+/// Bits of [`App::flags`].
+pub mod app_flag {
+    /// A ClientHello was seen; `hello_ns` is known.
+    pub const HELLO: u8 = 1;
+    /// The server sent payload after it that is no alert.
+    pub const ANSWERED: u8 = 2;
+    /// An alert came in place of a ServerHello; `alert` is known.
+    pub const ALERT: u8 = 4;
+    /// No ServerHello can come any more.
+    pub const OVER: u8 = 8;
+    /// A RST in the server's name came before any answer.
+    pub const SERVER_RST: u8 = 16;
+    /// A ServerHello came after that RST.
+    pub const HELLO_AFTER_RST: u8 = 32;
+}
+
+/// The record of one flow.
+#[derive(Clone, Copy, Debug, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct App {
+    /// While a ClientHello waits for its answer; and links free records.
+    link: Link,
+    pub hello_ns: Nanos,
+    /// Slot of the flow that waits.
+    pub slot: u32,
+    /// ClientHello to the server's first payload, µs; 0 while unknown.
+    pub tls_us: u32,
+    /// First request to the first byte of its answer, µs; 0 while unknown.
+    pub first_byte_us: u32,
+    /// The same of the last answer, ms.
+    pub answer_ms: u32,
+    /// Answers of the service in the last minute, errors and late ones among them, as of the last HTTP answer.
+    service: [u32; 3],
+    /// Of the last HTTP answer; 0 if there was none.
+    pub http_status: u16,
+    pub http_errors: u16,
+    pub dns_errors: u16,
+    pub flags: u8,
+    pub alert: u8,
+    name_len: u8,
+    name: [u8; NAME_BYTES],
+    spare: u8,
+}
+
+impl App {
+    pub fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    pub fn name(&self) -> Name {
+        Name::from_parts(self.name_len, self.name)
+    }
+
+    /// `None` if there was no HTTP answer that could be counted.
+    pub fn service(&self) -> Option<AnswerCounts> {
+        let [answers, errors, late] = self.service;
+        (answers > 0).then_some(AnswerCounts { answers, errors, late })
+    }
+
+    pub fn set_service(&mut self, counts: Option<AnswerCounts>) {
+        let counts = counts.unwrap_or_default();
+        self.service = [counts.answers, counts.errors, counts.late];
+    }
+
+    pub fn set_name(&mut self, name: Name) {
+        (self.name_len, self.name) = name.parts();
+    }
+}
+
+impl Waiting for App {
+    fn link(&mut self) -> &mut Link {
+        &mut self.link
+    }
+}
+
+/// What a row tells of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AppEnd {
+    /// µs; 0 if unknown.
+    pub tls_us: u32,
+    /// µs; 0 if unknown.
+    pub first_byte_us: u32,
+    pub http_errors: u16,
+    pub dns_errors: u16,
+}
+
+/// The slab.
+#[derive(Debug)]
+pub struct AppSlab {
+    pub records: Table<App>,
+    free: u32,
+    never_used: u32,
+    /// Flows that asked when it was full.
+    pub refused: u64,
+}
+
+impl AppSlab {
+    pub fn new(capacity: u32) -> AppSlab {
+        AppSlab { records: Table::zeroed(capacity as usize), free: NONE, never_used: 0, refused: 0 }
+    }
+
+    /// The record at `*index`, taken now if the flow has none yet.
+    #[inline]
+    pub fn get_or_take(&mut self, index: &mut u32) -> Option<&mut App> {
+        if *index == NONE {
+            *index = self.take()?;
+        }
+        self.records.get_mut(*index as usize)
+    }
+
+    #[inline]
+    pub fn get(&self, index: u32) -> Option<&App> {
+        self.records.get(index as usize)
+    }
+
+    #[inline]
+    pub fn get_mut(&mut self, index: u32) -> Option<&mut App> {
+        self.records.get_mut(index as usize)
+    }
+
+    fn take(&mut self) -> Option<u32> {
+        let index = if self.free != NONE {
+            let index = self.free;
+            self.free = self.records[index as usize].link.next;
+            index
+        } else if (self.never_used as usize) < self.records.len() {
+            self.never_used += 1;
+            self.never_used - 1
+        } else {
+            self.refused += 1;
+            return None;
+        };
+        self.records[index as usize] = bytemuck::Zeroable::zeroed();
+        Some(index)
+    }
+
+    /// Takes a record back; it doesn't wait any more.
+    pub fn give_back(&mut self, index: u32) {
+        if let Some(record) = self.records.get_mut(index as usize) {
+            record.link.next = self.free;
+            self.free = index;
+        }
+    }
+
+    pub fn end_of(&self, index: u32) -> AppEnd {
+        let end = |app: &App| AppEnd {
+            tls_us: app.tls_us,
+            first_byte_us: app.first_byte_us,
+            http_errors: app.http_errors,
+            dns_errors: app.dns_errors,
+        };
+        self.get(index).map(end).unwrap_or_default()
+    }
+}
