@@ -6,7 +6,11 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+mod crowd;
+mod crowd_table;
 pub mod table;
+
+pub use crowd::{ClientFacts, Dealings, ServiceStates, Spread};
 
 /// Which end of a flow: the originator (sender of the SYN, else the first sender seen) or the responder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -158,6 +162,14 @@ pub struct Counts {
     pub rsts: u32,
     /// Flows that one of those RSTs was the first for.
     pub flows_reset: u32,
+    /// Handshakes neither completed nor refused 3 s after the SYN, or given up before.
+    pub unfinished: u32,
+    /// Of these, those whose SYN was repeated: a client that means it tries again after a second.
+    pub unfinished_repeated: u32,
+    /// Handshakes of which the first SYN went unanswered and a repeat got through.
+    pub recovered: u32,
+    /// Connections closed by both sides.
+    pub closed: u32,
 }
 
 /// One of the numbers in [`Counts`].
@@ -170,15 +182,19 @@ pub enum Count {
     Refused,
     Rsts,
     FlowsReset,
+    Unfinished,
+    UnfinishedRepeated,
+    Recovered,
+    Closed,
 }
 
 /// Which of them some rule reads; nobody counts the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CountSet(u8);
+pub struct CountSet(u16);
 
 impl CountSet {
     pub const EMPTY: CountSet = CountSet(0);
-    pub const ALL: CountSet = CountSet(0b11_1111);
+    pub const ALL: CountSet = CountSet(0x3ff);
 
     pub const fn with(self, count: Count) -> CountSet {
         CountSet(self.0 | 1 << count as u8)
@@ -203,12 +219,16 @@ impl CountSet {
             "refused" | "refused_rate" => of(&[Count::Refused]),
             "rsts" | "rst_rate" => of(&[Count::Rsts, Count::FlowsReset]),
             "syn_unanswered_ratio" => of(&[Count::SynUnanswered, Count::Syns]),
+            "unfinished" | "unfinished_rate" => of(&[Count::Unfinished]),
+            "unfinished_repeated" => of(&[Count::UnfinishedRepeated]),
+            "recovered" => of(&[Count::Recovered]),
+            "closed" | "closed_rate" => of(&[Count::Closed]),
             _ => CountSet::ALL,
         }
     }
 }
 
-/// What a rule on `tick` can see of a host: sums over sliding windows of packet time.
+/// What a rule on `tick` can see of a host: sums over sliding windows of packet time, and what it does as a client.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct HostFacts {
     pub addr: IpAddr,
@@ -217,6 +237,7 @@ pub struct HostFacts {
     pub last_1s: Counts,
     pub last_10s: Counts,
     pub last_60s: Counts,
+    pub client: ClientFacts,
 }
 
 /// What a rule on `tick` can see of a service (address, port, protocol of the responding side).
@@ -230,4 +251,5 @@ pub struct ServiceFacts {
     pub last_1s: Counts,
     pub last_10s: Counts,
     pub last_60s: Counts,
+    pub states: ServiceStates,
 }

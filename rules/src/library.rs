@@ -12,11 +12,18 @@ macro_rules! shipped {
 /// The rule files that are used when the operator names no directory of rules.
 pub fn library() -> Vec<SourceFile> {
     let files = shipped![
+        "connection_churn.rhai",
+        "host_scan.rhai",
+        "pileups.rhai",
         "pmtu_blackhole.rhai",
+        "port_exhaustion.rhai",
+        "port_scan.rhai",
         "rst_after_idle.rhai",
         "rst_midflow.rhai",
         "rst_storm.rhai",
+        "syn_flood.rhai",
         "syn_no_synack.rhai",
+        "syn_unanswered_ratio.rhai",
     ];
     files.map(|(name, text)| SourceFile { name: name.to_owned(), text: text.to_owned() }).into()
 }

@@ -51,6 +51,10 @@ pub mod flow_flag {
     pub const ACK_TIMED: u16 = 1 << 8;
     /// `hold` is in use. Here as well, so that a packet need not touch the line `hold` is in.
     pub const HELD: u16 = 1 << 9;
+    /// Counted among the entries of a state table in the path.
+    pub const TRACKED: u16 = 1 << 14;
+    /// What became of the attempt that began it has been told.
+    pub const SETTLED: u16 = 1 << 15;
 }
 
 /// Bits of [`Flow::offered`], one byte a side, of its first SYN or SYN-ACK.
@@ -147,7 +151,9 @@ pub struct Flow {
     pub offered: [u8; 2],
     /// Seconds after the SYN for which syn_timeout was raised.
     pub syn_checks: u8,
-    spare: [u8; 3],
+    /// How it stands, as last counted: an [`crate::activity::Standing`].
+    pub standing: u8,
+    spare: [u8; 2],
 }
 
 const _: () = assert!(size_of::<Flow>() == 256);

@@ -152,6 +152,8 @@ pub struct Draft {
     advise: String,
     pub evidence: Evidence,
     pub tally: Tally,
+    /// A sentence of the judge's own, after the body's words; empty if there is none.
+    pub remark: String,
     /// Goes into the id: later merges may find an earlier first event, the id stays.
     began: Nanos,
     /// Worker and sequence of the hit that began it; orders incidents of one instant.
@@ -176,6 +178,7 @@ impl Draft {
             advise: text::advice(&verdict.advise),
             evidence: Evidence::new(&verdict.evidence),
             tally: Tally::starting(first_ns),
+            remark: String::new(),
             began: first_ns,
             origin,
         })
@@ -206,6 +209,7 @@ impl Draft {
     pub fn incident(&self, rules: &RuleSet, closing: bool) -> Incident {
         let name = rules.rules().get(self.rule as usize).map_or("", |meta| meta.name.as_str());
         let mut explain = self.explain.clone();
+        explain.push_str(&self.remark);
         if closing {
             explain.push_str(&text::closing(&self.subject, &self.tally));
         }

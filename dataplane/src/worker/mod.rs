@@ -6,6 +6,7 @@
 //! rules, `outlet` is the way to the judge.
 
 mod clock;
+mod crowd;
 mod engine;
 mod lifecycle;
 mod outlet;
@@ -143,7 +144,7 @@ impl<S: Source> Worker<S> {
                 Step::Worked
             }
             Phase::Flows => {
-                if !self.engine.end_flows() {
+                if !self.engine.end_flows() || !self.engine.tell_activity() {
                     return Step::Full;
                 }
                 self.phase = Phase::Done;
