@@ -295,7 +295,11 @@ mod tests {
         let text = "rule \"h\" on tick when host.syns(1) + host.rsts(1) > 0 then { incident(\"info\", `x`); }
             rule \"s\" on tick when service.syns(1) > 0 then { incident(\"info\", `x`); }";
         let file = rules::SourceFile { name: "t.rhai".into(), text: text.into() };
-        Activity::new(capacity, &RuleSet::load(&[file], &[]).expect("the rules are right"), 7)
+        Activity::new(
+            capacity,
+            &RuleSet::load(&[file], &[]).expect("the rules are right"),
+            0x7265_6665_7265_6521,
+        )
     }
 
     #[test]

@@ -2,10 +2,10 @@
 //! at each tick the facts of those clients that did something. Runs on the judge's thread; bounded tables, and what
 //! they let go of is counted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use rules::facts::ClientFacts;
+use rules::facts::{ClientFacts, Spread};
 
 use super::aged::Aged;
 use super::dealings;
@@ -68,75 +68,83 @@ impl Crowd {
     /// Ends bucket `bucket`: facts of the clients reported since the last call. Each part of the facts is about the
     /// peer that stands out most among those reported now.
     pub fn tick(&mut self, bucket: u64) -> BTreeMap<IpAddr, ClientFacts> {
-        let reported = std::mem::take(&mut self.reported);
-        let mut all: BTreeMap<IpAddr, (ClientFacts, [u32; 4])> = BTreeMap::new();
-        for ((client, service), dealing) in &reported {
-            let (facts, best) = all.entry(*client).or_default();
-            self.spread(*client, *service, dealing, bucket, facts, best);
-            let track = self.pairs.touch((*client, *service), bucket);
-            track.add(bucket, dealing);
+        let mut all: BTreeMap<IpAddr, ClientFacts> = BTreeMap::new();
+        let mut spreads = BTreeSet::new();
+        for ((client, service), dealing) in std::mem::take(&mut self.reported) {
+            let facts = all.entry(client).or_default();
+            self.attempted(client, service, &dealing, bucket, &mut spreads);
+            let track = self.pairs.touch((client, service), bucket);
+            track.add(bucket, &dealing);
             let (reuses, short) = track.weight();
-            let wins = (reuses > best[2], short > best[3]);
-            if (wins.0 || wins.1)
+            let stands_out = (reuses > facts.reuse.reuses, short > 0);
+            if (stands_out.0 || stands_out.1)
                 && let Some(dealings) = track.facts(service.0, service.1, bucket)
             {
-                if wins.0 {
-                    (facts.reuse, best[2]) = (dealings, reuses);
+                if stands_out.0 {
+                    facts.reuse = dealings;
                 }
-                if wins.1 {
-                    (facts.churn, best[3]) = (dealings, short);
+                if dealings.short_10s > facts.churn.short_10s {
+                    facts.churn = dealings;
                 }
             }
+        }
+        for (client, axis) in spreads {
+            self.stands_out(client, axis, bucket, all.entry(client).or_default());
         }
         if let Some(before) = bucket.checked_sub(SPANS[2]) {
             self.pairs.expire(before);
             self.spreads.expire(before);
             self.suspects.expire(before);
         }
-        all.into_iter().map(|(client, (facts, _))| (client, facts)).collect()
+        all
     }
 
     /// Only what fails begins a spread: a healthy network has none.
-    fn spread(
+    fn attempted(
         &mut self,
         client: IpAddr,
         (addr, port, _): ServiceKey,
         dealing: &Dealing,
         bucket: u64,
-        facts: &mut ClientFacts,
-        best: &mut [u32; 4],
+        touched: &mut BTreeSet<(IpAddr, Axis)>,
     ) {
         let Dealing { completed, refused, unfinished, .. } = *dealing;
         let fates = Fates { completed, refused, unfinished };
         if fates.all() == 0 {
             return;
         }
-        let axes = [(Axis::PortsOf(addr), Item::Port(port)), (Axis::HostsOn(port), Item::Host(addr))];
-        for (which, (axis, item)) in axes.into_iter().enumerate() {
+        for (axis, item) in [(Axis::PortsOf(addr), Item::Port(port)), (Axis::HostsOn(port), Item::Host(addr))]
+        {
             let track = match fates.failed() > 0 {
                 true => Some(self.spreads.touch((client, axis), bucket)),
                 false => self.spreads.get_mut(&(client, axis), bucket),
             };
-            let Some(track) = track else { continue };
-            track.add(bucket, item, fates);
-            let failed = track.failed();
-            let spread = track.facts(axis);
-            if failed >= SUSPECT
-                && spread.tried >= SUSPECT
-                && u64::from(spread.completed) * 4 < u64::from(spread.attempts)
-            {
-                self.suspects.touch(client, bucket);
-            }
-            if failed > 0 && failed >= best[which] {
-                best[which] = failed;
-                if which == 0 {
-                    facts.ports = spread;
-                } else {
-                    facts.hosts = spread;
-                }
+            if let Some(track) = track {
+                track.add(bucket, item, fates);
+                touched.insert((client, axis));
             }
         }
     }
+
+    fn stands_out(&mut self, client: IpAddr, axis: Axis, bucket: u64, facts: &mut ClientFacts) {
+        let Some(spread) = self.spreads.get(&(client, axis)).map(|track| track.facts(axis)) else { return };
+        let best = match axis {
+            Axis::PortsOf(_) => &mut facts.ports,
+            Axis::HostsOn(_) => &mut facts.hosts,
+        };
+        if failing(&spread) > failing(best) {
+            *best = spread;
+        }
+        if spread.tried >= SUSPECT && u64::from(spread.completed) * 4 < u64::from(spread.attempts) {
+            self.suspects.touch(client, bucket);
+        }
+    }
+}
+
+/// Distinct ports or hosts as far as they failed: repeats of one failure are no scan.
+fn failing(spread: &Spread) -> u64 {
+    let failed = u64::from(spread.attempts.saturating_sub(spread.completed));
+    u64::from(spread.tried) * failed / u64::from(spread.attempts.max(1))
 }
 
 #[cfg(test)]
@@ -163,7 +171,7 @@ mod tests {
         let facts = crowd.tick(1000)[&host(1)];
         assert_eq!((facts.ports.of_host, facts.ports.tried), (Some(host(2)), 21));
         assert_eq!((facts.ports.attempts, facts.ports.completed), (22, 2));
-        assert_eq!((facts.hosts.of_port, facts.hosts.tried), (Some(80), 2));
+        assert_eq!(facts.hosts.tried, 1);
         assert!(crowd.is_suspect(&host(1)) && !crowd.is_suspect(&host(2)));
         crowd.tick(1000 + 600);
         assert!(!crowd.is_suspect(&host(1)));

@@ -1,8 +1,8 @@
 //! Flow incidents: hits of one rule on flows to one service become one incident. Runs on the judge's thread.
 //!
-//! Hits first gather in *parts*, one for each cause (the host that sent the RST, or the SYN nobody answered). A part waits for the
-//! settling time, so that a storm of its cause can take it over; then it opens its group's incident or joins
-//! it. Groups, and the parts and flow ids in each, are bounded; what finds no room is counted.
+//! Hits first gather in *parts*, one for each cause (the host that sent the RST, or the SYN nobody answered). A part
+//! waits for the settling time, so that a storm of its cause can take it over; then it opens its group's incident or
+//! joins it. Groups, and the parts and flow ids in each, are bounded; what finds no room is counted.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

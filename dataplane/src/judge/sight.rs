@@ -10,6 +10,7 @@ use super::window::Field;
 use crate::source::Nanos;
 
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::large_enum_variant, reason = "one at a time, on the stack")]
 pub enum Sight {
     Host(HostFacts),
     Service(ServiceFacts),

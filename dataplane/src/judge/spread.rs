@@ -99,10 +99,6 @@ impl Track {
         }
     }
 
-    pub fn failed(&self) -> u32 {
-        self.sums.failed()
-    }
-
     pub fn facts(&self, axis: Axis) -> Spread {
         let (of_host, of_port) = match axis {
             Axis::PortsOf(host) => (Some(host), None),
