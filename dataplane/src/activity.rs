@@ -1,19 +1,26 @@
-//! What hosts and services did in the present 100 ms of packet time: counted, so that a storm of five million
-//! events a second is a few numbers and not a queue. Worker's thread; bounded, never allocates after start.
+//! What hosts and services did in the present 100 ms of packet time, and who dealt with whom: counted, so that a
+//! storm of five million events a second is a few numbers and not a queue. Worker's thread; bounded, never
+//! allocates after start.
 //!
 //! The tables live for one interval: at its end every entry is told to the judge, which keeps the windows.
+
+mod pairs;
 
 use std::net::IpAddr;
 
 use rules::facts::{Count, CountSet, Counts};
+use rules::{RuleSet, Scope};
 
+use self::pairs::Pairs;
 use crate::decode::{Address, FlowKey};
-use crate::judge::message::Message;
+use crate::judge::message::{Dealing, Message, StateChanges};
 
 /// Length of an interval, ns of packet time.
 pub const INTERVAL: u64 = 100_000_000;
 /// Cells looked at before an entry is given up on.
 const PROBES: u32 = 16;
+/// Clients of one service told of in one interval: whoever floods it makes no more of them.
+const CLIENTS_OF_SERVICE: u32 = 64;
 
 #[derive(Clone, Copy, Debug, bytemuck::Zeroable)]
 #[repr(C)]
@@ -23,7 +30,10 @@ struct Cell {
     proto: u8,
     v6: bool,
     used: bool,
+    /// Pairs made for it in this interval.
+    clients: u32,
     counts: CountsCell,
+    changes: StateChanges,
 }
 
 #[derive(Clone, Copy, Debug, Default, bytemuck::Zeroable)]
@@ -35,6 +45,24 @@ struct CountsCell {
     refused: u32,
     rsts: u32,
     flows_reset: u32,
+    unfinished: u32,
+    unfinished_repeated: u32,
+    recovered: u32,
+    closed: u32,
+}
+
+/// How a connection stands, as `ss` shows it on the service's host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Standing {
+    /// Not begun, or over; TIME-WAIT is counted by its beginning.
+    None,
+    SynRecv,
+    Established,
+    /// The client has closed.
+    CloseWait,
+    /// The service has closed.
+    FinWait2,
 }
 
 /// One end of a flow, as the tables know it: the host, or with its port and protocol the service.
@@ -62,58 +90,65 @@ impl Party {
 struct Table {
     cells: Box<[Cell]>,
     mask: u32,
+    secret: u64,
     /// Cells in use, in the order they were taken.
     used: Vec<u32>,
 }
 
 impl Table {
-    fn new(capacity: u32) -> Table {
+    fn new(capacity: u32, secret: u64) -> Table {
         let cells = (capacity.max(64) * 2).next_power_of_two();
         Table {
             cells: bytemuck::zeroed_slice_box(cells as usize),
             mask: cells - 1,
+            secret,
             used: Vec::with_capacity(capacity.max(64) as usize),
         }
     }
 
-    fn add(&mut self, who: &Party, what: Count) -> bool {
+    /// The cell of this party, taken if it has none yet; `None` if there is no room.
+    fn cell(&mut self, who: &Party) -> Option<&mut Cell> {
         let key =
             FlowKey { low: who.addr, low_port: who.port, proto: who.proto, v6: who.v6, ..FlowKey::NONE };
-        let start = key.hash(0x6163_7469_7669_7479) as u32;
-        for probe in 0..PROBES {
-            let at = start.wrapping_add(probe) & self.mask;
-            let cell = &mut self.cells[at as usize];
-            if !cell.used {
-                if self.used.len() == self.used.capacity() {
-                    return false;
-                }
-                self.used.push(at);
-                *cell = Cell {
-                    addr: who.addr,
-                    port: who.port,
-                    proto: who.proto,
-                    v6: who.v6,
-                    used: true,
-                    counts: CountsCell::default(),
-                };
-            } else if (cell.addr, cell.port, cell.proto) != (who.addr, who.port, who.proto) {
-                continue;
+        let start = key.hash(self.secret) as u32;
+        let is_at = |cell: &Cell| (cell.addr, cell.port, cell.proto) == (who.addr, who.port, who.proto);
+        let near = (0..PROBES).map(|probe| start.wrapping_add(probe) & self.mask);
+        let at = near.into_iter().find(|at| {
+            let cell = &self.cells[*at as usize];
+            !cell.used || is_at(cell)
+        })?;
+        let cell = &mut self.cells[at as usize];
+        if !cell.used {
+            if self.used.len() == self.used.capacity() {
+                return None;
             }
-            let counts = &mut cell.counts;
-            *match what {
-                Count::Syns => &mut counts.syns,
-                Count::Established => &mut counts.established,
-                Count::SynUnanswered => &mut counts.syn_unanswered,
-                Count::Refused => &mut counts.refused,
-                Count::Rsts => &mut counts.rsts,
-                Count::FlowsReset => &mut counts.flows_reset,
-            } += 1;
-            return true;
+            self.used.push(at);
+            *cell = bytemuck::Zeroable::zeroed();
+            (cell.addr, cell.port, cell.proto, cell.v6) = (who.addr, who.port, who.proto, who.v6);
+            cell.used = true;
         }
-        false
+        Some(cell)
     }
 
-    fn take(&mut self) -> Option<(Party, Counts)> {
+    fn add(&mut self, who: &Party, what: Count) -> bool {
+        let Some(cell) = self.cell(who) else { return false };
+        let counts = &mut cell.counts;
+        *match what {
+            Count::Syns => &mut counts.syns,
+            Count::Established => &mut counts.established,
+            Count::SynUnanswered => &mut counts.syn_unanswered,
+            Count::Refused => &mut counts.refused,
+            Count::Rsts => &mut counts.rsts,
+            Count::FlowsReset => &mut counts.flows_reset,
+            Count::Unfinished => &mut counts.unfinished,
+            Count::UnfinishedRepeated => &mut counts.unfinished_repeated,
+            Count::Recovered => &mut counts.recovered,
+            Count::Closed => &mut counts.closed,
+        } += 1;
+        true
+    }
+
+    fn take(&mut self) -> Option<(Party, Counts, StateChanges)> {
         let at = self.used.pop()?;
         let cell = &mut self.cells[at as usize];
         cell.used = false;
@@ -125,31 +160,45 @@ impl Table {
             refused: c.refused,
             rsts: c.rsts,
             flows_reset: c.flows_reset,
+            unfinished: c.unfinished,
+            unfinished_repeated: c.unfinished_repeated,
+            recovered: c.recovered,
+            closed: c.closed,
         };
-        Some((Party { addr: cell.addr, port: cell.port, proto: cell.proto, v6: cell.v6 }, counts))
+        let party = Party { addr: cell.addr, port: cell.port, proto: cell.proto, v6: cell.v6 };
+        Some((party, counts, cell.changes))
     }
 }
 
-/// The two tables of one worker.
+/// The three tables of one worker.
 #[derive(Debug)]
 pub struct Activity {
     hosts: Table,
     services: Table,
+    pairs: Pairs,
     hosts_want: CountSet,
     services_want: CountSet,
+    /// Some rule is about hosts; about services.
+    wanted: (bool, bool),
     /// Counts that found no room.
     pub lost: u64,
+    /// What pairs did that found no room, or one client too many of its service.
+    pub pairs_lost: u64,
 }
 
 impl Activity {
-    /// `hosts` and `services` say what some rule reads; the rest is not counted.
-    pub fn new(capacity: u32, hosts_want: CountSet, services_want: CountSet) -> Activity {
+    /// What rules read is counted, the rest is not. `secret`: key of the hashes, so that nobody can aim collisions.
+    pub fn new(capacity: u32, rules: &RuleSet, secret: u64) -> Activity {
+        let scopes = |scope| rules.rules().iter().any(|rule| rule.scope == scope);
         Activity {
-            hosts: Table::new(capacity),
-            services: Table::new(capacity),
-            hosts_want,
-            services_want,
+            hosts: Table::new(capacity, secret),
+            services: Table::new(capacity, secret),
+            pairs: Pairs::new(capacity / 8, secret),
+            hosts_want: rules.counts_read(Scope::Host),
+            services_want: rules.counts_read(Scope::Service),
+            wanted: (scopes(Scope::Host), scopes(Scope::Service)),
             lost: 0,
+            pairs_lost: 0,
         }
     }
 
@@ -172,21 +221,65 @@ impl Activity {
         self.lost += u64::from(!self.services.add(&who, what));
     }
 
+    /// Counts something for the client and for the service.
+    #[inline]
+    pub fn both(&mut self, client: Party, service: Party, what: Count) {
+        self.host(client, what);
+        self.service(service, what);
+    }
+
+    /// Changes how many connections to a service stand in which state.
+    #[inline]
+    pub fn states(&mut self, service: &Party, change: impl FnOnce(&mut StateChanges)) {
+        if self.wanted.1 {
+            match self.services.cell(service) {
+                Some(cell) => change(&mut cell.changes),
+                None => self.lost += 1,
+            }
+        }
+    }
+
+    /// Counts what a client did with a service.
+    #[inline]
+    pub fn pair(&mut self, client: &Party, service: &Party, change: impl FnOnce(&mut Dealing)) {
+        if !self.wanted.0 {
+            return;
+        }
+        if let Some(known) = self.pairs.find(client, service) {
+            return change(known);
+        }
+        let clients = self.services.cell(service).map(|cell| &mut cell.clients);
+        let made = clients.filter(|clients| **clients < CLIENTS_OF_SERVICE).and_then(|clients| {
+            *clients += 1;
+            self.pairs.make(client, service)
+        });
+        match made {
+            Some(dealing) => change(dealing),
+            None => self.pairs_lost += 1,
+        }
+    }
+
     /// The next entry of the interval that ended, taken out; `None` when all are.
     pub fn take(&mut self) -> Option<Message> {
-        if let Some((who, counts)) = self.hosts.take() {
+        if let Some((who, counts, _)) = self.hosts.take() {
             return Some(Message::Host { addr: who.ip(), counts });
         }
-        self.services.take().map(|(who, counts)| Message::Service {
+        if let Some((client, who, dealing)) = self.pairs.take() {
+            let (addr, port, proto) = (who.ip(), who.port, who.proto);
+            return Some(Message::Dealing { client: client.ip(), addr, port, proto, dealing });
+        }
+        let told = |(who, counts, changes): (Party, Counts, StateChanges)| Message::Service {
             addr: who.ip(),
             port: who.port,
             proto: who.proto,
             counts,
-        })
+            changes,
+        };
+        self.services.take().map(told)
     }
 
     pub fn is_empty(&self) -> bool {
-        self.hosts.used.is_empty() && self.services.used.is_empty()
+        self.hosts.used.is_empty() && self.services.used.is_empty() && self.pairs.is_empty()
     }
 }
 
@@ -198,9 +291,20 @@ mod tests {
         Party { addr: [0, 0xffff_0000_0000 | n], port: 80, proto: 6, v6: false }
     }
 
+    fn activity(capacity: u32) -> Activity {
+        let text = "rule \"h\" on tick when host.syns(1) + host.rsts(1) > 0 then { incident(\"info\", `x`); }
+            rule \"s\" on tick when service.syns(1) > 0 then { incident(\"info\", `x`); }";
+        let file = rules::SourceFile { name: "t.rhai".into(), text: text.into() };
+        Activity::new(
+            capacity,
+            &RuleSet::load(&[file], &[]).expect("the rules are right"),
+            0x7265_6665_7265_6521,
+        )
+    }
+
     #[test]
     fn counts_once_each_and_empties() {
-        let mut activity = Activity::new(128, CountSet::ALL, CountSet::ALL);
+        let mut activity = activity(128);
         for n in 0..100 {
             for _ in 0..=n {
                 activity.host(party(n), Count::Rsts);
@@ -227,7 +331,7 @@ mod tests {
 
     #[test]
     fn what_finds_no_room_is_counted() {
-        let mut activity = Activity::new(64, CountSet::ALL, CountSet::ALL);
+        let mut activity = activity(64);
         for n in 0..1000 {
             activity.host(party(n), Count::Syns);
         }
@@ -237,5 +341,27 @@ mod tests {
         }
         assert_eq!(told + activity.lost, 1000);
         assert_eq!(told, 64);
+    }
+
+    #[test]
+    fn a_flooded_service_makes_a_few_pairs_and_a_scanner_as_many_as_there_is_room_for() {
+        let mut activity = activity(4096);
+        for n in 0..1000 {
+            activity.pair(&party(n), &party(9999), |d| d.begun += 1);
+            activity.pair(&party(5), &party(9999), |d| d.begun += 1);
+        }
+        assert_eq!(activity.pairs_lost, 1000 - u64::from(CLIENTS_OF_SERVICE));
+        for port in 0..1000 {
+            activity.pair(&party(1), &Party { port, ..party(2) }, |d| d.unfinished += 1);
+        }
+        let mut pairs = Vec::new();
+        while let Some(message) = activity.take() {
+            if let Message::Dealing { port, dealing, .. } = message {
+                pairs.push((port, dealing.begun, dealing.unfinished));
+            }
+        }
+        pairs.sort_unstable();
+        assert!(pairs.contains(&(80, 1001, 0)) && pairs.contains(&(7, 0, 1)), "{pairs:?}");
+        assert!(pairs.len() > 400 && activity.is_empty());
     }
 }

@@ -128,6 +128,8 @@ pub struct EventAccount {
     pub dropped: u64,
     /// Host and service counts that found no room in their interval's table.
     pub activity_lost: u64,
+    /// What clients did with services, and is missing from scans and port reuse for want of room.
+    pub pairs_lost: u64,
     pub rows: u64,
     pub rows_dropped: u64,
 }
@@ -147,7 +149,7 @@ impl WorkerAccount {
     }
 
     /// Every account that is one number.
-    fn sums(&mut self) -> [&mut u64; 31] {
+    fn sums(&mut self) -> [&mut u64; 32] {
         let WorkerAccount { events: e, kept, .. } = self;
         [
             &mut self.received,
@@ -179,6 +181,7 @@ impl WorkerAccount {
             &mut e.delivered,
             &mut e.dropped,
             &mut e.activity_lost,
+            &mut e.pairs_lost,
             &mut e.rows,
             &mut e.rows_dropped,
         ]

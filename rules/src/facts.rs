@@ -7,10 +7,13 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 mod app;
+mod crowd;
+mod crowd_table;
 mod name;
 pub mod table;
 
 pub use app::{AnswerCounts, AppFacts, DnsFacts};
+pub use crowd::{ClientFacts, Dealings, ServiceStates, Spread};
 pub use name::{NAME_BYTES, Name};
 
 /// Which end of a flow: the originator (sender of the SYN, else the first sender seen) or the responder.
@@ -217,6 +220,14 @@ pub struct Counts {
     pub rsts: u32,
     /// Flows that one of those RSTs was the first for.
     pub flows_reset: u32,
+    /// Handshakes neither completed nor refused 3 s after the SYN, or given up before.
+    pub unfinished: u32,
+    /// Of these, those whose SYN was repeated: a client that means it tries again after a second.
+    pub unfinished_repeated: u32,
+    /// Handshakes of which the first SYN went unanswered and a repeat got through.
+    pub recovered: u32,
+    /// Connections closed by both sides.
+    pub closed: u32,
 }
 
 /// One of the numbers in [`Counts`].
@@ -229,15 +240,19 @@ pub enum Count {
     Refused,
     Rsts,
     FlowsReset,
+    Unfinished,
+    UnfinishedRepeated,
+    Recovered,
+    Closed,
 }
 
 /// Which of them some rule reads; nobody counts the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CountSet(u8);
+pub struct CountSet(u16);
 
 impl CountSet {
     pub const EMPTY: CountSet = CountSet(0);
-    pub const ALL: CountSet = CountSet(0b11_1111);
+    pub const ALL: CountSet = CountSet(0x3ff);
 
     pub const fn with(self, count: Count) -> CountSet {
         CountSet(self.0 | 1 << count as u8)
@@ -262,12 +277,16 @@ impl CountSet {
             "refused" | "refused_rate" => of(&[Count::Refused]),
             "rsts" | "rst_rate" => of(&[Count::Rsts, Count::FlowsReset]),
             "syn_unanswered_ratio" => of(&[Count::SynUnanswered, Count::Syns]),
+            "unfinished" | "unfinished_rate" => of(&[Count::Unfinished]),
+            "unfinished_repeated" => of(&[Count::UnfinishedRepeated]),
+            "recovered" => of(&[Count::Recovered]),
+            "closed" | "closed_rate" => of(&[Count::Closed]),
             _ => CountSet::ALL,
         }
     }
 }
 
-/// What a rule on `tick` can see of a host: sums over sliding windows of packet time.
+/// What a rule on `tick` can see of a host: sums over sliding windows of packet time, and what it does as a client.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct HostFacts {
     pub addr: IpAddr,
@@ -276,6 +295,7 @@ pub struct HostFacts {
     pub last_1s: Counts,
     pub last_10s: Counts,
     pub last_60s: Counts,
+    pub client: ClientFacts,
 }
 
 /// What a rule on `tick` can see of a service (address, port, protocol of the responding side).
@@ -289,4 +309,5 @@ pub struct ServiceFacts {
     pub last_1s: Counts,
     pub last_10s: Counts,
     pub last_60s: Counts,
+    pub states: ServiceStates,
 }

@@ -149,8 +149,14 @@ fn hosts_and_services() {
     let addr = "10.0.0.9".parse().unwrap();
     let counts = |rsts, syns, syn_unanswered| Counts { rsts, syns, syn_unanswered, ..Counts::default() };
     let zero = Counts::default();
-    let host =
-        |rsts| HostFacts { addr, now_ns: 0, last_1s: zero, last_10s: counts(rsts, 0, 0), last_60s: zero };
+    let host = |rsts| HostFacts {
+        addr,
+        now_ns: 0,
+        last_1s: zero,
+        last_10s: counts(rsts, 0, 0),
+        last_60s: zero,
+        client: Default::default(),
+    };
     let service = |syns, unanswered| ServiceFacts {
         addr,
         port: 443,
@@ -159,6 +165,7 @@ fn hosts_and_services() {
         last_1s: zero,
         last_10s: zero,
         last_60s: counts(0, syns, unanswered),
+        states: Default::default(),
     };
     let host_hits = |facts| {
         let mut hits = Hits::new();

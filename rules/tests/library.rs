@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use rules::facts::{
-    AnswerCounts, AppFacts, Count, Counts, DnsFacts, FlowFacts, HostFacts, Name, Side, SideFacts,
+    AnswerCounts, AppFacts, ClientFacts, Count, Counts, Dealings, DnsFacts, FlowFacts, HostFacts, Name,
+    ServiceFacts, ServiceStates, Side, SideFacts, Spread,
 };
 use rules::{
     Bodies, BodyLimits, CaptureWish, Event, EvidenceValue, Hits, RuleSet, Scope, Severity, Snapshot, Verdict,
@@ -69,7 +70,10 @@ fn index(set: &RuleSet, name: &str) -> u16 {
 fn every_shipped_file_holds_the_rule_of_its_name() {
     let set = set();
     let files: Vec<String> = library().iter().map(|f| f.name.trim_end_matches(".rhai").to_owned()).collect();
-    let rules: Vec<_> = set.rules().iter().map(|rule| rule.name.clone()).collect();
+    let mut rules: Vec<_> = set.rules().iter().map(|rule| rule.name.clone()).collect();
+    // Four states connections pile up in are one trouble.
+    rules.iter_mut().filter(|name| name.ends_with("_pileup")).for_each(|name| *name = "pileups".to_owned());
+    rules.dedup();
     assert_eq!(rules, files);
     let scope = |name| set.rules()[usize::from(index(&set, name))].scope;
     assert_eq!((scope("rst_midflow"), scope("rst_storm")), (Scope::Flow, Scope::Host));
@@ -204,6 +208,7 @@ fn rst_storm() {
         last_1s: Counts { rsts, ..Counts::default() },
         last_10s: Counts { rsts: rsts * 2, ..Counts::default() },
         last_60s: Counts::default(),
+        client: ClientFacts::default(),
     };
     let mut hits = Hits::new();
     set.match_host(&host(49), &mut hits);
@@ -345,4 +350,138 @@ fn slow_and_failing_services() {
     assert_eq!(connect(1_100, 1, Some(50)), (1, false), "the client's side is far away");
     assert_eq!(connect(1_050, 2, None), (1, false), "one loss");
     assert_eq!(connect(2_050, 3, None), (1, true));
+}
+
+fn host(client: ClientFacts) -> HostFacts {
+    let zero = Counts::default();
+    HostFacts { addr: address("10.0.0.9"), now_ns: 0, last_1s: zero, last_10s: zero, last_60s: zero, client }
+}
+
+fn service(last_60s: Counts, last_1s: Counts, states: ServiceStates) -> ServiceFacts {
+    let addr = address("10.0.4.21");
+    ServiceFacts { addr, port: 8080, proto: 6, now_ns: 0, last_1s, last_10s: last_1s, last_60s, states }
+}
+
+fn said_of_host(set: &Arc<RuleSet>, facts: &HostFacts) -> Vec<(String, String)> {
+    let mut hits = Hits::new();
+    set.match_host(facts, &mut hits);
+    said(set, &hits, &Snapshot::Host(facts))
+}
+
+fn said_of_service(set: &Arc<RuleSet>, facts: &ServiceFacts) -> Vec<(String, String)> {
+    let mut hits = Hits::new();
+    set.match_service(facts, &mut hits);
+    said(set, &hits, &Snapshot::Service(facts))
+}
+
+fn said(set: &Arc<RuleSet>, hits: &Hits, snapshot: &Snapshot) -> Vec<(String, String)> {
+    let name = |rule: &u16| set.rules()[usize::from(*rule)].name.clone();
+    let explain = |name: &str| verdict(set, name, snapshot).incident.unwrap().1;
+    hits.as_slice().iter().map(name).map(|name| (name.clone(), explain(&name))).collect()
+}
+
+#[test]
+fn scans_begin_at_twenty_of_which_few_complete() {
+    let set = set();
+    let of = |tried, attempts, completed| Spread {
+        of_host: Some(address("10.0.4.21")),
+        of_port: Some(22),
+        tried,
+        attempts,
+        completed,
+        refused: 3,
+        ..Spread::default()
+    };
+    let ports = |spread| host(ClientFacts { ports: spread, ..ClientFacts::default() });
+    let hosts = |spread| host(ClientFacts { hosts: spread, ..ClientFacts::default() });
+    for scan in [ports, hosts] {
+        assert_eq!(said_of_host(&set, &scan(of(19, 30, 0))), []);
+        assert_eq!(said_of_host(&set, &scan(of(20, 40, 10))), []);
+        let said = said_of_host(&set, &scan(of(20, 40, 9)));
+        assert!(
+            said[0].1.contains("of 40 attempts 9 became connections, 3 were refused (RST), 28"),
+            "{said:?}"
+        );
+    }
+}
+
+#[test]
+fn ports_that_recur_are_reported_and_those_of_a_wide_range_are_not() {
+    let set = set();
+    let reuse = |begun, reuses, low, high, completed| {
+        let reuse = Dealings {
+            addr: Some(address("10.0.4.21")),
+            port: 80,
+            begun_60s: begun,
+            completed_60s: completed,
+            reuses,
+            port_low: low,
+            port_high: high,
+            shortest_ms: Some(1500),
+            ..Dealings::default()
+        };
+        host(ClientFacts { reuse, ..ClientFacts::default() })
+    };
+    assert_eq!(said_of_host(&set, &reuse(29, 15, 40_000, 40_014, 29)), []);
+    assert_eq!(said_of_host(&set, &reuse(100, 9, 33_000, 60_000, 100)), []);
+    assert_eq!(said_of_host(&set, &reuse(100, 50, 40_000, 40_050, 0)), [], "a flood from one address");
+    assert_eq!(said_of_host(&set, &reuse(100, 10, 33_000, 60_000, 100))[0].0, "port_exhaustion");
+    let said = said_of_host(&set, &reuse(30, 1, 40_000, 40_028, 30));
+    assert!(said[0].1.contains("the soonest after 1500 ms"), "{said:?}");
+    let churn =
+        Dealings { addr: Some(address("10.0.4.21")), port: 80, short_10s: 500, ..Dealings::default() };
+    let said = said_of_host(&set, &host(ClientFacts { churn, ..ClientFacts::default() }));
+    assert!(said[0].1.contains("about 50 a second. In steady state they hold 6000 entries"), "{said:?}");
+}
+
+#[test]
+fn floods_outages_and_lost_syns_are_told_apart() {
+    let set = set();
+    let unfinished = |minute, second, repeated| {
+        let last_60s = Counts { unfinished: minute, unfinished_repeated: repeated, ..Counts::default() };
+        service(last_60s, Counts { unfinished: second, ..Counts::default() }, ServiceStates::default())
+    };
+    assert_eq!(said_of_service(&set, &unfinished(99, 60, 0)), []);
+    assert_eq!(said_of_service(&set, &unfinished(500, 49, 0)), []);
+    assert_eq!(said_of_service(&set, &unfinished(500, 100, 250)), [], "clients that mean it");
+    assert_eq!(said_of_service(&set, &unfinished(100, 50, 49))[0].0, "syn_flood");
+
+    let lost = |syns, syn_unanswered, recovered, states| {
+        let counts = Counts { syns, syn_unanswered, recovered, ..Counts::default() };
+        service(counts, Counts::default(), states)
+    };
+    let few = ServiceStates { entries_total: 900, ..ServiceStates::default() };
+    assert_eq!(said_of_service(&set, &lost(600, 2, 2, few)), []);
+    assert_eq!(said_of_service(&set, &lost(1000, 5, 4, few)), []);
+    assert_eq!(said_of_service(&set, &lost(100, 51, 0, few)), []);
+    let said = said_of_service(&set, &lost(600, 2, 10, few));
+    assert!(
+        said[0].1.contains("12 of 600 SYNs to 10.0.4.21:8080 within 60 s got no answer, 1 in 50"),
+        "{said:?}"
+    );
+    assert!(said[0].1.contains("in 10 of these cases") && !said[0].1.contains("table size"), "{said:?}");
+    let top_client = Some(address("10.0.0.7"));
+    let full = ServiceStates { entries_total: 262_000, top_client, top_client_entries: 200_000, ..few };
+    let said = said_of_service(&set, &lost(600, 12, 0, full));
+    let told = "near a table size of 262144: such a table is full, and 10.0.0.7 alone holds 200000";
+    assert!(said[0].1.contains(told), "{said:?}");
+}
+
+#[test]
+fn piles_are_measured_against_what_comes_and_goes() {
+    let set = set();
+    let pile = |states, closed| {
+        let counts = Counts { closed, unfinished: 200, unfinished_repeated: 150, ..Counts::default() };
+        service(counts, counts, states)
+    };
+    let none = ServiceStates::default();
+    assert_eq!(said_of_service(&set, &pile(ServiceStates { close_wait: 300, ..none }, 300)), []);
+    for (name, states) in [
+        ("close_wait_pileup", ServiceStates { close_wait: 300, ..none }),
+        ("fin_wait2_pileup", ServiceStates { fin_wait2: 300, ..none }),
+        ("syn_recv_pileup", ServiceStates { syn_recv: 128, ..none }),
+        ("time_wait_pileup", ServiceStates { time_wait: 10_000, ..none }),
+    ] {
+        assert_eq!(said_of_service(&set, &pile(states, 10))[0].0, name);
+    }
 }

@@ -34,7 +34,12 @@ const INCIDENTS: [&str; 16] = [
     "window_limited",
 ];
 /// Kinds that are true of some scenarios and that nothing computes yet. One that appears must leave this list.
-pub const NOT_YET: [&str; 3] = ["rst_injected", "zero_window_stall", "syn_flood"];
+pub const NOT_YET: [&str; 2] = ["rst_injected", "zero_window_stall"];
+/// Of hosts and services: kinds whose incident counts the packets that the truth marks.
+const COUNTED_WIDE: [&str; 4] = ["rst_storm", "syn_flood", "port_scan", "host_scan"];
+/// What may be said of a service besides what was made: some of its SYNs were lost.
+const COMPANIONS: [(&str, &str); 2] =
+    [("syn_no_synack", "syn_unanswered_ratio"), ("syn_unanswered_ratio", "syn_no_synack")];
 
 type Tuple = (IpAddr, u16, IpAddr, u16);
 
@@ -66,10 +71,7 @@ pub fn complaints(truth: &Truth, outcome: &Outcome) -> Vec<String> {
     for line in &truth.lines {
         match line.scope {
             Scope::Flow => report.flow(line),
-            Scope::Host if line.kind == "rst_storm" => report.storm(line),
-            Scope::Host | Scope::Service => {
-                report.expect(NOT_YET.contains(&&*line.kind), || format!("{}: who computes it?", line.kind));
-            }
+            Scope::Host | Scope::Service => report.wide(line),
         }
     }
     report.nothing_else(truth);
@@ -125,22 +127,26 @@ impl Report<'_> {
         self.expect(named.is_none(), || format!("{who} is healthy, but an incident names it: {named:?}"));
     }
 
-    fn storm(&mut self, line: &Line) {
-        let host = line.host;
-        let storms = self.outcome.incidents.iter().filter(|i| i.kind == "rst_storm");
-        let of_host: Vec<_> =
-            storms.filter(|i| matches!(i.subject, Subject::Host { host: h } if Some(h) == host)).collect();
-        let count = of_host.iter().map(|i| i.count).sum::<u64>();
-        let wanted = u64::from(line.count.unwrap_or(0));
-        let fine = of_host.len() == 1 && count == wanted;
-        self.expect(fine, || {
-            format!("rst_storm of {host:?}: wanted 1 incident of {wanted} RSTs, got {of_host:?}")
-        });
+    /// One incident about the host or the service, of as many events as the truth has marks.
+    fn wide(&mut self, line: &Line) {
+        let about = |subject: &Subject| match subject {
+            Subject::Host { host } => line.host == Some(*host),
+            Subject::Service { dst, dport, .. } => (line.dst, line.dport) == (Some(*dst), Some(*dport)),
+            Subject::Flow { .. } => false,
+        };
+        let of_kind = self.outcome.incidents.iter().filter(|i| i.kind == line.kind);
+        let found: Vec<_> = of_kind.filter(|i| about(&i.subject)).collect();
+        let count = found.iter().map(|i| i.count).sum::<u64>();
+        let wanted = line.count.filter(|_| COUNTED_WIDE.contains(&&*line.kind)).map(u64::from);
+        let fine = found.len() == 1 && wanted.is_none_or(|wanted| wanted == count);
+        self.expect(fine, || format!("wanted one incident of {wanted:?} events for {line:?}, got {found:?}"));
     }
 
     /// No incident whose kind nothing in the capture was made for.
     fn nothing_else(&mut self, truth: &Truth) {
-        let wanted: BTreeSet<&str> = truth.lines.iter().filter(|l| l.main).map(|l| &*l.kind).collect();
+        let mut wanted: BTreeSet<&str> = truth.lines.iter().filter(|l| l.main).map(|l| &*l.kind).collect();
+        let companions = COMPANIONS.iter().filter(|(kind, _)| truth.of_kind(kind).next().is_some());
+        wanted.extend(companions.map(|(_, companion)| *companion));
         let stray: Vec<_> = self.outcome.incidents.iter().filter(|i| !wanted.contains(&*i.kind)).collect();
         let stray: Vec<_> =
             stray.iter().map(|i| format!("{} of {:?}, {} flows", i.kind, i.subject, i.flows)).collect();

@@ -80,6 +80,14 @@ pub mod flow_flag {
     pub const HELLO_WAITS: u16 = 1 << 14;
 }
 
+/// Bits of [`Flow::crowd`].
+pub mod crowd_flag {
+    /// Counted among the entries of a state table in the path.
+    pub const TRACKED: u8 = 1;
+    /// What became of the attempt that began it has been told.
+    pub const SETTLED: u8 = 2;
+}
+
 /// Bits of [`Flow::offered`], one byte a side, of its first SYN or SYN-ACK.
 pub mod offer {
     pub const MSS: u8 = 1;
@@ -178,10 +186,11 @@ pub struct Rare {
     pub acked: [u32; 2],
     /// Wireshark's `tcp.analysis.window_update` and `reused_ports`.
     pub window_updates: [u32; 2],
-    /// Id of the tunnel its first packet came through; the kind is in the flow.
+    /// The tunnel its first packet came through.
     pub tunnel_id: u32,
+    pub tunnel_kind: TunnelKind,
     pub reused_ports: [u8; 2],
-    spare: [u8; 18],
+    spare: [u8; 17],
 }
 
 const _: () = assert!(size_of::<Rare>() == 64);
@@ -226,10 +235,11 @@ pub struct Flow {
     pub offered: [u8; 2],
     /// Seconds after the SYN for which syn_timeout was raised.
     pub syn_checks: u8,
-    pub tunnel_kind: TunnelKind,
     /// How surely the mirror delivers this flow's packets twice (see `copies`).
     pub copied: u8,
-    spare: u8,
+    /// How it stands, as last counted: an [`crate::activity::Standing`].
+    pub standing: u8,
+    pub crowd: u8,
 
     pub rare: Rare,
     pub story: Story,
@@ -283,7 +293,7 @@ impl Flow {
 
     /// The tunnel its first packet came through.
     pub fn tunnel(&self) -> Tunnel {
-        Tunnel { kind: self.tunnel_kind, id: self.rare.tunnel_id }
+        Tunnel { kind: self.rare.tunnel_kind, id: self.rare.tunnel_id }
     }
 
     /// The last acknowledgement `dir` sent. A RST's is not believed.
@@ -303,7 +313,7 @@ impl Flow {
         let mut h = self.key.hash(SEED) ^ self.start_ns.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         // splitmix64's finaliser: every input bit reaches every output bit.
         h ^= vlan << 7;
-        h ^= (u64::from(self.tunnel_kind as u8) << 32 | u64::from(self.rare.tunnel_id))
+        h ^= (u64::from(self.rare.tunnel_kind as u8) << 32 | u64::from(self.rare.tunnel_id))
             .wrapping_mul(0xd6e8_feb8_6659_fd93);
         h = (h ^ h >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         h = (h ^ h >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -146,7 +146,7 @@ impl FlowRow {
                 dst: dst.to_string(),
                 dport,
                 vlan: flow.vlan.into_iter().filter(|&id| id != 0).collect(),
-                tunnel: (flow.tunnel_kind != TunnelKind::None).then(|| flow.tunnel().to_string()),
+                tunnel: (flow.rare.tunnel_kind != TunnelKind::None).then(|| flow.tunnel().to_string()),
             },
             flow_id: format!("{:016x}", flow.id()),
             community_id: community::id(flow),

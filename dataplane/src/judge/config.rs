@@ -10,6 +10,8 @@ use crate::source::Nanos;
 pub struct JudgeConfig {
     /// How long a flow incident waits, from its first hit, before it is shown: a storm may take it over. Ns.
     pub settle: Nanos,
+    /// How much longer it waits if its client failed at several ports or hosts: that may become a scan. Ns.
+    pub suspect: Nanos,
     /// An incident closes after this long without a new event. Ns.
     pub quiet: Nanos,
     /// How long before a storm's window a flow incident may have begun to be taken over. Ns.
@@ -24,6 +26,8 @@ pub struct JudgeConfig {
     pub max_hosts: usize,
     /// Services whose windows are kept; as large as hosts.
     pub max_services: usize,
+    /// Pairs of client and service whose last minute is kept; as many spreads of a client's attempts.
+    pub max_pairs: usize,
     /// (Flow, rule) pairs remembered, so that a body runs once for each.
     pub max_known: usize,
     /// Flows remembered as kept within the last second.
@@ -37,6 +41,7 @@ impl Default for JudgeConfig {
     fn default() -> Self {
         JudgeConfig {
             settle: 1_500_000_000,
+            suspect: 30_000_000_000,
             quiet: 60_000_000_000,
             before_storm: 2_000_000_000,
             captures_per_incident: 50,
@@ -44,6 +49,7 @@ impl Default for JudgeConfig {
             max_open: 4096,
             max_hosts: 16_384,
             max_services: 16_384,
+            max_pairs: 16_384,
             max_known: 1 << 17,
             max_kept: 1 << 16,
             failures_before_off: 20,
@@ -83,6 +89,12 @@ pub struct JudgeAccount {
     pub hosts_evicted: u64,
     /// Services let go of, for want of room, while they still counted.
     pub services_evicted: u64,
+    /// Pairs of client and service, and spreads of attempts, let go of for want of room.
+    pub pairs_evicted: u64,
+    /// Services and clients whose connections by state were let go of for want of room.
+    pub gauges_evicted: u64,
+    /// Most entries that all traffic took in the table of a stateful device in the path.
+    pub state_entries_peak: u64,
     /// (Flow, rule) pairs forgotten for want of room: a further hit counts as a new flow.
     pub flows_forgotten: u64,
     /// Flows just kept that were forgotten for want of room: a further hit may be answered twice.

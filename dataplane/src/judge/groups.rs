@@ -1,8 +1,8 @@
 //! Flow incidents: hits of one rule on flows to one service become one incident. Runs on the judge's thread.
 //!
-//! Hits first gather in *parts*, one for each cause (the host that sent the RST). A part waits for the
-//! settling time, so that a storm of its cause can take it over; then it opens its group's incident or joins
-//! it. Groups, and the parts and flow ids in each, are bounded; what finds no room is counted.
+//! Hits first gather in *parts*, one for each cause (the host that sent the RST, or the SYN nobody answered). A part
+//! waits for the settling time, so that a storm of its cause can take it over; then it opens its group's incident or
+//! joins it. Groups, and the parts and flow ids in each, are bounded; what finds no room is counted.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -20,9 +20,9 @@ use crate::source::Nanos;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GroupKey {
     pub rule: u16,
-    responder: IpAddr,
-    port: u16,
-    proto: u8,
+    pub responder: IpAddr,
+    pub port: u16,
+    pub proto: u8,
 }
 
 impl GroupKey {
@@ -31,12 +31,45 @@ impl GroupKey {
     }
 }
 
-/// The host that did it, where the event tells: the sender of a RST.
-pub const fn cause(hit: &Hit) -> Option<IpAddr> {
-    match (hit.event, hit.facts.by) {
-        (Event::Rst, Some(Side::Orig)) => Some(hit.facts.src),
-        (Event::Rst, Some(Side::Resp)) => Some(hit.facts.dst),
-        _ => None,
+/// The host that did it, where the event tells, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// It sent the RST.
+    Reset(IpAddr),
+    /// It sent the SYN that nobody answered.
+    Attempt(IpAddr),
+}
+
+impl Cause {
+    pub const fn of(hit: &Hit) -> Option<Cause> {
+        match (hit.event, hit.facts.by) {
+            (Event::Rst, Some(Side::Orig)) => Some(Cause::Reset(hit.facts.src)),
+            (Event::Rst, Some(Side::Resp)) => Some(Cause::Reset(hit.facts.dst)),
+            (Event::SynTimeout, _) => Some(Cause::Attempt(hit.facts.src)),
+            _ => None,
+        }
+    }
+}
+
+/// Which unsettled parts a storm takes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    Nothing,
+    /// What this cause brought about.
+    Of(Cause),
+    /// Unanswered attempts at this service.
+    AttemptsAt(IpAddr, u16, u8),
+}
+
+impl Takes {
+    pub fn takes(&self, key: &GroupKey, cause: Option<Cause>) -> bool {
+        match (self, cause) {
+            (Takes::Of(ours), Some(theirs)) => *ours == theirs,
+            (Takes::AttemptsAt(addr, port, proto), Some(Cause::Attempt(_))) => {
+                (*addr, *port, *proto) == (key.responder, key.port, key.proto)
+            }
+            _ => false,
+        }
     }
 }
 
@@ -54,7 +87,7 @@ pub struct Part {
 struct Group {
     serial: Home,
     open: Option<Draft>,
-    parts: BTreeMap<Option<IpAddr>, Part>,
+    parts: BTreeMap<Option<Cause>, Part>,
     /// Flows kept for the incident, unsettled parts included.
     captures: u32,
 }
@@ -63,7 +96,7 @@ struct Group {
 pub struct Groups {
     groups: BTreeMap<GroupKey, Group>,
     /// Flows kept for unsettled parts, by cause: one host may begin many groups before it is seen to storm.
-    unsettled: BTreeMap<IpAddr, u32>,
+    unsettled: BTreeMap<Cause, u32>,
     parts: usize,
     limit: usize,
     captures_per_incident: u32,
@@ -82,7 +115,7 @@ impl Groups {
     }
 
     /// Whether a hit of this key and cause would find a place.
-    pub fn has_room(&self, key: &GroupKey, cause: Option<IpAddr>) -> bool {
+    pub fn has_room(&self, key: &GroupKey, cause: Option<Cause>) -> bool {
         match self.groups.get(key) {
             Some(group) => group.parts.contains_key(&cause) || self.parts < self.limit,
             None => self.groups.len() < self.limit && self.parts < self.limit,
@@ -90,7 +123,7 @@ impl Groups {
     }
 
     /// Counts another hit of a flow that is part of the group with serial `home`; false if that has gone.
-    pub fn repeat(&mut self, key: &GroupKey, cause: Option<IpAddr>, home: Home, at: Nanos) -> bool {
+    pub fn repeat(&mut self, key: &GroupKey, cause: Option<Cause>, home: Home, at: Nanos) -> bool {
         let Some(group) = self.groups.get_mut(key).filter(|group| group.serial == home) else { return false };
         let part = group.parts.get_mut(&cause).map(|part| &mut part.draft);
         match part.or(group.open.as_mut()) {
@@ -103,8 +136,8 @@ impl Groups {
     }
 
     /// Whether a capture of a flow in this group and of this cause is within both budgets.
-    pub fn may_capture(&self, key: &GroupKey, cause: Option<IpAddr>) -> bool {
-        let of_cause = cause.and_then(|host| self.unsettled.get(&host)).copied().unwrap_or(0);
+    pub fn may_capture(&self, key: &GroupKey, cause: Option<Cause>) -> bool {
+        let of_cause = cause.and_then(|cause| self.unsettled.get(&cause)).copied().unwrap_or(0);
         let of_group = self.groups.get(key).map_or(0, |group| group.captures);
         of_cause.max(of_group) < self.captures_per_incident
     }
@@ -112,7 +145,7 @@ impl Groups {
     /// Takes a flow in whose verdict names an incident; `serial` is used if it begins a group. The caller
     /// has asked [`Groups::has_room`].
     pub fn join(&mut self, hit: &Hit, verdict: &Verdict, serial: Home, known: &Known) -> Option<Home> {
-        let (key, cause) = (GroupKey::of(hit), cause(hit));
+        let (key, cause) = (GroupKey::of(hit), Cause::of(hit));
         let own = !known
             .elsewhere(hit.facts.flow_id, hit.rule)
             .any(|(rule, home)| self.is_unsettled(&GroupKey { rule, ..key }, cause, home));
@@ -141,60 +174,73 @@ impl Groups {
         Some(group.serial)
     }
 
-    fn is_unsettled(&self, key: &GroupKey, cause: Option<IpAddr>, home: Home) -> bool {
+    fn is_unsettled(&self, key: &GroupKey, cause: Option<Cause>, home: Home) -> bool {
         self.groups.get(key).is_some_and(|group| group.serial == home && group.parts.contains_key(&cause))
     }
 
     /// The flow just joined is kept.
-    pub fn charge(&mut self, key: &GroupKey, cause: Option<IpAddr>) {
+    pub fn charge(&mut self, key: &GroupKey, cause: Option<Cause>) {
         let Some(group) = self.groups.get_mut(key) else { return };
         group.captures += 1;
         if let Some(part) = group.parts.get_mut(&cause) {
             part.captures += 1;
-            if let Some(host) = cause {
-                *self.unsettled.entry(host).or_insert(0) += 1;
+            if let Some(cause) = cause {
+                *self.unsettled.entry(cause).or_insert(0) += 1;
             }
         }
     }
 
-    /// Hands over the unsettled parts that `host` caused and that began at `since` or later.
-    pub fn surrender(&mut self, host: IpAddr, since: Nanos) -> Vec<(GroupKey, Home, Part)> {
+    /// Hands over the unsettled parts that a storm takes and that began at `since` or later.
+    pub fn surrender(&mut self, takes: Takes, since: Nanos) -> Vec<(GroupKey, Home, Part)> {
         let mut parts = Vec::new();
+        let mut settled = Vec::new();
         self.groups.retain(|key, group| {
-            let taken = |part: &Part| part.draft.tally.first_ns >= since;
-            if group.parts.get(&Some(host)).is_some_and(taken)
-                && let Some(part) = group.parts.remove(&Some(host))
-            {
+            let due = |(cause, part): (&Option<Cause>, &Part)| {
+                (takes.takes(key, *cause) && part.draft.tally.first_ns >= since).then_some(*cause)
+            };
+            let causes: Vec<_> = group.parts.iter().filter_map(due).collect();
+            for cause in causes {
+                let Some(part) = group.parts.remove(&cause) else { continue };
                 group.captures -= part.captures;
+                settled.push(cause);
                 parts.push((*key, group.serial, part));
             }
             group.open.is_some() || !group.parts.is_empty()
         });
-        for (_, _, part) in &parts {
-            self.settled(Some(host), part);
+        for (cause, (_, _, part)) in settled.into_iter().zip(&parts) {
+            self.settled(cause, part);
         }
         parts
     }
 
     /// Books a part out of the unsettled ones.
-    fn settled(&mut self, cause: Option<IpAddr>, part: &Part) {
+    fn settled(&mut self, cause: Option<Cause>, part: &Part) {
         self.parts -= 1;
-        if let Some(host) = cause
-            && let Some(captures) = self.unsettled.get_mut(&host)
+        if let Some(cause) = cause
+            && let Some(captures) = self.unsettled.get_mut(&cause)
         {
             *captures -= part.captures;
             if *captures == 0 {
-                self.unsettled.remove(&host);
+                self.unsettled.remove(&cause);
             }
         }
     }
 
-    /// Lets parts that began at `before` or earlier open their incident or join it; gives what opened.
-    pub fn settle(&mut self, before: Nanos, rules: &RuleSet) -> Vec<(Draft, Incident)> {
+    /// Lets parts that began at `before` or earlier open their incident or join it; gives what opened. A part whose
+    /// cause `waits` may turn out to belong to a storm: it has until `late`. `remark` is what else is known of a
+    /// service whose clients got no answer.
+    pub fn settle(
+        &mut self,
+        (before, late): (Nanos, Nanos),
+        waits: impl Fn(&IpAddr) -> bool,
+        remark: impl Fn(&GroupKey) -> Option<String>,
+        rules: &RuleSet,
+    ) -> Vec<(Draft, Incident)> {
         let mut due: Vec<_> = Vec::new();
         for (key, group) in &self.groups {
             for (cause, part) in &group.parts {
-                if part.draft.tally.first_ns <= before {
+                let patient = matches!(cause, Some(Cause::Attempt(client)) if waits(client));
+                if part.draft.tally.first_ns <= if patient { late } else { before } {
                     due.push((part.draft.tally.first_ns, part.draft.origin, *key, *cause));
                 }
             }
@@ -203,12 +249,15 @@ impl Groups {
         let mut opened = Vec::new();
         for (_, _, key, cause) in due {
             let Some(group) = self.groups.get_mut(&key) else { continue };
-            let Some(part) = group.parts.remove(&cause) else { continue };
+            let Some(mut part) = group.parts.remove(&cause) else { continue };
+            let said = matches!(cause, Some(Cause::Attempt(_))).then(|| remark(&key)).flatten();
+            part.draft.remark = said.unwrap_or_default();
             match &mut group.open {
                 Some(draft) => {
                     draft.tally.merge(&part.draft.tally, part.draft.tally.flows, true);
                     draft.failing.merge(&part.draft.failing);
                     draft.widen(part.draft.severity, &part.draft.evidence);
+                    draft.remark.clone_from(&part.draft.remark);
                 }
                 open => {
                     opened.push((part.draft.clone(), part.draft.incident(rules, false)));

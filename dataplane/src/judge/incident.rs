@@ -157,6 +157,8 @@ pub struct Draft {
     pub failing: Failing,
     /// What sets them apart from others, in words.
     apart: String,
+    /// A sentence of the judge's own, after the body's words; empty if there is none.
+    pub remark: String,
     /// Goes into the id: later merges may find an earlier first event, the id stays.
     began: Nanos,
     /// Worker and sequence of the hit that began it; orders incidents of one instant.
@@ -183,6 +185,7 @@ impl Draft {
             tally: Tally::starting(first_ns),
             failing: Failing::default(),
             apart: String::new(),
+            remark: String::new(),
             began: first_ns,
             origin,
         })
@@ -228,6 +231,7 @@ impl Draft {
     pub fn incident(&self, rules: &RuleSet, closing: bool) -> Incident {
         let name = rules.rules().get(self.rule as usize).map_or("", |meta| meta.name.as_str());
         let mut explain = self.explain.clone();
+        explain.push_str(&self.remark);
         if closing {
             explain.push_str(&text::closing(&self.subject, &self.tally));
             explain.push_str(&self.apart);

@@ -16,15 +16,70 @@ pub enum Message {
     Hit(Hit),
     /// What a host did since the worker's last report of it (at most 100 ms of packet time).
     Host { addr: IpAddr, counts: Counts },
-    /// What happened to a service since the worker's last report of it.
-    Service { addr: IpAddr, port: u16, proto: u8, counts: Counts },
     /// What went well at a service in which something failed of late; the worker's sum so far.
     Siblings { addr: IpAddr, port: u16, worker: u16, siblings: Siblings },
+    /// What happened to a service since the worker's last report of it.
+    Service { addr: IpAddr, port: u16, proto: u8, counts: Counts, changes: StateChanges },
+    /// What a client did with a service since the worker's last report of the two.
+    Dealing { client: IpAddr, addr: IpAddr, port: u16, proto: u8, dealing: Dealing },
     /// A flow is being recorded because [`Command::Watch`] named the host that reset it.
     Watched { addr: IpAddr, flow_id: u64 },
     /// The worker's packet time passed this 100-ms boundary; its host and service reports up to it are in.
     Tick(Nanos),
 }
+
+/// Client ports told of one dealing.
+pub const PORTS_TOLD: usize = 12;
+
+/// What one client did with one service within an interval.
+#[derive(Clone, Copy, Debug, Default, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct Dealing {
+    /// Connections begun: SYNs, repeats not counted.
+    pub begun: u32,
+    /// Of these, on a 5-tuple whose earlier flow the worker still knew.
+    pub on_known: u32,
+    pub completed: u32,
+    /// Answered by RST.
+    pub refused: u32,
+    /// Neither, 3 s after the SYN or when given up.
+    pub unfinished: u32,
+    /// Closed within 2 s of their beginning.
+    pub short: u32,
+    pub entries: Entries,
+    /// The client's ports of the first connections begun; 0 where there is none.
+    pub ports: [u16; PORTS_TOLD],
+}
+
+impl Dealing {
+    pub fn begun_from(&mut self, port: u16) {
+        if let Some(place) = self.ports.get_mut(self.begun as usize) {
+            *place = port;
+        }
+        self.begun = self.begun.saturating_add(1);
+    }
+}
+
+/// How many connections to a service came into a state, less those that left it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct StateChanges {
+    /// By [`crate::activity::Standing`], the first place unused.
+    pub standing: [i32; 5],
+    pub entries: Entries,
+}
+
+/// Entries in the table of a stateful device in the path, as `docs/state-gauge.md` models them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct Entries {
+    pub made: u32,
+    /// Entries of flows that this capture has done with, by how long they still stay there ([`LINGERS`]).
+    pub left: [u32; LINGERS.len()],
+}
+
+/// Seconds that entries stay after their flow has ended here.
+pub const LINGERS: [u32; 3] = [0, 45, 105];
 
 /// A rule's guard matched on a flow.
 #[derive(Clone, Copy, Debug)]

@@ -4,17 +4,24 @@
 //!
 //! Packet time is the only time here: output depends on nothing but the order of messages.
 
+mod aged;
 mod captures;
 mod config;
+mod crowd;
+mod dealings;
 mod diagnosis;
 mod evidence;
+mod gauges;
 mod groups;
 mod incident;
 mod known;
 pub mod message;
 mod scripts;
+mod sight;
+mod spread;
 mod storms;
 mod text;
+mod tick;
 mod window;
 
 #[cfg(test)]
@@ -23,21 +30,21 @@ mod tests;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rules::facts::{Counts, HostFacts, ServiceFacts};
-use rules::{Hits, RuleSet, Snapshot, Verdict};
+use rules::{RuleSet, Snapshot, Verdict};
 
 use self::captures::Captures;
 pub use self::config::{JudgeAccount, JudgeConfig};
+use self::crowd::Crowd;
 use self::diagnosis::Wellness;
-use self::groups::{GroupKey, Groups, cause};
-use self::incident::Draft;
+use self::gauges::Gauges;
+use self::groups::{Cause, GroupKey, Groups};
 pub use self::incident::{Incident, Subject};
 use self::known::{Home, Known, NOWHERE};
 use self::message::{Command, Hit, Message};
 pub use self::scripts::BodyFailure;
 use self::scripts::Scripts;
-use self::storms::{Actor, Measure, Storm, Storms, counted};
-use self::window::{BUCKET_NS, Field, Windows};
+use self::storms::Storms;
+use self::window::{BUCKET_NS, Windows};
 use crate::source::Nanos;
 
 type Order = (Nanos, u16, u64, u16, Subject);
@@ -54,6 +61,8 @@ pub struct Judge {
     storms: Storms,
     hosts: Windows<IpAddr>,
     services: Windows<(IpAddr, u16, u8)>,
+    crowd: Crowd,
+    gauges: Gauges,
     captures: Captures,
     known: Known,
     wellness: Wellness,
@@ -77,6 +86,8 @@ impl Judge {
             storms: Storms::default(),
             hosts: Windows::new(config.max_hosts),
             services: Windows::new(config.max_services),
+            crowd: Crowd::new(config.max_pairs),
+            gauges: Gauges::new(config.max_services, config.max_hosts),
             captures: Captures::new(config.default_limits, config.max_kept),
             known: Known::new(config.max_known),
             wellness: Wellness::default(),
@@ -97,14 +108,20 @@ impl Judge {
         match message {
             Message::Hit(hit) => self.hit(hit, commands),
             Message::Host { addr, counts } => self.hosts.report(*addr, counts, self.bucket),
-            Message::Service { addr, port, proto, counts } => {
-                self.services.report((*addr, *port, *proto), counts, self.bucket);
+            Message::Service { addr, port, proto, counts, changes } => {
+                let key = (*addr, *port, *proto);
+                self.services.report(key, counts, self.bucket);
+                self.gauges.service(key, changes, self.bucket);
+            }
+            Message::Dealing { client, addr, port, proto, dealing } => {
+                self.crowd.report(*client, (*addr, *port, *proto), dealing);
+                self.gauges.client(*client, &dealing.entries, self.bucket);
             }
             Message::Siblings { addr, port, worker, siblings } => {
                 self.wellness.report(*addr, *port, *worker, siblings);
             }
             Message::Watched { addr, flow_id } => {
-                if let Some(storm) = self.storms.of_cause(*addr) {
+                if let Some(storm) = self.storms.of_host(*addr) {
                     storm.captures += 1;
                     storm.draft.tally.recorded(*flow_id);
                 }
@@ -117,7 +134,7 @@ impl Judge {
     /// Input has ended: what was reported since the last tick is judged, and everything opens and closes.
     /// Every held hit has been answered when it came, so no command is left to give.
     pub fn finish(&mut self, _commands: &mut Vec<Command>) {
-        if self.hosts.has_changed() || self.services.has_changed() {
+        if self.hosts.has_changed() || self.services.has_changed() || self.crowd.has_changed() {
             self.evaluate((self.latest / BUCKET_NS + 1).max(self.bucket + 1));
         }
         self.settle(Nanos::MAX);
@@ -145,6 +162,9 @@ impl Judge {
             captures_over_budget: self.captures.over_budget,
             hosts_evicted: self.hosts.evicted,
             services_evicted: self.services.evicted,
+            pairs_evicted: self.crowd.evicted(),
+            gauges_evicted: self.gauges.evicted(),
+            state_entries_peak: u64::from(self.gauges.peak),
             flows_forgotten: self.known.forgotten,
             kept_forgotten: self.captures.forgotten,
             siblings_refused: self.wellness.refused,
@@ -161,7 +181,7 @@ impl Judge {
     fn hit(&mut self, hit: &Hit, commands: &mut Vec<Command>) {
         self.account.hits += 1;
         self.latest = self.latest.max(hit.facts.now_ns);
-        let (key, cause) = (GroupKey::of(hit), cause(hit));
+        let (key, cause) = (GroupKey::of(hit), Cause::of(hit));
         if let Some(home) = self.known.get(hit.facts.flow_id, hit.rule)
             && self.repeat(hit, home)
         {
@@ -169,7 +189,8 @@ impl Judge {
             self.captures.answer(hit, None, false, commands);
             return;
         }
-        let storming = cause.is_some_and(|host| self.storms.of_cause(host).is_some());
+        let storm = self.storms.of_hit(&key, cause).map(|storm| storm.captures);
+        let storming = storm.is_some();
         let exists = usize::from(hit.rule) < self.rules.rules().len();
         if !exists || !storming && !self.groups.has_room(&key, cause) {
             self.account.hits_refused += 1;
@@ -177,15 +198,21 @@ impl Judge {
             return;
         }
         self.account.hits_judged += 1;
+        if storm.is_some_and(|captures| captures >= self.config.captures_per_incident) {
+            // One of thousands: it changes neither the words nor what is captured.
+            let home = self.join_storm(hit, None, commands);
+            self.known.set(hit.facts.flow_id, hit.rule, home);
+            return;
+        }
         let verdict = self.scripts.run(hit.rule, &Snapshot::Flow(&hit.facts, hit.event)).unwrap_or_default();
-        let home = match (&verdict.incident, cause) {
+        let home = match (&verdict.incident, storming) {
             (None, _) => {
                 let budget = (self.config.captures_per_incident, self.config.quiet);
                 self.captures.answer_plain(hit, verdict.capture.as_ref(), budget, commands);
                 NOWHERE
             }
-            (Some(_), Some(host)) if storming => self.join_storm(hit, host, &verdict, commands),
-            (Some(_), _) => self.join_group(hit, &verdict, commands),
+            (Some(_), true) => self.join_storm(hit, Some(&verdict), commands),
+            (Some(_), false) => self.join_group(hit, &verdict, commands),
         };
         self.known.set(hit.facts.flow_id, hit.rule, home);
     }
@@ -195,8 +222,8 @@ impl Judge {
         if home == NOWHERE {
             return true;
         }
-        let (key, cause) = (GroupKey::of(hit), cause(hit));
-        match cause.and_then(|host| self.storms.of_cause(host)) {
+        let (key, cause) = (GroupKey::of(hit), Cause::of(hit));
+        match self.storms.of_hit(&key, cause) {
             // The host's reports count the event already.
             Some(storm) if storm.holds(home) => {
                 storm.draft.tally.events(hit.facts.now_ns, 0);
@@ -207,24 +234,19 @@ impl Judge {
         }
     }
 
-    fn join_storm(
-        &mut self,
-        hit: &Hit,
-        host: IpAddr,
-        verdict: &Verdict,
-        commands: &mut Vec<Command>,
-    ) -> Home {
-        let Some(storm) = self.storms.of_cause(host) else { return NOWHERE };
+    fn join_storm(&mut self, hit: &Hit, verdict: Option<&Verdict>, commands: &mut Vec<Command>) -> Home {
+        let Some(storm) = self.storms.of_hit(&GroupKey::of(hit), Cause::of(hit)) else { return NOWHERE };
         let own = !self.known.elsewhere(hit.facts.flow_id, hit.rule).any(|(_, home)| storm.holds(home));
         storm.join(hit, verdict, own);
         self.account.absorbed += 1;
         let room = storm.captures < self.config.captures_per_incident;
-        storm.captures += u32::from(self.captures.answer(hit, verdict.capture.as_ref(), room, commands));
+        let wish = verdict.and_then(|verdict| verdict.capture.as_ref());
+        storm.captures += u32::from(self.captures.answer(hit, wish, room, commands));
         storm.serial
     }
 
     fn join_group(&mut self, hit: &Hit, verdict: &Verdict, commands: &mut Vec<Command>) -> Home {
-        let (key, cause) = (GroupKey::of(hit), cause(hit));
+        let (key, cause) = (GroupKey::of(hit), Cause::of(hit));
         self.last_serial += 1;
         let home = self.groups.join(hit, verdict, self.last_serial, &self.known).unwrap_or(NOWHERE);
         let room = self.groups.may_capture(&key, cause);
@@ -247,142 +269,14 @@ impl Judge {
         self.captures.tick(now);
     }
 
-    /// Ends a bucket: host and service rules on what changed in it.
-    fn evaluate(&mut self, bucket: u64) {
-        self.bucket = self.bucket.max(bucket);
-        let now_ns = self.bucket * BUCKET_NS;
-        let rules = Arc::clone(&self.rules);
-        for (addr, sums) in self.hosts.tick(bucket, self.bucket) {
-            let facts = |[last_1s, last_10s, last_60s]: [Counts; 3]| HostFacts {
-                addr,
-                now_ns,
-                last_1s,
-                last_10s,
-                last_60s,
-            };
-            let matching = |sums: &[Counts; 3], hits: &mut Hits| rules.match_host(&facts(*sums), hits);
-            self.matched(Actor::Host(addr), &sums, &Snapshot::Host(&facts(sums)), &matching);
-        }
-        for ((addr, port, proto), sums) in self.services.tick(bucket, self.bucket) {
-            let facts = |[last_1s, last_10s, last_60s]: [Counts; 3]| ServiceFacts {
-                addr,
-                port,
-                proto,
-                now_ns,
-                last_1s,
-                last_10s,
-                last_60s,
-            };
-            let matching = |sums: &[Counts; 3], hits: &mut Hits| rules.match_service(&facts(*sums), hits);
-            let actor = Actor::Service(addr, port, proto);
-            self.matched(actor, &sums, &Snapshot::Service(&facts(sums)), &matching);
-        }
-    }
-
-    fn matched(
-        &mut self,
-        actor: Actor,
-        sums: &[Counts; 3],
-        snapshot: &Snapshot,
-        matching: &dyn Fn(&[Counts; 3], &mut Hits),
-    ) {
-        let mut hits = Hits::new();
-        matching(sums, &mut hits);
-        self.account.matches_overflowed += hits.overflowed;
-        for &rule in hits.as_slice() {
-            if self.storms.get_mut(actor, rule).is_some() {
-                self.carry_on(actor, rule, sums, snapshot);
-            } else if self.storms.len() >= self.config.max_open {
-                self.account.matches_refused += 1;
-            } else if let Some(verdict) = self.scripts.run(rule, snapshot)
-                && verdict.incident.is_some()
-            {
-                let measure = Measure::of(sums, |sums| {
-                    let mut hits = Hits::new();
-                    matching(sums, &mut hits);
-                    hits.as_slice().contains(&rule)
-                });
-                self.open_storm(actor, rule, &verdict, measure, sums);
-            }
-        }
-    }
-
-    /// A rule keeps matching: its incident goes on. At a new peak it takes that verdict's words.
-    fn carry_on(&mut self, actor: Actor, rule: u16, sums: &[Counts; 3], snapshot: &Snapshot) {
-        let Some(storm) = self.storms.get_mut(actor, rule) else { return };
-        let after = storm.counted_to.max(self.bucket.saturating_sub(storm.measure.span));
-        let events = match storm.measure.field {
-            Some(field) => counted(&self.hosts, &self.services, actor, field, after).0,
-            None => 1,
-        };
-        storm.counted_to = self.bucket;
-        storm.draft.tally.events(self.bucket * BUCKET_NS, events);
-        if storm.measure.field == Some(Field::Rsts) {
-            let reset = counted(&self.hosts, &self.services, actor, Field::FlowsReset, after).0;
-            storm.draft.tally.flows_reset += reset;
-        }
-        let level = storm.measure.level(sums);
-        if level > storm.peak {
-            storm.peak = level;
-            if let Some(verdict) = self.scripts.run(rule, snapshot) {
-                storm.draft.restate(&verdict);
-            }
-        }
-    }
-
-    fn open_storm(
-        &mut self,
-        actor: Actor,
-        rule: u16,
-        verdict: &Verdict,
-        measure: Measure,
-        sums: &[Counts; 3],
-    ) {
-        let window_start = self.bucket.saturating_sub(measure.span);
-        let parts = match actor {
-            Actor::Host(host) => {
-                let since = (window_start * BUCKET_NS).saturating_sub(self.config.before_storm);
-                self.groups.surrender(host, since)
-            }
-            Actor::Service(..) => Vec::new(),
-        };
-        // It began with the first flow taken over, or with the first event in its window.
-        let hits_began = parts.iter().map(|(_, _, part)| part.draft.tally.first_ns).min();
-        let after = hits_began.map_or(window_start, |ns| window_start.min(ns / BUCKET_NS));
-        let (count, first) = match measure.field {
-            Some(field) => counted(&self.hosts, &self.services, actor, field, after),
-            None => (1, None),
-        };
-        let first = first.unwrap_or(self.bucket);
-        let first_ns =
-            hits_began.filter(|ns| *ns < first * BUCKET_NS).unwrap_or(first.saturating_sub(1) * BUCKET_NS);
-        let Some(mut draft) = Draft::new(rule, actor.subject(), verdict, first_ns, (0, 0)) else { return };
-        draft.tally.events(self.bucket * BUCKET_NS, count);
-        if measure.field == Some(Field::Rsts) {
-            draft.tally.flows_reset = counted(&self.hosts, &self.services, actor, Field::FlowsReset, after).0;
-        }
-        self.last_serial += 1;
-        let mut storm = Storm::new(self.last_serial, draft, measure, measure.level(sums), self.bucket);
-        for (key, home, part) in &parts {
-            self.account.absorbed += part.draft.tally.flows;
-            storm.absorb(key, *home, part);
-        }
-        if let (Actor::Host(addr), Some(wish)) = (actor, &verdict.capture) {
-            self.watches.push(Command::Watch {
-                addr,
-                rule,
-                flows: self.config.captures_per_incident.saturating_sub(storm.captures),
-                until: (self.bucket * BUCKET_NS).saturating_add(self.config.quiet),
-                limits: self.captures.limits(wish),
-            });
-        }
-        let storm = self.storms.insert(actor, storm);
-        self.opened.push((storm.draft.order(), storm.draft.incident(&self.rules, false)));
-        self.account.incidents_opened += 1;
-    }
-
     fn settle(&mut self, before: Nanos) {
-        for (draft, incident) in self.groups.settle(before, &self.rules) {
+        let late = if before == Nanos::MAX { before } else { before.saturating_sub(self.config.suspect) };
+        let waits = |client: &IpAddr| self.crowd.is_suspect(client);
+        let remark = |key: &GroupKey| {
+            let sums = self.services.sums(&(key.responder, key.port, key.proto))?;
+            text::unanswered(key.responder, key.port, &sums[2])
+        };
+        for (draft, incident) in self.groups.settle((before, late), waits, remark, &self.rules) {
             self.opened.push((draft.order(), incident));
             self.account.incidents_opened += 1;
         }

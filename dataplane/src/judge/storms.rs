@@ -13,10 +13,11 @@ use rules::facts::Counts;
 use serde_json::{Map, json};
 
 use super::evidence::Evidence;
-use super::groups::{GroupKey, Part};
+use super::groups::{Cause, GroupKey, Part, Takes};
 use super::incident::{Draft, Subject};
 use super::known::Home;
 use super::message::Hit;
+use super::sight::{self, Crowdwise};
 use super::window::{Field, SPANS, Windows};
 use crate::source::Nanos;
 
@@ -41,6 +42,8 @@ impl Actor {
 pub struct Measure {
     /// `None`: no one kind of event decides; then each tick that matches is one event.
     pub field: Option<Field>,
+    /// What it is about if not counts.
+    pub crowdwise: Option<Crowdwise>,
     /// One of [`SPANS`].
     pub span: u64,
 }
@@ -61,9 +64,11 @@ impl Measure {
             let field = Field::ALL.into_iter().find(|field| decides(*field, &[0, 1, 2], floor))?;
             Some((field, floor))
         });
-        let Some((field, floor)) = deciding else { return Measure { field: None, span: SPANS[0] } };
+        let Some((field, floor)) = deciding else {
+            return Measure { field: None, crowdwise: None, span: SPANS[0] };
+        };
         let window = (0..SPANS.len()).rev().find(|window| decides(field, &[*window], floor)).unwrap_or(0);
-        Measure { field: Some(field), span: SPANS[window] }
+        Measure { field: Some(field), crowdwise: None, span: SPANS[window] }
     }
 
     /// Which of the window sums this is about.
@@ -79,6 +84,7 @@ pub struct Storm {
     pub serial: Home,
     pub draft: Draft,
     pub measure: Measure,
+    pub takes: Takes,
     /// Events up to this bucket are in the count.
     pub counted_to: u64,
     /// The highest level a verdict was given for; the incident's words are of the peak.
@@ -91,8 +97,15 @@ pub struct Storm {
 }
 
 impl Storm {
-    pub fn new(serial: Home, draft: Draft, measure: Measure, peak: u64, counted_to: u64) -> Storm {
+    pub fn new(
+        serial: Home,
+        draft: Draft,
+        (actor, measure): (Actor, Measure),
+        peak: u64,
+        counted_to: u64,
+    ) -> Storm {
         Storm {
+            takes: sight::takes(actor, &measure),
             serial,
             draft,
             measure,
@@ -117,13 +130,14 @@ impl Storm {
         self.book(key.rule, part.draft.tally.flows, &part.draft.evidence);
     }
 
-    /// Takes in a flow it caused; `own`: no other rule brought this flow before.
-    pub fn join(&mut self, hit: &Hit, verdict: &Verdict, own: bool) {
+    /// Takes in a flow it caused; `own`: no other rule brought this flow before. `verdict`: the rule's, if it was
+    /// asked.
+    pub fn join(&mut self, hit: &Hit, verdict: Option<&Verdict>, own: bool) {
         if own {
             self.draft.tally.flow(hit.facts.flow_id);
         }
         self.draft.tally.events(hit.facts.now_ns, 0);
-        self.book(hit.rule, 1, &Evidence::new(&verdict.evidence));
+        self.book(hit.rule, 1, &Evidence::new(verdict.map_or(&[], |verdict| &verdict.evidence)));
     }
 
     fn book(&mut self, rule: u16, flows: u64, evidence: &Evidence) {
@@ -172,13 +186,24 @@ impl Storms {
         self.storms.entry((actor, storm.draft.rule)).insert_entry(storm).into_mut()
     }
 
-    /// The incident that hits caused by this host belong to: the first opened of those open.
-    pub fn of_cause(&mut self, host: IpAddr) -> Option<&mut Storm> {
+    /// The incident that a hit belongs to: the first opened of those that take it.
+    pub fn of_hit(&mut self, key: &GroupKey, cause: Option<Cause>) -> Option<&mut Storm> {
+        let (Cause::Reset(host) | Cause::Attempt(host)) = cause?;
+        let service = Actor::Service(key.responder, key.port, key.proto);
+        let takes = |storm: &Storm| storm.takes.takes(key, cause);
+        let first = |actor: Actor| {
+            let of_actor = self.storms.range((actor, 0)..=(actor, u16::MAX));
+            of_actor.filter(|(_, storm)| takes(storm)).map(|(at, storm)| (storm.serial, *at)).min()
+        };
+        let (_, at) = first(Actor::Host(host)).into_iter().chain(first(service)).min()?;
+        self.storms.get_mut(&at)
+    }
+
+    /// The first opened of this host's.
+    pub fn of_host(&mut self, host: IpAddr) -> Option<&mut Storm> {
         let actor = Actor::Host(host);
-        self.storms
-            .range_mut((actor, 0)..=(actor, u16::MAX))
-            .map(|(_, storm)| storm)
-            .min_by_key(|storm| storm.serial)
+        let of_host = self.storms.range_mut((actor, 0)..=(actor, u16::MAX)).map(|(_, storm)| storm);
+        of_host.min_by_key(|storm| storm.serial)
     }
 
     /// Takes out the incidents whose last event was at `before` or earlier.
@@ -224,21 +249,22 @@ mod tests {
             refused: 30,
             syn_unanswered: 40,
             flows_reset: 9,
+            ..Counts::default()
         });
         let storm = Measure::of(&sums, |w| w[0].rsts >= 50);
-        assert_eq!(storm, Measure { field: Some(Field::Rsts), span: 10 });
+        assert_eq!(storm, Measure { field: Some(Field::Rsts), crowdwise: None, span: 10 });
         let scan = Measure::of(&sums, |w| w[2].syns >= 20 && w[2].established * 4 < w[2].syns);
-        assert_eq!(scan, Measure { field: Some(Field::Syns), span: 600 });
+        assert_eq!(scan, Measure { field: Some(Field::Syns), crowdwise: None, span: 600 });
         let ratio = Measure::of(&sums, |w| w[1].syn_unanswered * 100 / w[1].syns > 10);
-        assert_eq!(ratio, Measure { field: Some(Field::SynUnanswered), span: 100 });
+        assert_eq!(ratio, Measure { field: Some(Field::SynUnanswered), crowdwise: None, span: 100 });
         let flood = Measure::of(&sums, |w| w[0].syns >= 50 && w[2].syns >= 60);
-        assert_eq!(flood, Measure { field: Some(Field::Syns), span: 600 });
+        assert_eq!(flood, Measure { field: Some(Field::Syns), crowdwise: None, span: 600 });
         let any = Measure::of(&all(Counts { refused: 1, ..Counts::default() }), |w| w[0].refused > 0);
-        assert_eq!(any, Measure { field: Some(Field::Refused), span: 10 });
+        assert_eq!(any, Measure { field: Some(Field::Refused), crowdwise: None, span: 10 });
         let either = Measure::of(&sums, |w| w[0].rsts >= 50 || w[2].syns >= 50);
         assert_eq!(either.field, None, "taking one of two reasons away decides nothing");
         let always = Measure::of(&sums, |_| true);
-        assert_eq!(always, Measure { field: None, span: 10 });
+        assert_eq!(always, Measure { field: None, crowdwise: None, span: 10 });
         assert_eq!((storm.level(&sums), always.level(&sums)), (60, 0));
     }
 }

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use rules::SourceFile;
 use rules::event::Event;
-use rules::facts::{FlowFacts, Side};
+use rules::facts::{Counts, FlowFacts, Side};
+use rules::{Hits, SourceFile};
 use serde_json::{Value, json};
 
 use super::message::CaptureLimits;
@@ -426,7 +426,8 @@ fn a_service_rule_makes_a_service_incident() {
     for second in 0..30_u32 {
         bench.until(START + u64::from(second) * SEC);
         let counts = Counts { syns: 3, ..Counts::default() };
-        let report = Message::Service { addr: SERVER, port: 80, proto: 6, counts };
+        let report =
+            Message::Service { addr: SERVER, port: 80, proto: 6, counts, changes: Default::default() };
         bench.judge.handle(&report, &mut bench.commands);
     }
     let opened = bench.judge.opened();
@@ -483,7 +484,8 @@ fn tables_are_bounded_and_what_they_lose_is_counted() {
         bench.hit("unanswered", Event::SynTimeout, to_own_service);
         bench.rsts(client(n), 60);
         let counts = Counts { syns: 1, ..Counts::default() };
-        let report = Message::Service { addr: client(n), port: 80, proto: 6, counts };
+        let report =
+            Message::Service { addr: client(n), port: 80, proto: 6, counts, changes: Default::default() };
         bench.judge.handle(&report, &mut bench.commands);
     }
     bench.assert_answered();

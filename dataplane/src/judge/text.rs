@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use rules::facts::Counts;
+
 use super::incident::{Subject, Tally};
 use crate::source::Nanos;
 
@@ -43,6 +45,22 @@ pub fn closing(subject: &Subject, tally: &Tally) -> String {
         }
         _ => String::new(),
     }
+}
+
+/// What is known of the other SYNs to a service of which some got no answer; `None` if there were none.
+pub fn unanswered(addr: IpAddr, port: u16, last_60s: &Counts) -> Option<String> {
+    let lost = last_60s.syn_unanswered.saturating_add(last_60s.recovered);
+    let service = endpoint(addr, port);
+    (last_60s.syns > 0 && lost > 0).then(|| {
+        let recovered = match last_60s.recovered {
+            0 => "no retry got through".to_owned(),
+            n => format!("a retry got through in {n} of these cases"),
+        };
+        format!(
+            " In the last 60 s, {lost} of {} SYNs to {service} got no answer; {recovered}.",
+            last_60s.syns.max(lost)
+        )
+    })
 }
 
 fn flows(count: u64, more: &str) -> String {

@@ -23,19 +23,27 @@ pub enum Field {
     Rsts,
     SynUnanswered,
     Refused,
+    Unfinished,
+    UnfinishedRepeated,
+    Recovered,
     Syns,
     Established,
+    Closed,
     /// Read by no rule; goes with `Rsts`.
     FlowsReset,
 }
 
 impl Field {
-    pub const ALL: [Field; 6] = [
+    pub const ALL: [Field; 10] = [
         Field::Rsts,
         Field::SynUnanswered,
         Field::Refused,
+        Field::Unfinished,
+        Field::UnfinishedRepeated,
+        Field::Recovered,
         Field::Syns,
         Field::Established,
+        Field::Closed,
         Field::FlowsReset,
     ];
 
@@ -47,6 +55,10 @@ impl Field {
             Field::Syns => counts.syns,
             Field::Established => counts.established,
             Field::FlowsReset => counts.flows_reset,
+            Field::Unfinished => counts.unfinished,
+            Field::UnfinishedRepeated => counts.unfinished_repeated,
+            Field::Recovered => counts.recovered,
+            Field::Closed => counts.closed,
         }
     }
 
@@ -58,13 +70,17 @@ impl Field {
             Field::Syns => &mut counts.syns,
             Field::Established => &mut counts.established,
             Field::FlowsReset => &mut counts.flows_reset,
+            Field::Unfinished => &mut counts.unfinished,
+            Field::UnfinishedRepeated => &mut counts.unfinished_repeated,
+            Field::Recovered => &mut counts.recovered,
+            Field::Closed => &mut counts.closed,
         }
     }
 }
 
 /// Sums in 64 bits, so that a window never saturates and then subtracts what it had not added.
 #[derive(Clone, Copy, Debug, Default)]
-struct Sums([u64; 6]);
+struct Sums([u64; Field::ALL.len()]);
 
 impl Sums {
     fn add(&mut self, counts: &Counts) {
@@ -251,6 +267,11 @@ impl<K: Ord + Copy + Hash> Windows<K> {
             self.tracks.remove(&key);
         }
         sums
+    }
+
+    /// The sums over [`SPANS`] as of the last report that came in.
+    pub fn sums(&self, key: &K) -> Option<[Counts; 3]> {
+        self.tracks.get(key).map(|track| track.sums.map(|sums| sums.counts()))
     }
 
     /// Events of one kind in the buckets after `after`, and the first bucket that holds one.

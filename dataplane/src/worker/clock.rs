@@ -48,13 +48,8 @@ impl Engine {
 
     /// Tells the judge what hosts and services did up to the boundary passed, then the time.
     pub(super) fn tick(&mut self, now: Nanos) -> bool {
-        while !self.activity.is_empty() {
-            if !self.may_go_on() {
-                return false;
-            }
-            if let Some(message) = self.activity.take() {
-                self.outlet.send(message);
-            }
+        if !self.tell_activity() {
+            return false;
         }
         if !self.tell_siblings(now) {
             return false;
@@ -79,12 +74,31 @@ impl Engine {
         false
     }
 
+    /// Tells the judge what was counted since the last time. False if the queues are too full.
+    pub(super) fn tell_activity(&mut self) -> bool {
+        while !self.activity.is_empty() {
+            if !self.may_go_on() {
+                return false;
+            }
+            if let Some(message) = self.activity.take() {
+                self.outlet.send(message);
+            }
+        }
+        true
+    }
+
     /// A flow whose time may have come.
     pub(super) fn timer(&mut self, slot: u32, now: Nanos) {
         let due = self.deadline(slot);
         if due > now {
             self.table.rearm(slot, due);
             return;
+        }
+        if self.table.is_half_open(slot) && self.gives_up(slot).is_some_and(|at| at <= due) {
+            self.give_up(slot);
+        }
+        if self.forgotten(slot).is_some_and(|at| at <= due) {
+            self.leave_state_table(slot, due);
         }
         if self.next_check(slot) == Some(due) {
             let flow = &mut self.table.flows[slot as usize];
@@ -99,6 +113,11 @@ impl Engine {
             let mut outcome = Outcome::default();
             outcome.events.insert(Event::SynTimeout);
             self.raise(slot, &outcome, due, None);
+            return;
+        }
+        let end = self.deadline(slot);
+        if end > due {
+            self.table.rearm(slot, end);
         } else {
             self.account.flows_ended += 1;
             self.end(slot, false, due);
@@ -125,7 +144,11 @@ impl Engine {
                 return flow.last_ns.saturating_add(timeouts.closed);
             }
             let end = flow.last_ns.saturating_add(timeouts.half_open);
-            return self.next_check(slot).map_or(end, |check| end.min(check));
+            let before = [self.next_check(slot), self.gives_up(slot)].into_iter().flatten().min();
+            return before.map_or(end, |before| end.min(before));
+        }
+        if let Some(at) = self.forgotten(slot) {
+            return at.min(flow.last_ns.saturating_add(timeouts.other));
         }
         flow.last_ns.saturating_add(if flow.key.proto != TCP {
             timeouts.other

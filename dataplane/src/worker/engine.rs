@@ -4,13 +4,12 @@
 use std::sync::Arc;
 
 use rules::event::EventSet;
-use rules::facts::Count;
-use rules::{Hits, RuleSet, Scope};
+use rules::{Hits, RuleSet};
 
 use super::apps::{self, Apps};
 use super::outlet::{Outlet, Queues};
 use super::watch::Watches;
-use crate::activity::{Activity, Party};
+use crate::activity::Activity;
 use crate::analyze::{self, Outcome};
 use crate::config::{Timeouts, WorkerConfig};
 use crate::decode::{Class, Packet, Part, flags};
@@ -18,7 +17,7 @@ use crate::flow::FlowTable;
 use crate::flow::copies::{self, Copies, Delivery};
 use crate::flow::fragments::Fragments;
 use crate::flow::keeper::{Keeper, Stamp};
-use crate::flow::record::flow_flag;
+use crate::flow::record::{crowd_flag, flow_flag};
 use crate::flow::trouble::TroubleSlab;
 use crate::history::{Ring, Tails};
 use crate::hold::Holds;
@@ -57,6 +56,8 @@ pub(super) struct Engine {
     /// Slots before this have been ended, once the input has.
     pub(super) ended_to: u32,
     pub(super) last_opened: bool,
+    /// The input has ended: what ends now ends for no other reason.
+    pub(super) ending: bool,
 }
 
 impl Engine {
@@ -70,8 +71,6 @@ impl Engine {
         let table = FlowTable::new(config.flows, config.half_open, config.hash_secret);
         let slots = config.flows + config.half_open;
         let ring = Ring::new(config.history_bytes);
-        let (host_counts, service_counts) =
-            (rules.counts_read(Scope::Host), rules.counts_read(Scope::Service));
         Engine {
             slab: TroubleSlab::new(config.troubled),
             fragments: Fragments::new(config.fragmented, config.hash_secret),
@@ -82,10 +81,10 @@ impl Engine {
             holds: Holds::new(&config.hold, rules.rules().len(), ring.largest()),
             recorder,
             subscribed: rules.flow_events(),
+            activity: Activity::new(config.activity, &rules, config.hash_secret),
             rules,
             hits: Hits::new(),
             outlet: Outlet::new(queues, number),
-            activity: Activity::new(config.activity, host_counts, service_counts),
             siblings: SiblingTable::new(config.siblings),
             watches: Watches::default(),
             account: WorkerAccount::default(),
@@ -100,6 +99,7 @@ impl Engine {
             next_tick: 0,
             ended_to: 0,
             last_opened: false,
+            ending: false,
         }
     }
 
@@ -123,6 +123,7 @@ impl Engine {
         let mut account = self.account;
         account.events = self.outlet.account;
         account.events.activity_lost = self.activity.lost;
+        account.events.pairs_lost = self.activity.pairs_lost;
         account.trouble_refused = self.slab.refused;
         account.siblings_evicted = self.siblings.evicted;
         account.fragments_evicted = self.fragments.evicted;
@@ -182,6 +183,9 @@ impl Engine {
         let flow = &mut self.table.flows[slot as usize];
         if packet.class != Class::Tcp {
             analyze::datagram(flow, packet, stamp.ts);
+            if flow.crowd & crowd_flag::TRACKED == 0 {
+                self.enter_state_table(slot);
+            }
             match packet.icmp.too_big {
                 Some(mtu) => self.too_big(slot, mtu, stamp, packet, bytes, made),
                 None => {
@@ -220,8 +224,11 @@ impl Engine {
             let due = self.deadline(slot);
             self.table.rearm(slot, due);
         }
-        if outcome.first_syn || outcome.established || packet.tcp.flags & flags::RST != 0 {
-            self.count_activity(slot, &outcome, packet);
+        if made {
+            self.enter_state_table(slot);
+        }
+        if packet.tcp.flags & (flags::SYN | flags::FIN | flags::RST) != 0 || outcome.established {
+            self.count_activity(slot, &outcome, packet, closes);
         }
         self.remember_flow(slot, stamp, packet, bytes, made || moved);
         if !outcome.events.and(self.subscribed).is_empty() {
@@ -231,34 +238,6 @@ impl Engine {
             self.watched_reset(slot, outcome.dir, stamp);
         }
         self.record_live(slot, stamp, bytes);
-    }
-
-    fn count_activity(&mut self, slot: u32, outcome: &Outcome, packet: &Packet) {
-        let flow = &self.table.flows[slot as usize];
-        let (client, server) = (Party::of(&flow.key, flow.orig()), Party::of(&flow.key, flow.orig() ^ 1));
-        let sender = Party::of(&flow.key, outcome.dir);
-        let mut both = |what| {
-            self.activity.host(client, what);
-            self.activity.service(server, what);
-        };
-        if outcome.first_syn {
-            both(Count::Syns);
-        }
-        if outcome.established && flow.has(flow_flag::HANDSHAKE) {
-            both(Count::Established);
-        }
-        if outcome.refused {
-            both(Count::Refused);
-        }
-        if packet.tcp.flags & flags::RST != 0 {
-            self.activity.host(sender, Count::Rsts);
-            if !outcome.rst_before {
-                self.activity.host(sender, Count::FlowsReset);
-            }
-            if outcome.dir != flow.orig() {
-                self.activity.service(server, Count::Rsts);
-            }
-        }
     }
 
     #[inline(always)]

@@ -4,6 +4,7 @@
 use rules::event::Event;
 
 use super::clock::SECOND;
+use super::crowd::UDP_UNREPLIED;
 use super::engine::Engine;
 use crate::analyze::Outcome;
 use crate::decode::{Class, Packet, flags};
@@ -35,12 +36,16 @@ impl Engine {
         let syn = packet.class == Class::Tcp && packet.tcp.flags & flags::SYN != 0;
         let region = if syn { Region::HalfOpen } else { Region::Full };
         self.make_room(region, now);
-        let wait = if syn { SECOND } else { self.timeouts.other.min(self.timeouts.established) };
+        let wait = match packet.class {
+            Class::Tcp if syn => SECOND,
+            Class::Tcp => self.timeouts.established,
+            _ => UDP_UNREPLIED.min(self.timeouts.other),
+        };
         let slot = self.table.insert(packet.key, hash, region, now, now.saturating_add(wait));
         self.account.flows_created += 1;
         let flow = &mut self.table.flows[slot as usize];
         flow.vlan = packet.vlan;
-        (flow.tunnel_kind, flow.rare.tunnel_id) = (packet.tunnel.kind, packet.tunnel.id);
+        (flow.rare.tunnel_kind, flow.rare.tunnel_id) = (packet.tunnel.kind, packet.tunnel.id);
         flow.flags = flow_flags;
         flow.set_originator(packet.from_low);
         slot
@@ -79,6 +84,7 @@ impl Engine {
             outcome.events.insert(Event::Close);
             self.raise(slot, &outcome, now, None);
         }
+        self.leave_crowd(slot, now);
         let flow = &self.table.flows[slot as usize];
         let trouble = self.slab.get(flow.trouble);
         self.siblings.ended(flow, trouble.is_some_and(|trouble| trouble.rules > 0));
@@ -95,6 +101,7 @@ impl Engine {
 
     /// Ends every flow still alive. False if the queues are too full.
     pub(super) fn end_flows(&mut self) -> bool {
+        self.ending = true;
         while let Some(slot) = self.table.next_live(self.ended_to) {
             if !self.may_go_on() {
                 return false;

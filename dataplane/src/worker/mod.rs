@@ -7,6 +7,7 @@
 
 mod apps;
 mod clock;
+mod crowd;
 mod engine;
 mod lifecycle;
 mod outlet;
@@ -145,7 +146,7 @@ impl<S: Source> Worker<S> {
                 Step::Worked
             }
             Phase::Flows => {
-                if !self.engine.end_flows() {
+                if !self.engine.end_flows() || !self.engine.tell_activity() {
                     return Step::Full;
                 }
                 self.phase = Phase::Done;

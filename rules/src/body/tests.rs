@@ -183,6 +183,13 @@ fn the_wrong_snapshot_is_refused() {
     let facts = FlowFacts::default();
     assert!(bodies.run(9, &Snapshot::Flow(&facts, Event::Rst)).is_err());
     let counts = crate::facts::Counts::default();
-    let host = HostFacts { addr: facts.src, now_ns: 0, last_1s: counts, last_10s: counts, last_60s: counts };
+    let host = HostFacts {
+        addr: facts.src,
+        now_ns: 0,
+        last_1s: counts,
+        last_10s: counts,
+        last_60s: counts,
+        client: Default::default(),
+    };
     assert!(bodies.run(0, &Snapshot::Host(&host)).unwrap_err().to_string().contains("facts of a host"));
 }

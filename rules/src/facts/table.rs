@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use crate::facts::app::APP;
-use crate::facts::{Counts, FlowFacts, HostFacts, Name, ServiceFacts, Side};
+use crate::facts::{FlowFacts, HostFacts, Name, ServiceFacts, Side};
 
 /// A sliding window of packet time that host and service counts are kept for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,54 +93,20 @@ impl Subject for FlowFacts {
 impl Subject for HostFacts {
     const ROOT: &'static str = "host";
     fn facts() -> impl Iterator<Item = &'static Fact<HostFacts>> {
-        HOST.iter()
+        super::crowd_table::HOST.iter()
     }
 }
 
 impl Subject for ServiceFacts {
     const ROOT: &'static str = "service";
     fn facts() -> impl Iterator<Item = &'static Fact<ServiceFacts>> {
-        SERVICE.iter()
+        super::crowd_table::SERVICE.iter()
     }
 }
 
 /// Rules count in signed 64-bit integers; a larger value saturates.
 pub(super) fn int(value: impl TryInto<i64>) -> i64 {
     value.try_into().unwrap_or(i64::MAX)
-}
-
-/// Snapshots that keep [`Counts`] for each window.
-trait Windows {
-    fn counts(&self, window: Window) -> &Counts;
-}
-
-impl Windows for HostFacts {
-    fn counts(&self, window: Window) -> &Counts {
-        match window {
-            Window::S1 => &self.last_1s,
-            Window::S10 => &self.last_10s,
-            Window::S60 => &self.last_60s,
-        }
-    }
-}
-
-impl Windows for ServiceFacts {
-    fn counts(&self, window: Window) -> &Counts {
-        match window {
-            Window::S1 => &self.last_1s,
-            Window::S10 => &self.last_10s,
-            Window::S60 => &self.last_60s,
-        }
-    }
-}
-
-fn rate(count: u32, window: Window) -> f64 {
-    f64::from(count) / window.seconds() as f64
-}
-
-/// Unknown while there is nothing to take a part of.
-fn ratio(part: u32, whole: u32) -> Option<f64> {
-    (whole != 0).then(|| f64::from(part) / f64::from(whole))
 }
 
 pub(super) const fn row<S>(
@@ -357,58 +323,6 @@ macro_rules! side_facts {
 
 static ORIG: &[Fact<FlowFacts>] = side_facts!(orig, "originator");
 static RESP: &[Fact<FlowFacts>] = side_facts!(resp, "responder");
-
-/// The facts both hosts and services have, for each window.
-macro_rules! window_facts {
-    ($subject:ty, $root:literal, [$($own:expr),*], $syns:literal, $rsts:literal) => {
-        &[
-            $($own,)*
-            row(concat!($root, ".syns"), "SYNs", $syns,
-                Get::CountOver(|s: &$subject, w| Some(s.counts(w).syns.into()))),
-            row(concat!($root, ".syn_rate"), "SYNs/s", $syns,
-                Get::RateOver(|s: &$subject, w| Some(rate(s.counts(w).syns, w)))),
-            row(concat!($root, ".established"), "handshakes", "Handshakes completed.",
-                Get::CountOver(|s: &$subject, w| Some(s.counts(w).established.into()))),
-            row(concat!($root, ".established_rate"), "handshakes/s", "Handshakes completed.",
-                Get::RateOver(|s: &$subject, w| Some(rate(s.counts(w).established, w)))),
-            row(concat!($root, ".unanswered"), "SYNs", "SYNs left without any answer for 3 s.",
-                Get::CountOver(|s: &$subject, w| Some(s.counts(w).syn_unanswered.into()))),
-            row(concat!($root, ".unanswered_rate"), "SYNs/s", "SYNs left without any answer for 3 s.",
-                Get::RateOver(|s: &$subject, w| Some(rate(s.counts(w).syn_unanswered, w)))),
-            row(concat!($root, ".refused"), "SYNs", "SYNs answered by RST.",
-                Get::CountOver(|s: &$subject, w| Some(s.counts(w).refused.into()))),
-            row(concat!($root, ".refused_rate"), "SYNs/s", "SYNs answered by RST.",
-                Get::RateOver(|s: &$subject, w| Some(rate(s.counts(w).refused, w)))),
-            row(concat!($root, ".rsts"), "segments", $rsts,
-                Get::CountOver(|s: &$subject, w| Some(s.counts(w).rsts.into()))),
-            row(concat!($root, ".rst_rate"), "segments/s", $rsts,
-                Get::RateOver(|s: &$subject, w| Some(rate(s.counts(w).rsts, w)))),
-            row(concat!($root, ".syn_unanswered_ratio"), "0 to 1",
-                "Unanswered SYNs as a part of all SYNs; unknown if there was no SYN.",
-                Get::RateOver(|s: &$subject, w| ratio(s.counts(w).syn_unanswered, s.counts(w).syns))),
-        ]
-    };
-}
-
-static HOST: &[Fact<HostFacts>] = window_facts!(
-    HostFacts,
-    "host",
-    [row("host.addr", "", "The host's address.", Get::Address(|h| Some(h.addr)))],
-    "SYNs without ACK sent by the host, repeats not counted.",
-    "RST segments sent by the host."
-);
-
-static SERVICE: &[Fact<ServiceFacts>] = window_facts!(
-    ServiceFacts,
-    "service",
-    [
-        row("service.addr", "", "The service's address.", Get::Address(|s| Some(s.addr))),
-        row("service.port", "", "The service's port.", Get::Int(|s| Some(s.port.into()))),
-        row("service.proto", "", "IP protocol number: 6 TCP, 17 UDP.", Get::Int(|s| Some(s.proto.into())))
-    ],
-    "SYNs without ACK sent to the service, repeats not counted.",
-    "RST segments sent by the service's side."
-);
 
 #[cfg(test)]
 mod tests {

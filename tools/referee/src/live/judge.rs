@@ -145,7 +145,9 @@ impl Thread {
             self.counted.messages += 1;
             match message {
                 // Reports belong to the interval that their worker's next tick ends.
-                Message::Host { .. } | Message::Service { .. } => self.lanes[lane].reports.push(message),
+                Message::Host { .. } | Message::Service { .. } | Message::Dealing { .. } => {
+                    self.lanes[lane].reports.push(message)
+                }
                 Message::Tick(_) => {
                     let mut reports = std::mem::take(&mut self.lanes[lane].reports);
                     reports.drain(..).for_each(|report| self.handle(lane, &report));

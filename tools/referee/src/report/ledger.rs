@@ -229,6 +229,7 @@ fn events(f: &Finished) -> Value {
     json!({
         "raised": e.raised, "delivered": e.delivered, "dropped": e.dropped, "taken": f.counted.messages,
         "rows": e.rows, "rows_dropped": e.rows_dropped, "activity_lost": e.activity_lost,
+        "pairs_lost": e.pairs_lost,
         "commands_dropped": f.counted.commands_dropped, "reports_dropped": f.counted.reports_dropped,
     })
 }
@@ -242,8 +243,10 @@ fn judge(f: &Finished) -> Value {
         "incidents_opened": j.incidents_opened, "incidents_closed": j.incidents_closed,
         "absorbed": j.absorbed, "keeps": j.keeps, "releases": j.releases,
         "captures_over_budget": j.captures_over_budget, "hosts_evicted": j.hosts_evicted,
-        "services_evicted": j.services_evicted, "flows_forgotten": j.flows_forgotten,
-        "kept_forgotten": j.kept_forgotten, "siblings_refused": j.siblings_refused, "open": j.open,
+        "services_evicted": j.services_evicted, "pairs_evicted": j.pairs_evicted,
+        "gauges_evicted": j.gauges_evicted, "state_entries_peak": j.state_entries_peak,
+        "flows_forgotten": j.flows_forgotten, "kept_forgotten": j.kept_forgotten,
+        "siblings_refused": j.siblings_refused, "open": j.open,
     })
 }
 

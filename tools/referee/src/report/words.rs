@@ -142,6 +142,8 @@ fn numbers(tally: &Tally, f: &Finished, ledger: &Ledger) -> String {
     table.add_row(["packets", &format!("{} ({} bytes)", count(ledger.received), count(ledger.bytes))]);
     let peak = count(u64::from(f.peak));
     table.add_row(["flows", &format!("{} ({peak} live at most)", count(f.worker.flows_created))]);
+    let entries = count(f.judge.state_entries_peak);
+    table.add_row(["state table", &format!("{entries} entries at most in a firewall that saw all this")]);
     if let Some((first, last)) = tally.span {
         let lasted = span(last.saturating_sub(first));
         table.add_row(["time span", &format!("{} to {} ({lasted})", utc(first), utc(last))]);

@@ -3,6 +3,7 @@
 //! Runs on the caller's thread, in memory; one seed gives the same bytes every time. No files are opened here.
 //! Packets go to write.rs or to a test in the same process, truth to whoever judges a judgement.
 
+mod crowd;
 mod demo;
 mod healthy;
 mod idle;
@@ -79,7 +80,7 @@ struct Scenario {
     build: fn(&mut World),
 }
 
-const SCENARIOS: [Scenario; 33] = [
+const SCENARIOS: [Scenario; 43] = [
     Scenario {
         name: "healthy",
         about: "200 clean flows, DNS, ping, ARP: nothing to report",
@@ -239,6 +240,56 @@ const SCENARIOS: [Scenario; 33] = [
         name: "slow_connect",
         about: "handshakes of a second and more, without a loss and with two",
         build: talk::slow_connect,
+    },
+    Scenario {
+        name: "port_scan",
+        about: "a client probes --flows (150) ports of one host: silence, refusals, a few open",
+        build: crowd::port_scan,
+    },
+    Scenario {
+        name: "host_scan",
+        about: "a client tries port 22 on --flows (80) hosts",
+        build: crowd::host_scan,
+    },
+    Scenario {
+        name: "port_exhaustion",
+        about: "a client makes --flows (120) connections to one service from 24 ports",
+        build: crowd::port_exhaustion,
+    },
+    Scenario {
+        name: "connection_churn",
+        about: "a client opens and closes --flows (1300) connections to one service, 110 a second",
+        build: crowd::connection_churn,
+    },
+    Scenario {
+        name: "syn_unanswered_ratio",
+        about: "one in fifty of --flows (600) SYNs to a service is lost, the retries get through",
+        build: crowd::syn_unanswered_ratio,
+    },
+    Scenario {
+        name: "outage",
+        about: "a service is silent for four seconds; --flows (250) clients repeat their SYNs: no flood",
+        build: crowd::outage,
+    },
+    Scenario {
+        name: "busy",
+        about: "--flows (900) connections to one service in three seconds, all of which complete",
+        build: crowd::busy,
+    },
+    Scenario {
+        name: "syn_recv_pileup",
+        about: "the SYN-ACKs of --flows (200) handshakes are lost on their way back",
+        build: crowd::syn_recv_pileup,
+    },
+    Scenario {
+        name: "close_wait_pileup",
+        about: "--flows (260) clients have closed, the service has not",
+        build: crowd::close_wait_pileup,
+    },
+    Scenario {
+        name: "fin_wait2_pileup",
+        about: "a service has closed --flows (260) connections, the clients have not",
+        build: crowd::fin_wait2_pileup,
     },
     Scenario {
         name: "demo",

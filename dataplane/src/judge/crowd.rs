@@ -1,0 +1,195 @@
+//! Clients as many flows show them: scans, ports used again, churn. Takes what workers report of pairs, and gives
+//! at each tick the facts of those clients that did something. Runs on the judge's thread; bounded tables, and what
+//! they let go of is counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use rules::facts::{ClientFacts, Spread};
+
+use super::aged::Aged;
+use super::dealings;
+use super::message::Dealing;
+use super::spread::{self, Axis, Fates, Item};
+use super::window::SPANS;
+
+type ServiceKey = (IpAddr, u16, u8);
+
+/// Ports or hosts that failed in a row, so to speak: from here on a client may be scanning.
+const SUSPECT: u32 = 5;
+
+#[derive(Debug)]
+pub struct Crowd {
+    pairs: Aged<(IpAddr, ServiceKey), dealings::Track>,
+    spreads: Aged<(IpAddr, Axis), spread::Track>,
+    suspects: Aged<IpAddr, ()>,
+    /// Reported since the last tick, summed over workers.
+    reported: BTreeMap<(IpAddr, ServiceKey), Dealing>,
+}
+
+impl Crowd {
+    /// `limit`: pairs, and spreads.
+    pub fn new(limit: usize) -> Crowd {
+        Crowd {
+            pairs: Aged::new(limit),
+            spreads: Aged::new(limit),
+            suspects: Aged::new(limit),
+            reported: BTreeMap::new(),
+        }
+    }
+
+    pub fn evicted(&self) -> u64 {
+        self.pairs.evicted + self.spreads.evicted
+    }
+
+    pub fn has_changed(&self) -> bool {
+        !self.reported.is_empty()
+    }
+
+    /// Takes a report whose tick is still to come.
+    pub fn report(&mut self, client: IpAddr, service: ServiceKey, dealing: &Dealing) {
+        let sum = self.reported.entry((client, service)).or_default();
+        for port in dealing.ports.iter().take(dealing.begun as usize) {
+            sum.begun_from(*port);
+        }
+        sum.begun = sum.begun.saturating_add(dealing.begun.saturating_sub(dealing.ports.len() as u32));
+        sum.on_known = sum.on_known.saturating_add(dealing.on_known);
+        sum.completed = sum.completed.saturating_add(dealing.completed);
+        sum.refused = sum.refused.saturating_add(dealing.refused);
+        sum.unfinished = sum.unfinished.saturating_add(dealing.unfinished);
+        sum.short = sum.short.saturating_add(dealing.short);
+    }
+
+    /// A client that failed at several ports or hosts within the last minute.
+    pub fn is_suspect(&self, client: &IpAddr) -> bool {
+        self.suspects.get(client).is_some()
+    }
+
+    /// Ends bucket `bucket`: facts of the clients reported since the last call. Each part of the facts is about the
+    /// peer that stands out most among those reported now.
+    pub fn tick(&mut self, bucket: u64) -> BTreeMap<IpAddr, ClientFacts> {
+        let mut all: BTreeMap<IpAddr, ClientFacts> = BTreeMap::new();
+        let mut spreads = BTreeSet::new();
+        for ((client, service), dealing) in std::mem::take(&mut self.reported) {
+            let facts = all.entry(client).or_default();
+            self.attempted(client, service, &dealing, bucket, &mut spreads);
+            let track = self.pairs.touch((client, service), bucket);
+            track.add(bucket, &dealing);
+            let (reuses, short) = track.weight();
+            let stands_out = (reuses > facts.reuse.reuses, short > 0);
+            if (stands_out.0 || stands_out.1)
+                && let Some(dealings) = track.facts(service.0, service.1, bucket)
+            {
+                if stands_out.0 {
+                    facts.reuse = dealings;
+                }
+                if dealings.short_10s > facts.churn.short_10s {
+                    facts.churn = dealings;
+                }
+            }
+        }
+        for (client, axis) in spreads {
+            self.stands_out(client, axis, bucket, all.entry(client).or_default());
+        }
+        if let Some(before) = bucket.checked_sub(SPANS[2]) {
+            self.pairs.expire(before);
+            self.spreads.expire(before);
+            self.suspects.expire(before);
+        }
+        all
+    }
+
+    /// Only what fails begins a spread: a healthy network has none.
+    fn attempted(
+        &mut self,
+        client: IpAddr,
+        (addr, port, _): ServiceKey,
+        dealing: &Dealing,
+        bucket: u64,
+        touched: &mut BTreeSet<(IpAddr, Axis)>,
+    ) {
+        let Dealing { completed, refused, unfinished, .. } = *dealing;
+        let fates = Fates { completed, refused, unfinished };
+        if fates.all() == 0 {
+            return;
+        }
+        for (axis, item) in [(Axis::PortsOf(addr), Item::Port(port)), (Axis::HostsOn(port), Item::Host(addr))]
+        {
+            let track = match fates.failed() > 0 {
+                true => Some(self.spreads.touch((client, axis), bucket)),
+                false => self.spreads.get_mut(&(client, axis), bucket),
+            };
+            if let Some(track) = track {
+                track.add(bucket, item, fates);
+                touched.insert((client, axis));
+            }
+        }
+    }
+
+    fn stands_out(&mut self, client: IpAddr, axis: Axis, bucket: u64, facts: &mut ClientFacts) {
+        let Some(spread) = self.spreads.get(&(client, axis)).map(|track| track.facts(axis)) else { return };
+        let best = match axis {
+            Axis::PortsOf(_) => &mut facts.ports,
+            Axis::HostsOn(_) => &mut facts.hosts,
+        };
+        if failing(&spread) > failing(best) {
+            *best = spread;
+        }
+        if spread.tried >= SUSPECT && u64::from(spread.completed) * 4 < u64::from(spread.attempts) {
+            self.suspects.touch(client, bucket);
+        }
+    }
+}
+
+/// Distinct ports or hosts as far as they failed: repeats of one failure are no scan.
+fn failing(spread: &Spread) -> u64 {
+    let failed = u64::from(spread.attempts.saturating_sub(spread.completed));
+    u64::from(spread.tried) * failed / u64::from(spread.attempts.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    fn host(n: u8) -> IpAddr {
+        Ipv4Addr::new(10, 0, 0, n).into()
+    }
+
+    fn failed() -> Dealing {
+        Dealing { unfinished: 1, ..Dealing::default() }
+    }
+
+    #[test]
+    fn a_scan_stands_out_among_what_its_client_does_else() {
+        let mut crowd = Crowd::new(1000);
+        for port in 1..=20 {
+            crowd.report(host(1), (host(2), port, 6), &failed());
+            crowd.report(host(1), (host(3), 80, 6), &failed());
+        }
+        crowd.report(host(1), (host(2), 443, 6), &Dealing { completed: 2, ..Dealing::default() });
+        let facts = crowd.tick(1000)[&host(1)];
+        assert_eq!((facts.ports.of_host, facts.ports.tried), (Some(host(2)), 21));
+        assert_eq!((facts.ports.attempts, facts.ports.completed), (22, 2));
+        assert_eq!(facts.hosts.tried, 1);
+        assert!(crowd.is_suspect(&host(1)) && !crowd.is_suspect(&host(2)));
+        crowd.tick(1000 + 600);
+        assert!(!crowd.is_suspect(&host(1)));
+    }
+
+    #[test]
+    fn two_workers_add_up() {
+        let mut crowd = Crowd::new(1000);
+        for n in 0..20 {
+            let mut dealing = Dealing::default();
+            dealing.begun_from(40_000 + n);
+            crowd.report(host(1), (host(2), 80, 6), &dealing);
+        }
+        assert_eq!(crowd.tick(1000)[&host(1)], ClientFacts::default(), "twenty from other ports are nothing");
+        let mut again = Dealing::default();
+        again.begun_from(40_003);
+        crowd.report(host(1), (host(2), 80, 6), &again);
+        let facts = crowd.tick(1010)[&host(1)];
+        assert_eq!((facts.reuse.begun_60s, facts.reuse.reuses, facts.reuse.port), (21, 1, 80));
+    }
+}

@@ -1,0 +1,195 @@
+//! How many connections to a service stand in which state, and how many entries a stateful device in the path must
+//! hold for all of them (`docs/state-gauge.md`). Runs on the judge's thread; bounded. Goes to service guards.
+//!
+//! Workers tell changes, so sums over workers are right by themselves. What a worker or this table had no room for
+//! is missing from the gauge; both count it.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+use rules::facts::{Counts, ServiceStates};
+
+use super::aged::Aged;
+use super::message::{Entries, LINGERS, StateChanges};
+use super::window::BUCKET_NS;
+
+const SECOND: u64 = 1_000_000_000 / BUCKET_NS;
+
+/// Entries of somebody: of flows alive, and of ended ones until their time is over.
+#[derive(Debug, Default)]
+struct Gauge {
+    alive: i64,
+    /// By [`LINGERS`]: when so many leave, in buckets.
+    lingering: [VecDeque<(u64, u32)>; LINGERS.len()],
+    staying: i64,
+}
+
+impl Gauge {
+    fn change(&mut self, entries: &Entries, now: u64) {
+        self.alive += i64::from(entries.made);
+        for ((queue, seconds), left) in self.lingering.iter_mut().zip(LINGERS).zip(entries.left) {
+            self.alive -= i64::from(left);
+            if left > 0 && seconds > 0 {
+                self.staying += i64::from(left);
+                let until = now + u64::from(seconds) * SECOND;
+                match queue.back_mut() {
+                    // To a second.
+                    Some((last, sum)) if *last + SECOND > until => *sum = sum.saturating_add(left),
+                    _ => queue.push_back((until, left)),
+                }
+            }
+        }
+    }
+
+    fn entries(&mut self, now: u64) -> u32 {
+        for queue in &mut self.lingering {
+            while let Some((_, left)) = queue.pop_front_if(|(until, _)| *until <= now) {
+                self.staying -= i64::from(left);
+            }
+        }
+        u32::try_from((self.alive + self.staying).max(0)).unwrap_or(u32::MAX)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Service {
+    standing: [i64; 5],
+    entries: Gauge,
+}
+
+type ServiceKey = (IpAddr, u16, u8);
+
+#[derive(Debug)]
+pub struct Gauges {
+    services: Aged<ServiceKey, Service>,
+    clients: Aged<IpAddr, Gauge>,
+    all: Gauge,
+    top: Option<(IpAddr, u32)>,
+    /// When `top` was last looked for.
+    looked: u64,
+    /// Most entries of all traffic at once.
+    pub peak: u32,
+}
+
+impl Gauges {
+    pub fn new(services: usize, clients: usize) -> Gauges {
+        Gauges {
+            services: Aged::new(services),
+            clients: Aged::new(clients),
+            all: Gauge::default(),
+            top: None,
+            looked: 0,
+            peak: 0,
+        }
+    }
+
+    pub fn evicted(&self) -> u64 {
+        self.services.evicted + self.clients.evicted
+    }
+
+    pub fn service(&mut self, key: ServiceKey, changes: &StateChanges, now: u64) {
+        if *changes == StateChanges::default() {
+            return;
+        }
+        self.all.change(&changes.entries, now);
+        let service = self.services.touch(key, now);
+        service.entries.change(&changes.entries, now);
+        service.standing.iter_mut().zip(changes.standing).for_each(|(sum, change)| *sum += i64::from(change));
+        let gone = service.entries.entries(now) == 0 && service.standing.iter().skip(1).all(|sum| *sum <= 0);
+        if gone {
+            self.services.remove(&key);
+        }
+    }
+
+    pub fn client(&mut self, client: IpAddr, entries: &Entries, now: u64) {
+        if *entries == Entries::default() {
+            return;
+        }
+        let gauge = self.clients.touch(client, now);
+        gauge.change(entries, now);
+        if gauge.entries(now) == 0 {
+            self.clients.remove(&client);
+        }
+    }
+
+    /// Once a tick, after its reports.
+    pub fn tick(&mut self, now: u64) {
+        self.peak = self.peak.max(self.all.entries(now));
+        if now >= self.looked + SECOND {
+            self.looked = now;
+            let all = self.clients.values_mut().map(|(client, gauge)| (gauge.entries(now), *client));
+            self.top = all
+                .max_by_key(|(entries, client)| (*entries, std::cmp::Reverse(*client)))
+                .filter(|(entries, _)| *entries > 0)
+                .map(|(entries, client)| (client, entries));
+        }
+    }
+
+    pub fn of_client(&mut self, client: &IpAddr, now: u64) -> u32 {
+        self.clients.get_mut(client, now).map_or(0, |gauge| gauge.entries(now))
+    }
+
+    /// `last_60s`: of the same service.
+    pub fn facts(&mut self, key: &ServiceKey, last_60s: &Counts, now: u64) -> ServiceStates {
+        let mut states = ServiceStates {
+            time_wait: last_60s.closed,
+            entries_total: self.all.entries(now),
+            top_client: self.top.map(|(client, _)| client),
+            top_client_entries: self.top.map_or(0, |(_, entries)| entries),
+            ..ServiceStates::default()
+        };
+        if let Some(service) = self.services.get_mut(key, now) {
+            let [_, syn_recv, established, close_wait, fin_wait2] =
+                service.standing.map(|sum| u32::try_from(sum.max(0)).unwrap_or(u32::MAX));
+            states.entries = service.entries.entries(now);
+            (states.syn_recv, states.established) = (syn_recv, established);
+            (states.close_wait, states.fin_wait2) = (close_wait, fin_wait2);
+        }
+        states
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    const KEY: ServiceKey = (IpAddr::V4(Ipv4Addr::LOCALHOST), 80, 6);
+
+    fn changes(made: u32, left: [u32; 3]) -> StateChanges {
+        StateChanges { standing: [0; 5], entries: Entries { made, left } }
+    }
+
+    #[test]
+    fn entries_stay_after_their_flows_for_as_long_as_a_device_keeps_them() {
+        let mut gauges = Gauges::new(10, 10);
+        gauges.service(KEY, &changes(10, [0; 3]), 1000);
+        gauges.service(KEY, &changes(0, [1, 2, 3]), 1001);
+        let mut at = |now| {
+            gauges.tick(now);
+            let facts = gauges.facts(&KEY, &Counts::default(), now);
+            (facts.entries, facts.entries_total)
+        };
+        assert_eq!(at(1002), (9, 9));
+        assert_eq!(at(1001 + 450), (7, 7));
+        assert_eq!(at(1001 + 1050), (4, 4));
+        gauges.service(KEY, &changes(0, [4, 0, 0]), 3000);
+        assert_eq!(gauges.facts(&KEY, &Counts::default(), 3000).entries, 0);
+        assert_eq!(gauges.peak, 9);
+    }
+
+    #[test]
+    fn the_client_with_most_entries_is_named() {
+        let mut gauges = Gauges::new(10, 10);
+        for n in 1..=3 {
+            let client = Ipv4Addr::new(10, 0, 0, n).into();
+            gauges.client(client, &Entries { made: u32::from(n % 3) + 1, left: [0; 3] }, 50);
+        }
+        gauges.tick(60);
+        let facts = gauges.facts(&KEY, &Counts::default(), 60);
+        assert_eq!(
+            (facts.top_client, facts.top_client_entries),
+            (Some(Ipv4Addr::new(10, 0, 0, 2).into()), 3)
+        );
+    }
+}

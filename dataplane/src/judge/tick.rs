@@ -1,0 +1,133 @@
+//! Ends a bucket of packet time: host and service rules on what changed in it, and the incidents they open and carry
+//! on. Runs on the judge's thread, between messages; part of [`Judge`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rules::Verdict;
+use rules::facts::{ClientFacts, Counts, HostFacts, ServiceFacts};
+
+use super::Judge;
+use super::groups::Takes;
+use super::incident::Draft;
+use super::message::Command;
+use super::sight::{Sight, takes};
+use super::storms::{Actor, Measure, Storm, counted};
+use super::window::{BUCKET_NS, Field};
+
+impl Judge {
+    /// Host and service rules on what was reported for this bucket.
+    pub(super) fn evaluate(&mut self, bucket: u64) {
+        self.bucket = self.bucket.max(bucket);
+        let now_ns = self.bucket * BUCKET_NS;
+        self.gauges.tick(self.bucket);
+        let mut hosts: BTreeMap<_, (ClientFacts, [Counts; 3])> = BTreeMap::new();
+        for (addr, client) in self.crowd.tick(self.bucket) {
+            hosts.insert(addr, (client, self.hosts.sums(&addr).unwrap_or_default()));
+        }
+        for (addr, sums) in self.hosts.tick(bucket, self.bucket) {
+            hosts.entry(addr).or_default().1 = sums;
+        }
+        for (addr, (mut client, [last_1s, last_10s, last_60s])) in hosts {
+            client.state_entries = self.gauges.of_client(&addr, self.bucket);
+            self.matched(&Sight::Host(HostFacts { addr, now_ns, last_1s, last_10s, last_60s, client }));
+        }
+        for (key, [last_1s, last_10s, last_60s]) in self.services.tick(bucket, self.bucket) {
+            let states = self.gauges.facts(&key, &last_60s, self.bucket);
+            let (addr, port, proto) = key;
+            let facts = ServiceFacts { addr, port, proto, now_ns, last_1s, last_10s, last_60s, states };
+            self.matched(&Sight::Service(facts));
+        }
+    }
+
+    fn matched(&mut self, sight: &Sight) {
+        let rules = Arc::clone(&self.rules);
+        let actor = sight.actor();
+        let hits = sight.matching(&rules);
+        self.account.matches_overflowed += hits.overflowed;
+        for &rule in hits.as_slice() {
+            if self.storms.get_mut(actor, rule).is_some() {
+                self.carry_on(rule, sight);
+            } else if self.storms.len() >= self.config.max_open {
+                self.account.matches_refused += 1;
+            } else if let Some(verdict) = self.scripts.run(rule, &sight.snapshot())
+                && verdict.incident.is_some()
+            {
+                self.open_storm(rule, &verdict, sight.measure(rule, &rules), sight);
+            }
+        }
+    }
+
+    /// A rule keeps matching: its incident goes on. At a new peak it takes that verdict's words.
+    fn carry_on(&mut self, rule: u16, sight: &Sight) {
+        let actor = sight.actor();
+        let Some(storm) = self.storms.get_mut(actor, rule) else { return };
+        let after = storm.counted_to.max(self.bucket.saturating_sub(storm.measure.span));
+        let level = sight.level(&storm.measure);
+        let so_far = storm.draft.tally.count;
+        let events = match (storm.measure.field, storm.measure.crowdwise) {
+            (Some(field), _) => counted(&self.hosts, &self.services, actor, field, after).0,
+            (None, Some(what)) => sight.began(what).map_or(level, |(_, total)| total).saturating_sub(so_far),
+            (None, None) => 1,
+        };
+        storm.counted_to = self.bucket;
+        storm.draft.tally.events(self.bucket * BUCKET_NS, events);
+        if storm.measure.field == Some(Field::Rsts) {
+            let reset = counted(&self.hosts, &self.services, actor, Field::FlowsReset, after).0;
+            storm.draft.tally.flows_reset += reset;
+        }
+        if level > storm.peak {
+            storm.peak = level;
+            if let Some(verdict) = self.scripts.run(rule, &sight.snapshot()) {
+                storm.draft.restate(&verdict);
+            }
+        }
+    }
+
+    fn open_storm(&mut self, rule: u16, verdict: &Verdict, measure: Measure, sight: &Sight) {
+        let actor = sight.actor();
+        let window_start = self.bucket.saturating_sub(measure.span);
+        let since = (window_start * BUCKET_NS).saturating_sub(self.config.before_storm);
+        let parts = match takes(actor, &measure) {
+            Takes::Nothing => Vec::new(),
+            takes => self.groups.surrender(takes, since),
+        };
+        // It began with the first flow taken over, or with the first event in its window.
+        let hits_began = parts.iter().map(|(_, _, part)| part.draft.tally.first_ns).min();
+        let after = hits_began.map_or(window_start, |ns| window_start.min(ns / BUCKET_NS));
+        let (count, first_ns) = match (measure.field, measure.crowdwise.and_then(|what| sight.began(what))) {
+            (Some(field), _) => {
+                let (count, first) = counted(&self.hosts, &self.services, actor, field, after);
+                (count, first.unwrap_or(self.bucket).saturating_sub(1) * BUCKET_NS)
+            }
+            (None, Some((first_ns, count))) => (count, first_ns),
+            (None, None) => (1, self.bucket.saturating_sub(1) * BUCKET_NS),
+        };
+        let first_ns = hits_began.filter(|ns| *ns < first_ns + BUCKET_NS).unwrap_or(first_ns);
+        let Some(mut draft) = Draft::new(rule, actor.subject(), verdict, first_ns, (0, 0)) else { return };
+        let level = sight.level(&measure);
+        let states = measure.crowdwise.is_some_and(|what| sight.began(what).is_none());
+        draft.tally.events(self.bucket * BUCKET_NS, if states { level } else { count });
+        if measure.field == Some(Field::Rsts) {
+            draft.tally.flows_reset = counted(&self.hosts, &self.services, actor, Field::FlowsReset, after).0;
+        }
+        self.last_serial += 1;
+        let mut storm = Storm::new(self.last_serial, draft, (actor, measure), level, self.bucket);
+        for (key, home, part) in &parts {
+            self.account.absorbed += part.draft.tally.flows;
+            storm.absorb(key, *home, part);
+        }
+        if let (Actor::Host(addr), Some(wish)) = (actor, &verdict.capture) {
+            self.watches.push(Command::Watch {
+                addr,
+                rule,
+                flows: self.config.captures_per_incident.saturating_sub(storm.captures),
+                until: (self.bucket * BUCKET_NS).saturating_add(self.config.quiet),
+                limits: self.captures.limits(wish),
+            });
+        }
+        let storm = self.storms.insert(actor, storm);
+        self.opened.push((storm.draft.order(), storm.draft.incident(&self.rules, false)));
+        self.account.incidents_opened += 1;
+    }
+}
