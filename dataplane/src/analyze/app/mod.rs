@@ -214,3 +214,6 @@ fn micros(ns: Nanos) -> u32 {
 fn millis(ns: Nanos) -> u32 {
     (ns / 1_000_000).clamp(1, u64::from(u32::MAX)) as u32
 }
+
+#[cfg(test)]
+mod tests;
