@@ -185,6 +185,14 @@ impl<'w, 't> View<'w, 't> {
         self.again(tap, index, r).any(|ts| ts.saturating_add(SENT_AGAIN) <= r.ts)
     }
 
+    /// The same was sent later, and that came to the other tap.
+    pub fn retry_arrived(&self, tap: usize, index: u32, r: &Record) -> bool {
+        let alike = self.alike[tap].get(&loose_key(self.world, self.conn, tap, r));
+        alike.into_iter().flatten().any(|other| {
+            *other != index && self.world.record(tap, *other).ts > r.ts && self.world.is_matched(tap, *other)
+        })
+    }
+
     /// The TTL of its alleged sender's packets here, if any other is known.
     pub fn usual_ttl(&self, tap: usize, r: &Record) -> Option<u8> {
         let own = self.world.packets(self.conn, tap).find(|(index, other)| {

@@ -19,5 +19,6 @@ pub mod rng;
 pub mod scenario;
 pub mod tcp;
 pub mod truth;
+pub mod twotap;
 pub mod wire;
 pub mod write;
