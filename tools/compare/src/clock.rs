@@ -98,19 +98,19 @@ impl Clock {
     }
 
     /// B's time at a time of A.
-    pub fn to_b(&self, a: Nanos) -> Nanos {
+    pub fn to_b(self, a: Nanos) -> Nanos {
         a.wrapping_add_signed(self.ahead_at(a))
     }
 
     /// A's time at a time of B.
-    pub fn to_a(&self, b: Nanos) -> Nanos {
+    pub fn to_a(self, b: Nanos) -> Nanos {
         let back = |near: Nanos| b.wrapping_add_signed(self.ahead_at(near).saturating_neg());
         // Drift over the drift of the first guess is below any clock's resolution.
         back(back(b.wrapping_add_signed(self.ahead.saturating_neg())))
     }
 
     /// A time of one tap by the other's clock.
-    pub fn to_other(&self, tap: usize, ts: Nanos) -> Nanos {
+    pub fn to_other(self, tap: usize, ts: Nanos) -> Nanos {
         if tap == 0 { self.to_b(ts) } else { self.to_a(ts) }
     }
 
