@@ -1,6 +1,8 @@
 //! `referee compare` on two captures of one path: what it finds, how it says so, and that neither file's state nor
 //! order confuses it.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests may")]
+
 mod common;
 
 use common::{Bench, Ran};
