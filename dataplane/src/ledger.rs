@@ -93,8 +93,18 @@ pub struct WorkerAccount {
     pub trouble_refused: u64,
     /// ICMP errors whose quoted flow is not known.
     pub icmp_unmatched: u64,
+    /// Packets the mirror delivered a second time: kept in history, not analysed as TCP again.
+    pub span_duplicates: u64,
+    /// Later fragments given to the flow of their first one.
+    pub fragments_followed: u64,
+    /// Later fragments whose first one did not come before them, or too long ago.
+    pub fragments_unmatched: u64,
+    /// Fragmented packets forgotten before their time, for want of room.
+    pub fragments_evicted: u64,
     pub events: EventAccount,
     pub kept: KeptAccount,
+    /// Services whose healthy flows were forgotten for others.
+    pub siblings_evicted: u64,
     pub history_cut: u64,
     pub tails_rescued: u64,
     pub tails_forgotten: u64,
@@ -133,7 +143,7 @@ impl WorkerAccount {
     }
 
     /// Every account that is one number.
-    fn sums(&mut self) -> [&mut u64; 24] {
+    fn sums(&mut self) -> [&mut u64; 29] {
         let WorkerAccount { events: e, kept, .. } = self;
         [
             &mut self.received,
@@ -146,6 +156,11 @@ impl WorkerAccount {
             &mut self.half_open_evicted,
             &mut self.trouble_refused,
             &mut self.icmp_unmatched,
+            &mut self.siblings_evicted,
+            &mut self.span_duplicates,
+            &mut self.fragments_followed,
+            &mut self.fragments_unmatched,
+            &mut self.fragments_evicted,
             &mut self.history_cut,
             &mut self.tails_rescued,
             &mut self.tails_forgotten,

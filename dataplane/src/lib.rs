@@ -13,5 +13,6 @@ pub mod hold;
 pub mod judge;
 pub mod ledger;
 pub mod record;
+pub mod siblings;
 pub mod source;
 pub mod worker;

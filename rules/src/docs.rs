@@ -129,6 +129,9 @@ fn event_doc(event: Event) -> &'static str {
             "A segment repeated sequence space already sent (Wireshark's `tcp.analysis.retransmission`)."
         }
         Event::ZeroWindow => "A segment advertised a zero receive window.",
+        Event::WindowFull => "A segment filled the receiver's window to its edge (tcp.analysis.window_full).",
+        Event::SackGarbled => "A selective acknowledgement names bytes outside the sequence space.",
+        Event::CongestionEcho => "A segment other than a SYN had the ECN echo flag (RFC 3168).",
         Event::Keepalive => "A TCP keepalive probe was seen.",
         Event::IcmpTooBig => {
             "ICMP \"fragmentation needed\" (3/4) or ICMPv6 \"packet too big\" (2) quoted this flow."

@@ -19,6 +19,12 @@ pub enum Event {
     Retransmission,
     /// A segment advertised a zero receive window.
     ZeroWindow,
+    /// A segment filled the receiver's window to its edge (tcp.analysis.window_full).
+    WindowFull,
+    /// A selective acknowledgement names bytes outside the sequence space.
+    SackGarbled,
+    /// A segment other than a SYN had the ECN echo flag.
+    CongestionEcho,
     /// A TCP keepalive probe was seen.
     Keepalive,
     /// ICMP "fragmentation needed" (3/4) or ICMPv6 "packet too big" (2) quoting this flow.
@@ -30,7 +36,7 @@ pub enum Event {
 }
 
 impl Event {
-    pub const ALL: [Event; 11] = [
+    pub const ALL: [Event; 14] = [
         Event::Syn,
         Event::SynAck,
         Event::SynTimeout,
@@ -38,6 +44,9 @@ impl Event {
         Event::Rst,
         Event::Retransmission,
         Event::ZeroWindow,
+        Event::WindowFull,
+        Event::SackGarbled,
+        Event::CongestionEcho,
         Event::Keepalive,
         Event::IcmpTooBig,
         Event::Close,
@@ -54,6 +63,9 @@ impl Event {
             Event::Rst => "rst",
             Event::Retransmission => "retransmission",
             Event::ZeroWindow => "zero_window",
+            Event::WindowFull => "window_full",
+            Event::SackGarbled => "sack_garbled",
+            Event::CongestionEcho => "congestion_echo",
             Event::Keepalive => "keepalive",
             Event::IcmpTooBig => "icmp_too_big",
             Event::Close => "close",

@@ -58,6 +58,33 @@ pub struct SideFacts {
     pub small_passes: bool,
     /// Largest TCP payload of this side known to have arrived, bytes; unknown until all it sent was acknowledged once.
     pub largest_acked: Option<u32>,
+    /// Of the retransmissions, those of bytes that had been acknowledged.
+    pub spurious_retransmissions: u32,
+    /// Segments that filled the other side's window to its edge.
+    pub window_fulls: u32,
+    /// Largest window that was filled so, bytes; 0 if none was.
+    pub filled_window: u32,
+    /// Segments whose SACK blocks lie outside the sequence space.
+    pub sack_garbled: u32,
+    /// Segments marked "congestion experienced" by a router.
+    pub congestion_marks: u32,
+    /// Segments after the SYN that echo congestion (ECE).
+    pub congestion_echoes: u32,
+    /// Segments after the SYN that say the window was reduced (CWR).
+    pub congestion_answers: u32,
+}
+
+impl SideFacts {
+    /// Segments of data, as far as their number follows from bytes and the largest segment.
+    pub fn segments(&self) -> u64 {
+        self.payload.div_ceil(u64::from(self.max_payload.max(1)))
+    }
+
+    /// Segments sent again for a reason, per million.
+    pub fn loss_ppm(&self) -> Option<u64> {
+        let lost = u64::from(self.retransmissions.saturating_sub(self.spurious_retransmissions));
+        (lost * 1_000_000).checked_div(self.segments())
+    }
 }
 
 /// What a rule can see of a flow.
@@ -89,6 +116,10 @@ pub struct FlowFacts {
     pub rst_seen: bool,
     /// SYNs without ACK seen.
     pub syns: u32,
+    /// Of them, those that offered ECN (ECE and CWR set, RFC 3168 §6.1.1).
+    pub ecn_syns: u32,
+    /// The last SYN did not offer it.
+    pub last_syn_plain: bool,
     /// SYN-ACKs seen.
     pub syn_acks: u32,
     /// Milliseconds since the first SYN; unknown if none was seen.
@@ -108,6 +139,24 @@ pub struct FlowFacts {
     pub icmp_too_big: u32,
     /// Next-hop MTU named by the last of them, bytes; unknown if none came.
     pub icmp_mtu: Option<u32>,
+}
+
+impl FlowFacts {
+    /// Round trip between both ends, µs.
+    pub fn rtt_us(&self) -> Option<u64> {
+        Some(self.rtt_client_us? + self.rtt_server_us?)
+    }
+
+    /// The rate at which a window of `bytes` a round trip can go, bytes a second.
+    fn window_rate(&self, bytes: u32) -> Option<u64> {
+        (u64::from(bytes) * 1_000_000).checked_div(self.rtt_us()?)
+    }
+
+    /// The rate that loss allows a side: MSS / RTT × 1.22 / √p (Mathis, Semke, Mahdavi, Ott 1997), bytes a second.
+    fn loss_rate(&self, side: &SideFacts) -> Option<u64> {
+        let (loss, rtt) = (side.loss_ppm()? as f64 / 1e6, self.rtt_us()? as f64 / 1e6);
+        (loss > 0.0 && rtt > 0.0).then(|| (f64::from(side.max_payload) / rtt * 1.22 / loss.sqrt()) as u64)
+    }
 }
 
 impl Default for FlowFacts {
@@ -130,6 +179,8 @@ impl Default for FlowFacts {
             fin_seen: false,
             rst_seen: false,
             syns: 0,
+            ecn_syns: 0,
+            last_syn_plain: false,
             syn_acks: 0,
             syn_age_ms: None,
             idle_before_ms: 0,

@@ -12,11 +12,19 @@ macro_rules! shipped {
 /// The rule files that are used when the operator names no directory of rules.
 pub fn library() -> Vec<SourceFile> {
     let files = shipped![
+        "ecn_ce.rhai",
+        "ecn_syn_blackhole.rhai",
+        "loss_limited.rhai",
+        "mss_low.rhai",
         "pmtu_blackhole.rhai",
         "rst_after_idle.rhai",
         "rst_midflow.rhai",
         "rst_storm.rhai",
+        "sack_garbled.rhai",
+        "sack_missing.rhai",
         "syn_no_synack.rhai",
+        "window_limited.rhai",
+        "wscale_missing.rhai",
     ];
     files.map(|(name, text)| SourceFile { name: name.to_owned(), text: text.to_owned() }).into()
 }

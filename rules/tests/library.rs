@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rules::facts::{Count, CountSet, Counts, FlowFacts, HostFacts, Side, SideFacts};
+use rules::facts::{Count, Counts, FlowFacts, HostFacts, Side, SideFacts};
 use rules::{
     Bodies, BodyLimits, CaptureWish, Event, EvidenceValue, Hits, RuleSet, Scope, Severity, Snapshot, Verdict,
     library,
@@ -58,23 +58,23 @@ fn flow() -> FlowFacts {
     facts
 }
 
+/// Index of a shipped rule, as hits give it.
+fn index(set: &RuleSet, name: &str) -> u16 {
+    set.rules().iter().position(|rule| rule.name == name).unwrap() as u16
+}
+
 #[test]
-fn every_shipped_rule_loads_with_its_scope() {
+fn every_shipped_file_holds_the_rule_of_its_name() {
     let set = set();
-    let rules: Vec<_> = set.rules().iter().map(|r| (r.name.as_str(), r.scope, r.holds)).collect();
-    assert_eq!(
-        rules,
-        [
-            ("pmtu_blackhole", Scope::Flow, true),
-            ("rst_after_idle", Scope::Flow, true),
-            ("rst_midflow", Scope::Flow, true),
-            ("rst_storm", Scope::Host, true),
-            ("syn_no_synack", Scope::Flow, true),
-        ]
-    );
+    let files: Vec<String> = library().iter().map(|f| f.name.trim_end_matches(".rhai").to_owned()).collect();
+    let rules: Vec<_> = set.rules().iter().map(|rule| rule.name.clone()).collect();
+    assert_eq!(rules, files);
+    let scope = |name| set.rules()[usize::from(index(&set, name))].scope;
+    assert_eq!((scope("rst_midflow"), scope("rst_storm")), (Scope::Flow, Scope::Host));
+    let rule = &set.rules()[usize::from(index(&set, "rst_after_idle"))];
+    assert!(rule.holds);
+    assert_eq!(rule.comment(Event::Rst), "referee: rst_after_idle (rst)");
     assert!(set.flow_events().contains(Event::Rst));
-    assert!(!set.flow_events().contains(Event::Syn));
-    assert_eq!(set.rules()[1].comment(Event::Rst), "referee: rst_after_idle (rst)");
 }
 
 #[test]
@@ -207,12 +207,12 @@ fn rst_storm() {
     set.match_host(&host(49), &mut hits);
     assert!(hits.is_empty());
     set.match_host(&host(50), &mut hits);
-    assert_eq!(hits.as_slice(), [3]);
+    assert_eq!(hits.as_slice(), [index(&set, "rst_storm")]);
     let verdict = verdict(&set, "rst_storm", &Snapshot::Host(&host(50)));
     let (severity, explain) = verdict.incident.unwrap();
     assert_eq!(severity, Severity::Critical);
     assert!(explain.contains("10.0.0.9 sent 50 RSTs within one second (100 within ten)"), "{explain}");
     assert_eq!(verdict.capture, Some(CaptureWish::default()), "of flows it goes on to reset");
-    assert_eq!(set.counts_read(Scope::Host), CountSet::EMPTY.with(Count::Rsts).with(Count::FlowsReset));
-    assert_eq!(set.counts_read(Scope::Service), CountSet::EMPTY);
+    let counts = set.counts_read(Scope::Host);
+    assert!(counts.contains(Count::Rsts) && counts.contains(Count::FlowsReset));
 }

@@ -15,8 +15,19 @@ use crate::run::Outcome;
 const COUNTED: [&str; 5] =
     ["retransmission", "syn_retransmission", "zero_window", "keepalive", "icmp_frag_needed"];
 /// Kinds a person should look at.
-const INCIDENTS: [&str; 5] =
-    ["rst_after_idle", "rst_storm", "syn_no_synack", "pmtu_blackhole", "rst_midflow"];
+const INCIDENTS: [&str; 11] = [
+    "ecn_ce",
+    "ecn_syn_blackhole",
+    "loss_limited",
+    "mss_low",
+    "pmtu_blackhole",
+    "rst_after_idle",
+    "rst_midflow",
+    "rst_storm",
+    "sack_garbled",
+    "syn_no_synack",
+    "window_limited",
+];
 /// Kinds that are true of some scenarios and that nothing computes yet. One that appears must leave this list.
 pub const NOT_YET: [&str; 3] = ["rst_injected", "zero_window_stall", "syn_flood"];
 

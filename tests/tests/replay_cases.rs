@@ -6,6 +6,7 @@
 use dataplane::config::WorkerConfig;
 use tests::captures::{self, MICROS, MICROS_BIG, NG};
 use tests::{Pipeline, Setup, case, expect, replay};
+use wiregen::encap::Encap;
 use wiregen::scenario::{NAMES, Options};
 use wiregen::write::Style;
 
@@ -16,7 +17,7 @@ fn check(name: &str, dress: &str, options: &Options, style: Style) -> Vec<String
     if outcome.account.received != packets.len() as u64 {
         complaints.push(format!("wrote {} packets, read {}", packets.len(), outcome.account.received));
     }
-    if name == "healthy" && !outcome.incidents.is_empty() {
+    if ["healthy", "span_duplicates", "fragments"].contains(&name) && !outcome.incidents.is_empty() {
         complaints.push(format!("a healthy network makes no incident: {:?}", outcome.incidents));
     }
     complaints.into_iter().map(|c| format!("{name} ({dress}): {c}\n")).collect()
@@ -42,6 +43,78 @@ fn scenarios_over_ipv6_and_vlans_in_a_big_endian_pcap() {
 #[test]
 fn scenarios_in_nanosecond_pcapng() {
     check_all("IPv4, VLAN, pcapng", &Options { vlan: [9, 0], seed: 3, ..Options::default() }, NG);
+}
+
+#[test]
+fn scenarios_over_ipv6_in_vxlan() {
+    let options = Options { v6: true, encap: Encap::Vxlan, seed: 4, ..Options::default() };
+    check_all("IPv6 in VXLAN over IPv4", &options, NG);
+}
+
+#[test]
+fn scenarios_in_gre_with_a_key() {
+    check_all("IPv4 in GRE", &Options { encap: Encap::Gre, seed: 5, ..Options::default() }, MICROS);
+}
+
+#[test]
+fn a_healthy_network_is_healthy_in_every_tunnel() {
+    let plain = Options { flows: Some(40), ..Options::default() };
+    for encap in Encap::ALL {
+        for v6 in [false, true] {
+            let options = Options { encap, v6, vlan: [if v6 { 30 } else { 0 }, 0], ..plain.clone() };
+            let complaints = check("healthy", encap.name(), &options, NG);
+            assert!(complaints.is_empty(), "{v6}: {complaints:?}");
+            let (packets, _) = captures::scenario("rst_midflow", &options);
+            let outcome = replay(captures::opened(captures::file(&packets, NG)));
+            let wanted = match encap {
+                Encap::None => None,
+                Encap::Vxlan6 => Some("vxlan:42".to_owned()),
+                Encap::GreBridged => Some("gre".to_owned()),
+                Encap::IpIp => Some("ipip".to_owned()),
+                Encap::MplsEthernet => Some("mpls:42".to_owned()),
+                Encap::Gtp => Some("gtp:0x2a".to_owned()),
+                other => Some(format!("{}:42", other.name())),
+            };
+            let of_tcp: Vec<_> = outcome.rows.iter().filter(|row| row.flow.proto == "tcp").collect();
+            assert!(!of_tcp.is_empty() && of_tcp.iter().all(|row| row.flow.tunnel == wanted), "{encap:?}");
+        }
+    }
+}
+
+#[test]
+fn what_a_mirror_delivers_twice_is_counted_twice_and_judged_once() {
+    for v6 in [false, true] {
+        let options = Options { flows: Some(40), v6, ..Options::default() };
+        let (packets, _) = captures::scenario("span_duplicates", &options);
+        let outcome = replay(captures::synthetic(&packets));
+        let tcp: Vec<_> = outcome.rows.iter().filter(|row| row.flow.proto == "tcp").collect();
+        for side in tcp.iter().flat_map(|row| [&row.orig, &row.resp]) {
+            let facts = &side.tcp.as_ref().unwrap().facts;
+            assert_eq!(facts.span_duplicate * 2, side.packets, "{v6}");
+        }
+        assert!(
+            outcome.account.span_duplicates * 2 + 20 > packets.len() as u64,
+            "{v6}: {:?}",
+            outcome.account
+        );
+    }
+}
+
+#[test]
+fn fragments_are_found_with_their_flow() {
+    for v6 in [false, true] {
+        let options = Options { flows: Some(40), v6, ..Options::default() };
+        let payload = |name| {
+            let (packets, _) = captures::scenario(name, &options);
+            let outcome = replay(captures::synthetic(&packets));
+            assert_eq!(outcome.account.fragments_unmatched, 0);
+            let sides = outcome.rows.iter().flat_map(|row| [row.orig.clone(), row.resp.clone()]);
+            let sides = sides.filter_map(|side| Some((side.packets, side.tcp?.payload)));
+            (sides.collect::<Vec<_>>(), outcome.account.fragments_followed)
+        };
+        let (whole, split) = (payload("healthy"), payload("fragments"));
+        assert!(split.1 > 100 && whole.1 == 0 && whole.0 == split.0, "{v6}: {}", split.1);
+    }
 }
 
 #[test]

@@ -79,6 +79,9 @@ fn worker_config(rng: &mut Rng) -> WorkerConfig {
         },
         messages: 512,
         activity: 64,
+        siblings: 64,
+        fragmented: 64,
+        copies: 64,
         timeouts: Timeouts {
             half_open: (1 + rng.below(80)) * second,
             established: (1 + rng.below(600)) * second,

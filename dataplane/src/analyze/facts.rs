@@ -52,6 +52,8 @@ pub fn of_flow(
         fin_seen: outcome.fin_before,
         rst_seen: outcome.rst_before,
         syns: u32::from(flow.dirs[0].syn) + u32::from(flow.dirs[1].syn),
+        ecn_syns: u32::from(flow.story.ecn_syns),
+        last_syn_plain: flow.story.last_syn_plain,
         syn_acks: u32::from(flow.dirs[0].syn_ack) + u32::from(flow.dirs[1].syn_ack),
         syn_age_ms: (syn.syn > 0).then(|| now.saturating_sub(flow.start_ns) / 1_000_000),
         idle_before_ms: if broken { u64::from(flow.idle_ms) } else { 0 },
@@ -96,7 +98,7 @@ fn side(flow: &Flow, dir: usize, trouble: &DirectionTrouble) -> SideFacts {
         ttl_max: seen.then_some(own.ttl_max),
         unacked: flow.unacked(dir),
         max_payload: u32::from(own.max_payload),
-        retransmissions: trouble.retransmission,
+        retransmissions: trouble.own.retransmission,
         zero_windows: trouble.zero_window,
         keepalives: trouble.keepalive - trouble.keepalive_into_zero_window,
         rsts: u32::from(own.rst),
@@ -105,6 +107,13 @@ fn side(flow: &Flow, dir: usize, trouble: &DirectionTrouble) -> SideFacts {
         stuck_bytes: u32::from(trouble.stuck_ip_len),
         small_passes: trouble.stuck_sends > 0 && trouble.peer_alive,
         largest_acked: all_acked.then(|| u32::from(own.largest_acked)),
+        spurious_retransmissions: trouble.spurious_retransmission,
+        window_fulls: trouble.window_full,
+        filled_window: flow.story.filled_window[dir],
+        sack_garbled: u32::from(flow.story.sack_garbled[dir]),
+        congestion_marks: flow.story.ce[dir],
+        congestion_echoes: u32::from(flow.story.echoes[dir]),
+        congestion_answers: u32::from(flow.story.reductions[dir]),
     }
 }
 

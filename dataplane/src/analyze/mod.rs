@@ -1,21 +1,32 @@
 //! What a segment means. Runs on the worker's thread on one flow at a time; never allocates, knows no clock
 //! but the packet's.
 //!
-//! `sequence` reads sequence space as Wireshark's `tcp.analysis.*` does, `pmtu` follows the segment that is
-//! stuck, `state` the handshake and the close; `icmp` reads what routers say of a flow. [`segment`] calls
-//! them in order. `facts` turns the flow into what rules see; guards come next.
+//! `sequence` reads sequence space as Wireshark's `tcp.analysis.*` does, on what `base` knows of where it begins;
+//! `repeats` tells repeats from reordering by what was seen before, `pmtu` follows the segment that is stuck,
+//! `state` the handshake and the close, `story` Zeek's account of both, `sack` looks for impossible blocks; `icmp`
+//! reads what routers say of a flow. [`segment`] calls them in order. `facts` turns the flow into what rules see;
+//! guards come next.
 
+mod base;
+mod copy;
 pub mod facts;
+mod fragment;
 mod icmp;
 mod pmtu;
+mod repeats;
+mod sack;
 mod sequence;
 mod state;
+mod story;
 
+pub use copy::second_delivery;
+pub use fragment::later_fragment;
 pub use icmp::too_big;
 
+use repeats::Repeat;
 use rules::event::EventSet;
 
-use crate::decode::Packet;
+use crate::decode::{Class, Packet};
 use crate::flow::Flow;
 use crate::flow::record::{dir_flag, flow_flag};
 use crate::flow::trouble::TroubleSlab;
@@ -55,18 +66,27 @@ pub fn segment(flow: &mut Flow, slab: &mut TroubleSlab, packet: &Packet, now: Na
     out.rst_before = flow.has(flow_flag::RST);
     silence(flow, now);
     count(flow, dir, packet, now);
-    let mut marks = sequence::read(flow, dir, packet, now);
-    if marks != sequence::NOTHING {
-        marks = sequence::count(flow, slab, dir, marks, packet, &mut out.events);
+    let tcp = &packet.tcp;
+    base::before_reading(flow, dir, tcp);
+    let marks = sequence::read(flow, dir, tcp, now);
+    let mut repeat = Repeat::No;
+    if marks != sequence::NOTHING || tcp.seq != flow.dirs[dir].next_seq {
+        repeat = sequence::count(flow, slab, dir, marks, packet, now, &mut out.events);
     }
-    pmtu::follow(flow, slab, dir, packet, marks, now);
+    pmtu::follow(flow, slab, dir, packet, repeat, now);
     state::follow(flow, slab, packet, now, out);
-    sequence::remember(flow, dir, packet, marks, now);
+    sack::check(flow, tcp, out);
+    story::follow(flow, dir, packet, marks, &mut out.events);
+    sequence::remember(flow, dir, tcp, marks, now);
+    base::after_reading(flow, dir, tcp, now);
 }
 
 /// Takes a packet of any other protocol into its flow.
 #[inline]
 pub fn datagram(flow: &mut Flow, packet: &Packet, now: Nanos) {
+    if flow.packets() == 0 && packet.class == Class::Icmp {
+        flow.story.icmp = [packet.icmp.kind, packet.icmp.code];
+    }
     count(flow, usize::from(!packet.from_low), packet, now);
 }
 
@@ -87,20 +107,25 @@ fn count(flow: &mut Flow, dir: usize, packet: &Packet, now: Nanos) {
     }
 }
 
+/// This packet comes after a silence of an established flow.
+#[inline(always)]
+pub fn falls_silent(flow: &Flow, now: Nanos) -> bool {
+    now.saturating_sub(flow.last_ns) >= SILENCE && flow.has(flow_flag::ESTABLISHED)
+}
+
 /// Remembers a silence that this packet ends, if nothing was outstanding during it and no window was closed: a
 /// sender that waits for an acknowledgement, or for room, isn't idle.
 #[inline(always)]
 fn silence(flow: &mut Flow, now: Nanos) {
-    let gap = now.saturating_sub(flow.last_ns);
-    if gap < SILENCE || !flow.has(flow_flag::ESTABLISHED) {
+    if !falls_silent(flow, now) {
         return;
     }
+    let gap = now.saturating_sub(flow.last_ns);
     let outstanding = |dir| flow.unacked(dir).unwrap_or(0);
     let (first, second) = (outstanding(0), outstanding(1));
     let recent = flow.packets().wrapping_sub(u64::from(flow.idle_packets)) < SILENCE_PACKETS;
     let gap_ms = (gap / 1_000_000).min(u64::from(u32::MAX)) as u32;
-    let closed = |dir: usize| flow.dirs[dir].has(dir_flag::WINDOW) && flow.dirs[dir].window == 0;
-    let waits = first > 0 || second > 0 || closed(0) || closed(1);
+    let waits = first > 0 || second > 0 || flow.dirs[0].is_closed() || flow.dirs[1].is_closed();
     if !waits && (!recent || gap_ms >= flow.idle_ms) {
         flow.idle_ms = gap_ms;
         flow.idle_packets = flow.packets().min(u64::from(u32::MAX)) as u32;

@@ -1,7 +1,7 @@
 //! The segment that never arrives: a large one with DF, sent again and again while smaller ones pass.
 //! Worker's thread; plain values.
 
-use super::sequence::{Marks, RETRANSMISSION};
+use super::repeats::Repeat;
 use crate::decode::{Packet, flags};
 use crate::flow::Flow;
 use crate::flow::record::{NONE, before};
@@ -23,13 +23,13 @@ pub(super) fn follow(
     slab: &mut TroubleSlab,
     dir: usize,
     packet: &Packet,
-    marks: Marks,
+    repeat: Repeat,
     now: Nanos,
 ) {
     if flow.trouble == NONE {
         return;
     }
-    follow_troubled(flow, slab, dir, packet, marks, now);
+    follow_troubled(flow, slab, dir, packet, repeat, now);
 }
 
 #[cold]
@@ -38,7 +38,7 @@ fn follow_troubled(
     slab: &mut TroubleSlab,
     dir: usize,
     packet: &Packet,
-    marks: Marks,
+    repeat: Repeat,
     now: Nanos,
 ) {
     let now_ms = (now / 1_000_000) as u32;
@@ -54,8 +54,8 @@ fn follow_troubled(
         }
     }
     let own = &mut trouble.dirs[dir];
-    let resent = marks & RETRANSMISSION != 0;
-    if !resent || tcp.payload < LARGE || !packet.df || flow.dirs[dir ^ 1].window == 0 {
+    let resent = repeat.is_retransmission();
+    if !resent || tcp.payload < LARGE || !packet.df || flow.dirs[dir ^ 1].is_closed() {
         return;
     }
     if own.stuck_sends > 0 && own.stuck_seq == tcp.seq {

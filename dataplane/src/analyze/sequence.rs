@@ -1,14 +1,15 @@
-//! Sequence space, with the meaning of Wireshark 4.0's `tcp.analysis.*` (its dissector's order of tests).
-//! Worker's thread; plain values.
+//! Sequence space, with the meaning of `tcp.analysis.*` in Wireshark 4.0.17: the tests of its dissector's
+//! `tcp_analyze_sequence_number`, in their order, on the state that it keeps for them (its list of segments in
+//! flight decides none of them). Worker's thread; plain values.
 //!
-//! One difference, for bounded memory: Wireshark asks its list of segments in flight whether a segment that
-//! doesn't advance was seen before; here a remembered hole answers that (out of order fills a hole).
+//! What differs, and why, is in docs/tshark-differences.md. Findings and rules ask `repeats` besides.
 
 use rules::event::{Event, EventSet};
 
+use super::repeats::{self, Repeat};
 use crate::decode::{Packet, Tcp, flags};
 use crate::flow::Flow;
-use crate::flow::record::{SHIFT_PENDING, before, dir_flag};
+use crate::flow::record::{DUP_ACKS_UNSEEN, before, dir_flag, scale};
 use crate::flow::trouble::TroubleSlab;
 use crate::source::Nanos;
 
@@ -26,114 +27,119 @@ pub(super) const ACK_LOST_SEGMENT: Marks = 1 << 6;
 pub(super) const ZERO_WINDOW: Marks = 1 << 7;
 pub(super) const WINDOW_FULL: Marks = 1 << 8;
 pub(super) const ZERO_WINDOW_PROBE: Marks = 1 << 9;
-pub(super) const KEEPALIVE: Marks = 1 << 10;
+pub(super) const ZERO_WINDOW_PROBE_ACK: Marks = 1 << 10;
+pub(super) const KEEPALIVE: Marks = 1 << 11;
+pub(super) const KEEPALIVE_ACK: Marks = 1 << 12;
+pub(super) const WINDOW_UPDATE: Marks = 1 << 13;
+/// It acknowledges more than was seen to be sent; counted only if it is an [`ACK_LOST_SEGMENT`] too.
+const ACK_BEYOND: Marks = 1 << 14;
 
 const SYN_FIN_RST: u8 = flags::SYN | flags::FIN | flags::RST;
 /// A resend this soon after the second duplicate ACK answers it.
-const FAST_RETRANSMISSION_WITHIN: Nanos = 20_000_000;
+pub(super) const FAST_RETRANSMISSION_WITHIN: Nanos = 20_000_000;
 /// Reordering is taken to be shorter than the round trip; this stands in while that is not known.
 const REORDERING_WITHIN: Nanos = 3_000_000;
 
 /// Sequence space a segment takes.
 #[inline(always)]
 pub(super) fn span(tcp: &Tcp) -> u32 {
-    tcp.payload + u32::from(tcp.flags & (flags::SYN | flags::FIN) != 0)
+    tcp.payload.wrapping_add(u32::from(tcp.flags & (flags::SYN | flags::FIN) != 0))
+}
+
+/// The initial round trip, or what stands in for it, ns.
+pub(super) fn round_trip(flow: &Flow) -> Nanos {
+    if flow.rare.first_rtt_ns == 0 { REORDERING_WITHIN } else { flow.rare.first_rtt_ns }
 }
 
 /// Compares a segment with what its flow has seen. Changes nothing.
 #[inline]
-pub(super) fn read(flow: &Flow, dir: usize, packet: &Packet, now: Nanos) -> Marks {
-    let tcp = &packet.tcp;
+pub(super) fn read(flow: &Flow, dir: usize, tcp: &Tcp, now: Nanos) -> Marks {
     let (own, other) = (&flow.dirs[dir], &flow.dirs[dir ^ 1]);
     let plain = tcp.flags & SYN_FIN_RST == 0;
+    let ahead = tcp.seq.wrapping_sub(own.expected) as i32;
     let mut marks = NOTHING;
-    if tcp.window == 0 && plain {
-        marks |= ZERO_WINDOW;
+    if tcp.payload == 1 && ahead == 0 && other.window == 0 && other.has(dir_flag::WINDOW) {
+        marks |= ZERO_WINDOW_PROBE;
+    } else {
+        if tcp.window == 0 && plain {
+            marks |= ZERO_WINDOW;
+        }
+        if ahead > 0 && own.expected != 0 && tcp.flags & flags::RST == 0 {
+            marks |= LOST_SEGMENT;
+        }
+        if ahead == -1 && tcp.payload <= 1 && plain {
+            marks |= KEEPALIVE;
+        }
+        if plain && tcp.payload > 0 {
+            marks |= window_full(flow, dir, tcp);
+        } else if plain && ahead == 0 && tcp.ack == own.last_ack {
+            marks |= same_ack(flow, dir, tcp);
+        }
     }
-    if tcp.flags & flags::ACK != 0 && other.has(dir_flag::SEQ) && before(other.next_seq, tcp.ack) && plain {
-        marks |= ACK_LOST_SEGMENT;
+    if tcp.flags & flags::ACK != 0 && other.continuous != 0 && before(other.continuous, tcp.ack) {
+        marks |= ack_beyond(flow, dir);
     }
-    if !own.has(dir_flag::SEQ) {
-        return marks;
-    }
-    let ahead = tcp.seq.wrapping_sub(own.next_seq) as i32;
-    if ahead == 0 {
-        // The common case first: exactly what was expected next.
-        return marks | in_sequence(flow, dir, tcp);
-    }
-    if ahead > 0 {
-        return if tcp.flags & flags::RST == 0 {
-            marks | LOST_SEGMENT | window_full(flow, dir, tcp)
-        } else {
-            marks
-        };
-    }
-    if ahead == -1 && tcp.payload <= 1 && plain {
-        return marks | KEEPALIVE | window_full(flow, dir, tcp);
-    }
-    if tcp.payload > 0 || tcp.flags & (flags::SYN | flags::FIN) != 0 {
-        marks |= repeated(flow, dir, tcp, now);
-    }
-    if other.has(dir_flag::WINDOW) {
-        marks |= window_full(flow, dir, tcp);
+    let end = tcp.seq.wrapping_add(tcp.payload);
+    if tcp.payload > 0 && marks & KEEPALIVE == 0 && other.last_ack != 0 && !before(other.last_ack, end) {
+        marks |= RETRANSMISSION | SPURIOUS_RETRANSMISSION;
+    } else if ahead < 0 && span(tcp) > 0 && marks & KEEPALIVE == 0 {
+        marks |= repeated(flow, dir, tcp, marks, now);
     }
     marks
 }
 
-/// The segment starts where the last one ended.
-#[inline(always)]
-fn in_sequence(flow: &Flow, dir: usize, tcp: &Tcp) -> Marks {
-    let (own, other) = (&flow.dirs[dir], &flow.dirs[dir ^ 1]);
-    if tcp.payload == 1 && other.has(dir_flag::WINDOW) && other.window == 0 {
-        return ZERO_WINDOW_PROBE;
-    }
-    if tcp.payload > 0 {
-        return window_full(flow, dir, tcp);
-    }
-    let same = own.has(dir_flag::ACK) && tcp.ack == own.last_ack && tcp.window == own.window;
-    if same && tcp.window != 0 && tcp.flags & SYN_FIN_RST == 0 && tcp.flags & flags::ACK != 0 {
-        // An answer to a keepalive or a window probe repeats an ACK and means nothing by it.
-        if !other.has(dir_flag::KEEPALIVE) && !other.has(dir_flag::WINDOW_PROBE) {
-            return DUPLICATE_ACK;
-        }
-    }
-    NOTHING
-}
-
-/// The segment fills the other side's window to its edge.
+/// The segment fills the other side's window to its edge. The window counts if its scale is known.
 #[inline(always)]
 fn window_full(flow: &Flow, dir: usize, tcp: &Tcp) -> Marks {
     let other = &flow.dirs[dir ^ 1];
-    let known = other.has(dir_flag::SYN) && other.has(dir_flag::WINDOW);
-    if tcp.payload == 0 || tcp.flags & SYN_FIN_RST != 0 || !known {
-        return NOTHING;
-    }
+    let known = other.scale & scale::MASK != scale::UNKNOWN && other.has(dir_flag::WINDOW);
     let edge = other.last_ack.wrapping_add(flow.scaled_window(dir ^ 1));
-    if tcp.seq.wrapping_add(tcp.payload) == edge { WINDOW_FULL } else { NOTHING }
+    if known && tcp.seq.wrapping_add(tcp.payload) == edge { WINDOW_FULL } else { NOTHING }
+}
+
+/// A segment with no data and no news but, perhaps, of the window.
+#[inline(always)]
+fn same_ack(flow: &Flow, dir: usize, tcp: &Tcp) -> Marks {
+    let (own, other) = (&flow.dirs[dir], &flow.dirs[dir ^ 1]);
+    let same = tcp.window == own.window && own.has(dir_flag::WINDOW);
+    match (tcp.window, same) {
+        (0, true) if other.has(dir_flag::WINDOW_PROBE) => ZERO_WINDOW_PROBE_ACK,
+        (0, _) => NOTHING,
+        (_, false) => WINDOW_UPDATE,
+        (_, true) if other.has(dir_flag::KEEPALIVE) => KEEPALIVE_ACK,
+        (_, true) => DUPLICATE_ACK,
+    }
+}
+
+/// More is acknowledged than was seen without a gap. That is told once: while the other side has sent more since,
+/// or unless it has sent nothing but duplicate ACKs.
+#[cold]
+fn ack_beyond(flow: &Flow, dir: usize) -> Marks {
+    let other = &flow.dirs[dir ^ 1];
+    let first = before(other.continuous, other.expected) || other.dup_acks == 0;
+    if first { ACK_BEYOND | ACK_LOST_SEGMENT } else { ACK_BEYOND }
 }
 
 /// The segment starts in space already sent: which kind of repeat is it?
-fn repeated(flow: &Flow, dir: usize, tcp: &Tcp, now: Nanos) -> Marks {
+#[cold]
+fn repeated(flow: &Flow, dir: usize, tcp: &Tcp, marks: Marks, now: Nanos) -> Marks {
     let (own, other) = (&flow.dirs[dir], &flow.dirs[dir ^ 1]);
-    let end = tcp.seq.wrapping_add(tcp.payload);
-    if tcp.payload > 0 && other.has(dir_flag::ACK) && !before(other.last_ack, end) {
-        return RETRANSMISSION | SPURIOUS_RETRANSMISSION;
-    }
     // One byte of a window probe may be sent again at the head of a full segment.
-    if tcp.payload > 1 && tcp.seq.wrapping_add(1) == own.next_seq {
+    if own.expected == 0 || tcp.payload > 1 && tcp.seq.wrapping_add(1) == own.expected {
         return NOTHING;
     }
-    let since_ack = now.saturating_sub(other.last_ack_ns);
-    if other.dup_acks >= 2 && other.last_ack == tcp.seq && since_ack < FAST_RETRANSMISSION_WITHIN {
+    // What acknowledges the unseen unsettles the count of duplicates.
+    let unseen = marks & ACK_BEYOND != 0 && !before(other.continuous, other.expected);
+    let since_ack = now.wrapping_sub(other.last_ns);
+    if (unseen || other.dup_acks >= 2) && other.last_ack == tcp.seq && since_ack < FAST_RETRANSMISSION_WITHIN
+    {
         return RETRANSMISSION | FAST_RETRANSMISSION;
     }
-    let reordering = if flow.ack_us > 0 { Nanos::from(flow.ack_us) * 1000 } else { REORDERING_WITHIN };
-    let soon = now.saturating_sub(own.next_seq_ns) < reordering;
-    if soon && own.next_seq != tcp.seq.wrapping_add(span(tcp)) { OUT_OF_ORDER } else { RETRANSMISSION }
+    let soon = now.wrapping_sub(own.advanced_ns()) < round_trip(flow);
+    if soon && own.expected != tcp.seq.wrapping_add(span(tcp)) { OUT_OF_ORDER } else { RETRANSMISSION }
 }
 
-/// Counts what was found and says which events it raises. Decides, knowing the holes, what "out of
-/// order" is, and returns the marks that stand.
+/// Counts what was found and says which events it raises; tells what the segment is in Referee's own reading.
 #[cold]
 pub(super) fn count(
     flow: &mut Flow,
@@ -141,101 +147,142 @@ pub(super) fn count(
     dir: usize,
     marks: Marks,
     packet: &Packet,
+    now: Nanos,
     events: &mut EventSet,
-) -> Marks {
-    let closed_window = flow.dirs[dir ^ 1].has(dir_flag::WINDOW) && flow.dirs[dir ^ 1].window == 0;
-    let mut index = flow.trouble;
-    let (next_seq, tcp) = (flow.dirs[dir].next_seq, &packet.tcp);
-    let mut marks = marks;
-    if let Some(trouble) = slab.get_or_take(&mut index) {
-        let t = &mut trouble.dirs[dir];
-        if marks & OUT_OF_ORDER != 0 {
-            let in_hole = !before(tcp.seq, t.hole_start) && before(tcp.seq, t.hole_end);
-            // What reaches beyond all that was seen can't be a repeat of it.
-            let fills = in_hole || before(next_seq, tcp.seq.wrapping_add(span(tcp)));
-            marks = marks & !OUT_OF_ORDER | if fills { OUT_OF_ORDER } else { RETRANSMISSION };
-        }
-        if marks & LOST_SEGMENT != 0 {
-            (t.hole_start, t.hole_end) = (next_seq, tcp.seq);
-        }
-        add(&mut t.retransmission, marks & RETRANSMISSION != 0);
-        add(&mut t.fast_retransmission, marks & FAST_RETRANSMISSION != 0);
-        add(&mut t.spurious_retransmission, marks & SPURIOUS_RETRANSMISSION != 0);
-        add(&mut t.out_of_order, marks & OUT_OF_ORDER != 0);
-        add(&mut t.duplicate_ack, marks & DUPLICATE_ACK != 0);
-        add(&mut t.lost_segment, marks & LOST_SEGMENT != 0);
-        add(&mut t.ack_lost_segment, marks & ACK_LOST_SEGMENT != 0);
-        add(&mut t.zero_window, marks & ZERO_WINDOW != 0);
-        add(&mut t.window_full, marks & WINDOW_FULL != 0);
-        add(&mut t.zero_window_probe, marks & ZERO_WINDOW_PROBE != 0);
-        add(&mut t.keepalive, marks & KEEPALIVE != 0);
-        add(&mut t.keepalive_into_zero_window, marks & KEEPALIVE != 0 && closed_window);
+) -> Repeat {
+    let closed_window = flow.dirs[dir ^ 1].is_closed();
+    let mut repeat = repeats::first_look(flow, dir, &packet.tcp, marks);
+    // Options cut off by the capture: Wireshark gives up on them before it shows what it found.
+    let shown = if packet.tcp.options.cut { NOTHING } else { marks };
+    if shown & WINDOW_UPDATE != 0 {
+        let updates = &mut flow.rare.window_updates[dir];
+        *updates = updates.saturating_add(1);
     }
-    raise(marks, closed_window, events);
-    flow.trouble = index;
-    marks
+    if shown & !(WINDOW_UPDATE | ACK_BEYOND) != 0 || repeat != Repeat::No {
+        let mut index = flow.trouble;
+        if let Some(trouble) = slab.get_or_take(&mut index) {
+            let t = &mut trouble.dirs[dir];
+            repeat = repeats::judge(flow, t, dir, packet, repeat, now);
+            let add = |count: &mut u32, mark: Marks| {
+                *count = count.saturating_add(u32::from(shown & mark != 0));
+            };
+            add(&mut t.retransmission, RETRANSMISSION);
+            add(&mut t.fast_retransmission, FAST_RETRANSMISSION);
+            add(&mut t.spurious_retransmission, SPURIOUS_RETRANSMISSION);
+            add(&mut t.out_of_order, OUT_OF_ORDER);
+            add(&mut t.duplicate_ack, DUPLICATE_ACK);
+            add(&mut t.lost_segment, LOST_SEGMENT);
+            add(&mut t.ack_lost_segment, ACK_LOST_SEGMENT);
+            add(&mut t.zero_window, ZERO_WINDOW);
+            add(&mut t.window_full, WINDOW_FULL);
+            add(&mut t.zero_window_probe, ZERO_WINDOW_PROBE);
+            add(&mut t.zero_window_probe_ack, ZERO_WINDOW_PROBE_ACK);
+            add(&mut t.keepalive, KEEPALIVE);
+            add(&mut t.keepalive_ack, KEEPALIVE_ACK);
+            add(&mut t.keepalive_into_zero_window, if closed_window { KEEPALIVE } else { NOTHING });
+        }
+        flow.trouble = index;
+    }
+    raise(marks, repeat, closed_window, events);
+    repeat
 }
 
-fn add(count: &mut u32, found: bool) {
-    *count = count.saturating_add(u32::from(found));
-}
-
-fn raise(marks: Marks, closed_window: bool, events: &mut EventSet) {
-    if marks & RETRANSMISSION != 0 {
+fn raise(marks: Marks, repeat: Repeat, closed_window: bool, events: &mut EventSet) {
+    if repeat.is_retransmission() {
         events.insert(Event::Retransmission);
     }
     if marks & ZERO_WINDOW != 0 {
         events.insert(Event::ZeroWindow);
+    }
+    if marks & WINDOW_FULL != 0 {
+        events.insert(Event::WindowFull);
     }
     if marks & KEEPALIVE != 0 && !closed_window {
         events.insert(Event::Keepalive);
     }
 }
 
-/// Takes the segment's sequence number, acknowledgement and window as the newest. A RST's are not believed.
+/// Takes the segment's sequence number, acknowledgement and window as the newest.
 #[inline]
-pub(super) fn remember(flow: &mut Flow, dir: usize, packet: &Packet, marks: Marks, now: Nanos) {
-    let tcp = &packet.tcp;
-    if tcp.flags & flags::RST != 0 {
-        return;
+pub(super) fn remember(flow: &mut Flow, dir: usize, tcp: &Tcp, marks: Marks, now: Nanos) {
+    if marks & ACK_BEYOND != 0 {
+        unsettle(flow, dir);
+    }
+    if tcp.flags & (flags::RST | flags::ACK) != flags::ACK {
+        set_aside(flow, dir);
+    } else {
+        acknowledge(flow, dir, tcp);
     }
     let own = &mut flow.dirs[dir];
     let end = tcp.seq.wrapping_add(span(tcp));
-    if !own.has(dir_flag::SEQ) {
-        own.flags |= dir_flag::SEQ;
-        (own.next_seq, own.next_seq_ns) = (end, now);
-    } else if before(own.next_seq, end) && marks & ZERO_WINDOW_PROBE == 0 {
-        (own.next_seq, own.next_seq_ns) = (end, now);
+    own.pass_to(now);
+    if marks & ZERO_WINDOW_PROBE == 0 {
+        if before(own.expected, end) || own.expected == 0 {
+            (own.expected, own.advanced_ago) = (end, 0);
+        }
+        if tcp.seq == own.continuous || own.continuous == 0 {
+            own.continuous = own.expected;
+        }
+        if tcp.flags & flags::RST == 0 && (before(own.next_seq, end) || !own.has(dir_flag::SEQ)) {
+            own.next_seq = end;
+            own.flags |= dir_flag::SEQ;
+        }
+    }
+    if tcp.ack != own.last_ack {
+        own.dup_acks = 0;
+    } else if marks & DUPLICATE_ACK != 0 {
+        own.dup_acks = if own.dup_acks == DUP_ACKS_UNSEEN { 1 } else { (own.dup_acks + 1).min(254) };
     }
     let last = if marks & KEEPALIVE != 0 { dir_flag::KEEPALIVE } else { 0 }
         | if marks & ZERO_WINDOW_PROBE != 0 { dir_flag::WINDOW_PROBE } else { 0 };
     own.flags = own.flags & !(dir_flag::KEEPALIVE | dir_flag::WINDOW_PROBE) | last | dir_flag::WINDOW;
-    own.window = tcp.window;
-    if tcp.flags & flags::SYN == 0 {
-        own.shift &= !SHIFT_PENDING;
+    (own.window, own.last_ack) = (tcp.window, tcp.ack);
+}
+
+/// After an acknowledgement of what was not seen the gap is closed; with no gap to close, it is noted.
+#[cold]
+fn unsettle(flow: &mut Flow, dir: usize) {
+    let other = &mut flow.dirs[dir ^ 1];
+    if before(other.continuous, other.expected) {
+        other.continuous = other.expected;
+    } else {
+        other.dup_acks = DUP_ACKS_UNSEEN;
     }
-    if tcp.flags & flags::ACK != 0 {
-        if !own.has(dir_flag::ACK) || tcp.ack != own.last_ack {
-            own.dup_acks = 0;
-        } else if marks & DUPLICATE_ACK != 0 {
-            own.dup_acks = own.dup_acks.saturating_add(1);
-        }
-        own.flags |= dir_flag::ACK;
-        (own.last_ack, own.last_ack_ns) = (tcp.ack, now);
-        let other = &mut flow.dirs[dir ^ 1];
-        if other.next_seq == tcp.ack {
-            // All it sent has arrived, so its largest segment has.
-            other.largest_acked = other.max_payload;
-        }
+}
+
+/// A RST, or a segment without ACK: keeps the acknowledgement that is believed where it is not overwritten.
+#[cold]
+fn set_aside(flow: &mut Flow, dir: usize) {
+    let own = &mut flow.dirs[dir];
+    if own.has(dir_flag::ACK) && own.scale & scale::ASIDE == 0 {
+        flow.rare.acked[dir] = own.last_ack;
+    }
+    own.scale |= scale::ASIDE;
+}
+
+/// A segment with an ACK, no RST.
+#[inline(always)]
+fn acknowledge(flow: &mut Flow, dir: usize, tcp: &Tcp) {
+    let own = &mut flow.dirs[dir];
+    own.flags |= dir_flag::ACK;
+    own.scale &= !scale::ASIDE;
+    let other = &mut flow.dirs[dir ^ 1];
+    if other.has(dir_flag::WINDOW_PROBE) && tcp.ack == other.next_seq.wrapping_add(1) {
+        // The byte that probed was taken.
+        other.next_seq = tcp.ack;
+    }
+    if other.next_seq == tcp.ack {
+        // All it sent has arrived, so its largest segment has.
+        other.largest_acked = other.max_payload;
     }
 }
 
 impl Flow {
-    /// The window `dir` advertised last, bytes.
+    /// The window `dir` advertised last, bytes; as on the wire if its scale is not known.
     #[inline(always)]
     pub fn scaled_window(&self, dir: usize) -> u32 {
         let own = &self.dirs[dir];
-        let shift = if own.shift & SHIFT_PENDING == 0 { own.shift } else { 0 };
-        u32::from(own.window) << shift
+        let shift = (own.scale & scale::MASK).saturating_sub(scale::SHIFTED);
+        u32::from(own.window) << if own.scale & scale::PENDING == 0 { shift } else { 0 }
     }
 }

@@ -6,7 +6,7 @@ use rules::event::Event;
 use super::Outcome;
 use crate::decode::{Packet, Tcp, flags};
 use crate::flow::Flow;
-use crate::flow::record::{SHIFT_PENDING, dir_flag, flow_flag, offer};
+use crate::flow::record::{dir_flag, flow_flag, offer};
 use crate::flow::trouble::TroubleSlab;
 use crate::source::Nanos;
 
@@ -47,7 +47,6 @@ fn synchronise(flow: &mut Flow, tcp: &Tcp, now: Nanos, out: &mut Outcome) {
         // A repeat; its options were read the first time.
     } else {
         flow.dirs[dir].flags |= dir_flag::SYN;
-        flow.dirs[dir].isn = tcp.seq;
         let options = &tcp.options;
         flow.mss[dir] = options.mss.unwrap_or(0);
         flow.wscale[dir] = options.wscale.unwrap_or(0);
@@ -56,11 +55,11 @@ fn synchronise(flow: &mut Flow, tcp: &Tcp, now: Nanos, out: &mut Outcome) {
             | if options.sack_permitted { offer::SACK } else { 0 }
             | if options.timestamps { offer::TIMESTAMPS } else { 0 }
             | if options.cut { offer::CUT } else { 0 };
-        negotiate_scale(flow, dir, answer);
     }
     let first_packet = flow.packets() == 1;
     if !answer && flow.dirs[0].syn == 0 && flow.dirs[1].syn == 0 {
         // Its answer may have been seen first.
+        flow.story.flipped = flow.orig() != dir;
         flow.set_originator(dir == 0);
     }
     let own = &mut flow.dirs[dir];
@@ -74,22 +73,6 @@ fn synchronise(flow: &mut Flow, tcp: &Tcp, now: Nanos, out: &mut Outcome) {
         out.first_syn = first_packet;
         own.syn = own.syn.saturating_add(1);
         out.events.insert(Event::Syn);
-    }
-}
-
-/// Windows are scaled if both SYNs offered it, from the segment after the SYN on (RFC 7323 §2.2). An answer
-/// offers it only to a SYN that did, so an answer alone tells.
-fn negotiate_scale(flow: &mut Flow, dir: usize, answer: bool) {
-    let offers = |dir: usize| flow.offered[dir] & offer::WSCALE != 0;
-    let other_seen = flow.dirs[dir ^ 1].has(dir_flag::SYN);
-    if !offers(dir) || other_seen && !offers(dir ^ 1) {
-        return;
-    }
-    if answer || other_seen {
-        flow.dirs[dir].shift = flow.wscale[dir] | SHIFT_PENDING;
-    }
-    if other_seen {
-        flow.dirs[dir ^ 1].shift = flow.wscale[dir ^ 1] | SHIFT_PENDING;
     }
 }
 

@@ -60,6 +60,9 @@ impl Talk {
         self.take(2 * MS, Seg::new(true, ACK, 1, 1))
     }
 
+    /// Ends a chain where nothing is to be returned.
+    fn done(&mut self) {}
+
     fn trouble(&self) -> Trouble {
         self.slab.get(self.flow.trouble).copied().unwrap_or_default()
     }
@@ -84,6 +87,19 @@ impl Talk {
         all.into_iter().filter(|(_, count)| *count > 0).collect()
     }
 
+    /// The same in Referee's own reading.
+    fn own(&self, dir: usize) -> Vec<(&'static str, u32)> {
+        let own = self.trouble().dirs[dir].own;
+        let all = [
+            ("retransmission", own.retransmission),
+            ("fast", own.fast_retransmission),
+            ("spurious", own.spurious_retransmission),
+            ("out_of_order", own.out_of_order),
+            ("lost", own.lost_segment),
+        ];
+        all.into_iter().filter(|(_, count)| *count > 0).collect()
+    }
+
     fn facts(&self) -> FlowFacts {
         facts::of_flow(&self.flow, self.slab.get(self.flow.trouble), &self.out, self.now, false)
     }
@@ -94,9 +110,9 @@ impl Talk {
     }
 }
 
-/// Both conversations: sequence numbers far from their end, and about to wrap.
+/// Both conversations: sequence numbers far from their end, and about to wrap (past 0, which Wireshark takes for "none").
 fn twice(test: impl Fn(&mut Talk)) {
-    for isn in [1000, u32::MAX - 700] {
+    for isn in [1000, u32::MAX - 333] {
         test(&mut Talk::new(isn));
     }
 }
@@ -146,9 +162,10 @@ fn a_hole_its_duplicate_acks_and_what_fills_it() {
         t.b(ACK, 1, 401, 0).a(ACK, 501, 1, 100);
         t.take(MS, Seg::new(true, ACK, 401, 1).data(100));
         assert_eq!(t.counts(A), [("retransmission", 1), ("fast", 1), ("out_of_order", 1), ("lost", 2)]);
-        // As soon, but of what was seen: a repeat all the same.
+        // As soon, but of what was seen: a repeat all the same, though Wireshark goes by the time alone.
         t.a(ACK, 601, 1, 100).take(MS, Seg::new(true, ACK, 501, 1).data(100));
-        assert_eq!(t.trouble().dirs[A].retransmission, 2);
+        assert_eq!(t.counts(A), [("retransmission", 1), ("fast", 1), ("out_of_order", 2), ("lost", 2)]);
+        assert_eq!(t.own(A), [("retransmission", 2), ("fast", 1), ("out_of_order", 1), ("lost", 2)]);
         // An acknowledgement of what never passed here.
         t.b(ACK, 1, 901, 0);
         assert_eq!(t.trouble().dirs[B].ack_lost_segment, 1);
@@ -282,9 +299,10 @@ fn resets_by_what_they_end() {
         let f = t.facts();
         assert_eq!((f.orig.unacked, f.resp.unacked, f.resp.rsts, f.rst_seen), (Some(100), Some(0), 1, false));
         assert_eq!(t.trouble().midflow_rsts, 1);
-        // A RST's sequence number is not believed: what follows is where it was.
+        // A RST's sequence number is not believed but by Wireshark: what follows is where it was.
         t.b(ACK, 1, 101, 10);
-        assert_eq!((t.counts(B), t.facts().rst_seen), (vec![], true));
+        assert_eq!((t.own(B), t.facts().rst_seen), (vec![], true));
+        assert_eq!(t.counts(B), [("retransmission", 1)]);
     });
     twice(|t| {
         t.handshake().a(FIN | ACK, 1, 1, 0).b(RST, 1, 0, 0);
@@ -461,4 +479,99 @@ fn waiting_for_room_is_no_silence() {
         t.take(20 * S, Seg::new(false, RST, 1, 0));
         assert_eq!(t.facts().idle_before_ms, 0);
     });
+}
+
+/// Zeek's account of a conversation: state, history.
+fn account(t: &Talk) -> (&'static str, String) {
+    (t.flow.conn_state(), t.flow.story.history(t.flow.orig()))
+}
+
+fn told(talk: impl Fn(&mut Talk)) -> (&'static str, String) {
+    let mut t = Talk::new(1000);
+    talk(&mut t);
+    account(&t)
+}
+
+#[test]
+fn zeek_states_of_connections_that_never_were() {
+    assert_eq!(told(|t| t.a(SYN, 0, 0, 0).done()), ("S0", "S".into()));
+    assert_eq!(told(|t| t.a(SYN, 0, 0, 0).a(SYN, 0, 0, 0).done()), ("S0", "S".into()), "a repeat is no news");
+    assert_eq!(told(|t| t.a(SYN, 0, 0, 0).b(RST | ACK, 0, 1, 0).done()), ("REJ", "Sr".into()));
+    assert_eq!(told(|t| t.a(SYN, 0, 0, 0).a(RST, 1, 0, 0).done()), ("RSTOS0", "SR".into()));
+    assert_eq!(told(|t| t.a(SYN, 0, 0, 0).a(FIN | ACK, 1, 0, 0).done()), ("SH", "SF".into()));
+    assert_eq!(told(|t| t.a(SYN, 0, 0, 0).b(SYN | ACK, 0, 1, 0).done()), ("S1", "Sh".into()));
+    let scan = |t: &mut Talk| t.a(SYN, 0, 0, 0).b(SYN | ACK, 0, 1, 0).a(RST, 1, 0, 0).done();
+    assert_eq!(told(scan), ("RSTO", "ShR".into()));
+}
+
+#[test]
+fn zeek_states_of_connections_that_were() {
+    let talk = |t: &mut Talk| t.handshake().a(ACK, 1, 1, 100).b(ACK, 1, 101, 500).a(ACK, 101, 501, 0).done();
+    assert_eq!(told(talk), ("S1", "ShADd".into()));
+    let close = |t: &mut Talk| {
+        talk(t);
+        t.a(FIN | ACK, 101, 501, 0);
+    };
+    assert_eq!(told(close), ("S2", "ShADdF".into()));
+    let closed = |t: &mut Talk| {
+        close(t);
+        t.b(FIN | ACK, 501, 102, 0).a(ACK, 102, 502, 0);
+    };
+    assert_eq!(told(closed), ("SF", "ShADdFf".into()));
+    let late_reset = |t: &mut Talk| {
+        closed(t);
+        t.a(RST, 102, 0, 0);
+    };
+    assert_eq!(told(late_reset), ("SF", "ShADdFfR".into()), "closed stays closed");
+    let reset = |t: &mut Talk| {
+        talk(t);
+        t.b(RST, 501, 0, 0);
+    };
+    assert_eq!(told(reset), ("RSTR", "ShADdr".into()));
+    let half = |t: &mut Talk| {
+        talk(t);
+        t.b(FIN | ACK, 501, 101, 0);
+    };
+    assert_eq!(told(half), ("S3", "ShADdf".into()));
+}
+
+#[test]
+fn zeek_states_of_what_was_not_seen_from_its_start() {
+    assert_eq!(told(|t| t.a(ACK, 1, 1, 10).b(ACK, 1, 11, 10).done()), ("OTH", "Dd".into()));
+    assert_eq!(told(|t| t.a(ACK, 1, 1, 10).b(RST, 1, 0, 0).done()), ("RSTRH", "Dr".into()));
+    assert_eq!(told(|t| t.a(ACK, 1, 1, 10).b(FIN | ACK, 1, 11, 0).done()), ("SHR", "Df".into()));
+    let answer_first = |t: &mut Talk| t.b(SYN | ACK, 0, 1, 0).a(ACK, 1, 1, 0).done();
+    assert_eq!(told(answer_first), ("S1", "hA".into()));
+}
+
+#[test]
+fn a_history_counts_troubles_by_powers_of_ten() {
+    let repeats = |n: u32| {
+        told(move |t| {
+            t.handshake().a(ACK, 1, 1, 10);
+            (0..n).for_each(|_| t.a(ACK, 1, 1, 10).done());
+        })
+    };
+    assert_eq!(repeats(1).1, "ShADT");
+    assert_eq!(repeats(9).1, "ShADT");
+    assert_eq!(repeats(100).1, "ShADTTT");
+    let closed_window = told(|t| t.handshake().take(MS, Seg::new(false, ACK, 1, 1).window(0)).done());
+    assert_eq!(closed_window.1, "ShAaw");
+}
+
+#[test]
+fn both_flags_at_once_and_more_letters_than_fit() {
+    let odd = told(|t| t.a(SYN | FIN, 0, 0, 0).a(FIN | RST, 1, 0, 0).done());
+    assert_eq!(odd.1, "QI");
+    let many = told(|t| (0..90).for_each(|n| t.a(RST, n * 10, 0, 0).done()));
+    assert_eq!(many.1.len(), crate::flow::story::LETTERS);
+}
+
+#[test]
+fn congestion_marks_are_counted_by_side() {
+    use crate::decode::flags::{CWR, ECE};
+    let mut t = Talk::new(7);
+    t.a(SYN | ECE | CWR, 0, 0, 0).b(SYN | ACK | ECE, 0, 1, 0).a(ACK, 1, 1, 0);
+    t.b(ACK | ECE, 1, 1, 0).a(ACK | CWR, 1, 1, 100);
+    assert_eq!((t.flow.story.ece, t.flow.story.cwr, t.flow.story.ce), ([1, 2], [2, 0], [0, 0]));
 }

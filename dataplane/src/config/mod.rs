@@ -31,6 +31,12 @@ pub struct WorkerConfig {
     pub messages: usize,
     /// Hosts, and services, counted in one 100-ms interval.
     pub activity: u32,
+    /// Services whose healthy flows are remembered beside those that fail.
+    pub siblings: u32,
+    /// Fragmented packets under way at once.
+    pub fragmented: u32,
+    /// Packets remembered, so that a second delivery of one is known; a mirror's come µs apart.
+    pub copies: u32,
     pub timeouts: Timeouts,
     /// Key of the flow hash. Fixed in replay, so that two runs are alike; random when live.
     pub hash_secret: u64,
@@ -49,7 +55,8 @@ pub struct Timeouts {
     /// Established: a connection may sleep all day, and what wakes it is what breaks it. When the table is full
     /// the longest idle gives way, whatever this says.
     pub established: Nanos,
-    /// After both FINs or a RST.
+    /// After both FINs or a RST. Half of what Linux stays in TIME-WAIT: resets answering what was still on its way
+    /// come within 20 s.
     pub closed: Nanos,
     /// Anything but TCP.
     pub other: Nanos,
@@ -60,7 +67,7 @@ impl Default for Timeouts {
         Timeouts {
             half_open: 75 * SECOND,
             established: 86_400 * SECOND,
-            closed: 15 * SECOND,
+            closed: 30 * SECOND,
             other: 300 * SECOND,
         }
     }
@@ -79,6 +86,9 @@ impl Default for WorkerConfig {
             hold: HoldConfig { holds: 1024, pool_bytes: 64 << 20, per_rule_per_second: 64 },
             messages: 8192,
             activity: 65_536,
+            siblings: 4096,
+            fragmented: 4096,
+            copies: 8192,
             timeouts: Timeouts::default(),
             hash_secret: 0x7265_6665_7265_6521,
             lossless: false,
@@ -99,6 +109,9 @@ impl WorkerConfig {
             hold: HoldConfig { holds: 128, pool_bytes: 8 << 20, per_rule_per_second: 64 },
             messages: 2048,
             activity: 4096,
+            siblings: 256,
+            fragmented: 512,
+            copies: 4096,
             ..WorkerConfig::default()
         }
     }

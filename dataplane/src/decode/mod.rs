@@ -1,16 +1,21 @@
 //! Bytes to a [`Packet`]. Runs on the worker's thread; total (any bytes give a value), never allocates.
 //!
 //! Every header field is read behind a length check; what the capture cut off is left unknown. Link layers
-//! and VLANs are in `link`, IPv4 and IPv6 in `net`, TCP, UDP and ICMP in `transport`; a tunnel is one more
-//! caller of `net`. The packet goes to `flow` next.
+//! and VLANs are in `link`, IPv4 and IPv6 in `net`, TCP, UDP and ICMP in `transport`; what lies between link and
+//! IP is in `shim`, packets in packets in `tunnel`: two more callers of `net`. The packet goes to `flow` next.
 
 mod bytes;
 mod link;
 mod net;
 mod packet;
+mod quote;
+mod shim;
 mod transport;
+mod tunnel;
 
-pub use packet::{Address, Class, FlowKey, Icmp, Packet, Quote, Tcp, TcpOptions, flags};
+pub use packet::{
+    Address, Class, FlowKey, Fragment, Icmp, Packet, Part, Quote, Tcp, TcpOptions, Tunnel, TunnelKind, flags,
+};
 
 use crate::source::LinkType;
 
@@ -18,7 +23,7 @@ use crate::source::LinkType;
 #[inline]
 pub fn decode(link: LinkType, bytes: &[u8], orig_len: u32) -> Packet {
     let mut packet = Packet::new(bytes.len(), orig_len);
-    link::decode(link, bytes, &mut packet);
+    link::decode(link, bytes, bytes.len().max(orig_len as usize), &mut packet);
     packet
 }
 
@@ -26,7 +31,7 @@ pub fn decode(link: LinkType, bytes: &[u8], orig_len: u32) -> Packet {
 #[inline]
 pub fn decode_into(link: LinkType, bytes: &[u8], orig_len: u32, packet: &mut Packet) {
     *packet = Packet::new(bytes.len(), orig_len);
-    link::decode(link, bytes, packet);
+    link::decode(link, bytes, bytes.len().max(orig_len as usize), packet);
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What decoding makes of a packet: plain values, sized for a batch of them to stay in L1. Made and read on
 //! the worker's thread; holds no reference to the bytes.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// TCP header flags (RFC 9293 §3.1).
@@ -118,6 +119,8 @@ pub struct TcpOptions {
     pub sack_permitted: bool,
     pub timestamps: bool,
     pub sack_blocks: u8,
+    /// Edges of the first of them (RFC 2018 §3).
+    pub sack_edges: [u32; 2],
     /// The capture cut the list short: what was not found may have been there.
     pub cut: bool,
 }
@@ -154,6 +157,141 @@ pub struct Icmp {
     pub quote: Option<Quote>,
 }
 
+/// What a packet came through. The order is that of nothing; a flow keeps it as a byte.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Zeroable)]
+#[repr(u8)]
+pub enum TunnelKind {
+    #[default]
+    None,
+    /// By its lowest label that names a service.
+    Mpls,
+    /// By session id.
+    Pppoe,
+    /// Without a key.
+    Gre,
+    GreKey,
+    /// GRE version 1, by call id.
+    Pptp,
+    /// Type I, which has no session id.
+    ErspanPlain,
+    /// Types II and III.
+    Erspan,
+    /// By VXLAN network identifier.
+    Vxlan,
+    /// By virtual network identifier.
+    Geneve,
+    /// IPv4 or IPv6 in either.
+    IpInIp,
+    EtherIp,
+    /// By tunnel endpoint identifier.
+    Gtp,
+    Teredo,
+}
+
+/// A tunnel and its id; 0 where the kind has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tunnel {
+    pub kind: TunnelKind,
+    pub id: u32,
+}
+
+impl Tunnel {
+    /// Which of two nested tunnels to note: the inner one, unless only the outer has an id.
+    pub(super) fn around(self, inner: Tunnel) -> Tunnel {
+        if inner.kind == TunnelKind::None || (self.kind.has_id() && !inner.kind.has_id()) {
+            self
+        } else {
+            inner
+        }
+    }
+}
+
+impl TunnelKind {
+    pub const fn has_id(self) -> bool {
+        !matches!(
+            self,
+            TunnelKind::None
+                | TunnelKind::Gre
+                | TunnelKind::ErspanPlain
+                | TunnelKind::IpInIp
+                | TunnelKind::EtherIp
+                | TunnelKind::Teredo
+        )
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            TunnelKind::None => "",
+            TunnelKind::Mpls => "mpls",
+            TunnelKind::Pppoe => "pppoe",
+            TunnelKind::Gre | TunnelKind::GreKey => "gre",
+            TunnelKind::Pptp => "pptp",
+            TunnelKind::ErspanPlain | TunnelKind::Erspan => "erspan",
+            TunnelKind::Vxlan => "vxlan",
+            TunnelKind::Geneve => "geneve",
+            TunnelKind::IpInIp => "ipip",
+            TunnelKind::EtherIp => "etherip",
+            TunnelKind::Gtp => "gtp",
+            TunnelKind::Teredo => "teredo",
+        }
+    }
+}
+
+impl fmt::Display for Tunnel {
+    /// `vxlan:42`, `gtp:0x1234`, `ipip`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            TunnelKind::Gtp => write!(f, "gtp:{:#x}", self.id),
+            kind if kind.has_id() => write!(f, "{}:{}", kind.name(), self.id),
+            kind => f.write_str(kind.name()),
+        }
+    }
+}
+
+/// Which part of an IP packet this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// Its beginning, with the transport header.
+    First,
+    Later,
+}
+
+/// The outermost IP header that says "fragment".
+#[derive(Clone, Copy, Debug)]
+pub struct Fragment {
+    /// Identification: 16 bits of IPv4, 32 of IPv6.
+    pub id: u32,
+    /// Where that IP header begins.
+    pub at: u16,
+    /// Where its data belongs in the whole packet's, bytes.
+    pub offset: u16,
+    /// Its data, bytes on the wire.
+    pub len: u16,
+    pub proto: u8,
+    pub part: Part,
+    /// Tunnels around it.
+    pub depth: u8,
+}
+
+impl Fragment {
+    const NONE: Fragment =
+        Fragment { id: 0, at: 0, offset: 0, len: 0, proto: 0, part: Part::Whole, depth: 0 };
+
+    /// Source and destination of the fragmented packet, out of the packet's bytes.
+    pub fn ends(&self, bytes: &[u8]) -> Option<(Address, Address)> {
+        let header = bytes.get(usize::from(self.at)..)?;
+        if header.first()? >> 4 == 4 {
+            let word = |at: usize| Some(u64::from(super::bytes::u32_at(header, at)?));
+            Some(([0, word(12)?], [0, word(16)?]))
+        } else {
+            Some((super::net::v6_address(header.get(8..)?)?, super::net::v6_address(header.get(24..)?)?))
+        }
+    }
+}
+
 /// A decoded packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet {
@@ -167,12 +305,19 @@ pub struct Packet {
     pub ecn: u8,
     /// Bytes from the start of the packet to the transport payload, or all that was decoded.
     pub headers: u16,
-    /// Outer VLAN ids, 0 where there is none; more than two are counted in `vlan_depth` only.
+    /// Outer VLAN ids of the innermost frame that has any, 0 where there is none; more than two are counted in
+    /// `vlan_depth` only.
     pub vlan: [u16; 2],
     pub vlan_depth: u8,
+    /// Tunnels around the packet that all else here is about.
+    pub depth: u8,
     pub ip_id: Option<u16>,
+    /// Of TCP, UDP or ICMP, as sent; 0 where there is none.
+    pub checksum: u16,
     /// IP packet length on the wire, bytes.
     pub ip_len: u32,
+    pub tunnel: Tunnel,
+    pub fragment: Fragment,
     pub key: FlowKey,
     pub tcp: Tcp,
     pub icmp: Icmp,
@@ -191,8 +336,12 @@ impl Packet {
             headers: cap_len.min(128) as u16,
             vlan: [0; 2],
             vlan_depth: 0,
+            depth: 0,
             ip_id: None,
+            checksum: 0,
             ip_len: orig_len,
+            tunnel: Tunnel::default(),
+            fragment: Fragment::NONE,
             key: FlowKey::NONE,
             tcp: Tcp::default(),
             icmp: Icmp::default(),

@@ -121,16 +121,15 @@ fn tcp_options_are_read_as_far_as_they_can_be_believed() {
         sack_permitted: true,
         timestamps: true,
         sack_blocks: 0,
+        sack_edges: [0; 2],
         cut: false,
     };
     assert_eq!(syn, all);
     let plain = read(&[2, 4, 5, 0xb4, 3, 3, 7, 1], flags::ACK);
     assert_eq!(plain, blank, "only a SYN negotiates");
     assert!(read(&[1, 1, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0], flags::ACK).timestamps);
-    assert_eq!(
-        read(&[1, 1, 5, 18, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], flags::ACK).sack_blocks,
-        2
-    );
+    let sack = read(&[1, 1, 5, 18, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0], flags::ACK);
+    assert_eq!((sack.sack_blocks, sack.sack_edges), (2, [256, 512]));
     for lie in [[2, 0, 4, 2], [2, 1, 4, 2], [8, 40, 4, 2], [0, 2, 4, 2], [1, 1, 1, 4]] {
         assert_eq!(read(&lie, flags::SYN), blank, "{lie:?}");
     }

@@ -1,14 +1,16 @@
-//! TCP with its options, UDP, ICMP and ICMPv6 with the packet they quote. Worker's thread; no allocation,
-//! no panic. The finished packet goes to `flow`.
+//! TCP with its options, UDP, ICMP and ICMPv6; the packet they quote is read in `quote`, the one they carry in
+//! `tunnel`. Worker's thread; no allocation, no panic. The finished packet goes to `flow`.
 
 use super::bytes::{after, u8_at, u16_at, u32_at};
-use super::net::{Ends, v4_address, v6_address};
-use super::packet::{Class, FlowKey, Icmp, Packet, Quote, Tcp, TcpOptions, flags};
+use super::net::Ends;
+use super::packet::{Class, FlowKey, Icmp, Packet, Tcp, TcpOptions, flags};
+use super::quote::quote;
+use super::tunnel;
 
-const ICMP: u8 = 1;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const ICMPV6: u8 = 58;
+pub(super) const ICMP: u8 = 1;
+pub(super) const TCP: u8 = 6;
+pub(super) const UDP: u8 = 17;
+pub(super) const ICMPV6: u8 = 58;
 /// RFC 7323 §2.3: a larger shift is to be used as 14.
 const MAX_WSCALE: u8 = 14;
 
@@ -20,15 +22,30 @@ pub(super) fn decode(bytes: &[u8], at: usize, left: usize, proto: u8, ends: Ends
         TCP => tcp(bytes, at, left, ends, packet),
         UDP => udp(bytes, at, left, ends, packet),
         ICMP | ICMPV6 => icmp(bytes, at, left, proto, ends, packet),
-        _ => {
-            packet.class = Class::OtherIp;
-            set_key(packet, ends, (0, 0), proto);
-        }
+        _ => other(bytes, at, left, proto, ends, packet),
     }
 }
 
+/// IP of another protocol; the packet inside, if it is a tunnel's.
+#[cold]
+fn other(bytes: &[u8], at: usize, left: usize, proto: u8, ends: Ends, packet: &mut Packet) {
+    packet.class = Class::OtherIp;
+    set_key(packet, ends, (0, 0), proto);
+    // Authenticated (RFC 4302), and not once more.
+    if let (51, Some(next), Some(units)) = (proto, u8_at(bytes, at), u8_at(bytes, at + 1))
+        && next != 51
+    {
+        let len = usize::from(units) * 4 + 8;
+        if len <= left {
+            decode(bytes, at + len, left - len, next, ends, packet);
+        }
+        return;
+    }
+    tunnel::protocol(bytes, at, at + left, proto, packet);
+}
+
 #[inline(always)]
-fn set_key(packet: &mut Packet, ends: Ends, ports: (u16, u16), proto: u8) {
+pub(super) fn set_key(packet: &mut Packet, ends: Ends, ports: (u16, u16), proto: u8) {
     let (key, from_low) = FlowKey::new((ends.src, ports.0), (ends.dst, ports.1), proto, ends.v6);
     packet.key = key;
     packet.from_low = from_low;
@@ -47,6 +64,7 @@ fn tcp(bytes: &[u8], at: usize, left: usize, ends: Ends, packet: &mut Packet) {
     let ports = (u16::from_be_bytes([header[0], header[1]]), u16::from_be_bytes([header[2], header[3]]));
     set_key(packet, ends, ports, TCP);
     packet.headers = (at + header_len).min(usize::from(u16::MAX)) as u16;
+    packet.checksum = u16::from_be_bytes([header[16], header[17]]);
     packet.tcp = Tcp {
         seq: u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
         ack: u32::from_be_bytes([header[8], header[9], header[10], header[11]]),
@@ -89,7 +107,10 @@ fn options(mut list: &[u8], syn: bool) -> TcpOptions {
             (2, 4) if syn => found.mss = u16_at(list, 2),
             (3, 3) if syn => found.wscale = u8_at(list, 2).map(|shift| shift.min(MAX_WSCALE)),
             (4, 2) if syn => found.sack_permitted = true,
-            (5, _) => found.sack_blocks = ((len - 2) / 8) as u8,
+            (5, 10..) => {
+                found.sack_blocks = ((len - 2) / 8) as u8;
+                found.sack_edges = [2, 6].map(|at| u32_at(list, at).unwrap_or(0));
+            }
             (8, 10) => found.timestamps = true,
             _ => {}
         }
@@ -107,8 +128,12 @@ fn udp(bytes: &[u8], at: usize, left: usize, ends: Ends, packet: &mut Packet) {
     }
     packet.class = Class::Udp;
     packet.has_flow = true;
+    packet.checksum = u16_at(bytes, at + 6).unwrap_or(0);
     set_key(packet, ends, (sport, dport), UDP);
     packet.headers = (at + 8).min(usize::from(u16::MAX)) as u16;
+    if tunnel::is_port(sport, dport) {
+        tunnel::datagram(bytes, at + 8, at + left, (sport, dport), packet);
+    }
 }
 
 /// RFC 792, RFC 4443. Echo requests and replies share a flow by their identifier; errors belong to the flow
@@ -121,6 +146,7 @@ fn icmp(bytes: &[u8], at: usize, left: usize, proto: u8, ends: Ends, packet: &mu
     packet.class = Class::Icmp;
     packet.has_flow = true;
     packet.headers = (at + 8).min(usize::from(u16::MAX)) as u16;
+    packet.checksum = u16_at(bytes, at + 2).unwrap_or(0);
     let v6 = proto == ICMPV6;
     let echo = if v6 { kind == 128 || kind == 129 } else { kind == 0 || kind == 8 };
     let identifier = if echo { u16_at(bytes, at + 4).unwrap_or(0) } else { 0 };
@@ -136,52 +162,4 @@ fn icmp(bytes: &[u8], at: usize, left: usize, proto: u8, ends: Ends, packet: &mu
         _ => None,
     };
     packet.icmp.quote = quote(after(bytes, at + 8), v6);
-}
-
-/// The quoted IP header and the first bytes of its transport; routers may quote as little as 8 of them.
-fn quote(bytes: &[u8], v6: bool) -> Option<Quote> {
-    let mut inner = Packet::new(bytes.len(), u32::MAX);
-    let (proto, at, ends) = if v6 { quoted_v6(bytes)? } else { quoted_v4(bytes)? };
-    if proto != TCP && proto != UDP {
-        return None;
-    }
-    let ports = (u16_at(bytes, at)?, u16_at(bytes, at + 2)?);
-    set_key(&mut inner, ends, ports, proto);
-    let seq = if proto == TCP { u32_at(bytes, at + 4) } else { None };
-    Some(Quote { key: inner.key, from_low: inner.from_low, seq })
-}
-
-fn quoted_v4(bytes: &[u8]) -> Option<(u8, usize, Ends)> {
-    let first = u8_at(bytes, 0)?;
-    let header_len = usize::from(first & 0x0f) * 4;
-    if first >> 4 != 4 || header_len < 20 || u16_at(bytes, 6)? & 0x1fff != 0 {
-        return None;
-    }
-    let mapped = |at| Some(v4_address(u32_at(bytes, at)?));
-    Some((u8_at(bytes, 9)?, header_len, Ends { src: mapped(12)?, dst: mapped(16)?, v6: false }))
-}
-
-fn quoted_v6(bytes: &[u8]) -> Option<(u8, usize, Ends)> {
-    if u8_at(bytes, 0)? >> 4 != 6 {
-        return None;
-    }
-    let wide = |at: usize| v6_address(after(bytes, at));
-    let ends = Ends { src: wide(8)?, dst: wide(24)?, v6: true };
-    let (mut next, mut at) = (u8_at(bytes, 6)?, 40);
-    // The extension headers a host may have put before TCP: fragment, hop-by-hop, routing, destination.
-    for _ in 0..4 {
-        match next {
-            44 if u16_at(bytes, at + 2)? & 0xfff8 == 0 => {
-                next = u8_at(bytes, at)?;
-                at += 8;
-            }
-            0 | 43 | 60 => {
-                let len = usize::from(u8_at(bytes, at + 1)?) * 8 + 8;
-                next = u8_at(bytes, at)?;
-                at += len;
-            }
-            _ => break,
-        }
-    }
-    Some((next, at, ends))
 }

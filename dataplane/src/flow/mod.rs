@@ -1,13 +1,18 @@
 //! The flow table: who talks to whom, and what is known of each conversation. One per worker, owned by its
 //! thread; all memory is taken at start, nothing here allocates after it.
 //!
-//! `record` is one flow (four cache lines), `table` finds and makes them, `timer` wakes them on packet time,
-//! `trouble` holds what only troubled flows need, `keeper` their handshakes, `row` what is told of them when
-//! they end. `analyze` reads and writes the records next.
+//! `record` is one flow (six cache lines, of them `story` two), `table` finds and makes them, `timer` wakes
+//! them on packet time, `trouble` holds what only troubled flows need, `keeper` their handshakes, `row` what is
+//! told of them when they end, under the name `community` gives them. `analyze` reads and writes the records
+//! next. `fragments` leads later fragments to their flow, `copies` tells the second delivery of a packet.
 
+mod community;
+pub mod copies;
+pub mod fragments;
 pub mod keeper;
 pub mod record;
 pub mod row;
+pub mod story;
 pub mod table;
 pub mod timer;
 pub mod trouble;

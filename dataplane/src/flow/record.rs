@@ -1,16 +1,34 @@
-//! One flow, four cache lines: identity and links, one line for each direction, and what is touched rarely.
-//! A packet touches the first and its direction's line, an acknowledgement the other's. Worker's thread.
+//! One flow, seven cache lines: identity and links, one line for each direction, and what is touched rarely.
+//! A packet touches the first and both directions'. Worker's thread.
 
 use rules::facts::Side;
 
-use crate::decode::FlowKey;
+use super::story::Story;
+use crate::decode::{FlowKey, Tunnel, TunnelKind};
 use crate::source::Nanos;
 
 /// "No such slot" in every index kept in a flow.
 pub const NONE: u32 = u32::MAX;
 
-/// Set in [`Direction::shift`] while the side's newest window is that of its SYN, which is never scaled.
-pub const SHIFT_PENDING: u8 = 0x80;
+/// Bits of [`Direction::scale`].
+pub mod scale {
+    /// How far the side's window is scaled, plus [`SHIFTED`]; or one of the two below.
+    pub const MASK: u8 = 0x1f;
+    pub const UNKNOWN: u8 = 0;
+    /// A SYN was seen that makes scaling impossible.
+    pub const NONE: u8 = 1;
+    pub const SHIFTED: u8 = 2;
+    /// The side's newest acknowledgement is in [`Rare::acked`](super::Rare::acked).
+    pub const ASIDE: u8 = 0x20;
+    /// [`Rare::base_seq`](super::Rare::base_seq) is known.
+    pub const BASE: u8 = 0x40;
+    /// No ACK has followed the side's SYN, whose window is never scaled.
+    pub const PENDING: u8 = 0x80;
+}
+
+/// [`Direction::dup_acks`] after an acknowledgement of what was not seen, with nothing else missing: reads as
+/// "many" and counts on from 0.
+pub const DUP_ACKS_UNSEEN: u8 = u8::MAX;
 
 /// Bits of [`Direction::flags`].
 pub mod dir_flag {
@@ -18,9 +36,9 @@ pub mod dir_flag {
     pub const SEEN: u8 = 1;
     /// `next_seq` is known.
     pub const SEQ: u8 = 2;
-    /// `last_ack` is known.
+    /// A segment with an acknowledgement was seen.
     pub const ACK: u8 = 4;
-    /// The SYN or SYN-ACK was seen; `isn` is known.
+    /// The SYN or SYN-ACK was seen.
     pub const SYN: u8 = 8;
     /// A FIN was seen.
     pub const FIN: u8 = 16;
@@ -45,12 +63,19 @@ pub mod flow_flag {
     pub const ORIG_LOW: u16 = 1 << 4;
     /// Both sides closed, or one reset: ends after a short wait for stragglers.
     pub const CLOSED: u16 = 1 << 5;
+    /// A SYN was seen, and no ACK since that would time the round trip ([`Rare::first_rtt_ns`](super::Rare)).
+    pub const UNTIMED: u16 = 1 << 6;
     /// Began on a 5-tuple that an earlier flow had used.
     pub const PORT_REUSE: u16 = 1 << 7;
     /// The originator's handshake ACK has been timed.
     pub const ACK_TIMED: u16 = 1 << 8;
     /// `hold` is in use. Here as well, so that a packet need not touch the line `hold` is in.
     pub const HELD: u16 = 1 << 9;
+    /// The story has this letter of the low end; of the high end, one bit further.
+    pub const TOLD_ACK: u16 = 1 << 10;
+    pub const TOLD_DATA: u16 = 1 << 12;
+    /// `copied` is not 0. Here as well, for the same reason.
+    pub const COPIED: u16 = 1 << 15;
 }
 
 /// Bits of [`Flow::offered`], one byte a side, of its first SYN or SYN-ACK.
@@ -64,22 +89,28 @@ pub mod offer {
 }
 
 /// What is known of one direction; exactly one cache line.
+///
+/// `expected`, `continuous`, `last_ack` and `window` are those of Wireshark's dissector (`nextseq`,
+/// `maxseqtobeacked`, `lastack`, `window`): taken from every segment, RSTs too, and 0 is "none yet".
 #[derive(Clone, Copy, Debug, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 pub struct Direction {
-    /// When `next_seq` last advanced.
-    pub next_seq_ns: Nanos,
-    /// When an ACK was last seen from this side.
-    pub last_ack_ns: Nanos,
+    /// Time of the newest packet.
+    pub last_ns: Nanos,
     /// IP bytes.
     pub bytes: u64,
     /// TCP payload bytes, repeats included.
     pub payload: u64,
-    /// Highest sequence number seen, plus one.
-    pub next_seq: u32,
-    /// Last acknowledgement sent by this side.
+    /// How long before `last_ns` `expected` last advanced, ns; `i32::MAX` stands for that long and longer. Negative
+    /// if time went backwards since.
+    pub advanced_ago: i32,
+    pub expected: u32,
+    /// Up to here nothing is missing, or the other side has acknowledged it all the same.
+    pub continuous: u32,
+    /// Acknowledgement number of the newest segment, with or without an ACK; see [`Flow::acked`].
     pub last_ack: u32,
-    pub isn: u32,
+    /// Highest sequence number seen, plus one. RSTs and bytes that only probe a window don't count.
+    pub next_seq: u32,
     pub packets: u32,
     /// As on the wire, not scaled.
     pub window: u16,
@@ -90,14 +121,13 @@ pub struct Direction {
     pub ttl_min: u8,
     pub ttl_max: u8,
     pub flags: u8,
-    /// Consecutive duplicate ACKs sent by this side, as far as 255.
+    /// Consecutive duplicate ACKs sent by this side, as far as 254, or [`DUP_ACKS_UNSEEN`].
     pub dup_acks: u8,
     /// SYNs, SYN-ACKs and FINs seen, as far as 255.
     pub syn: u8,
     pub syn_ack: u8,
     pub fin: u8,
-    /// How far this side's window is scaled, once both SYNs offered it; [`SHIFT_PENDING`] until its next segment.
-    pub shift: u8,
+    pub scale: u8,
 }
 
 const _: () = assert!(size_of::<Direction>() == 64);
@@ -107,9 +137,52 @@ impl Direction {
     pub fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
     }
+
+    /// Takes the time of a packet of this direction.
+    #[inline(always)]
+    pub fn pass_to(&mut self, now: Nanos) {
+        let since = now.wrapping_sub(self.last_ns).cast_signed();
+        if self.advanced_ago != i32::MAX {
+            let ago = since.saturating_add(i64::from(self.advanced_ago));
+            self.advanced_ago = ago.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32;
+        }
+        self.last_ns = now;
+    }
+
+    /// When `expected` last advanced, as far back as is known.
+    #[inline(always)]
+    pub fn advanced_ns(&self) -> Nanos {
+        self.last_ns.wrapping_sub(i64::from(self.advanced_ago).cast_unsigned())
+    }
+
+    /// The newest window is zero; a RST's is not believed.
+    #[inline(always)]
+    pub fn is_closed(&self) -> bool {
+        self.window == 0 && self.has(dir_flag::WINDOW) && self.scale & scale::ASIDE == 0
+    }
 }
 
-/// One conversation; exactly four cache lines.
+/// What the analysis needs of a flow only now and then; exactly one cache line.
+#[derive(Clone, Copy, Debug, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+pub struct Rare {
+    /// The newest SYN without ACK, 0 if none.
+    pub syn_ns: Nanos,
+    /// From there to the first ACK of either side, 0 while unknown: Wireshark's initial round trip.
+    pub first_rtt_ns: u64,
+    /// By key order, as are all below: the sequence number of the SYN or SYN-ACK, or what it must have been.
+    pub base_seq: [u32; 2],
+    /// The last acknowledgement before a RST, or before a segment without one.
+    pub acked: [u32; 2],
+    /// Wireshark's `tcp.analysis.window_update` and `reused_ports`.
+    pub window_updates: [u32; 2],
+    pub reused_ports: [u8; 2],
+    spare: [u8; 22],
+}
+
+const _: () = assert!(size_of::<Rare>() == 64);
+
+/// One conversation; exactly seven cache lines.
 #[derive(Clone, Copy, Debug, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 pub struct Flow {
@@ -145,12 +218,20 @@ pub struct Flow {
     pub mss: [u16; 2],
     pub wscale: [u8; 2],
     pub offered: [u8; 2],
+    /// Id of the tunnel its first packet came through; the kind is further down.
+    pub tunnel_id: u32,
     /// Seconds after the SYN for which syn_timeout was raised.
     pub syn_checks: u8,
-    spare: [u8; 3],
+    pub tunnel_kind: TunnelKind,
+    /// How surely the mirror delivers this flow's packets twice (see `copies`).
+    pub copied: u8,
+    spare: u8,
+
+    pub rare: Rare,
+    pub story: Story,
 }
 
-const _: () = assert!(size_of::<Flow>() == 256);
+const _: () = assert!(size_of::<Flow>() == 448);
 
 impl Flow {
     #[inline(always)]
@@ -188,21 +269,38 @@ impl Flow {
     /// Bytes `dir` sent that the other side has not acknowledged; unknown unless both were seen.
     #[inline(always)]
     pub fn unacked(&self, dir: usize) -> Option<u32> {
-        let (own, other) = (&self.dirs[dir], &self.dirs[dir ^ 1]);
-        if !own.has(dir_flag::SEQ) || !other.has(dir_flag::ACK) {
+        let own = &self.dirs[dir];
+        if !own.has(dir_flag::SEQ) {
             return None;
         }
-        let distance = own.next_seq.wrapping_sub(other.last_ack) as i32;
+        let distance = own.next_seq.wrapping_sub(self.acked(dir ^ 1)?) as i32;
         Some(distance.max(0) as u32)
     }
 
-    /// Stable across runs and workers: a hash of tuple, VLAN and start. 0 is never used.
+    /// The tunnel its first packet came through.
+    pub fn tunnel(&self) -> Tunnel {
+        Tunnel { kind: self.tunnel_kind, id: self.tunnel_id }
+    }
+
+    /// The last acknowledgement `dir` sent. A RST's is not believed.
+    #[inline(always)]
+    pub fn acked(&self, dir: usize) -> Option<u32> {
+        let own = &self.dirs[dir];
+        if !own.has(dir_flag::ACK) {
+            return None;
+        }
+        Some(if own.scale & scale::ASIDE == 0 { own.last_ack } else { self.rare.acked[dir] })
+    }
+
+    /// Stable across runs and workers: a hash of tuple, VLAN, tunnel and start. 0 is never used.
     pub fn id(&self) -> u64 {
         const SEED: u64 = 0x5265_6665_7265_6531;
         let vlan = u64::from(self.vlan[0]) << 16 | u64::from(self.vlan[1]);
         let mut h = self.key.hash(SEED) ^ self.start_ns.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         // splitmix64's finaliser: every input bit reaches every output bit.
         h ^= vlan << 7;
+        h ^= (u64::from(self.tunnel_kind as u8) << 32 | u64::from(self.tunnel_id))
+            .wrapping_mul(0xd6e8_feb8_6659_fd93);
         h = (h ^ h >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         h = (h ^ h >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         (h ^ h >> 31).max(1)

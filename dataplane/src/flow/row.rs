@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 use rules::RuleSet;
 use serde::Serialize;
 
+use super::community;
 use super::record::{Direction, Flow, dir_flag, flow_flag, offer};
-use super::trouble::{DirectionTrouble, Trouble};
+use super::trouble::{CopyCounts, DirectionTrouble, Trouble};
 use crate::analyze::facts::{client_rtt_us, server_rtt_us};
+use crate::decode::TunnelKind;
 use crate::worker::EndedFlow;
 
 const TCP: u8 = 6;
@@ -21,11 +23,16 @@ const LOW_MSS: u16 = 1220;
 pub struct FlowRow {
     pub flow: Tuple,
     pub flow_id: String,
-    pub community_id: Option<String>,
+    pub community_id: String,
     pub start_ns: u64,
     pub end_ns: u64,
     pub orig: SideRow,
     pub resp: SideRow,
+    /// Zeek's words for how it went.
+    pub conn_state: &'static str,
+    /// Zeek's letters; only TCP flows have them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history: Option<String>,
     #[serde(flatten)]
     pub tcp: Option<TcpRow>,
     pub findings: BTreeMap<String, u64>,
@@ -46,8 +53,6 @@ pub struct Tuple {
 /// What only TCP flows have.
 #[derive(Clone, Debug, Serialize)]
 pub struct TcpRow {
-    pub conn_state: Option<String>,
-    pub history: Option<String>,
     pub handshake: &'static str,
     pub rtt_us: Rtt,
 }
@@ -57,6 +62,8 @@ pub struct TcpRow {
 pub struct Rtt {
     pub client_side: Option<u64>,
     pub server_side: Option<u64>,
+    /// From the newest SYN to the first ACK after it, as Wireshark's `tcp.analysis.initial_rtt`.
+    pub initial: Option<u64>,
 }
 
 /// One direction.
@@ -83,9 +90,10 @@ pub struct TcpSide {
     pub sack_perm: Option<bool>,
     pub timestamps: Option<bool>,
     pub max_payload: u16,
-    pub ece: Option<u32>,
-    pub cwr: Option<u32>,
-    pub ce: Option<u32>,
+    /// Segments with ECE, with CWR, and marked "congestion experienced" by a router (RFC 3168).
+    pub ece: u32,
+    pub cwr: u32,
+    pub ce: u32,
     pub facts: Facts,
 }
 
@@ -101,8 +109,15 @@ pub struct Facts {
     pub ack_lost_segment: u32,
     pub zero_window: u32,
     pub window_full: u32,
+    pub window_update: u32,
     pub zero_window_probe: u32,
+    pub zero_window_probe_ack: u32,
     pub keepalive: u32,
+    /// Packets the mirror delivered a second time; Wireshark has no such count.
+    pub span_duplicate: u32,
+    pub keepalive_ack: u32,
+    /// SYNs and SYN-ACKs on a tuple in use, with another number than was known.
+    pub reused_ports: u32,
 }
 
 impl FlowRow {
@@ -120,23 +135,33 @@ impl FlowRow {
                 dst: dst.to_string(),
                 dport,
                 vlan: flow.vlan.into_iter().filter(|&id| id != 0).collect(),
-                tunnel: None,
+                tunnel: (flow.tunnel_kind != TunnelKind::None).then(|| flow.tunnel().to_string()),
             },
             flow_id: format!("{:016x}", flow.id()),
-            community_id: None,
+            community_id: community::id(flow),
             start_ns: flow.start_ns,
             end_ns: flow.last_ns,
-            orig: side(flow, orig, &trouble.dirs[orig]),
-            resp: side(flow, resp, &trouble.dirs[resp]),
+            orig: side(flow, orig, trouble),
+            resp: side(flow, resp, trouble),
+            conn_state: flow.conn_state(),
+            history: tcp.then(|| flow.story.history(orig)),
             tcp: tcp.then(|| TcpRow {
-                conn_state: None,
-                history: None,
                 handshake: handshake(flow),
-                rtt_us: Rtt { client_side: client_rtt_us(flow), server_side: server_rtt_us(flow) },
+                rtt_us: Rtt {
+                    client_side: client_rtt_us(flow),
+                    server_side: server_rtt_us(flow),
+                    initial: initial_rtt_us(flow),
+                },
             }),
             findings: findings(flow, trouble, rules, tcp),
         }
     }
+}
+
+/// A time that went backwards meanwhile tells nothing.
+fn initial_rtt_us(flow: &Flow) -> Option<u64> {
+    let nanos = flow.rare.first_rtt_ns.cast_signed();
+    (nanos > 0).then_some(nanos.unsigned_abs() / 1000)
 }
 
 /// The name of an IP protocol; its number if it has none here.
@@ -165,45 +190,75 @@ fn handshake(flow: &Flow) -> &'static str {
     }
 }
 
-fn side(flow: &Flow, dir: usize, t: &DirectionTrouble) -> SideRow {
+/// What was seen, second deliveries included; what is said of it is said of the first ones.
+fn side(flow: &Flow, dir: usize, trouble: &Trouble) -> SideRow {
+    let (t, copies) = (&trouble.dirs[dir], &trouble.copies[dir]);
     let own: &Direction = &flow.dirs[dir];
     let seen = own.has(dir_flag::SEEN);
     let syn = own.has(dir_flag::SYN);
     let offered = |what| flow.offered[dir] & what != 0;
     let known = |what| syn && (offered(what) || !offered(offer::CUT));
     SideRow {
-        packets: own.packets,
-        bytes: own.bytes,
+        packets: own.packets.saturating_add(copies.packets),
+        bytes: own.bytes + copies.bytes,
         ttl_min: seen.then_some(own.ttl_min),
         ttl_max: seen.then_some(own.ttl_max),
         tcp: (flow.key.proto == TCP).then(|| TcpSide {
-            payload: own.payload,
-            syn: own.syn,
-            syn_ack: own.syn_ack,
-            fin: own.fin,
-            rst: own.rst,
+            payload: own.payload + copies.payload,
+            syn: own.syn.saturating_add(copies.syn),
+            syn_ack: own.syn_ack.saturating_add(copies.syn_ack),
+            fin: own.fin.saturating_add(copies.fin),
+            rst: own.rst.saturating_add(copies.rst),
             mss: (syn && offered(offer::MSS)).then_some(flow.mss[dir]),
             wscale: (syn && offered(offer::WSCALE)).then_some(flow.wscale[dir]),
             sack_perm: known(offer::SACK).then(|| offered(offer::SACK)),
             timestamps: known(offer::TIMESTAMPS).then(|| offered(offer::TIMESTAMPS)),
             max_payload: own.max_payload,
-            ece: None,
-            cwr: None,
-            ce: None,
-            facts: Facts {
-                retransmission: t.retransmission,
-                fast_retransmission: t.fast_retransmission,
-                spurious_retransmission: t.spurious_retransmission,
-                out_of_order: t.out_of_order,
-                duplicate_ack: t.duplicate_ack,
-                lost_segment: t.lost_segment,
-                ack_lost_segment: t.ack_lost_segment,
-                zero_window: t.zero_window,
-                window_full: t.window_full,
-                zero_window_probe: t.zero_window_probe,
-                keepalive: t.keepalive,
-            },
+            ece: flow.story.ece[dir],
+            cwr: flow.story.cwr[dir],
+            ce: flow.story.ce[dir],
+            facts: facts(flow, dir, t, copies),
         }),
+    }
+}
+
+/// As Wireshark, which takes second deliveries for packets of their own.
+fn facts(flow: &Flow, dir: usize, t: &DirectionTrouble, copies: &CopyCounts) -> Facts {
+    let began_anew = flow.has(flow_flag::PORT_REUSE) && dir == flow.orig();
+    let mut counts = t.counts();
+    counts.iter_mut().zip(copies.found).for_each(|(count, more)| *count = count.saturating_add(more));
+    let [
+        retransmission,
+        fast_retransmission,
+        spurious_retransmission,
+        out_of_order,
+        duplicate_ack,
+        lost_segment,
+        ack_lost_segment,
+        zero_window,
+        window_full,
+        zero_window_probe,
+        zero_window_probe_ack,
+        keepalive,
+        keepalive_ack,
+    ] = counts;
+    Facts {
+        retransmission,
+        fast_retransmission,
+        spurious_retransmission,
+        out_of_order,
+        duplicate_ack,
+        lost_segment,
+        ack_lost_segment,
+        zero_window,
+        window_full,
+        window_update: flow.rare.window_updates[dir],
+        zero_window_probe,
+        zero_window_probe_ack,
+        keepalive,
+        keepalive_ack,
+        reused_ports: u32::from(flow.rare.reused_ports[dir]) + u32::from(began_anew),
+        span_duplicate: copies.packets,
     }
 }
 
@@ -232,12 +287,12 @@ fn native(flow: &Flow, trouble: &Trouble, mut say: impl FnMut(&str, u32)) {
     let repeats = |count: fn(&Direction) -> u8| -> u32 {
         flow.dirs.iter().map(|d| u32::from(count(d).saturating_sub(1))).sum()
     };
-    say("retransmission", sum(|t| t.retransmission));
-    say("fast_retransmission", sum(|t| t.fast_retransmission));
-    say("spurious_retransmission", sum(|t| t.spurious_retransmission));
-    say("out_of_order", sum(|t| t.out_of_order));
+    say("retransmission", sum(|t| t.own.retransmission));
+    say("fast_retransmission", sum(|t| t.own.fast_retransmission));
+    say("spurious_retransmission", sum(|t| t.own.spurious_retransmission));
+    say("out_of_order", sum(|t| t.own.out_of_order));
     say("duplicate_ack", sum(|t| t.duplicate_ack));
-    say("lost_segment", sum(|t| t.lost_segment));
+    say("lost_segment", sum(|t| t.own.lost_segment));
     say("zero_window", sum(|t| t.zero_window));
     say("window_full", sum(|t| t.window_full));
     say("zero_window_probe", sum(|t| t.zero_window_probe.saturating_add(t.keepalive_into_zero_window)));
@@ -254,4 +309,8 @@ fn native(flow: &Flow, trouble: &Trouble, mut say: impl FnMut(&str, u32)) {
     say("sack_missing", u32::from(both_syns && lacks(offer::SACK)));
     let low = |dir: usize| flow.offered[dir] & offer::MSS != 0 && flow.mss[dir] < LOW_MSS;
     say("mss_low", u32::from(low(0) || low(1)));
+    let story = &flow.story;
+    let both = |pair: &[u16; 2]| u32::from(pair[0]).saturating_add(pair[1].into());
+    say("sack_garbled", both(&story.sack_garbled));
+    say("ecn_ce", story.ce[0].saturating_add(story.ce[1]).saturating_add(both(&story.echoes)));
 }

@@ -4,11 +4,18 @@
 use dataplane_sys::Table;
 
 use super::record::NONE;
+use crate::decode::{Packet, flags};
 
 /// Rules whose guards matched on one flow, at most; further ones are counted in [`Trouble::hits_lost`].
 pub const RULES_PER_FLOW: usize = 12;
 
-/// Wireshark's `tcp.analysis.*` of one direction, and the segment that is stuck there.
+/// Counts of Wireshark's that are kept.
+pub const COUNTS: usize = 13;
+
+/// Ranges of sequence space remembered as skipped, in each direction.
+pub const HOLES: usize = 4;
+
+/// Wireshark's `tcp.analysis.*` of one direction, Referee's own reading of it, and the segment that is stuck.
 #[derive(Clone, Copy, Debug, Default, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct DirectionTrouble {
@@ -24,13 +31,16 @@ pub struct DirectionTrouble {
     pub window_full: u32,
     /// One new byte into a closed window.
     pub zero_window_probe: u32,
+    pub zero_window_probe_ack: u32,
     /// As Wireshark counts: 0-byte probes of a closed window included.
     pub keepalive: u32,
-    /// Of these, probes of a closed window.
+    pub keepalive_ack: u32,
+    /// Of the keepalives, probes of a closed window.
     pub keepalive_into_zero_window: u32,
-    /// Sequence space skipped at this capture point and not seen since: [start, end).
-    pub hole_start: u32,
-    pub hole_end: u32,
+    pub own: Repeats,
+    pub holes: [Hole; HOLES],
+    /// The one to be overwritten next.
+    pub next_hole: u32,
     /// Segment of ≥ 1000 B with DF that is being resent: first byte, payload, IP length, times sent.
     pub stuck_seq: u32,
     /// Packet time of the last send that was counted, ms modulo 2^32.
@@ -42,6 +52,79 @@ pub struct DirectionTrouble {
     /// The peer has sent something since the first resend.
     pub peer_alive: bool,
     spare: u8,
+}
+
+/// What the mirror delivered a second time of one direction; in no other count.
+#[derive(Clone, Copy, Debug, Default, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct CopyCounts {
+    /// IP bytes.
+    pub bytes: u64,
+    /// TCP payload bytes.
+    pub payload: u64,
+    pub packets: u32,
+    pub rst: u16,
+    pub syn: u8,
+    pub syn_ack: u8,
+    pub fin: u8,
+    spare: [u8; 3],
+    /// What Wireshark finds in them, as [`DirectionTrouble::counts`].
+    pub found: [u32; COUNTS],
+}
+
+impl CopyCounts {
+    pub fn add(&mut self, packet: &Packet) {
+        self.packets = self.packets.saturating_add(1);
+        self.bytes += u64::from(packet.ip_len);
+        self.payload += u64::from(packet.tcp.payload);
+        let is = |wanted: u8, of: u8| packet.tcp.flags & of == wanted;
+        self.syn = self.syn.saturating_add(u8::from(is(flags::SYN, flags::SYN | flags::ACK)));
+        self.syn_ack =
+            self.syn_ack.saturating_add(u8::from(is(flags::SYN | flags::ACK, flags::SYN | flags::ACK)));
+        self.fin = self.fin.saturating_add(u8::from(is(flags::FIN, flags::FIN)));
+        self.rst = self.rst.saturating_add(u16::from(is(flags::RST, flags::RST)));
+    }
+}
+
+impl DirectionTrouble {
+    /// Wireshark's counts, in the order they are declared in.
+    pub fn counts(&self) -> [u32; COUNTS] {
+        [
+            self.retransmission,
+            self.fast_retransmission,
+            self.spurious_retransmission,
+            self.out_of_order,
+            self.duplicate_ack,
+            self.lost_segment,
+            self.ack_lost_segment,
+            self.zero_window,
+            self.window_full,
+            self.zero_window_probe,
+            self.zero_window_probe_ack,
+            self.keepalive,
+            self.keepalive_ack,
+        ]
+    }
+}
+
+/// What was sent twice and what was skipped, told apart by what was seen before (see `analyze::repeats`).
+#[derive(Clone, Copy, Debug, Default, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct Repeats {
+    /// Includes fast, spurious and SYN retransmissions.
+    pub retransmission: u32,
+    pub fast_retransmission: u32,
+    pub spurious_retransmission: u32,
+    pub out_of_order: u32,
+    pub lost_segment: u32,
+}
+
+/// Sequence space skipped at this capture point and not seen since: [start, end); none if they are equal.
+#[derive(Clone, Copy, Debug, Default, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct Hole {
+    pub start: u32,
+    pub end: u32,
 }
 
 /// A rule that matched on the flow, and how often.
@@ -66,6 +149,8 @@ pub struct Trouble {
     pub icmp_too_big: u32,
     pub icmp_mtu: u32,
     next_free: u32,
+    /// By key order.
+    pub copies: [CopyCounts; 2],
 }
 
 impl Trouble {
@@ -117,6 +202,15 @@ impl TroubleSlab {
             *index = self.take()?;
         }
         self.records.get_mut(*index as usize)
+    }
+
+    /// As [`TroubleSlab::get_or_take`], for what is not the flow's own trouble: half of the records are left alone,
+    /// for flows that have some.
+    pub fn get_or_take_spare(&mut self, index: &mut u32) -> Option<&mut Trouble> {
+        if *index == NONE && self.in_use >= self.records.len() as u32 / 2 {
+            return None;
+        }
+        self.get_or_take(index)
     }
 
     #[inline]

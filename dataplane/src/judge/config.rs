@@ -87,6 +87,8 @@ pub struct JudgeAccount {
     pub flows_forgotten: u64,
     /// Flows just kept that were forgotten for want of room: a further hit may be answered twice.
     pub kept_forgotten: u64,
+    /// Reports on a service's healthy flows that found no place.
+    pub siblings_refused: u64,
     /// Incidents open now, and flow incidents waiting to settle.
     pub open: u64,
 }

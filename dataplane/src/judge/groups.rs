@@ -136,6 +136,7 @@ impl Groups {
         };
         part.draft.tally.events(hit.facts.now_ns, 1);
         part.draft.tally.flow(hit.facts.flow_id);
+        part.draft.failing.flow(&hit.facts);
         part.own_flows += u64::from(own);
         Some(group.serial)
     }
@@ -206,6 +207,7 @@ impl Groups {
             match &mut group.open {
                 Some(draft) => {
                     draft.tally.merge(&part.draft.tally, part.draft.tally.flows, true);
+                    draft.failing.merge(&part.draft.failing);
                     draft.widen(part.draft.severity, &part.draft.evidence);
                 }
                 open => {

@@ -9,6 +9,7 @@ use rules::{RuleSet, Scope, Severity, Verdict};
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
+use super::diagnosis::{Failing, Wellness};
 use super::evidence::Evidence;
 use super::text;
 use crate::source::Nanos;
@@ -152,6 +153,10 @@ pub struct Draft {
     advise: String,
     pub evidence: Evidence,
     pub tally: Tally,
+    /// What its flows have in common.
+    pub failing: Failing,
+    /// What sets them apart from others, in words.
+    apart: String,
     /// Goes into the id: later merges may find an earlier first event, the id stays.
     began: Nanos,
     /// Worker and sequence of the hit that began it; orders incidents of one instant.
@@ -176,6 +181,8 @@ impl Draft {
             advise: text::advice(&verdict.advise),
             evidence: Evidence::new(&verdict.evidence),
             tally: Tally::starting(first_ns),
+            failing: Failing::default(),
+            apart: String::new(),
             began: first_ns,
             origin,
         })
@@ -197,6 +204,21 @@ impl Draft {
         }
     }
 
+    /// Contrasts its flows with those to the same service that went well.
+    pub fn diagnose(&mut self, wellness: &Wellness) {
+        let Subject::Flow { dst, dport, .. } = self.subject else { return };
+        let Some(siblings) = wellness.of(dst, dport) else { return };
+        let apart = self.failing.apart(&siblings);
+        if apart.is_empty() {
+            return;
+        }
+        apart.iter().for_each(|(text, _)| {
+            self.apart.push(' ');
+            self.apart.push_str(text);
+        });
+        self.evidence.note("apart", apart.into_iter().map(|(_, record)| record).collect());
+    }
+
     /// First event, worker, sequence, rule: incidents are handed out in this order.
     pub fn order(&self) -> (Nanos, u16, u64, u16, Subject) {
         (self.tally.first_ns, self.origin.0, self.origin.1, self.rule, self.subject.clone())
@@ -208,6 +230,7 @@ impl Draft {
         let mut explain = self.explain.clone();
         if closing {
             explain.push_str(&text::closing(&self.subject, &self.tally));
+            explain.push_str(&self.apart);
         }
         Incident {
             id: id(name, &self.subject, self.began),

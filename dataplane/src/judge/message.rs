@@ -18,6 +18,8 @@ pub enum Message {
     Host { addr: IpAddr, counts: Counts },
     /// What happened to a service since the worker's last report of it.
     Service { addr: IpAddr, port: u16, proto: u8, counts: Counts },
+    /// What went well at a service in which something failed of late; the worker's sum so far.
+    Siblings { addr: IpAddr, port: u16, worker: u16, siblings: Siblings },
     /// A flow is being recorded because [`Command::Watch`] named the host that reset it.
     Watched { addr: IpAddr, flow_id: u64 },
     /// The worker's packet time passed this 100-ms boundary; its host and service reports up to it are in.
@@ -38,6 +40,33 @@ pub struct Hit {
     /// The worker holds the flow's lead-up and waits for Keep or Release.
     pub held: bool,
     pub facts: FlowFacts,
+}
+
+/// Client networks told apart at one service.
+pub const NETWORKS: usize = 8;
+
+/// Flows to one service that went well: completed handshake, data both ways, no rule matched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct Siblings {
+    /// Client networks, an IPv4 /24 or an IPv6 /64 each; 0 where there is none.
+    pub networks: [u64; NETWORKS],
+    /// TTLs of clients, one bit each.
+    pub ttls: [u64; 4],
+    pub in_network: [u32; NETWORKS],
+    /// Flows of networks that found no place.
+    pub in_others: u32,
+    pub flows: u32,
+    /// Silences of a second or more that a connection outlived, and the longest of them.
+    pub silences: u32,
+    pub longest_silence_ms: u32,
+    /// Of the flows, those whose client offered it.
+    pub ecn: u32,
+    pub timestamps: u32,
+    pub wscale: u32,
+    pub sack: u32,
+    /// Largest TCP payload known to have arrived, from client and from server.
+    pub largest_acked: [u32; 2],
 }
 
 /// How much of a flow a capture may take, beyond its lead-up.

@@ -6,6 +6,7 @@
 
 mod captures;
 mod config;
+mod diagnosis;
 mod evidence;
 mod groups;
 mod incident;
@@ -27,6 +28,7 @@ use rules::{Hits, RuleSet, Snapshot, Verdict};
 
 use self::captures::Captures;
 pub use self::config::{JudgeAccount, JudgeConfig};
+use self::diagnosis::Wellness;
 use self::groups::{GroupKey, Groups, cause};
 use self::incident::Draft;
 pub use self::incident::{Incident, Subject};
@@ -54,6 +56,7 @@ pub struct Judge {
     services: Windows<(IpAddr, u16, u8)>,
     captures: Captures,
     known: Known,
+    wellness: Wellness,
     last_serial: Home,
     /// Bucket of the latest tick.
     bucket: u64,
@@ -76,6 +79,7 @@ impl Judge {
             services: Windows::new(config.max_services),
             captures: Captures::new(config.default_limits, config.max_kept),
             known: Known::new(config.max_known),
+            wellness: Wellness::default(),
             last_serial: NOWHERE,
             bucket: 0,
             latest: 0,
@@ -95,6 +99,9 @@ impl Judge {
             Message::Host { addr, counts } => self.hosts.report(*addr, counts, self.bucket),
             Message::Service { addr, port, proto, counts } => {
                 self.services.report((*addr, *port, *proto), counts, self.bucket);
+            }
+            Message::Siblings { addr, port, worker, siblings } => {
+                self.wellness.report(*addr, *port, *worker, siblings);
             }
             Message::Watched { addr, flow_id } => {
                 if let Some(storm) = self.storms.of_cause(*addr) {
@@ -140,6 +147,7 @@ impl Judge {
             services_evicted: self.services.evicted,
             flows_forgotten: self.known.forgotten,
             kept_forgotten: self.captures.forgotten,
+            siblings_refused: self.wellness.refused,
             open: (self.groups.len() + self.storms.len()) as u64,
             ..self.account
         }
@@ -384,6 +392,7 @@ impl Judge {
         let rules = Arc::clone(&self.rules);
         let name = |rule: u16| rules.rules().get(usize::from(rule)).map_or("", |meta| &meta.name).to_owned();
         let mut drafts = self.groups.close(before);
+        drafts.iter_mut().for_each(|draft| draft.diagnose(&self.wellness));
         drafts.extend(self.storms.close(before).into_iter().map(|storm| storm.close(name)));
         for draft in drafts {
             self.closed.push((draft.order(), draft.incident(&self.rules, true)));

@@ -30,6 +30,16 @@ pub enum LinkType {
     Null,
     /// 108: as Null, in network byte order
     Loop,
+    /// 9, also 50: with or without HDLC's address and control bytes
+    Ppp,
+    /// 51: a PPPoE session's header
+    PppEther,
+    /// 104
+    CiscoHdlc,
+    /// 105: 802.11 without radio information
+    Ieee80211,
+    /// 127: 802.11 behind it
+    Radiotap,
     /// Any other: kept and counted, not decoded
     Other(u16),
 }
@@ -40,6 +50,11 @@ impl LinkType {
         match number {
             0 => LinkType::Null,
             1 => LinkType::Ethernet,
+            9 | 50 => LinkType::Ppp,
+            51 => LinkType::PppEther,
+            104 => LinkType::CiscoHdlc,
+            105 => LinkType::Ieee80211,
+            127 => LinkType::Radiotap,
             12 | 14 | 101 | 228 | 229 => LinkType::Raw,
             108 => LinkType::Loop,
             113 => LinkType::LinuxSll,
@@ -53,6 +68,11 @@ impl LinkType {
         match self {
             LinkType::Null => 0,
             LinkType::Ethernet => 1,
+            LinkType::Ppp => 9,
+            LinkType::PppEther => 51,
+            LinkType::CiscoHdlc => 104,
+            LinkType::Ieee80211 => 105,
+            LinkType::Radiotap => 127,
             LinkType::Raw => 101,
             LinkType::Loop => 108,
             LinkType::LinuxSll => 113,

@@ -53,6 +53,9 @@ impl Engine {
                 self.outlet.send(message);
             }
         }
+        if !self.tell_siblings(now) {
+            return false;
+        }
         self.outlet.send(Message::Tick(self.next_tick));
         let passed = now / INTERVAL * INTERVAL;
         if passed > self.next_tick {
@@ -60,6 +63,17 @@ impl Engine {
         }
         self.next_tick = passed.saturating_add(INTERVAL);
         true
+    }
+
+    /// Tells the judge what went well at services in trouble. False if the queues are too full.
+    pub(super) fn tell_siblings(&mut self, now: Nanos) -> bool {
+        while self.may_go_on() {
+            match self.siblings.news(now) {
+                Some(message) => self.outlet.siblings(message),
+                None => return true,
+            }
+        }
+        false
     }
 
     /// A flow whose time may have come.

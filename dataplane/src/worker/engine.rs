@@ -12,8 +12,10 @@ use super::watch::Watches;
 use crate::activity::{Activity, Party};
 use crate::analyze::{self, Outcome};
 use crate::config::{Timeouts, WorkerConfig};
-use crate::decode::{Class, Packet, flags};
+use crate::decode::{Class, Packet, Part, flags};
 use crate::flow::FlowTable;
+use crate::flow::copies::{self, Copies, Delivery};
+use crate::flow::fragments::Fragments;
 use crate::flow::keeper::{Keeper, Stamp};
 use crate::flow::record::flow_flag;
 use crate::flow::trouble::TroubleSlab;
@@ -21,12 +23,15 @@ use crate::history::{Ring, Tails};
 use crate::hold::Holds;
 use crate::ledger::WorkerAccount;
 use crate::record::Recorder;
+use crate::siblings::SiblingTable;
 use crate::source::Nanos;
 
 #[derive(Debug)]
 pub(super) struct Engine {
     pub(super) table: FlowTable,
     pub(super) slab: TroubleSlab,
+    pub(super) fragments: Fragments,
+    pub(super) copies: Copies,
     pub(super) keeper: Keeper,
     pub(super) ring: Ring,
     pub(super) tails: Tails,
@@ -37,6 +42,7 @@ pub(super) struct Engine {
     pub(super) hits: Hits,
     pub(super) outlet: Outlet,
     pub(super) activity: Activity,
+    pub(super) siblings: SiblingTable,
     pub(super) watches: Watches,
     pub(super) account: WorkerAccount,
     pub(super) timeouts: Timeouts,
@@ -66,6 +72,8 @@ impl Engine {
             (rules.counts_read(Scope::Host), rules.counts_read(Scope::Service));
         Engine {
             slab: TroubleSlab::new(config.troubled),
+            fragments: Fragments::new(config.fragmented, config.hash_secret),
+            copies: Copies::new(config.copies),
             keeper: Keeper::new(slots),
             tails: Tails::new(config.tails, ring.size(), slots),
             holds: Holds::new(&config.hold, rules.rules().len(), ring.largest()),
@@ -75,6 +83,7 @@ impl Engine {
             hits: Hits::new(),
             outlet: Outlet::new(queues, number),
             activity: Activity::new(config.activity, host_counts, service_counts),
+            siblings: SiblingTable::new(config.siblings),
             watches: Watches::default(),
             account: WorkerAccount::default(),
             timeouts: config.timeouts,
@@ -112,6 +121,8 @@ impl Engine {
         account.events = self.outlet.account;
         account.events.activity_lost = self.activity.lost;
         account.trouble_refused = self.slab.refused;
+        account.siblings_evicted = self.siblings.evicted;
+        account.fragments_evicted = self.fragments.evicted;
         account.tails_rescued = self.tails.rescued;
         account.tails_forgotten = self.tails.forgotten;
         account.tails_refused = self.tails.refused;
@@ -152,8 +163,14 @@ impl Engine {
         self.account.bytes += u64::from(stamp.orig_len);
         self.account.classes[packet.class as usize] += 1;
         if !packet.has_flow {
-            self.append(stamp, bytes, usize::MAX, 0);
-            self.tails.look(&mut self.table.flows, &self.ring);
+            self.flowless(stamp, packet, bytes);
+            return;
+        }
+        if packet.fragment.part == Part::First {
+            self.begin_fragments(packet, bytes, stamp.ts);
+        }
+        let delivery = self.copies.look(packet, hash, stamp.ts);
+        if delivery != Delivery::First && self.delivered_again(delivery, stamp, packet, hash, bytes) {
             return;
         }
         let (mut slot, made) = self.flow_of(packet, hash, stamp.ts);
@@ -166,7 +183,13 @@ impl Engine {
             }
             return;
         }
+        if flow.has(flow_flag::COPIED) && copies::is_telling(packet) {
+            copies::came_once(flow);
+        }
         let closed = flow.has(flow_flag::CLOSED);
+        if analyze::falls_silent(flow, stamp.ts) {
+            self.siblings.silent_again(flow);
+        }
         let mut outcome = Outcome::default();
         analyze::segment(flow, &mut self.slab, packet, stamp.ts, &mut outcome);
         let closes = !closed && flow.has(flow_flag::CLOSED);
@@ -225,7 +248,14 @@ impl Engine {
     }
 
     #[inline(always)]
-    fn remember_flow(&mut self, slot: u32, stamp: &Stamp, packet: &Packet, bytes: &[u8], first: bool) {
+    pub(super) fn remember_flow(
+        &mut self,
+        slot: u32,
+        stamp: &Stamp,
+        packet: &Packet,
+        bytes: &[u8],
+        first: bool,
+    ) {
         let flow = &mut self.table.flows[slot as usize];
         let passed = flow.dirs[0].bytes + flow.dirs[1].bytes > self.cutoff;
         let keep = if passed { usize::from(packet.headers) } else { usize::MAX };
@@ -239,7 +269,7 @@ impl Engine {
 
     /// Puts a packet into history, at most `keep` bytes of it.
     #[inline(always)]
-    fn append(&mut self, stamp: &Stamp, bytes: &[u8], keep: usize, previous: u64) -> u64 {
+    pub(super) fn append(&mut self, stamp: &Stamp, bytes: &[u8], keep: usize, previous: u64) -> u64 {
         let kept = &bytes[..bytes.len().min(keep).min(self.snap)];
         self.account.history_cut += u64::from(kept.len() < bytes.len());
         self.ring.append(previous, stamp, kept)

@@ -18,26 +18,17 @@ impl Engine {
         let Some(slot) = self.table.find(&packet.key, hash) else {
             return (self.make(packet, hash, now, 0), true);
         };
-        let syn_only = packet.tcp.flags & (flags::SYN | flags::ACK | flags::RST) == flags::SYN;
-        if packet.class == Class::Tcp && syn_only && self.is_another(slot, packet) {
+        let syn_only = packet.tcp.flags & (flags::SYN | flags::ACK) == flags::SYN;
+        let dir = usize::from(!packet.from_low);
+        if packet.class == Class::Tcp
+            && syn_only
+            && self.table.flows[slot as usize].is_other_syn(dir, packet.tcp.seq)
+        {
             self.account.flows_ended += 1;
             self.end(slot, true, now);
             return (self.make(packet, hash, now, flow_flag::PORT_REUSE), true);
         }
         (slot, false)
-    }
-
-    /// A SYN with another initial sequence number, or on a flow of which other packets than the answer to it
-    /// were seen before.
-    pub(super) fn is_another(&self, slot: u32, packet: &Packet) -> bool {
-        let flow = &self.table.flows[slot as usize];
-        let (own, other) = (flow.dir(packet.from_low), flow.dir(!packet.from_low));
-        if own.has(dir_flag::SYN) {
-            return own.isn != packet.tcp.seq;
-        }
-        flow.has(flow_flag::ESTABLISHED | flow_flag::RST)
-            || own.has(dir_flag::SEEN)
-            || !other.has(dir_flag::SYN)
     }
 
     pub(super) fn make(&mut self, packet: &Packet, hash: u64, now: Nanos, flow_flags: u16) -> u32 {
@@ -49,6 +40,7 @@ impl Engine {
         self.account.flows_created += 1;
         let flow = &mut self.table.flows[slot as usize];
         flow.vlan = packet.vlan;
+        (flow.tunnel_kind, flow.tunnel_id) = (packet.tunnel.kind, packet.tunnel.id);
         flow.flags = flow_flags;
         flow.set_originator(packet.from_low);
         slot
@@ -88,7 +80,9 @@ impl Engine {
             self.raise(slot, &outcome, now, None);
         }
         let flow = &self.table.flows[slot as usize];
-        self.outlet.row(flow, self.slab.get(flow.trouble));
+        let trouble = self.slab.get(flow.trouble);
+        self.siblings.ended(flow, trouble.is_some_and(|trouble| trouble.rules > 0));
+        self.outlet.row(flow, trouble);
         if flow.hold != NONE && !self.holds.is_over(flow.hold, flow.id()) {
             self.holds.ended(flow.hold);
         }
@@ -108,6 +102,6 @@ impl Engine {
             self.end(slot, true, self.now);
             self.ended_to = slot + 1;
         }
-        true
+        self.tell_siblings(self.now)
     }
 }

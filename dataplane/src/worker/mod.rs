@@ -9,6 +9,7 @@ mod clock;
 mod engine;
 mod lifecycle;
 mod outlet;
+mod unusual;
 mod verdict;
 mod watch;
 

@@ -78,6 +78,11 @@ impl Outlet {
         self.send(Message::Hit(hit));
     }
 
+    pub fn siblings(&mut self, message: Message) {
+        let Message::Siblings { addr, port, siblings, .. } = message else { return };
+        self.send(Message::Siblings { addr, port, worker: self.worker, siblings });
+    }
+
     pub fn send(&mut self, message: Message) {
         self.sequence += 1;
         self.credit = self.credit.saturating_sub(1);

@@ -51,6 +51,7 @@ impl Engine {
             trouble.hit(rule);
         }
         self.table.flows[slot as usize].trouble = index;
+        self.siblings.watch(&self.table.flows[slot as usize], now);
         let held = self.rules.rules()[usize::from(rule)].holds && self.hold(slot, rule, event, packet, now);
         self.outlet.hit(Hit { rule, event, worker: 0, sequence: 0, packet, held, facts: *snapshot });
     }

@@ -9,7 +9,9 @@
 
 pub mod check;
 pub mod content;
+pub mod encap;
 pub mod live;
+pub mod mirror;
 pub mod mix;
 pub mod packet;
 pub mod peers;

@@ -16,7 +16,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use wiregen::encap::Encap;
 use wiregen::peers::{self, Endpoint, Service};
 use wiregen::truth::Truth;
 use wiregen::write::{Format, Style, Writer};
@@ -120,7 +122,7 @@ enum IpVersion {
 #[derive(Args)]
 struct ScenarioArgs {
     /// Which one (see `wiregen list`)
-    #[arg(value_parser = clap::builder::PossibleValuesParser::new(scenario::NAMES))]
+    #[arg(value_parser = PossibleValuesParser::new(scenario::NAMES))]
     name: String,
     /// The capture file to write
     out: PathBuf,
@@ -132,6 +134,9 @@ struct ScenarioArgs {
     /// VLAN id; given twice, outer then inner (QinQ)
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(1..=4094))]
     vlan: Vec<u16>,
+    /// A tunnel around each frame
+    #[arg(long, default_value = "none", value_parser = encap_parser())]
+    encap: Encap,
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Length of the silence it turns on, seconds (rst_after_idle: 300, keepalive: 30)
@@ -167,6 +172,11 @@ struct TalkArgs {
     /// Streams, to each such service
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=500))]
     streams: u32,
+}
+
+/// Knows the tunnels by their names, and says which there are.
+fn encap_parser() -> impl TypedValueParser<Value = Encap> {
+    PossibleValuesParser::new(Encap::ALL.map(Encap::name)).map(|name| Encap::named(&name).unwrap_or_default())
 }
 
 fn idle_seconds(text: &str) -> Result<f64, String> {
@@ -279,6 +289,7 @@ fn write_scenario(args: &ScenarioArgs) -> Result<()> {
         seed: args.seed,
         v6: matches!(args.ip, IpVersion::V6),
         vlan,
+        encap: args.encap,
         idle_s: args.idle,
         flows: args.flows,
         one_in: args.one_in,

@@ -152,7 +152,9 @@ impl Thread {
                     self.lanes[lane].reports = reports;
                     self.handle(lane, &message);
                 }
-                Message::Hit(_) | Message::Watched { .. } => self.handle(lane, &message),
+                Message::Hit(_) | Message::Watched { .. } | Message::Siblings { .. } => {
+                    self.handle(lane, &message)
+                }
             }
         }
         self.lanes[lane].send();

@@ -37,6 +37,9 @@ pub struct Ledger {
     pub bytes: u64,
     pub classes: Map<String, Value>,
     pub icmp_unmatched: u64,
+    /// Packets the mirror delivered a second time.
+    pub span_duplicates: u64,
+    pub fragments: Value,
     /// Packets whose time lay before that of one already taken.
     pub late: u64,
     pub history: Value,
@@ -97,10 +100,15 @@ impl Ledger {
             bytes: w.bytes,
             classes: CLASSES.iter().zip(w.classes).map(|(name, n)| ((*name).to_owned(), n.into())).collect(),
             icmp_unmatched: w.icmp_unmatched,
+            span_duplicates: w.span_duplicates,
+            fragments: json!({
+                "followed": w.fragments_followed, "unmatched": w.fragments_unmatched,
+                "evicted": w.fragments_evicted,
+            }),
             late,
             history: json!({
                 "cut": w.history_cut, "tails_rescued": w.tails_rescued,
-                "tails_forgotten": w.tails_forgotten, "tails_refused": w.tails_refused,
+                "tails_forgotten": w.tails_forgotten, "tails_refused": w.tails_refused, "siblings_evicted": w.siblings_evicted,
             }),
             holds: json!({
                 "taken": w.holds_taken, "refused": w.holds_refused, "unanswered": w.holds_unanswered,
@@ -233,7 +241,7 @@ fn judge(f: &Finished) -> Value {
         "absorbed": j.absorbed, "keeps": j.keeps, "releases": j.releases,
         "captures_over_budget": j.captures_over_budget, "hosts_evicted": j.hosts_evicted,
         "services_evicted": j.services_evicted, "flows_forgotten": j.flows_forgotten,
-        "kept_forgotten": j.kept_forgotten, "open": j.open,
+        "kept_forgotten": j.kept_forgotten, "siblings_refused": j.siblings_refused, "open": j.open,
     })
 }
 

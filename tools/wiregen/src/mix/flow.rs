@@ -73,7 +73,7 @@ pub fn plan(options: &Options, id: u64) -> Plan {
     let v6 = rng.percent(5);
     let dns = rng.percent(3);
     let troubled = !dns && rng.percent(2);
-    let which = rng.below(trouble::PLAYS.len() as u64) as usize;
+    let which = rng.below(trouble::MIXED) as usize;
     let server = 1 + rng.below(SERVERS) as u32;
     let dport = PORTS[(mix64(u64::from(server)) % PORTS.len() as u64) as usize];
     // Unique for each flow: the host by number, then the port by round.

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use super::trouble::{MS, PLAYS, SECOND};
-use super::world::{World, between};
+use super::world::{OnTheWay, World, between};
 use crate::packet::{self, Ethernet, Ip};
 use crate::profile::{Net, Side, host_ttl, link};
 use crate::tcp::Conversation;
@@ -27,6 +27,18 @@ pub fn build(world: &mut World) {
     }
     pings(world, 10);
     neighbours(world);
+}
+
+/// The same, and each packet passes the mirror twice.
+pub fn seen_twice(world: &mut World) {
+    world.on_the_way = OnTheWay::Twice;
+    build(world);
+}
+
+/// The same, and what is larger than 576 bytes arrives in fragments.
+pub fn in_fragments(world: &mut World) {
+    world.on_the_way = OnTheWay::Split;
+    build(world);
 }
 
 /// A clean flow, with a name lookup before it now and then. One in twelve ends by an abortive close with

@@ -32,7 +32,7 @@ pub fn retransmission(c: &mut Conversation) -> Vec<Claim> {
 }
 
 /// The third of eight full segments is lost; the rest make the client repeat its ACK. Gives how often.
-fn lost_in_the_middle(c: &mut Conversation) -> u32 {
+pub fn lost_in_the_middle(c: &mut Conversation) -> u32 {
     c.send(Client, 240, LastAck::WithAnswer);
     let len = c.max_payload as u16;
     let client_rtt = c.profile.end(Client).rtt;

@@ -7,6 +7,7 @@ mod demo;
 mod healthy;
 mod idle;
 mod loss;
+mod negotiation;
 mod pmtu;
 mod storm;
 pub mod trouble;
@@ -15,6 +16,7 @@ mod world;
 
 use std::io::{self, Write};
 
+use crate::encap::Encap;
 use crate::truth::Truth;
 use crate::write::{Style, Writer};
 
@@ -33,6 +35,8 @@ pub struct Options {
     pub v6: bool,
     /// Outer and inner VLAN id; 0 for none.
     pub vlan: [u16; 2],
+    /// What the frames are put into.
+    pub encap: Encap,
     /// Length of the silence a scenario turns on, seconds (`rst_after_idle`, `keepalive`).
     pub idle_s: Option<f64>,
     /// How many flows (1–20,000): troubled ones, or all of `healthy`; connections of `syn_no_synack`; SYNs of
@@ -47,7 +51,16 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let style = Style::default();
-        Options { seed: 1, v6: false, vlan: [0; 2], idle_s: None, flows: None, one_in: None, style }
+        Options {
+            seed: 1,
+            v6: false,
+            vlan: [0; 2],
+            encap: Encap::None,
+            idle_s: None,
+            flows: None,
+            one_in: None,
+            style,
+        }
     }
 }
 
@@ -64,7 +77,7 @@ struct Scenario {
     build: fn(&mut World),
 }
 
-const SCENARIOS: [Scenario; 16] = [
+const SCENARIOS: [Scenario; 24] = [
     Scenario {
         name: "healthy",
         about: "200 clean flows, DNS, ping, ARP: nothing to report",
@@ -131,6 +144,36 @@ const SCENARIOS: [Scenario; 16] = [
         build: |w| healthy::with_siblings(w, "sack_missing", 4),
     },
     Scenario {
+        name: "ecn_syn_blackhole",
+        about: "SYNs that offer ECN vanish, the plain one after 2.5 s is answered",
+        build: |w| healthy::with_siblings(w, "ecn_syn_blackhole", 3),
+    },
+    Scenario {
+        name: "ecn_ce",
+        about: "congestion is echoed 25 times and the sender never answers that it heard",
+        build: negotiation::ecn_ce,
+    },
+    Scenario {
+        name: "sack_garbled",
+        about: "SACK blocks lie outside the sequence space: a device shifted numbers and forgot them",
+        build: |w| healthy::with_siblings(w, "sack_garbled", 3),
+    },
+    Scenario {
+        name: "mss_low",
+        about: "a server takes at most 300 bytes in a segment",
+        build: |w| healthy::with_siblings(w, "mss_low", 2),
+    },
+    Scenario {
+        name: "window_limited",
+        about: "2 MB over 40 ms of round trip, without window scaling: the window is the limit",
+        build: |w| healthy::with_siblings(w, "window_limited", 1),
+    },
+    Scenario {
+        name: "loss_limited",
+        about: "one segment in eight is lost over 40 ms of round trip",
+        build: |w| healthy::with_siblings(w, "loss_limited", 1),
+    },
+    Scenario {
         name: "keepalive",
         about: "idle flows kept alive by a probe every --idle (30) seconds",
         build: idle::keepalive,
@@ -139,6 +182,16 @@ const SCENARIOS: [Scenario; 16] = [
         name: "syn_flood",
         about: "--flows (2000) SYNs from spoofed sources to one service in two seconds",
         build: storm::syn_flood,
+    },
+    Scenario {
+        name: "span_duplicates",
+        about: "the healthy network, each packet delivered twice by the mirror: nothing to report",
+        build: healthy::seen_twice,
+    },
+    Scenario {
+        name: "fragments",
+        about: "the healthy network behind a link of 576 bytes that splits what is larger: nothing to report",
+        build: healthy::in_fragments,
     },
     Scenario {
         name: "demo",
@@ -217,7 +270,10 @@ mod tests {
                 let (packets, truth) = packets(name, &Options { v6, vlan, ..small() }).unwrap();
                 assert!(!truth.lines.is_empty() && packets.len() > 500, "{name}");
                 assert!(packets.windows(2).all(|w| w[0].ts <= w[1].ts), "{name}");
-                for p in &packets {
+                // What happens to frames on the way is not what `check` knows.
+                let rendered =
+                    if ["span_duplicates", "fragments"].contains(&name) { 0 } else { packets.len() };
+                for p in &packets[..rendered] {
                     match check::read(&p.bytes) {
                         Ok(s) => assert_eq!((s.vlan, s.src.is_ipv6()), (vlan, v6), "{name}"),
                         Err(e) => assert!(e.starts_with("not IP: ether type 0x0806"), "{name}: {e}"),
@@ -225,6 +281,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_mirror_sees_each_packet_twice_and_a_narrow_link_splits_the_large() {
+        let plain = packets("healthy", &small()).unwrap().0;
+        let twice = packets("span_duplicates", &small()).unwrap().0;
+        assert_eq!(twice.len(), 2 * plain.len());
+        assert!(plain.iter().all(|p| twice.contains(p)));
+        let split = packets("fragments", &small()).unwrap().0;
+        assert!(split.len() > plain.len() && split.iter().all(|p| p.bytes.len() <= 14 + 20 + 552));
+        let tunnelled = packets("healthy", &Options { encap: Encap::Vxlan, ..small() }).unwrap().0;
+        assert!(plain.iter().zip(&tunnelled).all(|(p, t)| t.bytes.ends_with(&p.bytes) && t.ts == p.ts));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use crate::packet::{ACK, PSH, RST, SYN};
 use crate::profile::Side::{Client, Server};
-use crate::scenario::{loss, pmtu, window};
+use crate::scenario::{loss, negotiation, pmtu, window};
 use crate::tcp::{Conversation, Kind, LastAck, Segment};
 
 pub const MS: u64 = 1_000_000;
@@ -44,7 +44,7 @@ pub fn also(kind: &'static str, count: Option<u32>, bits: u8) -> Claim {
 pub type Play = fn(&mut Conversation) -> Vec<Claim>;
 
 /// Every trouble that concerns one flow alone, with silences of 11–16 s where silence is needed.
-pub const PLAYS: [(&str, Play); 12] = [
+pub const PLAYS: [(&str, Play); 18] = [
     ("rst_midflow", rst_midflow),
     ("rst_after_idle", |c| {
         let idle = 11 * SECOND + c.rng.below(5 * SECOND);
@@ -60,7 +60,16 @@ pub const PLAYS: [(&str, Play); 12] = [
     ("wscale_missing", wscale_missing),
     ("sack_missing", sack_missing),
     ("keepalive", |c| keepalive(c, 3, 5 * SECOND)),
+    ("ecn_syn_blackhole", negotiation::ecn_syn_blackhole),
+    ("ecn_ce", negotiation::ecn_ignored),
+    ("sack_garbled", negotiation::sack_garbled),
+    ("mss_low", negotiation::mss_low),
+    ("window_limited", negotiation::window_limited),
+    ("loss_limited", negotiation::loss_limited),
 ];
+
+/// So many of them are in a mix: the others are long, or too rare for it.
+pub const MIXED: u64 = 12;
 
 /// A few ordinary exchanges, as before any trouble.
 pub fn chat(c: &mut Conversation, exchanges: u32) {

@@ -8,6 +8,8 @@ use std::net::IpAddr;
 
 use super::trouble::{Claim, MS};
 use super::{Options, Packet, START};
+use crate::encap::wrap;
+use crate::mirror;
 use crate::packet::RST;
 use crate::profile::{Net, Profile, Side, address};
 use crate::render::render;
@@ -38,9 +40,21 @@ struct Wide {
     bits: u8,
 }
 
+/// What becomes of frames between their sender and the capture.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnTheWay {
+    #[default]
+    Nothing,
+    /// Each passes the mirror twice, some µs apart.
+    Twice,
+    /// What is larger than 576 bytes of IP is split.
+    Split,
+}
+
 pub struct World {
     pub options: Options,
     pub rng: Rng,
+    pub on_the_way: OnTheWay,
     flows: Vec<Flow>,
     loose: Vec<Packet>,
     wide: Vec<Wide>,
@@ -52,6 +66,7 @@ impl World {
         World {
             options: options.clone(),
             rng: Rng::new(options.seed),
+            on_the_way: OnTheWay::Nothing,
             flows: Vec::new(),
             loose: Vec::new(),
             wide: Vec::new(),
@@ -148,14 +163,16 @@ impl World {
         let mut flow_marks: Vec<Vec<(u8, u64)>> = vec![Vec::new(); flows];
         let mut wide_marks: Vec<Vec<u64>> = vec![Vec::new(); self.wide.len()];
         let mut frame = Vec::with_capacity(2048);
-        for (number, (ts, i, j)) in (1u64..).zip(order) {
+        for (ts, i, j) in order {
+            let number = packets.len() as u64 + 1;
             let Some(flow) = self.flows.get(i) else {
-                packets.push(Packet { ts, bytes: std::mem::take(&mut self.loose[j].bytes) });
+                let bytes = std::mem::take(&mut self.loose[j].bytes);
+                self.arrive(ts, bytes, &mut packets);
                 continue;
             };
             let s = flow.conversation.segments[j];
             render(&flow.conversation.profile, &s, &mut frame);
-            packets.push(Packet { ts, bytes: frame.clone() });
+            self.arrive(ts, frame.clone(), &mut packets);
             if s.marks != 0 {
                 flow_marks[i].push((s.marks, number));
                 for (wide, marks) in self.wide.iter().zip(&mut wide_marks) {
@@ -164,6 +181,9 @@ impl World {
                     }
                 }
             }
+        }
+        if self.on_the_way == OnTheWay::Twice {
+            packets.sort_by_key(|p| p.ts);
         }
         let mut lines: Vec<Line> = Vec::new();
         for (wide, marks) in self.wide.iter().zip(wide_marks) {
@@ -174,6 +194,31 @@ impl World {
         }
         (packets, Truth { lines })
     }
+}
+
+impl World {
+    /// A frame as the capture gets it: in its tunnel, if there is one, after what became of it on the way.
+    fn arrive(&self, ts: u64, frame: Vec<u8>, packets: &mut Vec<Packet>) {
+        let encap = self.options.encap;
+        let mut push = |ts, frame: &[u8]| packets.push(Packet { ts, bytes: wrap(encap, frame) });
+        match self.on_the_way {
+            OnTheWay::Nothing => push(ts, &frame),
+            OnTheWay::Twice => {
+                push(ts, &frame);
+                // Behind a queue that a few frames may be in.
+                push(ts + 4_000 + ts % 23 * 1000, &mirror::next_hop(&frame));
+            }
+            OnTheWay::Split => {
+                let id = packets_id(ts, &frame);
+                mirror::fragments(&frame, 552, id).iter().for_each(|part| push(ts, part));
+            }
+        }
+    }
+}
+
+/// Differs between packets of one sender that are under way at once.
+fn packets_id(ts: u64, frame: &[u8]) -> u32 {
+    frame.iter().fold(ts as u32, |id, &byte| id.rotate_left(5) ^ u32::from(byte))
 }
 
 impl Wide {

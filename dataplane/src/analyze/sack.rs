@@ -1,0 +1,38 @@
+//! Selective acknowledgements that can't be: blocks outside the sequence space (RFC 2018 §3). Whatever rewrites
+//! sequence numbers and forgets the option makes them, and the sender throws them away. Worker's thread;
+//! plain values.
+
+use rules::event::Event;
+
+use super::Outcome;
+use crate::decode::Tcp;
+use crate::flow::Flow;
+use crate::flow::record::{before, dir_flag};
+
+/// How far a block may lie outside what was seen here, at least: the tap may have missed segments.
+const SLACK: u32 = 1 << 16;
+
+/// Looks at the first block of a segment that has one.
+#[inline(always)]
+pub(super) fn check(flow: &mut Flow, tcp: &Tcp, out: &mut Outcome) {
+    if tcp.options.sack_blocks > 0 {
+        check_block(flow, tcp, out);
+    }
+}
+
+#[cold]
+fn check_block(flow: &mut Flow, tcp: &Tcp, out: &mut Outcome) {
+    let sender = &flow.dirs[out.dir ^ 1];
+    if !sender.has(dir_flag::SEQ) {
+        return;
+    }
+    let [left, right] = tcp.options.sack_edges;
+    let slack = flow.scaled_window(out.dir).max(SLACK);
+    let (lowest, highest) = (tcp.ack.wrapping_sub(slack), sender.next_seq.wrapping_add(slack));
+    // A block below the acknowledgement says what came twice (RFC 2883).
+    if before(left, lowest) || before(highest, right) || !before(left, right) {
+        let count = &mut flow.story.sack_garbled[out.dir];
+        *count = count.saturating_add(1);
+        out.events.insert(Event::SackGarbled);
+    }
+}

@@ -1,0 +1,180 @@
+//! Tells the second delivery of a packet: a mirror of two ports or VLANs sees what passes both twice, and a copy
+//! must not look like a retransmission. Worker's thread; fixed memory, never allocates after start.
+//!
+//! Two packets are one if all that a sender would change between two sends is the same (IP-ID, checksum and with
+//! it time stamps, sequence, acknowledgement, length), the TTL is the same or one less, and hardly any time has
+//! passed. VLAN, MAC and tunnel may differ. Sets of four in a cache line each, under the flow's keyed hash; what
+//! they forget too early is analysed as before.
+
+use dataplane_sys::Table;
+
+use crate::decode::{Class, Packet, flags};
+use crate::flow::Flow;
+use crate::flow::record::flow_flag;
+use crate::source::Nanos;
+
+/// A copy takes another way through a switch, at most this long. An IP-ID of its own tells a packet from a
+/// retransmission, however quick.
+const WINDOW: Nanos = 2_000_000;
+/// Without one, only time does: a sender needs at least a round trip to know that a segment is to be sent again.
+const WINDOW_WITHOUT_ID: Nanos = 1_000_000;
+/// Weight of a packet found twice, against packets of its flow seen for the first time.
+const FOUND_TWICE: u8 = 8;
+/// Never more than this: so many first deliveries with no second one, and the flow is not mirrored twice any more.
+const MOST: u8 = 64;
+
+/// One remembered packet.
+#[derive(Clone, Copy, Debug, bytemuck::Zeroable)]
+#[repr(C)]
+struct Remembered {
+    at: Nanos,
+    /// 0 when free.
+    identity: u32,
+    ttl: u8,
+    spare: [u8; 3],
+}
+
+const WAYS: usize = 4;
+
+/// Packets that fall together.
+#[derive(Clone, Copy, Debug, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+struct Set {
+    packets: [Remembered; WAYS],
+}
+
+const _: () = assert!(size_of::<Set>() == 64);
+
+/// What a packet is, as far as the table can say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    First,
+    /// The same packet again: its headers say so.
+    Again,
+    /// The same again if the mirror is known to deliver packets twice; else a packet of its own.
+    Perhaps,
+}
+
+/// The table.
+#[derive(Debug)]
+pub struct Copies {
+    sets: Table<Set>,
+    mask: u64,
+    /// As [`Flow::copied`], over all flows: for packets that can't be told from a repeat by themselves.
+    copied: u8,
+}
+
+impl Copies {
+    /// Remembers the last packets, about `capacity` of them.
+    pub fn new(capacity: u32) -> Copies {
+        let sets = (capacity as usize).div_ceil(WAYS).next_power_of_two();
+        Copies { sets: Table::zeroed(sets), mask: sets as u64 - 1, copied: 0 }
+    }
+
+    /// Looks a packet of a flow up, and remembers it. `hash` is its flow's.
+    #[inline]
+    pub fn look(&mut self, packet: &Packet, hash: u64, now: Nanos) -> Delivery {
+        let identity = identity(packet, hash);
+        let tag = ((identity >> 32) as u32).max(1);
+        let set = &mut self.sets[(identity & self.mask) as usize].packets;
+        let mut oldest = 0;
+        for way in 0..WAYS {
+            if set[way].identity == tag {
+                return repeated(&mut set[way], packet, tag, now);
+            }
+            if set[way].at < set[oldest].at {
+                oldest = way;
+            }
+        }
+        set[oldest] = Remembered { at: now, identity: tag, ttl: packet.ttl, spare: [0; 3] };
+        self.copied = self.copied.saturating_sub(1);
+        Delivery::First
+    }
+
+    /// What [`Copies::look`] said, decided: true if the packet is a second delivery. What is sure of itself is
+    /// evidence for what is not.
+    pub fn decide(&mut self, delivery: Delivery, packet: &Packet, flow: &mut Flow) -> bool {
+        match delivery {
+            Delivery::First => false,
+            Delivery::Perhaps if packet.class == Class::Tcp => flow.has(flow_flag::COPIED),
+            Delivery::Perhaps => self.copied > 0,
+            Delivery::Again if asked_for(packet, flow) => false,
+            Delivery::Again => {
+                flow.copied = flow.copied.saturating_add(FOUND_TWICE).min(MOST);
+                flow.flags |= flow_flag::COPIED;
+                self.copied = self.copied.saturating_add(FOUND_TWICE).min(MOST);
+                true
+            }
+        }
+    }
+}
+
+/// Without an IP-ID, a segment the other side keeps asking for is one sent again, however soon.
+fn asked_for(packet: &Packet, flow: &Flow) -> bool {
+    let other = flow.dir(!packet.from_low);
+    !has_id(packet) && other.dup_acks >= 2 && other.last_ack == packet.tcp.seq
+}
+
+fn has_id(packet: &Packet) -> bool {
+    packet.ip_id.is_some_and(|id| id != 0)
+}
+
+/// A packet that would be known again came for the first time, on a flow whose packets have come twice.
+#[cold]
+pub fn came_once(flow: &mut Flow) {
+    flow.copied = flow.copied.saturating_sub(1);
+    if flow.copied == 0 {
+        flow.flags &= !flow_flag::COPIED;
+    }
+}
+
+/// The cell has this very packet, not long ago.
+#[cold]
+fn repeated(cell: &mut Remembered, packet: &Packet, tag: u32, now: Nanos) -> Delivery {
+    let passed = now.saturating_sub(cell.at);
+    let has_id = has_id(packet);
+    let hops = cell.ttl.wrapping_sub(packet.ttl);
+    if hops > 1 || passed > if has_id { WINDOW } else { WINDOW_WITHOUT_ID } {
+        *cell = Remembered { at: now, identity: tag, ttl: packet.ttl, spare: [0; 3] };
+        return Delivery::First;
+    }
+    let sure = is_telling(packet);
+    if !sure && !has_id {
+        // Each first one has one copy: a train of equal acknowledgements, each delivered twice, stays a train.
+        cell.identity = 0;
+    }
+    if sure { Delivery::Again } else { Delivery::Perhaps }
+}
+
+/// No stack sends another packet just like this one within the window. An acknowledgement may be repeated at
+/// once, and means something by it; without an IP-ID a RST or a datagram may.
+pub fn is_telling(packet: &Packet) -> bool {
+    let has_id = has_id(packet);
+    if packet.class != Class::Tcp {
+        return has_id;
+    }
+    let flags = packet.tcp.flags;
+    packet.tcp.payload > 0 || flags & (flags::SYN | flags::FIN) != 0 || (has_id && flags & flags::RST != 0)
+}
+
+/// All that a second copy has in common with the first, and hardly any other packet.
+#[inline(always)]
+fn identity(packet: &Packet, hash: u64) -> u64 {
+    let tcp = &packet.tcp;
+    let numbers = match packet.icmp.quote {
+        // Errors of one router about two packets may have one checksum.
+        Some(quote) => {
+            u64::from(quote.seq.unwrap_or(0)) << 32
+                | u64::from(quote.key.low_port) << 16
+                | u64::from(quote.key.high_port)
+        }
+        None => u64::from(tcp.seq) << 32 | u64::from(tcp.ack),
+    };
+    let rest = u64::from(packet.checksum) << 48
+        | u64::from(packet.ip_id.unwrap_or(0)) << 32
+        | u64::from(packet.ip_len as u16) << 16
+        | u64::from(tcp.flags) << 8
+        | u64::from(packet.from_low);
+    let product = u128::from(hash ^ numbers) * u128::from(rest ^ hash.rotate_left(32) | 1);
+    (product >> 64) as u64 ^ product as u64
+}
