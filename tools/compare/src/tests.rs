@@ -1,5 +1,7 @@
 //! Whole comparisons of generated captures: what the middle did is found, and nothing else.
 
+use wiregen::check::{self, Seen};
+use wiregen::packet::{self, Ethernet, Ip, RST, TcpHeader};
 use wiregen::scenario::Packet;
 use wiregen::twotap::{Around, Middle, On, Path};
 
@@ -9,7 +11,12 @@ const SECOND: i64 = 1_000_000_000;
 
 #[test]
 fn nothing_wrong_nothing_said() {
-    for (v6, around) in [(false, Around::Nothing), (true, Around::Nothing), (false, Around::Vlan(9))] {
+    for (v6, around) in [
+        (false, Around::Nothing),
+        (true, Around::Nothing),
+        (false, Around::Vlan(9)),
+        (true, Around::Vxlan(70)),
+    ] {
         for scenario in
             ["healthy", "retransmission", "zero_window", "keepalive", "rst_midflow", "conn_refused"]
         {
@@ -199,4 +206,103 @@ fn ten_packets_are_enough() {
     let s = &report.summary;
     assert!(report.findings.is_empty(), "{:#?}", report.findings);
     assert!((s.offset_ns.unwrap() - 12_345_678).abs() < 3_000_000, "{s:?}");
+}
+
+/// A tap without the packets at these places.
+fn without(packets: &[Packet], places: &[usize]) -> Vec<Packet> {
+    let kept = packets.iter().enumerate().filter(|(i, _)| !places.contains(i));
+    kept.map(|(_, packet)| packet.clone()).collect()
+}
+
+/// Places of packets for which `wanted` holds.
+fn places(packets: &[Packet], wanted: impl Fn(&Seen) -> bool) -> Vec<usize> {
+    let seen =
+        packets.iter().enumerate().filter_map(|(i, packet)| Some((i, check::read(&packet.bytes).ok()?)));
+    seen.filter(|(_, seen)| wanted(seen)).map(|(i, _)| i).collect()
+}
+
+#[test]
+fn pings_that_are_lost() {
+    for (v6, proto) in [(false, 1), (true, 58)] {
+        let taps = taps("healthy", v6, &Path::default());
+        let ping = |seen: &Seen| seen.protocol == proto;
+        let (here, there) = (places(&taps.client, ping), places(&taps.server, ping));
+        // The second request never arrives, the third answer never comes back.
+        let client = without(&taps.client, &[here[3], here[5]]);
+        let server = without(&taps.server, &[there[2], there[3]]);
+        let report = judge(&client, &server);
+        assert_eq!(found(&report, "packet_lost_between"), (2, 2), "{:#?}", report.findings);
+        assert_eq!(report.findings.len(), 2);
+        // What only the tap misses was answered.
+        let report = judge(&taps.client, &without(&taps.server, &[there[2]]));
+        assert!(report.findings.is_empty(), "{:#?}", report.findings);
+    }
+}
+
+#[test]
+fn a_packet_from_nowhere() {
+    let taps = taps("healthy", false, &Path::default());
+    let answers = places(&taps.client, |seen| seen.sport == 443 && seen.payload > 0 && seen.flags & RST == 0);
+    let real = &taps.client[answers[answers.len() / 2]];
+    let mut bytes = real.bytes.clone();
+    // Another TTL and IP-ID, and other bytes of what the server sends later.
+    bytes[22] = 200;
+    bytes[18] ^= 0x55;
+    bytes[41] = bytes[41].wrapping_add(9);
+    let mut client = taps.client.clone();
+    client.push(Packet { ts: real.ts + 50_000, bytes });
+    let report = judge(&client, &taps.server);
+    assert_eq!(found(&report, "packet_injected_between"), (1, 1), "{:#?}", report.findings);
+    assert_eq!(report.findings.len(), 1);
+}
+
+/// Two segments that follow each other as one, as a card that joins segments hands them over.
+fn joined(first: &Packet, second: &Packet) -> Option<Packet> {
+    let (one, two) = (check::read(&first.bytes).ok()?, check::read(&second.bytes).ok()?);
+    let follows = (one.src, one.sport, one.dst, one.dport, one.ack)
+        == (two.src, two.sport, two.dst, two.dport, two.ack)
+        && one.seq.wrapping_add(one.payload) == two.seq
+        && one.payload > 500
+        && two.payload > 500;
+    let tail =
+        |packet: &Packet, seen: &Seen| packet.bytes[packet.bytes.len() - seen.payload as usize..].to_vec();
+    let payload = [tail(first, &one), tail(second, &two)].concat();
+    let ip = Ip { src: one.src, dst: one.dst, ttl: one.ttl, id: 9, dont_fragment: true };
+    let header = TcpHeader {
+        sport: one.sport,
+        dport: one.dport,
+        seq: one.seq,
+        ack: one.ack,
+        flags: two.flags,
+        window: two.window,
+        options: &[],
+    };
+    let mut bytes = Vec::new();
+    packet::tcp(&mut bytes, &Ethernet::default(), &ip, &header, &payload);
+    follows.then_some(Packet { ts: first.ts, bytes })
+}
+
+#[test]
+fn joined_segments_lose_nothing() {
+    let taps = taps("healthy", false, &Path::default());
+    let mut client: Vec<Packet> = Vec::new();
+    let mut joins = 0;
+    for packet in &taps.client {
+        match client.last().and_then(|last| joined(last, packet)) {
+            Some(both) if joins % 3 != 2 => {
+                joins += 1;
+                client.pop();
+                client.push(both);
+            }
+            _ => {
+                joins += usize::from(joins % 3 == 2);
+                client.push(packet.clone());
+            }
+        }
+    }
+    assert!(joins > 100, "{joins}");
+    let report = judge(&client, &taps.server);
+    assert!(report.findings.is_empty(), "{joins} {:#?}", report.findings);
+    let books: Vec<u64> = report.summary.accounts.values().map(|books| books.resegmented).collect();
+    assert!(books.iter().all(|n| *n > 50), "{books:?}");
 }

@@ -53,7 +53,7 @@ fn nothing_wrong_is_one_line_whatever_is_around_the_packets() {
     for (v6, around, offset) in [
         (false, Around::Nothing, 0),
         (true, Around::Vlan(12), 5 * SECOND),
-        (false, Around::Vlan(3), -7_000_000),
+        (false, Around::Vxlan(3), -7_000_000),
     ] {
         pair(&bench, "healthy", v6, &Path { around, offset, ..Path::default() });
         let ran = bench.run(&["compare", "--json", "client.pcap", "server.pcapng"]).exits(0);
