@@ -36,6 +36,8 @@ pub struct Clock {
     slope: f64,
     /// Half the shortest round trip between the taps; `None` if packets went one way only.
     pub half_rtt: Option<i64>,
+    /// 99 in 100 packets seem to be under way at most this long, ns.
+    pub usual_transit: i64,
     /// Parts per million, and how sure that is; `None` if the common time is too short to tell.
     pub drift: Option<(f64, f64)>,
 }
@@ -72,7 +74,13 @@ impl Clock {
             (None, None) => (0.0, None),
         };
         let drift = drift.map(|(s, doubt)| (if s.abs() > doubt { -s * 1e6 } else { 0.0 }, doubt * 1e6));
-        Some(Clock { start, end, ahead: middle.saturating_add(ahead as i64), slope, half_rtt, drift })
+        let transit = |(x, y): &Point, sign: f64| (y - slope * x - ahead) * sign;
+        let mut transits: Vec<f64> = to_b.iter().map(|point| transit(point, 1.0)).collect();
+        transits.extend(to_a.iter().map(|point| transit(point, -1.0)));
+        transits.sort_by(f64::total_cmp);
+        let usual_transit = transits.get(transits.len() * 99 / 100).map_or(0, |transit| *transit as i64);
+        let ahead = middle.saturating_add(ahead as i64);
+        Some(Clock { start, end, ahead, slope, half_rtt, usual_transit, drift })
     }
 
     /// A's clock less B's at [`Clock::start`], ns.
@@ -90,18 +98,19 @@ impl Clock {
     }
 
     /// B's time at a time of A.
-    pub fn to_b(&self, a: Nanos) -> Nanos {
+    pub fn to_b(self, a: Nanos) -> Nanos {
         a.wrapping_add_signed(self.ahead_at(a))
     }
 
     /// A's time at a time of B.
-    pub fn to_a(&self, b: Nanos) -> Nanos {
-        let near = b.wrapping_add_signed(self.ahead.saturating_neg());
-        b.wrapping_add_signed(self.ahead_at(near).saturating_neg())
+    pub fn to_a(self, b: Nanos) -> Nanos {
+        let back = |near: Nanos| b.wrapping_add_signed(self.ahead_at(near).saturating_neg());
+        // Drift over the drift of the first guess is below any clock's resolution.
+        back(back(b.wrapping_add_signed(self.ahead.saturating_neg())))
     }
 
     /// A time of one tap by the other's clock.
-    pub fn to_other(&self, tap: usize, ts: Nanos) -> Nanos {
+    pub fn to_other(self, tap: usize, ts: Nanos) -> Nanos {
         if tap == 0 { self.to_b(ts) } else { self.to_a(ts) }
     }
 
@@ -151,11 +160,11 @@ fn slope(bounds: &[Vec<Point>; 2], span: f64) -> Option<(f64, f64)> {
     }
     slopes.sort_by(f64::total_cmp);
     let middle = slopes[slopes.len() / 2];
-    // Half of the slopes lie between the quartiles; the median of n is surer than one by the root of n.
     let spread = slopes[slopes.len() * 3 / 4] - slopes[slopes.len() / 4];
     let windows = bounds.iter().map(Vec::len).sum::<usize>().max(1) as f64;
-    // No clock is read better than to a microsecond.
-    Some((middle, 2.0 * spread / windows.sqrt() + 1e3 / span))
+    // Extremes gather at the bound, so that what the median is wrong by falls with their number, not its root. And no
+    // clock is read better than to a microsecond.
+    Some((middle, 3.0 * spread / windows + 1e3 / span))
 }
 
 /// The bound of one direction's points after the slope is taken off; a few that lie far below all others are

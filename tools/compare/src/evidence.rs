@@ -34,7 +34,7 @@ pub fn of_missing(
     packets: &Packets<'_>,
 ) -> Map<String, Value> {
     let mut out = Map::new();
-    let Some((index, first)) = packets.first() else { return out };
+    let Some((_, first)) = packets.first() else { return out };
     let direction = if first.dir() == client { "client_to_server" } else { "server_to_client" };
     out.insert("direction".into(), json!(direction));
     let numbers: Vec<u32> = packets.iter().take(LISTED).map(|(_, r)| r.number).collect();
@@ -50,7 +50,7 @@ pub fn of_missing(
         }
         _ => {
             out.insert("alleged_sender".into(), json!(sender(key, first.from_low)));
-            made(view, tap, *index, first, &mut out);
+            made(view, tap, first, &mut out);
         }
     }
     out
@@ -77,7 +77,7 @@ fn lost(view: &View<'_, '_>, tap: usize, packets: &Packets<'_>, out: &mut Map<St
     out.insert("after_other_taps_last_packet".into(), json!(late.count()));
 }
 
-fn made(view: &View<'_, '_>, tap: usize, _index: u32, first: &Record, out: &mut Map<String, Value>) {
+fn made(view: &View<'_, '_>, tap: usize, first: &Record, out: &mut Map<String, Value>) {
     let usual = view.usual_ttl(tap, first);
     out.insert("ttl".into(), json!(first.ttl));
     out.insert("usual_ttl".into(), json!(usual));

@@ -79,7 +79,7 @@ pub fn decide(world: &World<'_>) -> Fates {
         let (first, last) = world.taps[tap].span.unwrap_or((0, 0));
         Watch { first, last, passed: [false; 2] }
     };
-    let margin = clock.half_rtt.unwrap_or(0).saturating_add(2_000_000);
+    let margin = clock.usual_transit.max(0).saturating_mul(2).saturating_add(2_000_000);
     let mut judge = Judge { world, watches: [watch(0), watch(1)], mirrored: [false; 2], margin };
     judge.look_around(&views);
     for view in &views {
@@ -211,7 +211,7 @@ impl Judge<'_, '_> {
         let sure = when == When::Within;
         let silent = !sure && !self.watches[1 - tap].passed[usize::from(when == When::After)];
         if first == tap {
-            self.lost(view, tap, (index, r), sure, silent)
+            self.lost(view, tap, (index, r), when, silent)
         } else {
             self.made(view, tap, (index, r), sure, silent)
         }
@@ -230,14 +230,14 @@ impl Judge<'_, '_> {
         view: &View<'_, '_>,
         tap: usize,
         (index, r): (u32, &Record),
-        sure: bool,
+        when: When,
         silent: bool,
     ) -> Fate {
         if view.was_received(tap, index, r) {
             return Fate::Missed;
         }
         let unanswered = view.is_unanswered(tap, index, r);
-        if sure {
+        if when == When::Within {
             let proven = unanswered || r.span() > 0 && r.flags != 0;
             return if proven { Fate::Lost } else { Fate::PerhapsLost };
         }
@@ -251,6 +251,10 @@ impl Judge<'_, '_> {
                     && view.is_forged(tap, made)
             })
         };
+        // Its retry arrived: the other tap still captured when this should have.
+        if when == When::After && view.retry_arrived(tap, index, r) {
+            return Fate::Lost;
+        }
         if silent && unanswered && (goes_on || asked_again || struck()) { Fate::Lost } else { Fate::Outside }
     }
 

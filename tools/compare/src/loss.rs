@@ -7,7 +7,7 @@ use dataplane::decode::flags;
 
 use crate::conn::{Conn, World};
 use crate::matching::loose_key;
-use crate::record::{Record, TOKEN};
+use crate::record::Record;
 use crate::spans::{Spans, Unwrap};
 
 /// A TTL that is off by this much from its host's usual one is not that host's.
@@ -133,9 +133,10 @@ impl<'w, 't> View<'w, 't> {
 
     /// The other tap saw the answer to what it never saw asked.
     pub fn was_received(&self, tap: usize, index: u32, r: &Record) -> bool {
-        if r.ack & TOKEN != 0 && r.flags == 0 {
-            let at_other = |dir: usize| self.tokens(1 - tap, dir).any(|ack| ack == r.ack);
-            return at_other(1 - r.dir()) && !at_other(r.dir());
+        if let Some(question) = r.asks() {
+            let there =
+                |is: &dyn Fn(&Record) -> bool| self.world.packets(self.conn, 1 - tap).any(|(_, q)| is(q));
+            return there(&|q| q.answers(question)) && !there(&|q| q.asks() == Some(question));
         }
         let (_, to) = self.part(tap, index, r);
         let acked = self.ways[1 - tap][1 - r.dir()].acked;
@@ -152,11 +153,6 @@ impl<'w, 't> View<'w, 't> {
         r.span() > 0 && !self.is_covered(tap, index, r) && end.is_some_and(|end| end >= to)
     }
 
-    fn tokens(&self, tap: usize, dir: usize) -> impl Iterator<Item = u32> {
-        let packets = self.world.packets(self.conn, tap);
-        packets.filter(move |(_, r)| r.dir() == dir && r.flags == 0).map(|(_, r)| r.ack)
-    }
-
     /// It asks for an answer, and none came to this tap, or none before it was asked again.
     pub fn is_unanswered(&self, tap: usize, index: u32, r: &Record) -> bool {
         if r.is_rst() {
@@ -168,9 +164,10 @@ impl<'w, 't> View<'w, 't> {
             let acked = self.ways[tap][1 - r.dir()].acked.is_some_and(|acked| acked >= to);
             return r.span() > 0 && (again.is_some() || !acked);
         }
+        let Some(question) = r.asks() else { return false };
         let until = again.unwrap_or(u64::MAX);
-        let answers = |q: &Record| q.dir() != r.dir() && q.ack == r.ack && (r.ts..=until).contains(&q.ts);
-        r.ack & TOKEN != 0 && !self.world.packets(self.conn, tap).any(|(_, q)| answers(q))
+        let answered = |q: &Record| q.answers(question) && (r.ts..=until).contains(&q.ts);
+        !self.world.packets(self.conn, tap).any(|(_, q)| answered(q))
     }
 
     /// When this tap saw the same before or after.
@@ -183,6 +180,14 @@ impl<'w, 't> View<'w, 't> {
     /// This tap saw it sent before.
     pub fn is_sent_again(&self, tap: usize, index: u32, r: &Record) -> bool {
         self.again(tap, index, r).any(|ts| ts.saturating_add(SENT_AGAIN) <= r.ts)
+    }
+
+    /// The same was sent later, and that came to the other tap.
+    pub fn retry_arrived(&self, tap: usize, index: u32, r: &Record) -> bool {
+        let alike = self.alike[tap].get(&loose_key(self.world, self.conn, tap, r));
+        alike.into_iter().flatten().any(|other| {
+            *other != index && self.world.record(tap, *other).ts > r.ts && self.world.is_matched(tap, *other)
+        })
     }
 
     /// The TTL of its alleged sender's packets here, if any other is known.

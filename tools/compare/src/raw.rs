@@ -3,7 +3,7 @@
 
 use dataplane::decode::{Packet, Tcp, flags};
 
-use crate::record::{Extra, TOKEN};
+use crate::record::{ANSWER, Extra, TOKEN};
 
 /// Payload bytes of the short hash: few enough that a snap length of 96 still has them.
 const HEAD: usize = 16;
@@ -105,14 +105,19 @@ pub fn udp_payload(bytes: &[u8], end: usize) -> usize {
     usize::from(len).saturating_sub(8)
 }
 
+fn token(value: Option<u16>, answer: bool) -> u32 {
+    value.map_or(0, |value| TOKEN | u32::from(value) | if answer { ANSWER } else { 0 })
+}
+
 /// A DNS message's id.
 pub fn dns_token(bytes: &[u8], end: usize) -> u32 {
-    half(bytes, end).map_or(0, |id| TOKEN | u32::from(id))
+    let answer = bytes.get(end + 2).is_some_and(|flags| flags & 0x80 != 0);
+    token(half(bytes, end), answer)
 }
 
 /// An echo message's sequence number; its identifier is the flow's port.
-pub fn echo_token(bytes: &[u8], end: usize) -> u32 {
-    end.checked_sub(2).and_then(|at| half(bytes, at)).map_or(0, |seq| TOKEN | u32::from(seq))
+pub fn echo_token(bytes: &[u8], end: usize, answer: bool) -> u32 {
+    token(end.checked_sub(2).and_then(|at| half(bytes, at)), answer)
 }
 
 #[cfg(test)]

@@ -144,6 +144,6 @@ fn icmp(bytes: &[u8], packet: &Packet, record: &mut Record) {
     }
     let echo = if v6 { kind == 128 || kind == 129 } else { kind == 0 || kind == 8 };
     if echo {
-        record.ack = raw::echo_token(bytes, end);
+        record.ack = raw::echo_token(bytes, end, kind == 0 || kind == 129);
     }
 }

@@ -46,6 +46,8 @@ pub struct Record {
 
 /// Marks `ack` of UDP and ICMP as a token.
 pub const TOKEN: u32 = 1 << 16;
+/// Marks it as one of an answer.
+pub const ANSWER: u32 = 1 << 17;
 
 /// TCP options of a SYN, or SACK blocks of any segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,7 +80,27 @@ impl Record {
         self.len + u32::from(self.has(flags::SYN)) + u32::from(self.has(flags::FIN))
     }
 
+    /// What it asks for, if it is a question whose answer repeats that.
+    pub fn asks(&self) -> Option<u32> {
+        (self.flags == 0 && self.ack & (TOKEN | ANSWER) == TOKEN).then_some(self.ack)
+    }
+
+    /// It answers this question.
+    pub fn answers(&self, question: u32) -> bool {
+        self.flags == 0 && self.ack == question | ANSWER
+    }
+
     pub fn is_rst(&self) -> bool {
         self.has(flags::RST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_stays_small() {
+        assert!(size_of::<Record>() <= 64, "{}", size_of::<Record>());
     }
 }

@@ -21,5 +21,6 @@ pub mod rng;
 pub mod scenario;
 pub mod tcp;
 pub mod truth;
+pub mod twotap;
 pub mod wire;
 pub mod write;

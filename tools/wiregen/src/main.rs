@@ -5,6 +5,7 @@
 //! everything else is in the library. Exit codes: 0 done, 1 the work failed, 2 wrong usage, 4 an interface or
 //! privilege is missing.
 
+mod pair_cli;
 mod wire_cli;
 
 use std::fs::File;
@@ -54,6 +55,8 @@ enum Command {
     },
     /// A small capture in which one thing is broken; OUT.truth.jsonl says what
     Scenario(ScenarioArgs),
+    /// A scenario as two taps of one path see it, with something in between
+    Pair(Box<pair_cli::PairArgs>),
     /// Many established flows, packets spread over them at random
     Live {
         /// The capture file to write
@@ -211,6 +214,7 @@ fn run(command: Command) -> Result<()> {
             write_mix(&out, &mix::Options { flows, packets, seed, seconds }, file.style())
         }
         Command::Scenario(args) => write_scenario(&args),
+        Command::Pair(args) => pair_cli::run(&args),
         Command::Live { out, flows, packets, seed, payload, handshakes, file } => {
             let options =
                 live::Options { flows, packets, seed, payload, handshakes, ..live::Options::default() };
