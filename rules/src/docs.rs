@@ -125,9 +125,7 @@ fn event_doc(event: Event) -> &'static str {
         }
         Event::Established => "The handshake was completed by the client's ACK.",
         Event::Rst => "A segment with the RST flag was seen.",
-        Event::Retransmission => {
-            "A segment repeated sequence space already sent (Wireshark's `tcp.analysis.retransmission`)."
-        }
+        Event::Retransmission => "A segment repeated sequence space already sent.",
         Event::ZeroWindow => "A segment advertised a zero receive window.",
         Event::Keepalive => "A TCP keepalive probe was seen.",
         Event::IcmpTooBig => {
