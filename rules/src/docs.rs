@@ -125,9 +125,7 @@ fn event_doc(event: Event) -> &'static str {
         }
         Event::Established => "The handshake was completed by the client's ACK.",
         Event::Rst => "A segment with the RST flag was seen.",
-        Event::Retransmission => {
-            "A segment repeated sequence space already sent (Wireshark's `tcp.analysis.retransmission`)."
-        }
+        Event::Retransmission => "A segment repeated sequence space already sent.",
         Event::ZeroWindow => "A segment advertised a zero receive window.",
         Event::WindowFull => "A segment filled the receiver's window to its edge (tcp.analysis.window_full).",
         Event::SackGarbled => "A selective acknowledgement names bytes outside the sequence space.",

@@ -15,7 +15,7 @@ pub enum Event {
     Established,
     /// A segment with the RST flag was seen.
     Rst,
-    /// A segment repeated sequence space already sent (Wireshark's tcp.analysis.retransmission).
+    /// A segment repeated sequence space already sent.
     Retransmission,
     /// A segment advertised a zero receive window.
     ZeroWindow,

@@ -47,7 +47,7 @@ pub struct SideFacts {
     pub unacked: Option<u32>,
     /// Largest TCP payload in one segment, bytes.
     pub max_payload: u32,
-    /// Wireshark's retransmission count (fast, spurious and SYN retransmissions included).
+    /// Segments sent again (fast, spurious and SYN retransmissions included).
     pub retransmissions: u32,
     /// Segments advertising a zero window.
     pub zero_windows: u32,

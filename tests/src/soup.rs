@@ -55,18 +55,27 @@ struct Talk<'a> {
 
 /// `flows` conversations from one seed, one after the other.
 pub fn flows(seed: u64, flows: u16) -> Vec<Packet> {
+    conversations(seed, flows, &[0, 5, 30, 100])
+}
+
+/// The same without what no TCP would send: each has its handshake or is under way, and is one flow.
+pub fn orderly(seed: u64, flows: u16) -> Vec<Packet> {
+    conversations(seed, flows, &[0])
+}
+
+fn conversations(seed: u64, flows: u16, wild: &[u64]) -> Vec<Packet> {
     let mut rng = Rng::new(seed);
     let mut all = Vec::new();
     let mut start = 1_700_000_000 * 1000 * MILLI;
     for n in 0..flows {
-        let packets = flow(&mut rng, FIRST_PORT + n, start);
+        let packets = flow(&mut rng, FIRST_PORT + n, start, wild);
         start = packets.iter().map(|p| p.ts).max().unwrap_or(start) + MILLI;
         all.extend(packets);
     }
     all
 }
 
-fn flow(rng: &mut Rng, port: u16, start: u64) -> Vec<Packet> {
+fn flow(rng: &mut Rng, port: u16, start: u64, wild: &[u64]) -> Vec<Packet> {
     let end = |rng: &mut Rng| {
         let isn = if rng.percent(30) { u32::MAX - rng.below(900) as u32 } else { rng.next_u32() };
         let scale = rng.percent(60).then(|| rng.below(4) as u8);
@@ -74,7 +83,7 @@ fn flow(rng: &mut Rng, port: u16, start: u64) -> Vec<Packet> {
     };
     let ends = [end(rng), end(rng)];
     let unit = [1, 2, 10, 100, 1400][rng.below(5) as usize];
-    let wild = [0, 5, 30, 100][rng.below(4) as usize];
+    let wild = wild[rng.below(wild.len() as u64) as usize];
     let mut talk = Talk { rng, out: Vec::new(), port, now: start, ends, unit, wild };
     if talk.rng.percent(75) {
         talk.handshake();
@@ -119,7 +128,7 @@ impl Talk<'_> {
         }
         let address = |end: usize| IpAddr::V4(Ipv4Addr::new(10, 7, 0, 1 + end as u8));
         let ports = [self.port, SERVER_PORT];
-        let ack = if flags & ACK != 0 || self.rng.percent(5) { ack } else { 0 };
+        let ack = if flags & ACK != 0 || self.wild > 0 && self.rng.percent(5) { ack } else { 0 };
         let header = TcpHeader {
             sport: ports[from],
             dport: ports[from ^ 1],

@@ -314,3 +314,108 @@ fn segments_mean_what_tshark_says() {
         assert!(!theirs.is_empty(), "{name}: there was something to compare");
     }
 }
+
+/// A TCP number of an IPv4 frame.
+fn number(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+/// The frame with its sequence number, and acknowledgement where there is one, moved on by `by` (IPv4, TCP).
+fn shifted(packet: &Packet, by: u32) -> Packet {
+    let mut bytes = packet.bytes.clone();
+    let numbers: &[usize] = if bytes[47] & 0x10 != 0 { &[38, 42] } else { &[38] };
+    for &at in numbers {
+        let moved = number(&bytes, at).wrapping_add(by).to_be_bytes();
+        bytes[at..at + 4].copy_from_slice(&moved);
+    }
+    Packet { ts: packet.ts, bytes }
+}
+
+/// The smaller of a frame's ports.
+fn port(packet: &Packet) -> u16 {
+    let port = |at: usize| u16::from_be_bytes([packet.bytes[at], packet.bytes[at + 1]]);
+    port(34).min(port(36))
+}
+
+/// Ports of conversations with a segment that begins or ends at 0, or acknowledges it: to Wireshark, "none yet".
+fn touching_zero(packets: &[Packet]) -> BTreeSet<u16> {
+    let touches = |packet: &&Packet| {
+        let decoded = decode(LinkType::Ethernet, &packet.bytes, packet.bytes.len() as u32).tcp;
+        let end = decoded.seq.wrapping_add(decoded.payload);
+        [decoded.seq, end, end.wrapping_add(1)].contains(&0) || decoded.flags & 16 != 0 && decoded.ack == 0
+    };
+    packets.iter().filter(touches).map(port).collect()
+}
+
+/// What rows say, but for what names a flow, by the smaller port.
+fn essence(rows: &[FlowRow]) -> BTreeMap<u16, String> {
+    let text = |row: &FlowRow| {
+        let row = FlowRow { flow_id: String::new(), ..row.clone() };
+        (row.flow.sport.min(row.flow.dport), serde_json::to_string(&row).unwrap())
+    };
+    rows.iter().map(text).collect()
+}
+
+#[test]
+fn where_sequence_numbers_begin_makes_no_difference() {
+    for seed in 1..=3 {
+        let packets = tests::soup::orderly(seed, 300);
+        let (plain, never) = (essence(&run(&packets).rows), touching_zero(&packets));
+        for by in [0x1357_9bdf, 0x8000_0001, 0xffff_fc17] {
+            let moved: Vec<Packet> = packets.iter().map(|p| shifted(p, by)).collect();
+            let (there, now) = (essence(&run(&moved).rows), touching_zero(&moved));
+            let ports: Vec<_> = plain.keys().filter(|p| !never.contains(p) && !now.contains(p)).collect();
+            assert!(ports.len() > 250 && plain.len() == there.len(), "{} compared", ports.len());
+            for port in ports {
+                assert_eq!(plain[port], there[port], "seed {seed}, moved by {by:#x}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_fact_is_counted_oftener_than_there_are_packets() {
+    for seed in 1..=4 {
+        for row in run(&tests::soup::flows(seed, 300)).rows {
+            for side in [&row.orig, &row.resp] {
+                let Some(tcp) = &side.tcp else { continue };
+                for (name, count) in COUNTS {
+                    assert!(count(tcp) <= side.packets, "{name}: {row:?}");
+                }
+                let f = &tcp.facts;
+                assert!(f.fast_retransmission + f.spurious_retransmission <= f.retransmission, "{row:?}");
+                assert!(f.retransmission + f.out_of_order <= side.packets, "{row:?}");
+                assert!(f.keepalive_ack + f.duplicate_ack + f.window_update <= side.packets, "{row:?}");
+            }
+            let packets = u64::from(row.orig.packets) + u64::from(row.resp.packets);
+            assert!(row.findings.iter().all(|(_, count)| *count <= packets), "{row:?}");
+        }
+    }
+}
+
+#[test]
+fn a_healthy_flow_picked_up_in_its_middle_is_healthy() {
+    let (packets, _) = captures::mix_of(600, 17);
+    let quiet = |side: &TcpSide| COUNTS.iter().all(|(_, count)| count(side) == 0);
+    let sides =
+        |row: &FlowRow| [row.orig.tcp.clone(), row.resp.tcp.clone()].into_iter().flatten().all(|s| quiet(&s));
+    let ends = |row: &FlowRow| {
+        let f = &row.flow;
+        [(f.src.clone(), f.sport), (f.dst.clone(), f.dport)].into_iter().collect::<BTreeSet<_>>()
+    };
+    let whole = run(&packets).rows;
+    let healthy: BTreeSet<_> = whole.iter().filter(|row| sides(row)).map(ends).collect();
+    let troubled: BTreeSet<_> = whole.iter().filter(|row| !sides(row)).map(ends).collect();
+    for from in [1, 3, 5] {
+        let late = &packets[packets.len() * from / 6..];
+        let mut compared = 0;
+        for row in run(late).rows.iter().filter(|row| row.orig.tcp.is_some()) {
+            let pair = ends(row);
+            if healthy.contains(&pair) && !troubled.contains(&pair) {
+                compared += 1;
+                assert!(sides(row), "from {from} sixths on: {row:?}");
+            }
+        }
+        assert!(compared > 50, "{compared} flows");
+    }
+}

@@ -263,7 +263,7 @@ macro_rules! side_facts {
             side_facts!(@ $side, max_payload, "bytes", "Largest TCP payload in one segment.",
                 Int, |f| Some(f.$side.max_payload.into())),
             side_facts!(@ $side, retransmissions, "segments",
-                "Retransmissions as Wireshark counts them: fast, spurious and SYN ones included.",
+                "Segments sent again: fast, spurious and SYN retransmissions included.",
                 Int, |f| Some(f.$side.retransmissions.into())),
             side_facts!(@ $side, zero_windows, "segments", "Segments advertising a zero window.",
                 Int, |f| Some(f.$side.zero_windows.into())),
