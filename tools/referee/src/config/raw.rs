@@ -37,6 +37,8 @@ pub struct Worker {
     pub holds_per_rule_per_second: Number,
     pub messages: Number,
     pub activity: Number,
+    pub fragmented: Number,
+    pub copies: Number,
     pub timeout_half_open_s: Number,
     pub timeout_established_s: Number,
     pub timeout_closed_s: Number,
