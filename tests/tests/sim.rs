@@ -80,8 +80,8 @@ fn worker_config(rng: &mut Rng) -> WorkerConfig {
         messages: 512,
         activity: 64,
         siblings: 64,
-        fragmented: 64,
-        copies: 64,
+        fragmented: 1 + rng.below(8) as u32,
+        copies: 1 + rng.below(64) as u32,
         timeouts: Timeouts {
             half_open: (1 + rng.below(80)) * second,
             established: (1 + rng.below(600)) * second,

@@ -36,6 +36,8 @@ pub fn decode_into(link: LinkType, bytes: &[u8], orig_len: u32, packet: &mut Pac
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tunnel_tests;
 
 #[cfg(test)]
 pub(crate) mod frames;

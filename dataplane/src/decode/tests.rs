@@ -205,6 +205,11 @@ fn links() -> impl Strategy<Value = LinkType> {
         LinkType::Raw,
         LinkType::Null,
         LinkType::Loop,
+        LinkType::Ppp,
+        LinkType::PppEther,
+        LinkType::CiscoHdlc,
+        LinkType::Ieee80211,
+        LinkType::Radiotap,
         LinkType::Other(3),
     ])
 }

@@ -178,3 +178,129 @@ fn identity(packet: &Packet, hash: u64) -> u64 {
     let product = u128::from(hash ^ numbers) * u128::from(rest ^ hash.rotate_left(32) | 1);
     (product >> 64) as u64 ^ product as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::frames::Seg;
+
+    const US: Nanos = 1000;
+    const MS: Nanos = 1000 * US;
+    const HASH: u64 = 0x1234_5678_9abc_def1;
+
+    fn segment(len: usize, id: u16) -> Packet {
+        Packet { ip_id: Some(id), ..Seg::new(true, flags::ACK, 100, 7).data(len).packet() }
+    }
+
+    struct Mirror {
+        copies: Copies,
+        flow: Flow,
+        now: Nanos,
+    }
+
+    impl Mirror {
+        fn new() -> Mirror {
+            Mirror { copies: Copies::new(64), flow: bytemuck::Zeroable::zeroed(), now: 1_000_000 * MS }
+        }
+
+        /// True if the packet, `after` ns later, is taken for a second delivery.
+        fn sees(&mut self, packet: &Packet, after: Nanos) -> bool {
+            self.now += after;
+            let delivery = self.copies.look(packet, HASH, self.now);
+            let again = self.copies.decide(delivery, packet, &mut self.flow);
+            if !again && self.flow.has(flow_flag::COPIED) && is_telling(packet) {
+                came_once(&mut self.flow);
+            }
+            again
+        }
+    }
+
+    #[test]
+    fn the_same_packet_at_once_is_a_second_delivery_whatever_the_way() {
+        for (id, limit) in [(7, WINDOW), (0, WINDOW_WITHOUT_ID)] {
+            let data = segment(100, id);
+            let hop = Packet { ttl: data.ttl - 1, vlan: [5, 0], depth: 1, ..data };
+            for copy in [data, hop] {
+                assert!(!Mirror::new().sees(&data, 0));
+                let after = |ns| {
+                    let mut mirror = Mirror::new();
+                    mirror.sees(&data, 0);
+                    mirror.sees(&copy, ns)
+                };
+                assert!(after(0) && after(30 * US) && after(limit));
+                assert!(!after(limit + 1) && !after(200 * MS), "a retransmission, id {id}");
+            }
+            let mut thrice = Mirror::new();
+            assert_eq!([0, 1, 2].map(|_| thrice.sees(&data, US)), [false, true, true]);
+        }
+    }
+
+    #[test]
+    fn what_differs_in_anything_a_sender_changes_is_another_packet() {
+        let data = segment(100, 7);
+        let mut others = [data; 7];
+        others[0].ip_id = Some(8);
+        others[1].checksum = 1;
+        others[2].tcp.seq += 1;
+        others[3].tcp.ack += 1;
+        others[4].ip_len += 1;
+        others[5].ttl += 1;
+        others[6].ttl -= 2;
+        for (i, other) in others.iter().enumerate() {
+            let mut mirror = Mirror::new();
+            mirror.sees(&data, 0);
+            assert!(!mirror.sees(other, US), "{i}");
+        }
+    }
+
+    #[test]
+    fn a_train_of_duplicate_acks_is_one_unless_data_comes_twice() {
+        // A stack without IP-ID or time stamps: nothing tells one duplicate ACK from the next.
+        let (ack, data) = (segment(0, 0), segment(100, 0));
+        let mut mirror = Mirror::new();
+        assert!((0..6).all(|_| !mirror.sees(&ack, 20 * US)));
+        mirror.sees(&data, MS);
+        assert!(mirror.sees(&data, 10 * US), "data twice");
+        mirror.now += 10 * MS;
+        // Now each of the train comes twice, and is still a train.
+        let seen: Vec<bool> = (0..6).map(|_| mirror.sees(&ack, 10 * US)).collect();
+        assert_eq!(seen, [false, true, false, true, false, true]);
+        // The mirror is set right: after some data that comes once, ACKs are believed again.
+        for seq in 0..u32::from(FOUND_TWICE) {
+            let mut next = data;
+            next.tcp.seq += 1000 + seq;
+            assert!(!mirror.sees(&next, MS));
+        }
+        assert!((0..4).all(|_| !mirror.sees(&ack, 20 * US)));
+    }
+
+    #[test]
+    fn a_segment_the_other_side_asks_for_is_sent_again_however_soon() {
+        let data = segment(100, 0);
+        let mut mirror = Mirror::new();
+        mirror.sees(&data, 0);
+        mirror.flow.dirs[1].dup_acks = 3;
+        mirror.flow.dirs[1].last_ack = data.tcp.seq;
+        assert!(!mirror.sees(&data, 300 * US));
+        // With an IP-ID there is no doubt: a sender counts on.
+        let data = segment(100, 9);
+        mirror.sees(&data, 0);
+        assert!(mirror.sees(&data, 300 * US));
+    }
+
+    #[test]
+    fn a_reset_or_datagram_without_id_is_a_copy_only_where_copies_are_usual() {
+        let reset = Packet { ip_id: Some(0), ..Seg::new(true, flags::RST, 100, 0).packet() };
+        let datagram = Packet { class: Class::Udp, ip_id: None, ..reset };
+        for packet in [reset, datagram] {
+            let mut mirror = Mirror::new();
+            mirror.sees(&packet, 0);
+            assert!(!mirror.sees(&packet, US));
+            let data = segment(100, 3);
+            mirror.sees(&data, MS);
+            assert!(mirror.sees(&data, US));
+            mirror.sees(&packet, 10 * MS);
+            assert!(mirror.sees(&packet, US));
+        }
+    }
+}

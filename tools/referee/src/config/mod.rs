@@ -147,6 +147,8 @@ fn worker(r: &mut Reader<'_>, raw: &raw::Worker, c: &mut WorkerConfig) {
     r.set(&mut c.messages, &raw.messages, "messages", 512..=1 << 20, 1);
     r.set(&mut c.activity, &raw.activity, "activity", 64..=1 << 22, 1);
     r.set(&mut c.siblings, &raw.siblings, "siblings", 64..=1 << 20, 1);
+    r.set(&mut c.fragmented, &raw.fragmented, "fragmented", 16..=1 << 20, 1);
+    r.set(&mut c.copies, &raw.copies, "copies", 16..=1 << 22, 1);
     let t = &mut c.timeouts;
     r.set(&mut t.half_open, &raw.timeout_half_open_s, "timeout_half_open_s", 1..=DAY_S, SECOND);
     r.set(&mut t.established, &raw.timeout_established_s, "timeout_established_s", 1..=30 * DAY_S, SECOND);

@@ -38,6 +38,8 @@ pub struct Worker {
     pub messages: Number,
     pub activity: Number,
     pub siblings: Number,
+    pub fragmented: Number,
+    pub copies: Number,
     pub timeout_half_open_s: Number,
     pub timeout_established_s: Number,
     pub timeout_closed_s: Number,
