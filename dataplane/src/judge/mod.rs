@@ -111,7 +111,7 @@ impl Judge {
             }
             Message::Dealing { client, addr, port, proto, dealing } => {
                 self.crowd.report(*client, (*addr, *port, *proto), dealing);
-                self.gauges.client(*client, &dealing.entries, self.bucket);
+                self.gauges.client(*client, dealing.begun, self.bucket);
             }
             Message::Watched { addr, flow_id } => {
                 if let Some(storm) = self.storms.of_host(*addr) {
