@@ -178,6 +178,8 @@ pub struct Activity {
     pairs: Pairs,
     hosts_want: CountSet,
     services_want: CountSet,
+    /// Pairs are told of at the end of a second, since most have no more than a connection in it.
+    tells_pairs: bool,
     /// Some rule is about hosts; about services.
     wanted: (bool, bool),
     /// Counts that found no room.
@@ -193,7 +195,8 @@ impl Activity {
         Activity {
             hosts: Table::new(capacity, secret),
             services: Table::new(capacity, secret),
-            pairs: Pairs::new(capacity / 8, secret),
+            pairs: Pairs::new(capacity / 4, secret),
+            tells_pairs: false,
             hosts_want: rules.counts_read(Scope::Host),
             services_want: rules.counts_read(Scope::Service),
             wanted: (scopes(Scope::Host), scopes(Scope::Service)),
@@ -264,7 +267,9 @@ impl Activity {
         if let Some((who, counts, _)) = self.hosts.take() {
             return Some(Message::Host { addr: who.ip(), counts });
         }
-        if let Some((client, who, dealing)) = self.pairs.take() {
+        if self.tells_pairs
+            && let Some((client, who, dealing)) = self.pairs.take()
+        {
             let (addr, port, proto) = (who.ip(), who.port, who.proto);
             return Some(Message::Dealing { client: client.ip(), addr, port, proto, dealing });
         }
@@ -278,8 +283,15 @@ impl Activity {
         self.services.take().map(told)
     }
 
+    /// Nothing is left to tell at this tick.
     pub fn is_empty(&self) -> bool {
-        self.hosts.used.is_empty() && self.services.used.is_empty() && self.pairs.is_empty()
+        let pairs = !self.tells_pairs || self.pairs.is_empty();
+        self.hosts.used.is_empty() && self.services.used.is_empty() && pairs
+    }
+
+    /// Whether what is told next includes pairs.
+    pub fn tell_pairs(&mut self, tell: bool) {
+        self.tells_pairs = tell;
     }
 }
 
@@ -355,6 +367,7 @@ mod tests {
             activity.pair(&party(1), &Party { port, ..party(2) }, |d| d.unfinished += 1);
         }
         let mut pairs = Vec::new();
+        activity.tell_pairs(true);
         while let Some(message) = activity.take() {
             if let Message::Dealing { port, dealing, .. } = message {
                 pairs.push((port, dealing.begun, dealing.unfinished));
@@ -362,6 +375,6 @@ mod tests {
         }
         pairs.sort_unstable();
         assert!(pairs.contains(&(80, 1001, 0)) && pairs.contains(&(7, 0, 1)), "{pairs:?}");
-        assert!(pairs.len() > 400 && activity.is_empty());
+        assert!(pairs.len() > 900 && activity.is_empty());
     }
 }

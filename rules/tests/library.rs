@@ -427,7 +427,7 @@ fn ports_that_recur_are_reported_and_those_of_a_wide_range_are_not() {
     assert_eq!(said_of_host(&set, &reuse(100, 50, 40_000, 40_050, 0)), [], "a flood from one address");
     assert_eq!(said_of_host(&set, &reuse(100, 10, 33_000, 60_000, 100))[0].0, "port_exhaustion");
     let said = said_of_host(&set, &reuse(30, 1, 40_000, 40_028, 30));
-    assert!(said[0].1.contains("the soonest after 1500 ms"), "{said:?}");
+    assert!(said[0].1.contains("the soonest after 1 s"), "{said:?}");
     let churn =
         Dealings { addr: Some(address("10.0.4.21")), port: 80, short_10s: 500, ..Dealings::default() };
     let said = said_of_host(&set, &host(ClientFacts { churn, ..ClientFacts::default() }));

@@ -28,6 +28,11 @@ impl<K: Ord + Copy + Hash, V: Default> Aged<K, V> {
         })
     }
 
+    /// The entry, not marked as touched.
+    pub fn peek_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.entries.get_mut(key).map(|(_, value)| value)
+    }
+
     pub fn get(&self, key: &K) -> Option<&V> {
         self.entries.get(key).map(|(_, value)| value)
     }

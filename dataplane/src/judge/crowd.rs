@@ -73,7 +73,11 @@ impl Crowd {
         for ((client, service), dealing) in std::mem::take(&mut self.reported) {
             let facts = all.entry(client).or_default();
             self.attempted(client, service, &dealing, bucket, &mut spreads);
-            let track = self.pairs.touch((client, service), bucket);
+            let track = match dealing.begun > 0 {
+                true => Some(self.pairs.touch((client, service), bucket)),
+                false => self.pairs.get_mut(&(client, service), bucket),
+            };
+            let Some(track) = track else { continue };
             track.add(bucket, &dealing);
             let (reuses, short) = track.weight();
             let stands_out = (reuses > facts.reuse.reuses, short > 0);

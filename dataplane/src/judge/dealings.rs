@@ -128,6 +128,7 @@ impl Track {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::judge::message::PORTS_TOLD;
     use std::net::Ipv4Addr;
 
     fn begun(ports: &[u16]) -> Dealing {
@@ -155,6 +156,6 @@ mod tests {
         let mut track = Track::default();
         track.add(1000, &begun(&[7; 100]));
         assert_eq!(track.facts(Ipv4Addr::LOCALHOST.into(), 80, 1000).unwrap().begun_60s, 100);
-        assert_eq!(track.weight().0, 11);
+        assert_eq!(track.weight().0, PORTS_TOLD as u32 - 1);
     }
 }

@@ -14,6 +14,8 @@ use super::message::{Entries, LINGERS, StateChanges};
 use super::window::BUCKET_NS;
 
 const SECOND: u64 = 1_000_000_000 / BUCKET_NS;
+/// A client that began nothing for twice this time holds nothing.
+const LONGEST: u64 = 60 * SECOND;
 
 /// Entries of somebody: of flows alive, and of ended ones until their time is over.
 #[derive(Debug, Default)]
@@ -101,14 +103,15 @@ impl Gauges {
         }
     }
 
-    pub fn client(&mut self, client: IpAddr, entries: &Entries, now: u64) {
-        if *entries == Entries::default() {
-            return;
-        }
-        let gauge = self.clients.touch(client, now);
-        gauge.change(entries, now);
-        if gauge.entries(now) == 0 {
-            self.clients.remove(&client);
+    /// A client began connections. Who holds many entries opens and closes without pause: each connection counts for
+    /// the time an entry stays after a close, whatever became of it.
+    pub fn client(&mut self, client: IpAddr, begun: u32, now: u64) {
+        if begun > 0 {
+            let mut entries = Entries { made: begun, ..Entries::default() };
+            if let Some(longest) = entries.left.last_mut() {
+                *longest = begun;
+            }
+            self.clients.touch(client, now).change(&entries, now);
         }
     }
 
@@ -117,6 +120,9 @@ impl Gauges {
         self.peak = self.peak.max(self.all.entries(now));
         if now >= self.looked + SECOND {
             self.looked = now;
+            if let Some(before) = now.checked_sub(2 * LONGEST) {
+                self.clients.expire(before);
+            }
             let all = self.clients.values_mut().map(|(client, gauge)| (gauge.entries(now), *client));
             self.top = all
                 .max_by_key(|(entries, client)| (*entries, std::cmp::Reverse(*client)))
@@ -126,7 +132,7 @@ impl Gauges {
     }
 
     pub fn of_client(&mut self, client: &IpAddr, now: u64) -> u32 {
-        self.clients.get_mut(client, now).map_or(0, |gauge| gauge.entries(now))
+        self.clients.peek_mut(client).map_or(0, |gauge| gauge.entries(now))
     }
 
     /// `last_60s`: of the same service.
@@ -183,7 +189,7 @@ mod tests {
         let mut gauges = Gauges::new(10, 10);
         for n in 1..=3 {
             let client = Ipv4Addr::new(10, 0, 0, n).into();
-            gauges.client(client, &Entries { made: u32::from(n % 3) + 1, left: [0; 3] }, 50);
+            gauges.client(client, u32::from(n % 3) + 1, 50);
         }
         gauges.tick(60);
         let facts = gauges.facts(&KEY, &Counts::default(), 60);

@@ -20,7 +20,7 @@ pub enum Message {
     Siblings { addr: IpAddr, port: u16, worker: u16, siblings: Siblings },
     /// What happened to a service since the worker's last report of it.
     Service { addr: IpAddr, port: u16, proto: u8, counts: Counts, changes: StateChanges },
-    /// What a client did with a service since the worker's last report of the two.
+    /// What a client did with a service since the worker's last report of the two (at most 1 s of packet time).
     Dealing { client: IpAddr, addr: IpAddr, port: u16, proto: u8, dealing: Dealing },
     /// A flow is being recorded because [`Command::Watch`] named the host that reset it.
     Watched { addr: IpAddr, flow_id: u64 },
@@ -29,9 +29,9 @@ pub enum Message {
 }
 
 /// Client ports told of one dealing.
-pub const PORTS_TOLD: usize = 12;
+pub const PORTS_TOLD: usize = 24;
 
-/// What one client did with one service within an interval.
+/// What one client did with one service within a second.
 #[derive(Clone, Copy, Debug, Default, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct Dealing {
@@ -46,7 +46,6 @@ pub struct Dealing {
     pub unfinished: u32,
     /// Closed within 2 s of their beginning.
     pub short: u32,
-    pub entries: Entries,
     /// The client's ports of the first connections begun; 0 where there is none.
     pub ports: [u16; PORTS_TOLD],
 }

@@ -30,6 +30,7 @@ mod tests;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use rules::facts::Counts;
 use rules::{RuleSet, Snapshot, Verdict};
 
 use self::captures::Captures;
@@ -110,12 +111,15 @@ impl Judge {
             Message::Host { addr, counts } => self.hosts.report(*addr, counts, self.bucket),
             Message::Service { addr, port, proto, counts, changes } => {
                 let key = (*addr, *port, *proto);
-                self.services.report(key, counts, self.bucket);
+                // That an entry was made or is gone is no news for rules.
+                if *counts != Counts::default() || changes.standing != [0; 5] {
+                    self.services.report(key, counts, self.bucket);
+                }
                 self.gauges.service(key, changes, self.bucket);
             }
             Message::Dealing { client, addr, port, proto, dealing } => {
                 self.crowd.report(*client, (*addr, *port, *proto), dealing);
-                self.gauges.client(*client, &dealing.entries, self.bucket);
+                self.gauges.client(*client, dealing.begun, self.bucket);
             }
             Message::Siblings { addr, port, worker, siblings } => {
                 self.wellness.report(*addr, *port, *worker, siblings);

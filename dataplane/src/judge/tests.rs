@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use rules::event::Event;
-use rules::facts::{Counts, FlowFacts, Side};
+use rules::facts::{FlowFacts, Side};
 use rules::{Hits, SourceFile};
 use serde_json::{Value, json};
 

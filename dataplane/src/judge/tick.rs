@@ -15,11 +15,14 @@ use super::sight::{Sight, takes};
 use super::storms::{Actor, Measure, Storm, counted};
 use super::window::{BUCKET_NS, Field};
 
+/// Entries from which on a client is worth a look that does nothing else of note.
+const MANY_ENTRIES: u32 = 1000;
+
 impl Judge {
     /// Host and service rules on what was reported for this bucket.
     pub(super) fn evaluate(&mut self, bucket: u64) {
         self.bucket = self.bucket.max(bucket);
-        let now_ns = self.bucket * BUCKET_NS;
+        let now_ns = self.bucket.saturating_mul(BUCKET_NS);
         self.gauges.tick(self.bucket);
         let mut hosts: BTreeMap<_, (ClientFacts, [Counts; 3])> = BTreeMap::new();
         for (addr, client) in self.crowd.tick(self.bucket) {
@@ -30,6 +33,11 @@ impl Judge {
         }
         for (addr, (mut client, [last_1s, last_10s, last_60s])) in hosts {
             client.state_entries = self.gauges.of_client(&addr, self.bucket);
+            let quiet =
+                client == ClientFacts { state_entries: client.state_entries, ..ClientFacts::default() };
+            if quiet && client.state_entries < MANY_ENTRIES && last_60s == Counts::default() {
+                continue;
+            }
             self.matched(&Sight::Host(HostFacts { addr, now_ns, last_1s, last_10s, last_60s, client }));
         }
         for (key, [last_1s, last_10s, last_60s]) in self.services.tick(bucket, self.bucket) {
@@ -71,7 +79,7 @@ impl Judge {
             (None, None) => 1,
         };
         storm.counted_to = self.bucket;
-        storm.draft.tally.events(self.bucket * BUCKET_NS, events);
+        storm.draft.tally.events(self.bucket.saturating_mul(BUCKET_NS), events);
         if storm.measure.field == Some(Field::Rsts) {
             let reset = counted(&self.hosts, &self.services, actor, Field::FlowsReset, after).0;
             storm.draft.tally.flows_reset += reset;
@@ -107,7 +115,7 @@ impl Judge {
         let Some(mut draft) = Draft::new(rule, actor.subject(), verdict, first_ns, (0, 0)) else { return };
         let level = sight.level(&measure);
         let states = measure.crowdwise.is_some_and(|what| sight.began(what).is_none());
-        draft.tally.events(self.bucket * BUCKET_NS, if states { level } else { count });
+        draft.tally.events(self.bucket.saturating_mul(BUCKET_NS), if states { level } else { count });
         if measure.field == Some(Field::Rsts) {
             draft.tally.flows_reset = counted(&self.hosts, &self.services, actor, Field::FlowsReset, after).0;
         }
@@ -122,7 +130,7 @@ impl Judge {
                 addr,
                 rule,
                 flows: self.config.captures_per_incident.saturating_sub(storm.captures),
-                until: (self.bucket * BUCKET_NS).saturating_add(self.config.quiet),
+                until: self.bucket.saturating_mul(BUCKET_NS).saturating_add(self.config.quiet),
                 limits: self.captures.limits(wish),
             });
         }

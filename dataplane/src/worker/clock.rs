@@ -48,6 +48,9 @@ impl Engine {
 
     /// Tells the judge what hosts and services did up to the boundary passed, then the time.
     pub(super) fn tick(&mut self, now: Nanos) -> bool {
+        let passed = now / INTERVAL * INTERVAL;
+        // A second ends at this tick, or has ended before the next one told.
+        self.activity.tell_pairs(passed / SECOND > (self.next_tick - INTERVAL) / SECOND);
         if !self.tell_activity() {
             return false;
         }
@@ -55,7 +58,6 @@ impl Engine {
             return false;
         }
         self.outlet.send(Message::Tick(self.next_tick));
-        let passed = now / INTERVAL * INTERVAL;
         if passed > self.next_tick {
             self.outlet.send(Message::Tick(passed));
         }
@@ -85,6 +87,12 @@ impl Engine {
             }
         }
         true
+    }
+
+    /// What was counted when the last flows ended.
+    pub(super) fn tell_rest(&mut self) -> bool {
+        self.activity.tell_pairs(true);
+        self.tell_activity()
     }
 
     /// A flow whose time may have come.

@@ -192,9 +192,8 @@ impl Engine {
     pub(super) fn enter_state_table(&mut self, slot: u32) {
         let flow = &mut self.table.flows[slot as usize];
         flow.crowd |= crowd_flag::TRACKED;
-        let (client, server) = parties(flow);
+        let (_, server) = parties(flow);
         self.activity.states(&server, |changes| changes.entries.made += 1);
-        self.activity.pair(&client, &server, |d| d.entries.made += 1);
     }
 
     /// When a device in the path forgets it, if that is before the flow ends here.
@@ -224,9 +223,8 @@ impl Engine {
         let rest = flow.last_ns.saturating_add(keeps).saturating_sub(now) / SECOND;
         let nearest = |class: &usize| LINGERS[*class].abs_diff(rest as u32);
         let class = (0..LINGERS.len()).min_by_key(nearest).unwrap_or(0);
-        let (client, server) = parties(flow);
+        let (_, server) = parties(flow);
         self.activity.states(&server, |changes| changes.entries.left[class] += 1);
-        self.activity.pair(&client, &server, |d| d.entries.left[class] += 1);
     }
 }
 

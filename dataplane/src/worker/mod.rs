@@ -146,7 +146,7 @@ impl<S: Source> Worker<S> {
                 Step::Worked
             }
             Phase::Flows => {
-                if !self.engine.end_flows() || !self.engine.tell_activity() {
+                if !self.engine.end_flows() || !self.engine.tell_rest() {
                     return Step::Full;
                 }
                 self.phase = Phase::Done;

@@ -207,7 +207,7 @@ pub(super) static HOST: &[Fact<HostFacts>] = window_facts!(
         row(
             "host.reuse_shortest_ms",
             "ms",
-            "Shortest time between two uses of a port, to 100 ms; unknown if none was used again.",
+            "Shortest time between two uses of a port, to a second; unknown if none was used again.",
             Get::Int(|h| h.client.reuse.shortest_ms.map(int)),
         ),
         row(
