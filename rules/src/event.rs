@@ -23,6 +23,15 @@ pub enum Event {
     Keepalive,
     /// ICMP "fragmentation needed" (3/4) or ICMPv6 "packet too big" (2) quoting this flow.
     IcmpTooBig,
+    /// ICMP "destination unreachable" or "time exceeded" quoting this flow.
+    IcmpUnreachable,
+    /// A packet followed from a side in whose name a RST was seen; raised for the 1st, 2nd, 4th, 8th …
+    AfterRst,
+    /// One side sends and nothing at all comes back, or advertises a closed window: raised 5, 10, 20, 40 … s
+    /// after that began, and when it ends after 5 s or more.
+    Stalled,
+    /// A SYN was answered by an ACK that does not acknowledge it: of an old connection (RFC 5961 §4.2).
+    ChallengeAck,
     /// The flow ended: closed by both sides, reset, timed out, or the input ended.
     Close,
     /// 100 ms of packet time passed; scope is host or service, as the rule's guard and body say.
@@ -30,7 +39,7 @@ pub enum Event {
 }
 
 impl Event {
-    pub const ALL: [Event; 11] = [
+    pub const ALL: [Event; 15] = [
         Event::Syn,
         Event::SynAck,
         Event::SynTimeout,
@@ -40,6 +49,10 @@ impl Event {
         Event::ZeroWindow,
         Event::Keepalive,
         Event::IcmpTooBig,
+        Event::IcmpUnreachable,
+        Event::AfterRst,
+        Event::Stalled,
+        Event::ChallengeAck,
         Event::Close,
         Event::Tick,
     ];
@@ -56,9 +69,19 @@ impl Event {
             Event::ZeroWindow => "zero_window",
             Event::Keepalive => "keepalive",
             Event::IcmpTooBig => "icmp_too_big",
+            Event::IcmpUnreachable => "icmp_unreachable",
+            Event::AfterRst => "after_rst",
+            Event::Stalled => "stalled",
+            Event::ChallengeAck => "challenge_ack",
             Event::Close => "close",
             Event::Tick => "tick",
         }
+    }
+
+    /// It tells how something goes on that was told of before: a rule that waits for it is asked again, and its
+    /// newer words replace the older ones.
+    pub const fn goes_on(self) -> bool {
+        matches!(self, Event::AfterRst | Event::Stalled)
     }
 
     pub fn from_name(name: &str) -> Option<Event> {

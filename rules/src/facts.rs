@@ -7,6 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 pub mod table;
+mod verdicts;
 
 /// Which end of a flow: the originator (sender of the SYN, else the first sender seen) or the responder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -53,11 +54,59 @@ pub struct SideFacts {
     pub stuck_sends: u32,
     /// IP length of that stuck segment, bytes.
     pub stuck_bytes: u32,
+    /// Its payload, bytes.
+    pub stuck_payload: u32,
     /// Smaller segments of this side pass while that one is stuck: the peer has sent something, but no RST, since
     /// the first resend.
     pub small_passes: bool,
     /// Largest TCP payload of this side known to have arrived, bytes; unknown until all it sent was acknowledged once.
     pub largest_acked: Option<u32>,
+    /// The TTL most of this side's packets have, RSTs left out; unknown if it sent nothing else.
+    pub ttl_usual: Option<u8>,
+    /// How the RST in this side's name compares with its other packets.
+    pub rst: RstFacts,
+    /// How long this side has sent without any answer, ms; 0 if it isn't waiting.
+    pub unanswered_ms: u32,
+    /// Sends in that time.
+    pub unanswered_sends: u32,
+    /// How long this side has advertised a closed window, ms, or had when this packet opened it; 0 if it was open.
+    pub window_closed_ms: u32,
+    /// It is closed now.
+    pub window_closed: bool,
+    /// Probes of the other side's closed window sent by this side, with or without a byte.
+    pub window_probes: u32,
+    /// Time between this side's last two keepalive probes, ms; unknown before the second.
+    pub keepalive_every_ms: Option<u32>,
+    /// Packets larger than an ICMP "too big" allows, sent 200 ms after it or later.
+    pub oversize: u32,
+    /// ICMP "destination unreachable" that quoted this side's packets, and the code of the last.
+    pub icmp_unreachable: u32,
+    pub icmp_unreachable_code: Option<u8>,
+    /// ICMP "time exceeded" that quoted this side's packets.
+    pub icmp_time_exceeded: u32,
+}
+
+/// What a rule can see of a RST in one side's name. All unknown if there was none.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RstFacts {
+    /// Somebody else sent it, as far as is known by now; unknown if the side sent nothing to compare it with.
+    pub injected: Option<bool>,
+    pub ttl: Option<u8>,
+    /// As on the wire, not scaled.
+    pub window: Option<u16>,
+    /// From the other side's last packet to it, µs.
+    pub delay_us: Option<u32>,
+    /// That is less than half the round trip to the side it names.
+    pub too_fast: Option<bool>,
+    /// Its sequence number is just what the other side expects next; or at least within its window.
+    pub seq_exact: Option<bool>,
+    pub seq_in_window: Option<bool>,
+    /// Its IP-ID goes on from the side's other packets; unknown if they don't count up.
+    pub id_fits: Option<bool>,
+    /// It has Don't Fragment as the side's other packets have, or not as they haven't; unknown if they vary.
+    pub df_fits: Option<bool>,
+    /// Packets the side sent after it.
+    pub followed_by: Option<u32>,
 }
 
 /// What a rule can see of a flow.
@@ -87,6 +136,8 @@ pub struct FlowFacts {
     pub fin_seen: bool,
     /// A RST was seen before this packet.
     pub rst_seen: bool,
+    /// The packet that raised the event is a RST.
+    pub rst: bool,
     /// SYNs without ACK seen.
     pub syns: u32,
     /// SYN-ACKs seen.
@@ -108,6 +159,8 @@ pub struct FlowFacts {
     pub icmp_too_big: u32,
     /// Next-hop MTU named by the last of them, bytes; unknown if none came.
     pub icmp_mtu: Option<u32>,
+    /// SYN-ACKs seen after the originator had acknowledged one.
+    pub late_syn_acks: u32,
 }
 
 impl Default for FlowFacts {
@@ -129,6 +182,7 @@ impl Default for FlowFacts {
             established: false,
             fin_seen: false,
             rst_seen: false,
+            rst: false,
             syns: 0,
             syn_acks: 0,
             syn_age_ms: None,
@@ -139,6 +193,7 @@ impl Default for FlowFacts {
             ttl: None,
             icmp_too_big: 0,
             icmp_mtu: None,
+            late_syn_acks: 0,
         }
     }
 }

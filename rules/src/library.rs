@@ -12,11 +12,18 @@ macro_rules! shipped {
 /// The rule files that are used when the operator names no directory of rules.
 pub fn library() -> Vec<SourceFile> {
     let files = shipped![
+        "conn_refused.rhai",
+        "half_open.rhai",
+        "icmp_ignored.rhai",
+        "icmp_unreachable.rhai",
         "pmtu_blackhole.rhai",
         "rst_after_idle.rhai",
+        "rst_injected.rhai",
         "rst_midflow.rhai",
         "rst_storm.rhai",
         "syn_no_synack.rhai",
+        "synack_retransmission.rhai",
+        "zero_window_stall.rhai",
     ];
     files.map(|(name, text)| SourceFile { name: name.to_owned(), text: text.to_owned() }).into()
 }

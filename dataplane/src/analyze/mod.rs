@@ -2,16 +2,20 @@
 //! but the packet's.
 //!
 //! `sequence` reads sequence space as Wireshark's `tcp.analysis.*` does, `pmtu` follows the segment that is
-//! stuck, `state` the handshake and the close; `icmp` reads what routers say of a flow. [`segment`] calls
-//! them in order. `facts` turns the flow into what rules see; guards come next.
+//! stuck, `state` the handshake and the close; `sender` asks whether a RST fits the side it names, `wait` how
+//! long one side waits for the other; `icmp` reads what routers say of a flow. [`segment`] calls them in
+//! order. `facts` turns the flow into what rules see; guards come next.
 
 pub mod facts;
 mod icmp;
 mod pmtu;
+mod sender;
 mod sequence;
 mod state;
+mod wait;
 
-pub use icmp::too_big;
+pub use icmp::{too_big, unreachable};
+pub use state::at_end;
 
 use rules::event::EventSet;
 
@@ -42,6 +46,12 @@ pub struct Outcome {
     pub established: bool,
     /// The RST answered a SYN.
     pub refused: bool,
+    /// The flow's timer has to be set anew: something begins that lasts.
+    pub rearm: bool,
+    /// How long the other side had waited for any answer when this packet gave one, ms, if that was long.
+    pub waited_ms: u32,
+    /// How long the sender's window had been closed when this packet opened it, ms, if that was long.
+    pub reopened_ms: u32,
 }
 
 /// Takes a TCP segment into its flow. `out` comes in as its default; it is filled in place, since a copy of
@@ -60,7 +70,10 @@ pub fn segment(flow: &mut Flow, slab: &mut TroubleSlab, packet: &Packet, now: Na
         marks = sequence::count(flow, slab, dir, marks, packet, &mut out.events);
     }
     pmtu::follow(flow, slab, dir, packet, marks, now);
+    icmp::follow(flow, slab, dir, packet, now);
+    sender::follow(flow, dir, packet, now, out);
     state::follow(flow, slab, packet, now, out);
+    wait::follow(flow, slab, dir, packet, marks, now, out);
     sequence::remember(flow, dir, packet, marks, now);
 }
 

@@ -1,8 +1,10 @@
-//! One flow, four cache lines: identity and links, one line for each direction, and what is touched rarely.
-//! A packet touches the first and its direction's line, an acknowledgement the other's. Worker's thread.
+//! One flow, five cache lines: identity and links, one line for each direction, one for both senders'
+//! fingerprints, and what is touched rarely. A packet touches the first, its direction's and the senders', an
+//! acknowledgement the other direction's. Worker's thread.
 
 use rules::facts::Side;
 
+use super::sender::Sender;
 use crate::decode::FlowKey;
 use crate::source::Nanos;
 
@@ -63,6 +65,14 @@ pub mod offer {
     pub const CUT: u8 = 16;
 }
 
+/// Bits of [`Flow::oddities`]: what happened once and is told when the flow ends.
+pub mod oddity {
+    /// A SYN was answered by an ACK that belongs to another connection (RFC 5961 §4.2).
+    pub const CHALLENGED: u8 = 1;
+    /// The SYN-ACK was never acknowledged, though there was time to.
+    pub const INCOMPLETE: u8 = 2;
+}
+
 /// What is known of one direction; exactly one cache line.
 #[derive(Clone, Copy, Debug, bytemuck::Zeroable)]
 #[repr(C, align(64))]
@@ -109,7 +119,7 @@ impl Direction {
     }
 }
 
-/// One conversation; exactly four cache lines.
+/// One conversation; exactly five cache lines.
 #[derive(Clone, Copy, Debug, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 pub struct Flow {
@@ -125,6 +135,8 @@ pub struct Flow {
 
     /// By key order: `dirs[0]` is what the low end sent.
     pub dirs: [Direction; 2],
+    /// By key order.
+    pub senders: [Sender; 2],
 
     pub start_ns: Nanos,
     /// First SYN-ACK and the ACK that completed the handshake, µs after start; 0 if not seen.
@@ -147,10 +159,15 @@ pub struct Flow {
     pub offered: [u8; 2],
     /// Seconds after the SYN for which syn_timeout was raised.
     pub syn_checks: u8,
-    spare: [u8; 3],
+    /// How often `stalled` was raised since one side began to wait.
+    pub stall_checks: u8,
+    /// SYN-ACKs seen after the originator had acknowledged one, as far as 255.
+    pub late_syn_acks: u8,
+    /// Bits of [`oddity`].
+    pub oddities: u8,
 }
 
-const _: () = assert!(size_of::<Flow>() == 256);
+const _: () = assert!(size_of::<Flow>() == 320);
 
 impl Flow {
     #[inline(always)]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use rules::RuleSet;
 use serde::Serialize;
 
-use super::record::{Direction, Flow, dir_flag, flow_flag, offer};
+use super::record::{Direction, Flow, dir_flag, flow_flag, oddity, offer};
 use super::trouble::{DirectionTrouble, Trouble};
 use crate::analyze::facts::{client_rtt_us, server_rtt_us};
 use crate::worker::EndedFlow;
@@ -219,7 +219,9 @@ fn findings(flow: &Flow, trouble: &Trouble, rules: &RuleSet, tcp: bool) -> BTree
         });
     }
     for hits in trouble.rule_hits() {
-        if let Some(rule) = rules.rules().get(usize::from(hits.rule)) {
+        let rule = rules.rules().get(usize::from(hits.rule));
+        // Its guard may have matched before later packets turned the verdict.
+        if let Some(rule) = rule.filter(|rule| rule.name != "rst_injected") {
             found.entry(rule.name.clone()).or_insert(u64::from(hits.count));
         }
     }
@@ -246,7 +248,12 @@ fn native(flow: &Flow, trouble: &Trouble, mut say: impl FnMut(&str, u32)) {
     say("synack_retransmission", repeats(|d| d.syn_ack));
     say("rst_midflow", trouble.midflow_rsts);
     say("conn_refused", u32::from(flow.has(flow_flag::REFUSED)));
+    say("rst_injected", (0..2).filter(|&dir| flow.rst_injected(dir) == Some(true)).count() as u32);
+    say("ttl_changed", flow.senders.iter().map(|s| u32::from(s.ttl_changes)).sum());
+    say("challenge_ack", u32::from(flow.oddities & oddity::CHALLENGED != 0));
+    say("handshake_incomplete", u32::from(flow.oddities & oddity::INCOMPLETE != 0));
     say("icmp_frag_needed", trouble.icmp_too_big);
+    say("icmp_unreachable", trouble.notes.iter().map(|n| u32::from(n.unreachable)).sum());
     say("port_reuse", u32::from(flow.has(flow_flag::PORT_REUSE)));
     let both_syns = flow.dirs.iter().all(|d| d.has(dir_flag::SYN));
     let lacks = |what| flow.offered.iter().any(|offered| offered & (what | offer::CUT) == 0);

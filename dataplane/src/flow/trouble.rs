@@ -3,6 +3,7 @@
 
 use dataplane_sys::Table;
 
+use super::notes::Notes;
 use super::record::NONE;
 
 /// Rules whose guards matched on one flow, at most; further ones are counted in [`Trouble::hits_lost`].
@@ -58,6 +59,7 @@ pub struct RuleHits {
 pub struct Trouble {
     /// By key order, as in the flow.
     pub dirs: [DirectionTrouble; 2],
+    pub notes: [Notes; 2],
     pub hits: [RuleHits; RULES_PER_FLOW],
     pub rules: u32,
     pub hits_lost: u32,

@@ -11,6 +11,7 @@ mod groups;
 mod incident;
 mod known;
 pub mod message;
+mod revise;
 mod scripts;
 mod storms;
 mod text;
@@ -155,7 +156,7 @@ impl Judge {
         self.latest = self.latest.max(hit.facts.now_ns);
         let (key, cause) = (GroupKey::of(hit), cause(hit));
         if let Some(home) = self.known.get(hit.facts.flow_id, hit.rule)
-            && self.repeat(hit, home)
+            && self.again(hit, home)
         {
             self.account.hits_repeated += 1;
             self.captures.answer(hit, None, false, commands);

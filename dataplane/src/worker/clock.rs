@@ -82,6 +82,13 @@ impl Engine {
             let mut outcome = Outcome::default();
             outcome.events.insert(Event::SynTimeout);
             self.raise(slot, &outcome, due, None);
+        } else if self.table.flows[slot as usize].next_stall_check() == Some(due) {
+            self.table.flows[slot as usize].stall_checks += 1;
+            let next = self.deadline(slot);
+            self.table.rearm(slot, next);
+            let mut outcome = Outcome::default();
+            outcome.events.insert(Event::Stalled);
+            self.raise(slot, &outcome, due, None);
         } else {
             self.account.flows_ended += 1;
             self.end(slot, false, due);
@@ -110,13 +117,14 @@ impl Engine {
             let end = flow.last_ns.saturating_add(timeouts.half_open);
             return self.next_check(slot).map_or(end, |check| end.min(check));
         }
-        flow.last_ns.saturating_add(if flow.key.proto != TCP {
+        let end = flow.last_ns.saturating_add(if flow.key.proto != TCP {
             timeouts.other
         } else if flow.has(flow_flag::CLOSED) {
             timeouts.closed
         } else {
             timeouts.established
-        })
+        });
+        flow.next_stall_check().map_or(end, |check| end.min(check))
     }
 
     /// Timers due by the last packet's time, and the tick it is in. False if the queues are too full.

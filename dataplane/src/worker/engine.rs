@@ -162,6 +162,7 @@ impl Engine {
             analyze::datagram(flow, packet, stamp.ts);
             match packet.icmp.too_big {
                 Some(mtu) => self.too_big(slot, mtu, stamp, packet, bytes, made),
+                None if packet.icmp.quote.is_some() => self.unreachable(slot, stamp, packet, bytes, made),
                 None => self.remember_flow(slot, stamp, packet, bytes, made),
             }
             return;
@@ -178,7 +179,7 @@ impl Engine {
         if outcome.established && self.table.is_half_open(slot) {
             (slot, moved) = (self.promote(slot), true);
         }
-        if closes {
+        if closes || outcome.rearm {
             self.table.wheel.remove(&mut self.table.flows, slot);
             let due = self.deadline(slot);
             self.table.rearm(slot, due);
@@ -245,23 +246,44 @@ impl Engine {
         self.ring.append(previous, stamp, kept)
     }
 
+    /// The flow an ICMP error quotes, and whether the quoted packet came from its low end.
+    fn quoted(&self, packet: &Packet) -> Option<(u32, bool)> {
+        let quote = packet.icmp.quote?;
+        let slot = self.table.find(&quote.key, self.table.hash(&quote.key))?;
+        Some((slot, quote.from_low))
+    }
+
     /// An ICMP "too big" belongs to the flow it quotes: in its chain, its facts and its capture.
     #[cold]
     fn too_big(&mut self, own: u32, mtu: u32, stamp: &Stamp, packet: &Packet, bytes: &[u8], made: bool) {
-        let quoted = packet.icmp.quote.and_then(|quote| {
-            let slot = self.table.find(&quote.key, self.table.hash(&quote.key))?;
-            Some((slot, quote.from_low))
-        });
-        let Some((slot, from_low)) = quoted else {
+        let Some((slot, from_low)) = self.quoted(packet) else {
             self.account.icmp_unmatched += 1;
             self.remember_flow(own, stamp, packet, bytes, made);
             return;
         };
         let flow = &mut self.table.flows[slot as usize];
-        let outcome = analyze::too_big(flow, &mut self.slab, mtu, from_low);
+        let outcome = analyze::too_big(flow, &mut self.slab, mtu, from_low, stamp.ts);
+        self.told(slot, &outcome, stamp, packet, bytes);
+    }
+
+    /// Likewise "unreachable" and "time exceeded"; other messages that quote a packet stay in their own flow.
+    #[cold]
+    fn unreachable(&mut self, own: u32, stamp: &Stamp, packet: &Packet, bytes: &[u8], made: bool) {
+        let outcome = self.quoted(packet).and_then(|(slot, from_low)| {
+            let flow = &mut self.table.flows[slot as usize];
+            Some((slot, analyze::unreachable(flow, &mut self.slab, &packet.icmp, from_low)?))
+        });
+        match outcome {
+            Some((slot, outcome)) => self.told(slot, &outcome, stamp, packet, bytes),
+            None => self.remember_flow(own, stamp, packet, bytes, made),
+        }
+    }
+
+    /// A router's message about a flow has been taken into it.
+    fn told(&mut self, slot: u32, outcome: &Outcome, stamp: &Stamp, packet: &Packet, bytes: &[u8]) {
         self.remember_flow(slot, stamp, packet, bytes, false);
         if !outcome.events.and(self.subscribed).is_empty() {
-            self.raise(slot, &outcome, stamp.ts, Some(stamp.number));
+            self.raise(slot, outcome, stamp.ts, Some(stamp.number));
         }
         self.record_live(slot, stamp, bytes);
     }

@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 
+use crate::facts::verdicts;
 use crate::facts::{Counts, FlowFacts, HostFacts, ServiceFacts, Side};
 
 /// A sliding window of packet time that host and service counts are kept for.
@@ -82,7 +83,7 @@ pub trait Subject: Sized + 'static {
 impl Subject for FlowFacts {
     const ROOT: &'static str = "flow";
     fn facts() -> impl Iterator<Item = &'static Fact<FlowFacts>> {
-        FLOW.iter().chain(ORIG).chain(RESP)
+        FLOW.iter().chain(verdicts::FLOW).chain(ORIG).chain(verdicts::ORIG).chain(RESP).chain(verdicts::RESP)
     }
 }
 
@@ -101,7 +102,7 @@ impl Subject for ServiceFacts {
 }
 
 /// Rules count in signed 64-bit integers; a larger value saturates.
-fn int(value: impl TryInto<i64>) -> i64 {
+pub(super) fn int(value: impl TryInto<i64>) -> i64 {
     value.try_into().unwrap_or(i64::MAX)
 }
 
@@ -139,7 +140,12 @@ fn ratio(part: u32, whole: u32) -> Option<f64> {
     (whole != 0).then(|| f64::from(part) / f64::from(whole))
 }
 
-const fn row<S>(path: &'static str, unit: &'static str, doc: &'static str, get: Get<S>) -> Fact<S> {
+pub(super) const fn row<S>(
+    path: &'static str,
+    unit: &'static str,
+    doc: &'static str,
+    get: Get<S>,
+) -> Fact<S> {
     Fact { path, unit, doc, get }
 }
 
@@ -283,6 +289,8 @@ macro_rules! side_facts {
                 Int, |f| Some(f.$side.stuck_sends.into())),
             side_facts!(@ $side, stuck_bytes, "bytes", "IP length of that stuck segment.",
                 Int, |f| Some(f.$side.stuck_bytes.into())),
+            side_facts!(@ $side, stuck_payload, "bytes", "TCP payload of that stuck segment.",
+                Int, |f| Some(f.$side.stuck_payload.into())),
             side_facts!(@ $side, small_passes, "",
                 "The peer has sent something, but no RST, since that segment was first resent: smaller ones pass.",
                 Bool, |f| Some(f.$side.small_passes)),

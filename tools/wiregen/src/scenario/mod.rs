@@ -8,7 +8,9 @@ mod healthy;
 mod idle;
 mod loss;
 mod pmtu;
+mod stalls;
 mod storm;
+mod strangers;
 pub mod trouble;
 mod window;
 mod world;
@@ -64,7 +66,7 @@ struct Scenario {
     build: fn(&mut World),
 }
 
-const SCENARIOS: [Scenario; 16] = [
+const SCENARIOS: [Scenario; 21] = [
     Scenario {
         name: "healthy",
         about: "200 clean flows, DNS, ping, ARP: nothing to report",
@@ -109,6 +111,31 @@ const SCENARIOS: [Scenario; 16] = [
         name: "zero_window",
         about: "a client stops reading for 8.8 s: window closed, probed, opened again",
         build: |w| healthy::with_siblings(w, "zero_window", 3),
+    },
+    Scenario {
+        name: "zero_window_short",
+        about: "the same for 4.9 s, too short to look at",
+        build: stalls::zero_window_short,
+    },
+    Scenario {
+        name: "rst_injected",
+        about: "a device in the path forges RSTs to one end or both; others are their hosts' own, by another route",
+        build: strangers::rst_injected,
+    },
+    Scenario {
+        name: "half_open",
+        about: "a client is gone, the server repeats its data for 10 s and more; others come back after 9 s",
+        build: stalls::half_open,
+    },
+    Scenario {
+        name: "accept_queue_full",
+        about: "a server repeats its SYN-ACK after the client's ACK; others because no ACK came",
+        build: stalls::accept_queue_full,
+    },
+    Scenario {
+        name: "icmp_ignored",
+        about: "ICMP says the packets are too large, and the sender keeps their size",
+        build: stalls::icmp_ignored,
     },
     Scenario {
         name: "icmp_frag_needed",
