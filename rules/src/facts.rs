@@ -77,7 +77,7 @@ pub struct SideFacts {
     pub window_probes: u32,
     /// Time between this side's last two keepalive probes, ms; unknown before the second.
     pub keepalive_every_ms: Option<u32>,
-    /// Packets larger than an ICMP "too big" allows, sent 200 ms after it or later.
+    /// Packets larger than an ICMP "too big" allows, sent again 200 ms after it or later.
     pub oversize: u32,
     /// ICMP "destination unreachable" that quoted this side's packets, and the code of the last.
     pub icmp_unreachable: u32,

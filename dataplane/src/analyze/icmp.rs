@@ -5,6 +5,7 @@
 use rules::event::Event;
 
 use super::Outcome;
+use super::sequence::{Marks, RETRANSMISSION};
 use super::wait::ms;
 use crate::decode::{Icmp, Packet};
 use crate::flow::Flow;
@@ -14,6 +15,9 @@ use crate::source::Nanos;
 
 /// What was on its way when the message came has passed after this time, ms.
 const IN_FLIGHT_MS: u32 = 200;
+/// Senders forget what a router said after some minutes and try the full size again (RFC 8201 §4); until then it
+/// holds, ms.
+const HOLDS_MS: u32 = 120_000;
 /// A larger payload was not one packet on the wire, if the other side named no MSS: the capture saw it before
 /// the network card cut it up.
 const USUAL_MSS: u16 = 1460;
@@ -25,10 +29,7 @@ pub fn too_big(flow: &mut Flow, slab: &mut TroubleSlab, mtu: u32, from_low: bool
     if let Some(trouble) = slab.get_or_take(&mut flow.trouble) {
         trouble.icmp_too_big = trouble.icmp_too_big.saturating_add(1);
         trouble.icmp_mtu = mtu;
-        let notes = &mut trouble.notes[dir];
-        if !notes.too_big {
-            (notes.too_big, notes.too_big_ms) = (true, ms(now));
-        }
+        (trouble.notes[dir].too_big, trouble.notes[dir].too_big_ms) = (true, ms(now));
     }
     outcome(flow, dir, Event::IcmpTooBig)
 }
@@ -78,10 +79,17 @@ fn outcome(flow: &Flow, dir: usize, event: Event) -> Outcome {
     outcome
 }
 
-/// Counts what is still larger than a router said would pass.
+/// Counts what is sent again though it is larger than a router said would pass.
 #[inline(always)]
-pub(super) fn follow(flow: &Flow, slab: &mut TroubleSlab, dir: usize, packet: &Packet, now: Nanos) {
-    if flow.trouble != NONE {
+pub(super) fn follow(
+    flow: &Flow,
+    slab: &mut TroubleSlab,
+    dir: usize,
+    packet: &Packet,
+    marks: Marks,
+    now: Nanos,
+) {
+    if flow.trouble != NONE && marks & RETRANSMISSION != 0 {
         oversize(flow, slab, dir, packet, now);
     }
 }
@@ -90,7 +98,7 @@ pub(super) fn follow(flow: &Flow, slab: &mut TroubleSlab, dir: usize, packet: &P
 fn oversize(flow: &Flow, slab: &mut TroubleSlab, dir: usize, packet: &Packet, now: Nanos) {
     let Some(trouble) = slab.get_mut(flow.trouble) else { return };
     let (mtu, notes) = (trouble.icmp_mtu, &mut trouble.notes[dir]);
-    let late = notes.too_big && ms(now).wrapping_sub(notes.too_big_ms) >= IN_FLIGHT_MS;
+    let late = notes.too_big && (IN_FLIGHT_MS..HOLDS_MS).contains(&ms(now).wrapping_sub(notes.too_big_ms));
     let mss = if flow.mss[dir ^ 1] > 0 { flow.mss[dir ^ 1] } else { USUAL_MSS };
     let one_packet = packet.tcp.payload > 0 && packet.tcp.payload <= u32::from(mss);
     if late && one_packet && packet.df && mtu > 0 && packet.ip_len > mtu {

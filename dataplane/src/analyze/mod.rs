@@ -70,7 +70,7 @@ pub fn segment(flow: &mut Flow, slab: &mut TroubleSlab, packet: &Packet, now: Na
         marks = sequence::count(flow, slab, dir, marks, packet, &mut out.events);
     }
     pmtu::follow(flow, slab, dir, packet, marks, now);
-    icmp::follow(flow, slab, dir, packet, now);
+    icmp::follow(flow, slab, dir, packet, marks, now);
     sender::follow(flow, dir, packet, now, out);
     state::follow(flow, slab, packet, now, out);
     wait::follow(flow, slab, dir, packet, marks, now, out);

@@ -10,6 +10,8 @@ use crate::decode::frames::Seg;
 use crate::flow::record::NONE;
 use crate::flow::trouble::{DirectionTrouble, Trouble};
 
+mod verdicts;
+
 const MS: Nanos = 1_000_000;
 const S: Nanos = 1000 * MS;
 const A: usize = 0;

@@ -7,7 +7,7 @@
 use rules::event::Event;
 
 use super::Outcome;
-use super::sequence::{KEEPALIVE, Marks, RETRANSMISSION};
+use super::sequence::{ACK_LOST_SEGMENT, KEEPALIVE, Marks, RETRANSMISSION};
 use crate::decode::{Packet, flags};
 use crate::flow::Flow;
 use crate::flow::record::{dir_flag, flow_flag};
@@ -51,7 +51,10 @@ pub(super) fn follow(
         (other.waiting_ms, other.unanswered_sends) = (0, 0);
     }
     let own = &mut flow.senders[dir];
-    if own.waiting_ms == 0 && (tcp.payload > 0 || marks & KEEPALIVE != 0) {
+    if marks & ACK_LOST_SEGMENT != 0 {
+        // It acknowledges what was never seen here: the other side speaks past this capture point.
+        (own.waiting_ms, own.unanswered_sends) = (0, 0);
+    } else if own.waiting_ms == 0 && (tcp.payload > 0 || marks & KEEPALIVE != 0) {
         (own.waiting_ms, own.unanswered_sends) = (ms(now), 1);
     } else if marks & (RETRANSMISSION | KEEPALIVE) != 0 {
         again(flow, dir, marks, now, out);

@@ -8,9 +8,9 @@ pub struct Notes {
     /// The last keepalive probe, and the time between it and the one before; 0 if there were none.
     pub keepalive_ms: u32,
     pub keepalive_every_ms: u32,
-    /// The first ICMP "too big" that quoted this side's packets.
+    /// The last ICMP "too big" that quoted this side's packets.
     pub too_big_ms: u32,
-    /// Packets larger than the last of those messages allows, sent long after the first.
+    /// Packets larger than the last of those messages allows, sent again well after it.
     pub oversize: u16,
     /// ICMP "destination unreachable" that quoted this side's packets, and the code of the last.
     pub unreachable: u16,

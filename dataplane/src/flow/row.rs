@@ -218,6 +218,10 @@ fn findings(flow: &Flow, trouble: &Trouble, rules: &RuleSet, tcp: bool) -> BTree
             }
         });
     }
+    let unreachable: u64 = trouble.notes.iter().map(|notes| u64::from(notes.unreachable)).sum();
+    if unreachable > 0 {
+        found.insert("icmp_unreachable".to_owned(), unreachable);
+    }
     for hits in trouble.rule_hits() {
         let rule = rules.rules().get(usize::from(hits.rule));
         // Its guard may have matched before later packets turned the verdict.
@@ -253,7 +257,6 @@ fn native(flow: &Flow, trouble: &Trouble, mut say: impl FnMut(&str, u32)) {
     say("challenge_ack", u32::from(flow.oddities & oddity::CHALLENGED != 0));
     say("handshake_incomplete", u32::from(flow.oddities & oddity::INCOMPLETE != 0));
     say("icmp_frag_needed", trouble.icmp_too_big);
-    say("icmp_unreachable", trouble.notes.iter().map(|n| u32::from(n.unreachable)).sum());
     say("port_reuse", u32::from(flow.has(flow_flag::PORT_REUSE)));
     let both_syns = flow.dirs.iter().all(|d| d.has(dir_flag::SYN));
     let lacks = |what| flow.offered.iter().any(|offered| offered & (what | offer::CUT) == 0);

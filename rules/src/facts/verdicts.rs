@@ -66,7 +66,7 @@ macro_rules! side_facts {
                 "Time between its last two keepalive probes; unknown before the second.",
                 Int, |f| f.$side.keepalive_every_ms.map(int)),
             side_facts!(@ $side, oversize, "packets",
-                "Packets larger than an ICMP \"too big\" allows, sent 200 ms after it or later.",
+                "Packets larger than an ICMP \"too big\" allows, sent again 200 ms to 2 min after it.",
                 Int, |f| Some(f.$side.oversize.into())),
             side_facts!(@ $side, icmp_unreachable, "messages",
                 "ICMP \"destination unreachable\" that quoted its packets.",
