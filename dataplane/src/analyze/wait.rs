@@ -17,9 +17,9 @@ use crate::source::Nanos;
 /// `stalled` is raised after 5, 10, 20, 40 … s.
 const FIRST_CHECK_MS: u32 = 5000;
 const CHECKS: u8 = 10;
-/// No sender waits longer than this before its first repeat (RFC 6298: 1 s, or a multiple of the round trip);
-/// what is repeated later was answered in between, unseen.
-const FIRST_REPEAT_MS: u32 = 5000;
+/// No sender waits longer than this before its first repeat (RFC 6298: 1 s, or a multiple of the round trip),
+/// ms; what is repeated later was answered in between, unseen.
+const FIRST_REPEAT_MS: u32 = 10_000;
 
 /// Packet time in ms, modulo 2^32 and never 0.
 #[inline(always)]
