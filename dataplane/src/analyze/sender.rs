@@ -37,24 +37,39 @@ pub(super) fn follow(flow: &mut Flow, dir: usize, packet: &Packet, now: Nanos, o
         return;
     }
     let own = &mut flow.senders[dir];
-    vote(own, packet.ttl);
     if let Some(id) = packet.ip_id {
         let step = id.wrapping_sub(own.ip_id);
-        if own.ttl_run > 1 || own.ttl_changes > 0 {
-            own.id_steps = own.id_steps.saturating_add(u8::from(step.wrapping_sub(1) < ID_STEP));
-            own.id_jumps = own.id_jumps.saturating_add(u8::from(step > ID_STEP));
-        }
         own.ip_id = id;
+        if step == 1 {
+            own.id_steps = own.id_steps.saturating_add(1);
+        } else if own.ttl_run > 0 {
+            stride(own, step);
+        }
     }
     own.bits |= if packet.df { sender_flag::DF } else { sender_flag::NO_DF };
+    if own.ttl_last == packet.ttl && own.ttl_usual == packet.ttl && own.ttl_run > 0 {
+        own.ttl_run = own.ttl_run.saturating_add(1);
+        own.ttl_votes = own.ttl_votes.saturating_add(1);
+    } else {
+        vote(own, packet.ttl);
+    }
     if own.has(sender_flag::RST) {
         lives_on(flow, dir, now, out);
     }
 }
 
-/// One more packet with this TTL (majority vote; at a tie the newer candidate wins, since a device that answers
-/// SYNs for a host speaks before it).
-#[inline(always)]
+/// The IP-ID moved on by other than one.
+fn stride(own: &mut Sender, step: u16) {
+    if step > ID_STEP {
+        own.id_jumps = own.id_jumps.saturating_add(1);
+    } else if step > 0 {
+        own.id_steps = own.id_steps.saturating_add(1);
+    }
+}
+
+/// The first packet, or one with another TTL than the last or the usual one (majority vote; at a tie the newer
+/// candidate wins, since a device that answers SYNs for a host speaks before it).
+#[cold]
 fn vote(own: &mut Sender, ttl: u8) {
     if own.ttl_last == ttl && own.ttl_run > 0 {
         own.ttl_run = own.ttl_run.saturating_add(1);
