@@ -144,6 +144,17 @@ fn event_doc(event: Event) -> &'static str {
         }
         Event::HttpError => "An HTTP/1 answer in clear text has a status of 500 to 599.",
         Event::FirstByte => "The first byte of an answer came a second or more after its request.",
+        Event::IcmpUnreachable => "ICMP \"destination unreachable\" or \"time exceeded\" quoted this flow.",
+        Event::AfterRst => {
+            "A packet followed from a side in whose name a RST was seen; raised for the 1st, 2nd, 4th, 8th …"
+        }
+        Event::Stalled => {
+            "One side sends and nothing at all comes back, or its window is closed; raised 5, 10, 20, 40 … s after \
+             that began, and when it ends after 5 s or more."
+        }
+        Event::ChallengeAck => {
+            "A SYN was answered by an ACK that does not acknowledge it: of an old connection (RFC 5961 §4.2)."
+        }
         Event::Close => "The flow ended: closed by both sides, reset, timed out, or the input ended.",
         Event::Tick => {
             "100 ms of packet time passed. The rule is about each host, or each service, as its facts say."

@@ -41,6 +41,15 @@ pub enum Event {
     HttpError,
     /// The first byte of an answer came a second or more after its request.
     FirstByte,
+    /// ICMP "destination unreachable" or "time exceeded" quoting this flow.
+    IcmpUnreachable,
+    /// A packet followed from a side in whose name a RST was seen; raised for the 1st, 2nd, 4th, 8th …
+    AfterRst,
+    /// One side sends and nothing at all comes back, or advertises a closed window: raised 5, 10, 20, 40 … s
+    /// after that began, and when it ends after 5 s or more.
+    Stalled,
+    /// A SYN was answered by an ACK that does not acknowledge it: of an old connection (RFC 5961 §4.2).
+    ChallengeAck,
     /// The flow ended: closed by both sides, reset, timed out, or the input ended.
     Close,
     /// 100 ms of packet time passed; scope is host or service, as the rule's guard and body say.
@@ -48,7 +57,7 @@ pub enum Event {
 }
 
 impl Event {
-    pub const ALL: [Event; 20] = [
+    pub const ALL: [Event; 24] = [
         Event::Syn,
         Event::SynAck,
         Event::SynTimeout,
@@ -67,6 +76,10 @@ impl Event {
         Event::TlsTimeout,
         Event::HttpError,
         Event::FirstByte,
+        Event::IcmpUnreachable,
+        Event::AfterRst,
+        Event::Stalled,
+        Event::ChallengeAck,
         Event::Close,
         Event::Tick,
     ];
@@ -92,9 +105,19 @@ impl Event {
             Event::TlsTimeout => "tls_timeout",
             Event::HttpError => "http_error",
             Event::FirstByte => "first_byte",
+            Event::IcmpUnreachable => "icmp_unreachable",
+            Event::AfterRst => "after_rst",
+            Event::Stalled => "stalled",
+            Event::ChallengeAck => "challenge_ack",
             Event::Close => "close",
             Event::Tick => "tick",
         }
+    }
+
+    /// It tells how something goes on that was told of before: a rule that waits for it is asked again, and its
+    /// newer words replace the older ones.
+    pub const fn goes_on(self) -> bool {
+        matches!(self, Event::AfterRst | Event::Stalled)
     }
 
     pub fn from_name(name: &str) -> Option<Event> {

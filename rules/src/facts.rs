@@ -11,6 +11,7 @@ mod crowd;
 mod crowd_table;
 mod name;
 pub mod table;
+mod verdicts;
 
 pub use app::{AnswerCounts, AppFacts, DnsFacts};
 pub use crowd::{ClientFacts, Dealings, ServiceStates, Spread};
@@ -61,6 +62,8 @@ pub struct SideFacts {
     pub stuck_sends: u32,
     /// IP length of that stuck segment, bytes.
     pub stuck_bytes: u32,
+    /// Its payload, bytes.
+    pub stuck_payload: u32,
     /// Smaller segments of this side pass while that one is stuck: the peer has sent something, but no RST, since
     /// the first resend.
     pub small_passes: bool,
@@ -80,6 +83,29 @@ pub struct SideFacts {
     pub congestion_echoes: u32,
     /// Segments after the SYN that say the window was reduced (CWR).
     pub congestion_answers: u32,
+    /// The TTL most of this side's packets have, RSTs left out; unknown if it sent nothing else.
+    pub ttl_usual: Option<u8>,
+    /// How the RST in this side's name compares with its other packets.
+    pub rst: RstFacts,
+    /// How long this side has sent without any answer, ms; 0 if it isn't waiting.
+    pub unanswered_ms: u32,
+    /// Sends in that time.
+    pub unanswered_sends: u32,
+    /// How long this side has advertised a closed window, ms, or had when this packet opened it; 0 if it was open.
+    pub window_closed_ms: u32,
+    /// It is closed now.
+    pub window_closed: bool,
+    /// Probes of the other side's closed window sent by this side, with or without a byte.
+    pub window_probes: u32,
+    /// Time between this side's last two keepalive probes, ms; unknown before the second.
+    pub keepalive_every_ms: Option<u32>,
+    /// Packets larger than an ICMP "too big" allows, sent again 200 ms after it or later.
+    pub oversize: u32,
+    /// ICMP "destination unreachable" that quoted this side's packets, and the code of the last.
+    pub icmp_unreachable: u32,
+    pub icmp_unreachable_code: Option<u8>,
+    /// ICMP "time exceeded" that quoted this side's packets.
+    pub icmp_time_exceeded: u32,
 }
 
 impl SideFacts {
@@ -93,6 +119,29 @@ impl SideFacts {
         let lost = u64::from(self.retransmissions.saturating_sub(self.spurious_retransmissions));
         (lost * 1_000_000).checked_div(self.segments())
     }
+}
+
+/// What a rule can see of a RST in one side's name. All unknown if there was none.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RstFacts {
+    /// Somebody else sent it, as far as is known by now; unknown if the side sent nothing to compare it with.
+    pub injected: Option<bool>,
+    pub ttl: Option<u8>,
+    /// As on the wire, not scaled.
+    pub window: Option<u16>,
+    /// From the other side's last packet to it, µs.
+    pub delay_us: Option<u32>,
+    /// That is less than half the round trip to the side it names.
+    pub too_fast: Option<bool>,
+    /// Its sequence number is just what the other side expects next; or at least within its window.
+    pub seq_exact: Option<bool>,
+    pub seq_in_window: Option<bool>,
+    /// Its IP-ID goes on from the side's other packets; unknown if they don't count up.
+    pub id_fits: Option<bool>,
+    /// It has Don't Fragment as the side's other packets have, or not as they haven't; unknown if they vary.
+    pub df_fits: Option<bool>,
+    /// Packets the side sent after it.
+    pub followed_by: Option<u32>,
 }
 
 /// What a rule can see of a flow.
@@ -122,6 +171,8 @@ pub struct FlowFacts {
     pub fin_seen: bool,
     /// A RST was seen before this packet.
     pub rst_seen: bool,
+    /// The packet that raised the event is a RST.
+    pub rst: bool,
     /// SYNs without ACK seen.
     pub syns: u32,
     /// Of them, those that offered ECN (ECE and CWR set, RFC 3168 §6.1.1).
@@ -147,6 +198,8 @@ pub struct FlowFacts {
     pub icmp_too_big: u32,
     /// Next-hop MTU named by the last of them, bytes; unknown if none came.
     pub icmp_mtu: Option<u32>,
+    /// SYN-ACKs seen after the originator had acknowledged one.
+    pub late_syn_acks: u32,
     /// What its payload and its clock tell.
     pub app: AppFacts,
 }
@@ -188,6 +241,7 @@ impl Default for FlowFacts {
             established: false,
             fin_seen: false,
             rst_seen: false,
+            rst: false,
             syns: 0,
             ecn_syns: 0,
             last_syn_plain: false,
@@ -201,6 +255,7 @@ impl Default for FlowFacts {
             icmp_too_big: 0,
             icmp_mtu: None,
             app: AppFacts::default(),
+            late_syn_acks: 0,
         }
     }
 }

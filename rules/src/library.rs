@@ -12,6 +12,7 @@ macro_rules! shipped {
 /// The rule files that are used when the operator names no directory of rules.
 pub fn library() -> Vec<SourceFile> {
     let files = shipped![
+        "conn_refused.rhai",
         "connection_churn.rhai",
         "dns_error.rhai",
         "dns_slow.rhai",
@@ -19,8 +20,11 @@ pub fn library() -> Vec<SourceFile> {
         "dns_unanswered.rhai",
         "ecn_ce.rhai",
         "ecn_syn_blackhole.rhai",
+        "half_open.rhai",
         "host_scan.rhai",
         "http_server_error.rhai",
+        "icmp_ignored.rhai",
+        "icmp_unreachable.rhai",
         "loss_limited.rhai",
         "mss_low.rhai",
         "pileups.rhai",
@@ -29,6 +33,7 @@ pub fn library() -> Vec<SourceFile> {
         "port_scan.rhai",
         "rst_after_clienthello.rhai",
         "rst_after_idle.rhai",
+        "rst_injected.rhai",
         "rst_midflow.rhai",
         "rst_storm.rhai",
         "sack_garbled.rhai",
@@ -38,9 +43,11 @@ pub fn library() -> Vec<SourceFile> {
         "syn_flood.rhai",
         "syn_no_synack.rhai",
         "syn_unanswered_ratio.rhai",
+        "synack_retransmission.rhai",
         "tls_no_server_hello.rhai",
         "window_limited.rhai",
         "wscale_missing.rhai",
+        "zero_window_stall.rhai",
     ];
     files.map(|(name, text)| SourceFile { name: name.to_owned(), text: text.to_owned() }).into()
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rules::facts::{
     AnswerCounts, AppFacts, ClientFacts, Count, Counts, Dealings, DnsFacts, FlowFacts, HostFacts, Name,
-    ServiceFacts, ServiceStates, Side, SideFacts, Spread,
+    RstFacts, ServiceFacts, ServiceStates, Side, SideFacts, Spread,
 };
 use rules::{
     Bodies, BodyLimits, CaptureWish, Event, EvidenceValue, Hits, RuleSet, Scope, Severity, Snapshot, Verdict,
@@ -114,7 +114,8 @@ fn rst_after_idle() {
     assert!(explain.contains("10.0.0.1:40000 to 10.0.4.21:8080"), "{explain}");
     assert!(verdict.capture.is_some());
     assert_eq!(verdict.evidence[0], ("idle_ms".to_owned(), EvidenceValue::Int(300_500)));
-    assert_eq!(verdict.evidence[2], ("sent_by".to_owned(), EvidenceValue::Text("client".to_owned())));
+    assert!(verdict.evidence.contains(&("usual_timeout_s".to_owned(), EvidenceValue::Int(300))));
+    assert!(verdict.evidence.contains(&("sent_by".to_owned(), EvidenceValue::Text("client".to_owned()))));
 
     // The RST broke the silence itself, with nothing outstanding and the TTL of its sender: a hasty close.
     let with_ttl = |ttl_max| {
@@ -234,7 +235,7 @@ fn hello(hello_ms: u64) -> FlowFacts {
         tls_over: Some(false),
         ..AppFacts::default()
     };
-    FlowFacts { app, by: Some(Side::Resp), dport: 443, rtt_server_us: Some(70_000), ..flow() }
+    FlowFacts { app, by: Some(Side::Resp), rst: true, dport: 443, rtt_server_us: Some(70_000), ..flow() }
 }
 
 #[test]
@@ -484,4 +485,107 @@ fn piles_are_measured_against_what_comes_and_goes() {
     ] {
         assert_eq!(said_of_service(&set, &pile(states, 10))[0].0, name);
     }
+}
+
+#[test]
+fn rst_injected_names_the_evidence_and_leaves_silences_to_the_other_rule() {
+    let set = set();
+    let mut facts = FlowFacts { by: Some(Side::Resp), rst: true, rtt_server_us: Some(40_000), ..flow() };
+    facts.resp.ttl_usual = Some(53);
+    facts.resp.rst = RstFacts {
+        injected: Some(true),
+        ttl: Some(253),
+        delay_us: Some(900),
+        too_fast: Some(true),
+        followed_by: Some(0),
+        ..RstFacts::default()
+    };
+    assert_eq!(names(&set, Event::Rst, &facts), ["rst_injected"]);
+    assert_eq!(names(&set, Event::AfterRst, &facts), ["rst_injected"]);
+    let explain = verdict(&set, "rst_injected", &Snapshot::Flow(&facts, Event::Rst)).incident.unwrap().1;
+    for part in ["TTL is 253", "arrive with 53", "0.9 ms", "takes 40 ms"] {
+        assert!(explain.contains(part), "{explain}");
+    }
+    let idle = FlowFacts { idle_before_ms: 300_000, packets_since_idle: 2, ..facts };
+    assert!(verdict(&set, "rst_injected", &Snapshot::Flow(&idle, Event::Rst)).incident.is_none());
+    let explain = judged(&set, &idle).incident.unwrap().1;
+    assert!(explain.contains("server did not send it"), "{explain}");
+    // Genuine, or nothing to compare it with; and the other rule has nothing to say of an injected one.
+    for injected in [Some(false), None] {
+        facts.resp.rst.injected = injected;
+        assert!(names(&set, Event::Rst, &facts).is_empty());
+    }
+    facts.orig.unacked = Some(100);
+    assert!(verdict(&set, "rst_midflow", &Snapshot::Flow(&facts, Event::Rst)).incident.is_some());
+    facts.resp.rst.injected = Some(true);
+    assert!(verdict(&set, "rst_midflow", &Snapshot::Flow(&facts, Event::Rst)).incident.is_none());
+}
+
+#[test]
+fn half_open_and_zero_window_stall_keep_apart() {
+    let set = set();
+    let mut facts = FlowFacts { by: None, ..flow() };
+    facts.resp.unanswered_ms = 10_000;
+    facts.resp.unanswered_sends = 6;
+    assert_eq!(names(&set, Event::Stalled, &facts), ["half_open"]);
+    let explain = verdict(&set, "half_open", &Snapshot::Flow(&facts, Event::Stalled)).incident.unwrap().1;
+    assert!(explain.contains("10.0.4.21 has sent to 10.0.0.1") && explain.contains("for 10 s"), "{explain}");
+    let reset = FlowFacts { by: Some(Side::Orig), rst: true, ..facts };
+    assert_eq!(names(&set, Event::Rst, &reset), ["half_open"]);
+    let explain = verdict(&set, "half_open", &Snapshot::Flow(&reset, Event::Rst)).incident.unwrap().1;
+    assert!(explain.contains("knows nothing of the connection"), "{explain}");
+    for spoiled in [
+        FlowFacts { resp: SideFacts { unanswered_ms: 9_999, ..facts.resp }, ..facts },
+        FlowFacts { resp: SideFacts { small_passes: true, ..facts.resp }, ..facts },
+        FlowFacts { icmp_too_big: 1, ..facts },
+        FlowFacts { established: false, ..facts },
+    ] {
+        assert!(names(&set, Event::Stalled, &spoiled).is_empty());
+    }
+    facts.orig.window_closed = true;
+    facts.orig.window_closed_ms = 10_000;
+    assert_eq!(names(&set, Event::Stalled, &facts), ["zero_window_stall"]);
+    let unwanted = verdict(&set, "zero_window_stall", &Snapshot::Flow(&facts, Event::Stalled));
+    assert!(unwanted.incident.is_none() && unwanted.capture.is_none(), "nobody had anything to send");
+    facts.resp.window_probes = 4;
+    let explain =
+        verdict(&set, "zero_window_stall", &Snapshot::Flow(&facts, Event::Stalled)).incident.unwrap().1;
+    assert!(explain.contains("10.0.0.1 (the client)") && explain.contains("4 times"), "{explain}");
+}
+
+#[test]
+fn routers_and_full_queues() {
+    let set = set();
+    let mut facts = FlowFacts { by: None, ..flow() };
+    facts.orig.icmp_unreachable = 1;
+    facts.orig.icmp_unreachable_code = Some(1);
+    assert_eq!(names(&set, Event::IcmpUnreachable, &facts), ["icmp_unreachable"]);
+    verdict(&set, "icmp_unreachable", &Snapshot::Flow(&facts, Event::IcmpUnreachable)).incident.unwrap();
+    facts.established = false;
+    assert!(names(&set, Event::IcmpUnreachable, &facts).is_empty(), "a refusal like any other");
+    facts.orig.icmp_unreachable = 3;
+    assert_eq!(names(&set, Event::IcmpUnreachable, &facts), ["icmp_unreachable"]);
+    assert!(names(&set, Event::IcmpUnreachable, &FlowFacts { proto: 17, ..facts }).is_empty());
+
+    let mut facts = FlowFacts { by: Some(Side::Resp), icmp_too_big: 2, icmp_mtu: Some(1400), ..flow() };
+    facts.resp.oversize = 1;
+    assert!(names(&set, Event::Retransmission, &facts).is_empty());
+    facts.resp.oversize = 2;
+    assert_eq!(names(&set, Event::Retransmission, &facts), ["icmp_ignored"]);
+    verdict(&set, "icmp_ignored", &Snapshot::Flow(&facts, Event::Retransmission)).incident.unwrap();
+    // The segment keeps to what the router said, and is stuck all the same.
+    facts.resp = SideFacts { stuck_sends: 3, stuck_bytes: 1400, stuck_payload: 1348, ..SideFacts::default() };
+    facts.resp.small_passes = true;
+    assert_eq!(names(&set, Event::Retransmission, &facts), ["pmtu_blackhole"]);
+
+    let late = |late_syn_acks, retransmissions| {
+        let mut facts = FlowFacts { by: Some(Side::Resp), syn_acks: 3, late_syn_acks, ..flow() };
+        facts.orig.retransmissions = retransmissions;
+        names(&set, Event::SynAck, &facts)
+    };
+    assert!(late(0, 3).is_empty() && late(1, 0).is_empty());
+    assert_eq!(
+        (late(2, 0), late(1, 1)),
+        (vec!["synack_retransmission".to_owned()], vec!["synack_retransmission".to_owned()])
+    );
 }

@@ -1,13 +1,15 @@
 //! A flow as rules see it. Worker's thread, only when a packet raised an event some rule waits for.
 //! Reads the flow and its trouble record, changes nothing; the snapshot goes to guards, then to rule bodies.
 
-use rules::facts::{FlowFacts, Side, SideFacts};
+use rules::event::Event;
+use rules::facts::{FlowFacts, RstFacts, Side, SideFacts};
 
 use super::{Outcome, SILENCE_PACKETS, app};
 use crate::flow::Flow;
 use crate::flow::app::App;
 use crate::flow::record::{Direction, dir_flag, flow_flag, offer};
-use crate::flow::trouble::{DirectionTrouble, Trouble};
+use crate::flow::sender::sender_flag;
+use crate::flow::trouble::Trouble;
 use crate::source::Nanos;
 
 const TCP: u8 = 6;
@@ -48,11 +50,12 @@ pub fn of_flow(
         start_ns: flow.start_ns,
         now_ns: now,
         by: (!timer && outcome.ttl.is_some()).then(|| flow.side_of(outcome.dir)),
-        orig: side(flow, orig, &trouble.dirs[orig]),
-        resp: side(flow, resp, &trouble.dirs[resp]),
+        orig: side(flow, orig, trouble, outcome, now),
+        resp: side(flow, resp, trouble, outcome, now),
         established: flow.has(flow_flag::ESTABLISHED),
         fin_seen: outcome.fin_before,
         rst_seen: outcome.rst_before,
+        rst: outcome.events.contains(Event::Rst),
         syns: u32::from(flow.dirs[0].syn) + u32::from(flow.dirs[1].syn),
         ecn_syns: u32::from(flow.story.ecn_syns),
         last_syn_plain: flow.story.last_syn_plain,
@@ -66,6 +69,7 @@ pub fn of_flow(
         icmp_too_big: trouble.icmp_too_big,
         app: app::facts(flow, app, now),
         icmp_mtu: (trouble.icmp_too_big > 0 && trouble.icmp_mtu > 0).then_some(trouble.icmp_mtu),
+        late_syn_acks: u32::from(flow.rare.late_syn_acks),
     }
 }
 
@@ -81,8 +85,12 @@ pub fn server_rtt_us(flow: &Flow) -> Option<u64> {
     (flow.syn_ack_us > 0 && !repeated).then(|| u64::from(flow.syn_ack_us))
 }
 
-fn side(flow: &Flow, dir: usize, trouble: &DirectionTrouble) -> SideFacts {
+fn side(flow: &Flow, dir: usize, trouble: &Trouble, outcome: &Outcome, now: Nanos) -> SideFacts {
     let own: &Direction = &flow.dirs[dir];
+    let (sender, notes) = (&flow.senders[dir], &trouble.notes[dir]);
+    let trouble = &trouble.dirs[dir];
+    let waited = if outcome.dir == dir { 0 } else { outcome.waited_ms };
+    let reopened = if outcome.dir == dir { outcome.reopened_ms } else { 0 };
     let tcp = flow.key.proto == TCP;
     let syn = tcp && own.has(dir_flag::SYN);
     let offered = |what| flow.offered[dir] & what != 0;
@@ -108,6 +116,7 @@ fn side(flow: &Flow, dir: usize, trouble: &DirectionTrouble) -> SideFacts {
         fins: u32::from(own.fin),
         stuck_sends: u32::from(trouble.stuck_sends),
         stuck_bytes: u32::from(trouble.stuck_ip_len),
+        stuck_payload: u32::from(trouble.stuck_payload),
         small_passes: trouble.stuck_sends > 0 && trouble.peer_alive,
         largest_acked: all_acked.then(|| u32::from(own.largest_acked)),
         spurious_retransmissions: trouble.spurious_retransmission,
@@ -117,6 +126,40 @@ fn side(flow: &Flow, dir: usize, trouble: &DirectionTrouble) -> SideFacts {
         congestion_marks: flow.story.ce[dir],
         congestion_echoes: u32::from(flow.story.echoes[dir]),
         congestion_answers: u32::from(flow.story.reductions[dir]),
+        ttl_usual: (tcp && flow.packets_but_rst(dir) > 0).then_some(sender.ttl_usual),
+        rst: rst(flow, dir),
+        unanswered_ms: flow.unanswered_ms(dir, now).max(waited),
+        unanswered_sends: u32::from(sender.unanswered_sends),
+        window_closed_ms: flow.window_closed_ms(dir, now).max(reopened),
+        window_closed: sender.closed_ms != 0,
+        window_probes: trouble.zero_window_probe.saturating_add(trouble.keepalive_into_zero_window),
+        keepalive_every_ms: (notes.keepalive_every_ms > 0).then_some(notes.keepalive_every_ms),
+        oversize: u32::from(notes.oversize),
+        icmp_unreachable: u32::from(notes.unreachable),
+        icmp_unreachable_code: (notes.unreachable > 0).then_some(notes.unreachable_code),
+        icmp_time_exceeded: u32::from(notes.time_exceeded),
+    }
+}
+
+/// The RST in `dir`'s name beside what else that side sent.
+fn rst(flow: &Flow, dir: usize) -> RstFacts {
+    let own = &flow.senders[dir];
+    if !own.has(sender_flag::RST) {
+        return RstFacts::default();
+    }
+    let placed = |bit| own.has(sender_flag::RST_PLACED).then(|| own.has(bit));
+    let df = (own.has(sender_flag::DF), own.has(sender_flag::NO_DF));
+    RstFacts {
+        injected: flow.rst_injected(dir),
+        ttl: Some(own.rst_ttl),
+        window: Some(own.rst_window),
+        delay_us: own.has(sender_flag::RST_TIMED).then_some(own.rst_delay_us),
+        too_fast: flow.rst_too_fast(dir),
+        seq_exact: placed(sender_flag::RST_EXACT),
+        seq_in_window: placed(sender_flag::RST_IN_WINDOW),
+        id_fits: own.has(sender_flag::RST_ID_JUDGED).then(|| own.has(sender_flag::RST_ID_FITS)),
+        df_fits: (df.0 != df.1).then(|| df.0 == own.has(sender_flag::RST_DF)),
+        followed_by: Some(u32::from(own.after_rst)),
     }
 }
 

@@ -3,9 +3,10 @@
 //!
 //! `sequence` reads sequence space as Wireshark's `tcp.analysis.*` does, on what `base` knows of where it begins;
 //! `repeats` tells repeats from reordering by what was seen before, `pmtu` follows the segment that is stuck,
-//! `state` the handshake and the close, `story` Zeek's account of both, `sack` looks for impossible blocks; `icmp`
-//! reads what routers say of a flow. [`segment`] calls them in order. `app` reads payload where a turn begins.
-//! `facts` turns the flow into what rules see; guards come next.
+//! `state` the handshake and the close, `story` Zeek's account of both, `sack` looks for impossible blocks;
+//! `sender` asks whether a RST fits the side it names, `wait` how long one side waits for the other; `icmp` reads
+//! what routers say of a flow. [`segment`] calls them in order. `app` reads payload where a turn begins. `facts`
+//! turns the flow into what rules see; guards come next.
 
 pub mod app;
 mod base;
@@ -16,13 +17,16 @@ mod icmp;
 mod pmtu;
 mod repeats;
 mod sack;
+mod sender;
 mod sequence;
 mod state;
 mod story;
+mod wait;
 
 pub use copy::second_delivery;
 pub use fragment::later_fragment;
-pub use icmp::too_big;
+pub use icmp::{too_big, unreachable};
+pub use state::at_end;
 
 use repeats::Repeat;
 use rules::event::EventSet;
@@ -58,6 +62,12 @@ pub struct Outcome {
     pub turn: bool,
     /// All the other side had sent was acknowledged before this segment.
     pub acked: bool,
+    /// The flow's timer has to be set anew: something begins that lasts.
+    pub rearm: bool,
+    /// How long the other side had waited for any answer when this packet gave one, ms, if that was long.
+    pub waited_ms: u32,
+    /// How long the sender's window had been closed when this packet opened it, ms, if that was long.
+    pub reopened_ms: u32,
 }
 
 /// Takes a TCP segment into its flow. `out` comes in as its default; it is filled in place, since a copy of
@@ -80,8 +90,11 @@ pub fn segment(flow: &mut Flow, slab: &mut TroubleSlab, packet: &Packet, now: Na
         repeat = sequence::count(flow, slab, dir, marks, packet, now, &mut out.events);
     }
     pmtu::follow(flow, slab, dir, packet, repeat, now);
+    icmp::follow(flow, slab, dir, packet, repeat, now);
+    sender::follow(flow, dir, packet, now, out);
     state::follow(flow, slab, packet, now, out);
     sack::check(flow, tcp, out);
+    wait::follow(flow, slab, dir, packet, (marks, repeat), now, out);
     story::follow(flow, dir, packet, marks, &mut out.events);
     sequence::remember(flow, dir, tcp, marks, now);
     base::after_reading(flow, dir, tcp, now);

@@ -6,9 +6,16 @@ use rules::event::Event;
 use super::Outcome;
 use crate::decode::{Packet, Tcp, flags};
 use crate::flow::Flow;
-use crate::flow::record::{dir_flag, flow_flag, offer};
+use crate::flow::record::{dir_flag, flow_flag, oddity, offer};
 use crate::flow::trouble::TroubleSlab;
 use crate::source::Nanos;
+
+/// A SYN-ACK's acknowledgement that has not come within this time is missing, ns: a repeat of the SYN-ACK had
+/// gone unanswered too.
+const ANSWER_WITHIN: Nanos = 3_000_000_000;
+
+/// A server waits at least so long before it repeats a SYN-ACK (Linux: 1 s), ns.
+const SYN_ACK_TIMER: Nanos = 500_000_000;
 
 /// Takes the segment's flags into the flow's state.
 #[inline]
@@ -65,6 +72,10 @@ fn synchronise(flow: &mut Flow, tcp: &Tcp, now: Nanos, out: &mut Outcome) {
     let own = &mut flow.dirs[dir];
     if answer {
         own.syn_ack = own.syn_ack.saturating_add(1);
+        if own.syn_ack > 1 && flow.flags & flow_flag::HANDSHAKE != 0 {
+            late_syn_ack(flow, dir, now);
+        }
+        let own = &mut flow.dirs[dir];
         out.events.insert(Event::SynAck);
         if own.syn_ack == 1 && flow.dirs[dir ^ 1].has(dir_flag::SYN) {
             flow.syn_ack_us = micros_since(flow, now);
@@ -73,6 +84,18 @@ fn synchronise(flow: &mut Flow, tcp: &Tcp, now: Nanos, out: &mut Outcome) {
         out.first_syn = first_packet;
         own.syn = own.syn.saturating_add(1);
         out.events.insert(Event::Syn);
+    }
+}
+
+/// A SYN-ACK after the client's ACK: by the server's timer, not an answer to a SYN that was sent twice, and as
+/// if nothing had followed the first one.
+#[cold]
+fn late_syn_ack(flow: &mut Flow, dir: usize, now: Nanos) {
+    let fresh =
+        flow.dirs[dir].next_seq == flow.rare.base_seq[dir].wrapping_add(1) && !flow.has(flow_flag::RST);
+    let acked = flow.start_ns.saturating_add(u64::from(flow.ack_us) * 1000);
+    if fresh && flow.ack_us > 0 && now.saturating_sub(acked) >= SYN_ACK_TIMER {
+        flow.rare.late_syn_acks = flow.rare.late_syn_acks.saturating_add(1);
     }
 }
 
@@ -90,6 +113,10 @@ fn establish(flow: &mut Flow, tcp: &Tcp, now: Nanos, out: &mut Outcome) {
     let answered = !own.has(dir_flag::SYN) && other.syn > 0 && tcp.payload > 0;
     let picked_up = !own.has(dir_flag::SYN) && other.syn == 0 && other.has(dir_flag::ACK);
     if !began && !answered && !picked_up {
+        if other.syn > 0 && own.syn_ack == 0 && tcp.ack != flow.rare.base_seq[out.dir ^ 1].wrapping_add(1) {
+            flow.rare.oddities |= oddity::CHALLENGED;
+            out.events.insert(Event::ChallengeAck);
+        }
         return;
     }
     flow.flags |= flow_flag::ESTABLISHED;
@@ -132,6 +159,16 @@ fn reset(flow: &mut Flow, slab: &mut TroubleSlab, out: &mut Outcome) {
     }
     flow.flags |= flow_flag::RST | flow_flag::CLOSED;
     out.events.insert(Event::Rst);
+}
+
+/// A flow ends at `now`: a SYN-ACK that nobody acknowledged by then stays so, if there was time to.
+pub fn at_end(flow: &mut Flow, now: Nanos) {
+    let (orig, resp) = (flow.orig(), flow.orig() ^ 1);
+    let asked = flow.dirs[orig].syn > 0 && flow.dirs[resp].syn_ack > 0;
+    let waited = now.saturating_sub(flow.start_ns) >= ANSWER_WITHIN + u64::from(flow.syn_ack_us) * 1000;
+    if asked && !flow.has(flow_flag::ESTABLISHED) && (waited || flow.has(flow_flag::RST)) {
+        flow.rare.oddities |= oddity::INCOMPLETE;
+    }
 }
 
 /// At least 1, so that 0 can stand for "not seen".

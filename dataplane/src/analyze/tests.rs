@@ -10,6 +10,8 @@ use crate::decode::frames::Seg;
 use crate::flow::record::NONE;
 use crate::flow::trouble::{DirectionTrouble, Trouble};
 
+mod verdicts;
+
 const MS: Nanos = 1_000_000;
 const S: Nanos = 1000 * MS;
 const A: usize = 0;
@@ -443,7 +445,7 @@ fn the_stuck_segment_while_small_ones_pass() {
 fn a_router_speaks_of_the_flow() {
     let mut t = Talk::new(0);
     t.handshake().a(FIN | ACK, 1, 1, 0);
-    t.out = too_big(&mut t.flow, &mut t.slab, 1280, true);
+    t.out = too_big(&mut t.flow, &mut t.slab, 1280, true, S);
     let f = t.facts();
     assert_eq!((f.icmp_too_big, f.icmp_mtu, f.by, f.ttl, f.fin_seen), (1, Some(1280), None, None, true));
 }

@@ -1,21 +1,23 @@
 //! The flow table: who talks to whom, and what is known of each conversation. One per worker, owned by its
 //! thread; all memory is taken at start, nothing here allocates after it.
 //!
-//! `record` is one flow (seven cache lines, of them `story` two), `table` finds and makes them, `timer` wakes
-//! them on packet time, `trouble` holds what only troubled flows need, `keeper` their handshakes, `row` what is
-//! told of them when they end, under the name `community` gives them. `analyze` reads and writes the records
-//! next. `fragments` leads later fragments to their flow, `copies` tells the second delivery of a packet; `app`
-//! holds what is known of applications, `questions` those of DNS, `services` how services answer, `waits` who
-//! waits for an answer.
+//! `record` is one flow (eight cache lines, of them `story` two and `sender` one), `table` finds and makes them,
+//! `timer` wakes them on packet time, `trouble` and its `notes` hold what only troubled flows need, `keeper` their
+//! handshakes, `row` what is told of them when they end, under the name `community` gives them. `analyze` reads
+//! and writes the records next. `fragments` leads later fragments to their flow, `copies` tells the second
+//! delivery of a packet; `app` holds what is known of applications, `questions` those of DNS, `services` how
+//! services answer, `waits` who waits for an answer.
 
 pub mod app;
 mod community;
 pub mod copies;
 pub mod fragments;
 pub mod keeper;
+pub mod notes;
 pub mod questions;
 pub mod record;
 pub mod row;
+pub mod sender;
 pub mod services;
 pub mod story;
 pub mod table;
@@ -24,6 +26,7 @@ pub mod trouble;
 pub mod waits;
 
 pub use record::{Direction, Flow};
+pub use sender::Sender;
 pub use table::FlowTable;
 
 #[cfg(test)]

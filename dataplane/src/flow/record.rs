@@ -1,8 +1,10 @@
-//! One flow, seven cache lines: identity and links, one line for each direction, and what is touched rarely.
-//! A packet touches the first and both directions'. Worker's thread.
+//! One flow, eight cache lines: identity and links, one line for each direction, one for both senders'
+//! fingerprints, and what is touched rarely. A packet touches the first, both directions' and the senders'.
+//! Worker's thread.
 
 use rules::facts::Side;
 
+use super::sender::Sender;
 use super::story::Story;
 use crate::decode::{FlowKey, Tunnel, TunnelKind};
 use crate::source::Nanos;
@@ -98,6 +100,14 @@ pub mod offer {
     pub const CUT: u8 = 16;
 }
 
+/// Bits of [`Rare::oddities`]: what happened once and is told when the flow ends.
+pub mod oddity {
+    /// A SYN was answered by an ACK that belongs to another connection (RFC 5961 §4.2).
+    pub const CHALLENGED: u8 = 1;
+    /// The SYN-ACK was never acknowledged, though there was time to.
+    pub const INCOMPLETE: u8 = 2;
+}
+
 /// What is known of one direction; exactly one cache line.
 ///
 /// `expected`, `continuous`, `last_ack` and `window` are those of Wireshark's dissector (`nextseq`,
@@ -190,12 +200,18 @@ pub struct Rare {
     pub tunnel_id: u32,
     pub tunnel_kind: TunnelKind,
     pub reused_ports: [u8; 2],
-    spare: [u8; 17],
+    /// How often `stalled` was raised since one side began to wait.
+    pub stall_checks: u8,
+    /// SYN-ACKs seen after the originator had acknowledged one, as far as 255.
+    pub late_syn_acks: u8,
+    /// Bits of [`oddity`].
+    pub oddities: u8,
+    spare: [u8; 14],
 }
 
 const _: () = assert!(size_of::<Rare>() == 64);
 
-/// One conversation; exactly seven cache lines.
+/// One conversation; exactly eight cache lines.
 #[derive(Clone, Copy, Debug, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 pub struct Flow {
@@ -211,6 +227,8 @@ pub struct Flow {
 
     /// By key order: `dirs[0]` is what the low end sent.
     pub dirs: [Direction; 2],
+    /// By key order.
+    pub senders: [Sender; 2],
 
     pub start_ns: Nanos,
     /// First SYN-ACK and the ACK that completed the handshake, µs after start; 0 if not seen.
@@ -245,7 +263,7 @@ pub struct Flow {
     pub story: Story,
 }
 
-const _: () = assert!(size_of::<Flow>() == 448);
+const _: () = assert!(size_of::<Flow>() == 512);
 
 impl Flow {
     #[inline(always)]

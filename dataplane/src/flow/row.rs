@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::app::AppEnd;
 use super::community;
-use super::record::{Direction, Flow, dir_flag, flow_flag, offer};
+use super::record::{Direction, Flow, dir_flag, flow_flag, oddity, offer};
 use super::trouble::{CopyCounts, DirectionTrouble, Trouble};
 use crate::analyze::facts::{client_rtt_us, server_rtt_us};
 use crate::decode::TunnelKind;
@@ -295,8 +295,11 @@ fn findings(ended: &EndedFlow, rules: &RuleSet, tcp: bool) -> BTreeMap<String, u
     }
     say("http_server_error", app.http_errors.into());
     say("dns_error", app.dns_errors.into());
+    say("icmp_unreachable", trouble.notes.iter().map(|notes| u32::from(notes.unreachable)).sum());
     for hits in trouble.rule_hits() {
-        if let Some(rule) = rules.rules().get(usize::from(hits.rule)) {
+        let rule = rules.rules().get(usize::from(hits.rule));
+        // Its guard may have matched before later packets turned the verdict.
+        if let Some(rule) = rule.filter(|rule| rule.name != "rst_injected") {
             found.entry(rule.name.clone()).or_insert(u64::from(hits.count));
         }
     }
@@ -323,6 +326,10 @@ fn native(flow: &Flow, trouble: &Trouble, mut say: impl FnMut(&str, u32)) {
     say("synack_retransmission", repeats(|d| d.syn_ack));
     say("rst_midflow", trouble.midflow_rsts);
     say("conn_refused", u32::from(flow.has(flow_flag::REFUSED)));
+    say("rst_injected", (0..2).filter(|&dir| flow.rst_injected(dir) == Some(true)).count() as u32);
+    say("ttl_changed", flow.senders.iter().map(|s| u32::from(s.ttl_changes)).sum());
+    say("challenge_ack", u32::from(flow.rare.oddities & oddity::CHALLENGED != 0));
+    say("handshake_incomplete", u32::from(flow.rare.oddities & oddity::INCOMPLETE != 0));
     say("icmp_frag_needed", trouble.icmp_too_big);
     say("port_reuse", u32::from(flow.has(flow_flag::PORT_REUSE)));
     let both_syns = flow.dirs.iter().all(|d| d.has(dir_flag::SYN));

@@ -3,6 +3,7 @@
 
 use dataplane_sys::Table;
 
+use super::notes::Notes;
 use super::record::NONE;
 use crate::decode::{Packet, flags};
 
@@ -141,6 +142,7 @@ pub struct RuleHits {
 pub struct Trouble {
     /// By key order, as in the flow.
     pub dirs: [DirectionTrouble; 2],
+    pub notes: [Notes; 2],
     pub hits: [RuleHits; RULES_PER_FLOW],
     pub rules: u32,
     pub hits_lost: u32,

@@ -43,8 +43,8 @@ pub enum Cause {
 impl Cause {
     pub const fn of(hit: &Hit) -> Option<Cause> {
         match (hit.event, hit.facts.by) {
-            (Event::Rst, Some(Side::Orig)) => Some(Cause::Reset(hit.facts.src)),
-            (Event::Rst, Some(Side::Resp)) => Some(Cause::Reset(hit.facts.dst)),
+            (Event::Rst | Event::AfterRst, Some(Side::Orig)) => Some(Cause::Reset(hit.facts.src)),
+            (Event::Rst | Event::AfterRst, Some(Side::Resp)) => Some(Cause::Reset(hit.facts.dst)),
             (Event::SynTimeout, _) => Some(Cause::Attempt(hit.facts.src)),
             _ => None,
         }
@@ -133,6 +133,17 @@ impl Groups {
             }
             None => false,
         }
+    }
+
+    /// Takes the newer words of a flow that is part of the group with serial `home`; false if that has gone.
+    pub fn revise(&mut self, key: &GroupKey, home: Home, hit: &Hit, verdict: &Verdict) -> bool {
+        let Some(group) = self.groups.get_mut(key).filter(|group| group.serial == home) else { return false };
+        let flow_id = hit.facts.flow_id;
+        let part = group.parts.values_mut().map(|part| &mut part.draft).find(|d| d.tally.lists(flow_id));
+        let Some(draft) = part.or(group.open.as_mut()) else { return false };
+        draft.revise(&Subject::flow(&hit.facts), verdict);
+        draft.tally.events(hit.facts.now_ns, 0);
+        true
     }
 
     /// Whether a capture of a flow in this group and of this cause is within both budgets.

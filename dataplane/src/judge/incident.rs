@@ -128,6 +128,11 @@ impl Tally {
         }
     }
 
+    /// The flow is among those listed.
+    pub fn lists(&self, flow_id: u64) -> bool {
+        self.flow_ids.contains(&flow_id)
+    }
+
     fn list(&mut self, flow_id: u64) {
         if self.flow_ids.len() < FLOW_IDS && !self.flow_ids.contains(&flow_id) {
             self.flow_ids.push(flow_id);
@@ -220,6 +225,23 @@ impl Draft {
             self.apart.push_str(text);
         });
         self.evidence.note("apart", apart.into_iter().map(|(_, record)| record).collect());
+    }
+
+    /// Takes a later verdict on one of its flows into account: its words if they are about the subject, and its
+    /// evidence instead of what was said before as long as no other flow had a part in that.
+    pub fn revise(&mut self, subject: &Subject, verdict: &Verdict) {
+        let Some((severity, explain)) = &verdict.incident else { return };
+        let evidence = Evidence::new(&verdict.evidence);
+        if self.tally.flows <= 1 {
+            self.evidence = evidence;
+        } else {
+            self.evidence.merge(&evidence);
+        }
+        self.severity = self.severity.max(*severity);
+        if self.subject == *subject {
+            self.explain.clone_from(explain);
+            self.advise = text::advice(&verdict.advise);
+        }
     }
 
     /// First event, worker, sequence, rule: incidents are handed out in this order.

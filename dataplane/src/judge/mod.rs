@@ -16,6 +16,7 @@ mod groups;
 mod incident;
 mod known;
 pub mod message;
+mod revise;
 mod scripts;
 mod sight;
 mod spread;
@@ -187,7 +188,7 @@ impl Judge {
         self.latest = self.latest.max(hit.facts.now_ns);
         let (key, cause) = (GroupKey::of(hit), Cause::of(hit));
         if let Some(home) = self.known.get(hit.facts.flow_id, hit.rule)
-            && self.repeat(hit, home)
+            && self.again(hit, home)
         {
             self.account.hits_repeated += 1;
             self.captures.answer(hit, None, false, commands);

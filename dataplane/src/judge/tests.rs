@@ -552,3 +552,54 @@ fn a_storm_told_only_by_counts_watches_its_host_and_names_what_is_recorded() {
     assert_eq!((closed.len(), closed[0].count, closed[0].flows), (1, 60, 55));
     assert_eq!(closed[0].flow_ids, ["0000000000000007"]);
 }
+
+#[test]
+fn newer_words_replace_older_ones_and_do_not_count_again() {
+    let text = r#"
+rule "lasting" on stalled, rst
+when flow.established
+then {
+    if flow.age_ms >= 2000 {
+        incident("warning", `for ${flow.age_ms} ms`);
+        evidence("age_ms", flow.age_ms);
+    }
+}
+"#;
+    let file = SourceFile { name: "lasting.rhai".into(), text: text.into() };
+    let mut bench = Bench::with(&[file], JudgeConfig::default());
+    let at = |seconds: u64| FlowFacts { start_ns: START, by: None, ..flow(1, START + seconds * SEC) };
+    // Nothing to say at first, then something, then more of the same; at last a RST.
+    for seconds in [1, 5, 10] {
+        bench.hit("lasting", Event::Stalled, at(seconds));
+    }
+    bench.hit("lasting", Event::Rst, FlowFacts { by: Some(Side::Resp), ..at(12) });
+    let closed = bench.finish();
+    assert_eq!(closed.len(), 1);
+    assert_eq!((closed[0].explain.as_str(), closed[0].count, closed[0].flows), ("for 12000 ms", 1, 1));
+    assert_eq!(closed[0].evidence["age_ms"], json!(12_000));
+    assert_eq!((closed[0].first_ns, closed[0].last_ns), (START + 5 * SEC, START + 12 * SEC));
+}
+
+#[test]
+fn another_flow_s_words_stand_and_its_evidence_is_added() {
+    let text = r#"
+rule "lasting" on stalled
+then {
+    incident("warning", `for ${flow.age_ms} ms`);
+    evidence("age_ms", flow.age_ms);
+}
+"#;
+    let file = SourceFile { name: "lasting.rhai".into(), text: text.into() };
+    let mut bench = Bench::with(&[file], JudgeConfig::default());
+    for (n, seconds) in [(1, 5), (2, 6), (2, 10)] {
+        bench.hit(
+            "lasting",
+            Event::Stalled,
+            FlowFacts { start_ns: START, by: None, ..flow(n, START + seconds * SEC) },
+        );
+    }
+    let closed = bench.finish();
+    assert_eq!((closed.len(), closed[0].count, closed[0].flows), (1, 2, 2));
+    assert!(closed[0].explain.starts_with("for 5000 ms"), "{}", closed[0].explain);
+    assert_eq!(closed[0].evidence["age_ms"], json!({"min": 5000, "max": 10_000}));
+}

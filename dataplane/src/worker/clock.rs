@@ -123,6 +123,15 @@ impl Engine {
             self.raise(slot, &outcome, due, None);
             return;
         }
+        if self.table.flows[slot as usize].next_stall_check() == Some(due) {
+            self.table.flows[slot as usize].rare.stall_checks += 1;
+            let next = self.deadline(slot);
+            self.table.rearm(slot, next);
+            let mut outcome = Outcome::default();
+            outcome.events.insert(Event::Stalled);
+            self.raise(slot, &outcome, due, None);
+            return;
+        }
         let end = self.deadline(slot);
         if end > due {
             self.table.rearm(slot, end);
@@ -158,13 +167,14 @@ impl Engine {
         if let Some(at) = self.forgotten(slot) {
             return at.min(flow.last_ns.saturating_add(timeouts.other));
         }
-        flow.last_ns.saturating_add(if flow.key.proto != TCP {
+        let end = flow.last_ns.saturating_add(if flow.key.proto != TCP {
             timeouts.other
         } else if flow.has(flow_flag::CLOSED) {
             timeouts.closed
         } else {
             timeouts.established
-        })
+        });
+        flow.next_stall_check().map_or(end, |check| end.min(check))
     }
 
     /// Timers due by the last packet's time, and the tick it is in. False if the queues are too full.

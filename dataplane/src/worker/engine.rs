@@ -182,20 +182,7 @@ impl Engine {
         let (mut slot, made) = self.flow_of(packet, hash, stamp.ts);
         let flow = &mut self.table.flows[slot as usize];
         if packet.class != Class::Tcp {
-            analyze::datagram(flow, packet, stamp.ts);
-            if flow.crowd & crowd_flag::TRACKED == 0 {
-                self.enter_state_table(slot);
-            }
-            match packet.icmp.too_big {
-                Some(mtu) => self.too_big(slot, mtu, stamp, packet, bytes, made),
-                None => {
-                    self.remember_flow(slot, stamp, packet, bytes, made);
-                    if apps::is_dns(packet) {
-                        self.dns(slot, stamp, packet, bytes);
-                    }
-                    self.record_live(slot, stamp, bytes);
-                }
-            }
+            self.datagram(slot, stamp, packet, bytes, made);
             return;
         }
         if flow.has(flow_flag::COPIED) && copies::is_telling(packet) {
@@ -219,7 +206,7 @@ impl Engine {
         if outcome.turn || self.table.flows[slot as usize].has(flow_flag::HELLO_WAITS) {
             self.follow_app(slot, stamp, packet, bytes, &mut outcome);
         }
-        if closes {
+        if closes || outcome.rearm {
             self.table.wheel.remove(&mut self.table.flows, slot);
             let due = self.deadline(slot);
             self.table.rearm(slot, due);
@@ -238,6 +225,26 @@ impl Engine {
             self.watched_reset(slot, outcome.dir, stamp);
         }
         self.record_live(slot, stamp, bytes);
+    }
+
+    /// A packet of a flow that is not TCP.
+    fn datagram(&mut self, slot: u32, stamp: &Stamp, packet: &Packet, bytes: &[u8], made: bool) {
+        let flow = &mut self.table.flows[slot as usize];
+        analyze::datagram(flow, packet, stamp.ts);
+        if flow.crowd & crowd_flag::TRACKED == 0 {
+            self.enter_state_table(slot);
+        }
+        match packet.icmp.too_big {
+            Some(mtu) => self.too_big(slot, mtu, stamp, packet, bytes, made),
+            None if packet.icmp.quote.is_some() => self.unreachable(slot, stamp, packet, bytes, made),
+            None => {
+                self.remember_flow(slot, stamp, packet, bytes, made);
+                if apps::is_dns(packet) {
+                    self.dns(slot, stamp, packet, bytes);
+                }
+                self.record_live(slot, stamp, bytes);
+            }
+        }
     }
 
     #[inline(always)]
@@ -268,23 +275,44 @@ impl Engine {
         self.ring.append(previous, stamp, kept)
     }
 
+    /// The flow an ICMP error quotes, and whether the quoted packet came from its low end.
+    fn quoted(&self, packet: &Packet) -> Option<(u32, bool)> {
+        let quote = packet.icmp.quote?;
+        let slot = self.table.find(&quote.key, self.table.hash(&quote.key))?;
+        Some((slot, quote.from_low))
+    }
+
     /// An ICMP "too big" belongs to the flow it quotes: in its chain, its facts and its capture.
     #[cold]
     fn too_big(&mut self, own: u32, mtu: u32, stamp: &Stamp, packet: &Packet, bytes: &[u8], made: bool) {
-        let quoted = packet.icmp.quote.and_then(|quote| {
-            let slot = self.table.find(&quote.key, self.table.hash(&quote.key))?;
-            Some((slot, quote.from_low))
-        });
-        let Some((slot, from_low)) = quoted else {
+        let Some((slot, from_low)) = self.quoted(packet) else {
             self.account.icmp_unmatched += 1;
             self.remember_flow(own, stamp, packet, bytes, made);
             return;
         };
         let flow = &mut self.table.flows[slot as usize];
-        let outcome = analyze::too_big(flow, &mut self.slab, mtu, from_low);
+        let outcome = analyze::too_big(flow, &mut self.slab, mtu, from_low, stamp.ts);
+        self.told(slot, &outcome, stamp, packet, bytes);
+    }
+
+    /// Likewise "unreachable" and "time exceeded"; other messages that quote a packet stay in their own flow.
+    #[cold]
+    fn unreachable(&mut self, own: u32, stamp: &Stamp, packet: &Packet, bytes: &[u8], made: bool) {
+        let outcome = self.quoted(packet).and_then(|(slot, from_low)| {
+            let flow = &mut self.table.flows[slot as usize];
+            Some((slot, analyze::unreachable(flow, &mut self.slab, &packet.icmp, from_low)?))
+        });
+        match outcome {
+            Some((slot, outcome)) => self.told(slot, &outcome, stamp, packet, bytes),
+            None => self.remember_flow(own, stamp, packet, bytes, made),
+        }
+    }
+
+    /// A router's message about a flow has been taken into it.
+    fn told(&mut self, slot: u32, outcome: &Outcome, stamp: &Stamp, packet: &Packet, bytes: &[u8]) {
         self.remember_flow(slot, stamp, packet, bytes, false);
         if !outcome.events.and(self.subscribed).is_empty() {
-            self.raise(slot, &outcome, stamp.ts, Some(stamp.number));
+            self.raise(slot, outcome, stamp.ts, Some(stamp.number));
         }
         self.record_live(slot, stamp, bytes);
     }

@@ -6,7 +6,7 @@ use rules::event::Event;
 use super::clock::SECOND;
 use super::crowd::UDP_UNREPLIED;
 use super::engine::Engine;
-use crate::analyze::Outcome;
+use crate::analyze::{self, Outcome};
 use crate::decode::{Class, Packet, flags};
 use crate::flow::record::{NONE, dir_flag, flow_flag};
 use crate::flow::table::Class as Region;
@@ -74,6 +74,7 @@ impl Engine {
 
     /// A flow's end: its Close event, its row, and everything it had goes back.
     pub(super) fn end(&mut self, slot: u32, in_wheel: bool, now: Nanos) {
+        analyze::at_end(&mut self.table.flows[slot as usize], now);
         if self.subscribed.contains(Event::Close) {
             let flow = &self.table.flows[slot as usize];
             let mut outcome = Outcome {

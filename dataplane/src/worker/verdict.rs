@@ -58,11 +58,15 @@ impl Engine {
     ) {
         let mut index = self.table.flows[slot as usize].trouble;
         if let Some(trouble) = self.slab.get_or_take(&mut index) {
+            let known = trouble.knows(rule);
             // The same silence, a second later: nothing new to tell.
-            if event == Event::SynTimeout && trouble.knows(rule) {
+            if event == Event::SynTimeout && known {
                 return;
             }
-            trouble.hit(rule);
+            // What goes on, or is looked at again, is not another of its kind.
+            if !known || !self.rules.rules()[usize::from(rule)].events.iter().any(Event::goes_on) {
+                trouble.hit(rule);
+            }
         }
         self.table.flows[slot as usize].trouble = index;
         self.siblings.watch(&self.table.flows[slot as usize], now);

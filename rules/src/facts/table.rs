@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 
 use crate::facts::app::APP;
+use crate::facts::verdicts;
 use crate::facts::{FlowFacts, HostFacts, Name, ServiceFacts, Side};
 
 /// A sliding window of packet time that host and service counts are kept for.
@@ -86,7 +87,8 @@ pub trait Subject: Sized + 'static {
 impl Subject for FlowFacts {
     const ROOT: &'static str = "flow";
     fn facts() -> impl Iterator<Item = &'static Fact<FlowFacts>> {
-        FLOW.iter().chain(APP).chain(ORIG).chain(RESP)
+        let flow = FLOW.iter().chain(APP).chain(verdicts::FLOW);
+        flow.chain(ORIG).chain(verdicts::ORIG).chain(RESP).chain(verdicts::RESP)
     }
 }
 
@@ -276,6 +278,8 @@ macro_rules! side_facts {
                 Int, |f| Some(f.$side.stuck_sends.into())),
             side_facts!(@ $side, stuck_bytes, "bytes", "IP length of that stuck segment.",
                 Int, |f| Some(f.$side.stuck_bytes.into())),
+            side_facts!(@ $side, stuck_payload, "bytes", "TCP payload of that stuck segment.",
+                Int, |f| Some(f.$side.stuck_payload.into())),
             side_facts!(@ $side, small_passes, "",
                 "The peer has sent something, but no RST, since that segment was first resent: smaller ones pass.",
                 Bool, |f| Some(f.$side.small_passes)),

@@ -11,7 +11,9 @@ mod loss;
 mod names;
 mod negotiation;
 mod pmtu;
+mod stalls;
 mod storm;
+mod strangers;
 mod talk;
 pub mod trouble;
 mod window;
@@ -80,7 +82,7 @@ struct Scenario {
     build: fn(&mut World),
 }
 
-const SCENARIOS: [Scenario; 43] = [
+const SCENARIOS: [Scenario; 48] = [
     Scenario {
         name: "healthy",
         about: "200 clean flows, DNS, ping, ARP: nothing to report",
@@ -125,6 +127,31 @@ const SCENARIOS: [Scenario; 43] = [
         name: "zero_window",
         about: "a client stops reading for 8.8 s: window closed, probed, opened again",
         build: |w| healthy::with_siblings(w, "zero_window", 3),
+    },
+    Scenario {
+        name: "zero_window_short",
+        about: "the same for 4.9 s, too short to look at",
+        build: stalls::zero_window_short,
+    },
+    Scenario {
+        name: "rst_injected",
+        about: "a device in the path forges RSTs to one end or both; others are their hosts' own, by another route",
+        build: strangers::rst_injected,
+    },
+    Scenario {
+        name: "half_open",
+        about: "a client is gone, the server repeats its data for 10 s and more; others come back after 9 s",
+        build: stalls::half_open,
+    },
+    Scenario {
+        name: "accept_queue_full",
+        about: "a server repeats its SYN-ACK after the client's ACK; others because no ACK came",
+        build: stalls::accept_queue_full,
+    },
+    Scenario {
+        name: "icmp_ignored",
+        about: "ICMP says the packets are too large, and the sender keeps their size",
+        build: stalls::icmp_ignored,
     },
     Scenario {
         name: "icmp_frag_needed",

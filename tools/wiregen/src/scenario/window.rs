@@ -17,6 +17,17 @@ const REOPEN: u64 = 8800;
 
 /// The client's window is closed for 8.8 s and probed five times.
 pub fn zero_window(c: &mut Conversation) -> Vec<Claim> {
+    let mut claims = closed_for(c, &PROBES, REOPEN);
+    claims.insert(0, main_claim("zero_window_stall", 1, FIRST));
+    claims
+}
+
+/// The window is closed for 4.9 s, which is not worth an incident.
+pub fn zero_window_short(c: &mut Conversation) -> Vec<Claim> {
+    closed_for(c, &PROBES[..4], 4900)
+}
+
+fn closed_for(c: &mut Conversation, probes: &[u64], reopen: u64) -> Vec<Claim> {
     // Shift 0, so that the window can close to the byte without its right edge moving back.
     let buffer = BUFFER * c.max_payload;
     let client = c.profile.end_mut(Client);
@@ -27,8 +38,8 @@ pub fn zero_window(c: &mut Conversation) -> Vec<Claim> {
     c.send(Client, 310, LastAck::WithAnswer);
     fill(c, buffer);
     let closed = c.last;
-    for at in PROBES {
-        let probe_at = closed + at * MS;
+    for at in probes {
+        let probe_at = closed + *at * MS;
         let probe = c.segment(Server, ACK);
         let seq = probe.seq.wrapping_sub(1);
         c.pass(Segment { at: probe_at, seq, marks: SECOND_BIT, ..probe });
@@ -36,15 +47,14 @@ pub fn zero_window(c: &mut Conversation) -> Vec<Claim> {
         c.pass(Segment { window: 0, marks: FIRST, ..answer });
     }
     let open = c.segment(Client, ACK);
-    c.pass(Segment { at: closed + REOPEN * MS, ..open });
+    c.pass(Segment { at: closed + reopen * MS, ..open });
     c.send(Server, 4 * c.max_payload + 300, LastAck::Sent);
     c.silence(20 * MS);
     c.close(Client, false);
-    let zeros = PROBES.len() as u32 + 1;
+    let zeros = probes.len() as u32 + 1;
     vec![
         main_claim("zero_window", zeros, FIRST),
-        also("zero_window_stall", Some(1), FIRST),
-        also("zero_window_probe", Some(PROBES.len() as u32), SECOND_BIT),
+        also("zero_window_probe", Some(probes.len() as u32), SECOND_BIT),
         also("window_full", Some(1), THIRD),
     ]
 }

@@ -1,0 +1,88 @@
+//! Facts that verdicts rest on: who sent a RST, who waits for whom, what routers said. A part of the one list of
+//! facts, in a file of its own; `table` chains it in. Getters run on workers and on the judge.
+
+use crate::facts::FlowFacts;
+use crate::facts::table::{Fact, Get, int, row};
+
+pub(super) static FLOW: &[Fact<FlowFacts>] = &[
+    row("flow.rst", "", "The packet that raised the event is a RST.", Get::Bool(|f| Some(f.rst))),
+    row(
+        "flow.late_syn_acks",
+        "segments",
+        "SYN-ACKs seen after the originator had acknowledged one.",
+        Get::Int(|f| Some(f.late_syn_acks.into())),
+    ),
+];
+
+/// Once for `flow.orig` and once for `flow.resp`.
+macro_rules! side_facts {
+    ($side:ident, $who:literal) => {
+        &[
+            side_facts!(@ $side, ttl_usual, "hops",
+                "TTL or hop limit of most packets, RSTs left out; unknown if there were no others.",
+                Int, |f| f.$side.ttl_usual.map(int)),
+            side_facts!(@ $side, rst_injected, "",
+                concat!("The RST in the ", $who, "'s name came from somebody else, as far as is known by now; \
+                    unknown if there is none, or nothing to compare it with."),
+                Bool, |f| f.$side.rst.injected),
+            side_facts!(@ $side, rst_ttl, "hops", "TTL or hop limit of that RST.", Int, |f| f.$side.rst.ttl.map(int)),
+            side_facts!(@ $side, rst_window, "", "Window field of that RST, not scaled.",
+                Int, |f| f.$side.rst.window.map(int)),
+            side_facts!(@ $side, rst_delay_us, "µs", "Time from the other side's last packet to that RST.",
+                Int, |f| f.$side.rst.delay_us.map(int)),
+            side_facts!(@ $side, rst_too_fast, "",
+                "That is less than half the round trip between the tap and this side.",
+                Bool, |f| f.$side.rst.too_fast),
+            side_facts!(@ $side, rst_seq_exact, "",
+                "That RST has the sequence number the other side expects next.",
+                Bool, |f| f.$side.rst.seq_exact),
+            side_facts!(@ $side, rst_seq_in_window, "",
+                "The sequence number of that RST is in the other side's window.",
+                Bool, |f| f.$side.rst.seq_in_window),
+            side_facts!(@ $side, rst_id_fits, "",
+                "The IP-ID of that RST goes on from this side's other packets; unknown if those don't count up.",
+                Bool, |f| f.$side.rst.id_fits),
+            side_facts!(@ $side, rst_df_fits, "",
+                "That RST has Don't Fragment just if this side's other packets have it; unknown if they vary.",
+                Bool, |f| f.$side.rst.df_fits),
+            side_facts!(@ $side, packets_after_rst, "packets",
+                "Packets this side sent after that RST; unknown if there is none.",
+                Int, |f| f.$side.rst.followed_by.map(int)),
+            side_facts!(@ $side, unanswered_ms, "ms",
+                concat!("How long the ", $who, " has sent without any answer (or had, if this packet is one); \
+                    0 if it is not waiting."),
+                Int, |f| Some(f.$side.unanswered_ms.into())),
+            side_facts!(@ $side, unanswered_sends, "segments", "Data and keepalives sent in that time that wait.",
+                Int, |f| Some(f.$side.unanswered_sends.into())),
+            side_facts!(@ $side, window_closed_ms, "ms",
+                "How long its receive window has been closed (or had, if this packet opened it); 0 if it was open.",
+                Int, |f| Some(f.$side.window_closed_ms.into())),
+            side_facts!(@ $side, window_closed, "", "Its receive window is closed now.",
+                Bool, |f| Some(f.$side.window_closed)),
+            side_facts!(@ $side, window_probes, "segments",
+                "Probes of the other side's closed window that it sent, with one byte or none.",
+                Int, |f| Some(f.$side.window_probes.into())),
+            side_facts!(@ $side, keepalive_every_ms, "ms",
+                "Time between its last two keepalive probes; unknown before the second.",
+                Int, |f| f.$side.keepalive_every_ms.map(int)),
+            side_facts!(@ $side, oversize, "packets",
+                "Packets larger than an ICMP \"too big\" allows, sent again 200 ms to 2 min after it.",
+                Int, |f| Some(f.$side.oversize.into())),
+            side_facts!(@ $side, icmp_unreachable, "messages",
+                "ICMP \"destination unreachable\" that quoted its packets.",
+                Int, |f| Some(f.$side.icmp_unreachable.into())),
+            side_facts!(@ $side, icmp_unreachable_code, "",
+                "Code of the last of them (RFC 792, RFC 4443); unknown if there is none.",
+                Int, |f| f.$side.icmp_unreachable_code.map(int)),
+            side_facts!(@ $side, icmp_time_exceeded, "messages",
+                "ICMP \"time exceeded\" that quoted its packets.",
+                Int, |f| Some(f.$side.icmp_time_exceeded.into())),
+        ]
+    };
+    (@ $side:ident, $name:ident, $unit:literal, $doc:expr, $kind:ident, $get:expr) => {
+        row(concat!("flow.", stringify!($side), ".", stringify!($name)), $unit, $doc, Get::$kind($get))
+    };
+}
+
+pub(super) static ORIG: &[Fact<FlowFacts>] = side_facts!(orig, "originator");
+pub(super) static RESP: &[Fact<FlowFacts>] = side_facts!(resp, "responder");
