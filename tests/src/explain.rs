@@ -68,7 +68,8 @@ const OBSERVER: &str = "why_";
 
 /// Sees every event of every flow. A rule hears of a flow's silence once, so three of them listen for it.
 const OBSERVERS: &str = r#"
-rule "why_sees" on syn, syn_ack, established, rst, retransmission, zero_window, keepalive, icmp_too_big, close then { }
+rule "why_sees" on syn, syn_ack, established, rst, retransmission, zero_window, keepalive, icmp_too_big,
+    icmp_unreachable, after_rst, stalled, challenge_ack, close then { }
 rule "why_waits_1" on syn_timeout then { }
 rule "why_waits_2" on syn_timeout when flow.syn_age_ms >= 2000 then { }
 rule "why_waits_3" on syn_timeout when flow.syn_age_ms >= 3000 then { }
