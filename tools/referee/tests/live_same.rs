@@ -169,7 +169,7 @@ fn flows(text: &str) -> BTreeMap<String, Vec<Value>> {
     rows.sort_by_key(|row| row["start_ns"].as_u64());
     for mut row in rows {
         let fields = row.as_object_mut().unwrap();
-        for name in ["flow_id", "start_ns", "end_ns", "rtt_us"] {
+        for name in ["flow_id", "start_ns", "end_ns", "rtt_us", "times_us"] {
             fields.remove(name);
         }
         // An attempt that nobody answers is found once a second, and live time goes on until the run is stopped.
