@@ -175,6 +175,7 @@ fn by_tuple(rows: &[FlowRow], mirror: bool) -> BTreeMap<String, Vec<String>> {
         let mut row = row.clone();
         (row.flow.src, row.flow.dst) = (turn(&row.flow.src), turn(&row.flow.dst));
         row.flow_id.clear();
+        row.community_id.clear();
         let tuple = serde_json::to_string(&row.flow).unwrap();
         all.entry(tuple).or_default().push(serde_json::to_string(&row).unwrap());
     }

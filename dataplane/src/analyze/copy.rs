@@ -4,7 +4,7 @@
 
 use rules::event::EventSet;
 
-use super::sequence;
+use super::{base, sequence};
 use crate::decode::{Class, Packet};
 use crate::flow::Flow;
 use crate::flow::trouble::TroubleSlab;
@@ -22,6 +22,7 @@ pub fn second_delivery(flow: &mut Flow, slab: &mut TroubleSlab, packet: &Packet,
     }
     let own = trouble.dirs[dir];
     let tcp = &packet.tcp;
+    base::before_reading(flow, dir, tcp);
     let marks = sequence::read(flow, dir, tcp, now);
     if marks != sequence::NOTHING {
         sequence::count(flow, slab, dir, marks, packet, now, &mut EventSet::default());
@@ -35,4 +36,5 @@ pub fn second_delivery(flow: &mut Flow, slab: &mut TroubleSlab, packet: &Packet,
         }
     }
     sequence::remember(flow, dir, tcp, marks, now);
+    base::after_reading(flow, dir, tcp, now);
 }
