@@ -165,7 +165,7 @@ impl FlowRow {
                 },
                 times_us: times(flow, &ended.app),
             }),
-            findings: findings(ended, rules, tcp),
+            findings: findings(ended, rules),
         }
     }
 }
@@ -282,8 +282,9 @@ fn facts(flow: &Flow, dir: usize, t: &DirectionTrouble, copies: &CopyCounts) -> 
 
 /// What Referee says of the flow: its own reading of the facts, and every rule that matched. A kind that is
 /// counted natively is not counted again for the rule of that name.
-fn findings(ended: &EndedFlow, rules: &RuleSet, tcp: bool) -> BTreeMap<String, u64> {
+pub fn findings(ended: &EndedFlow, rules: &RuleSet) -> BTreeMap<String, u64> {
     let EndedFlow { flow, trouble, app } = ended;
+    let tcp = flow.key.proto == TCP;
     let mut found = BTreeMap::new();
     let mut say = |kind: &str, count: u32| {
         if count > 0 {

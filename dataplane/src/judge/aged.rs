@@ -1,8 +1,10 @@
 //! A bounded table: when it is full, the entry touched longest ago goes, and is counted. Runs on the judge's
 //! thread. The map is never walked in its own order where that could reach anybody.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::Hash;
+
+use ahash::AHashMap as HashMap;
 
 #[derive(Debug)]
 pub struct Aged<K, V> {
@@ -17,7 +19,7 @@ pub struct Aged<K, V> {
 impl<K: Ord + Copy + Hash, V: Default> Aged<K, V> {
     /// `limit`: entries, at least one.
     pub fn new(limit: usize) -> Aged<K, V> {
-        Aged { entries: HashMap::new(), order: VecDeque::new(), limit: limit.max(1), evicted: 0 }
+        Aged { entries: HashMap::default(), order: VecDeque::new(), limit: limit.max(1), evicted: 0 }
     }
 
     /// The entry, marked as touched at `now`, which never goes back.

@@ -1,9 +1,10 @@
 //! What one client does with one service: connections begun, completed and closed within the last minute, and the
 //! ports they came from. Runs on the judge's thread; bounded. Goes into `crowd`.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 
+use ahash::AHashMap as HashMap;
 use rules::facts;
 
 use super::message::Dealing;

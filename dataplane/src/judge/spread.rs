@@ -4,10 +4,11 @@
 //! Exact up to [`EXACT`] distinct ones. Beyond, a bitmap counts them since the spread began: ports exactly, hosts by
 //! linear counting (of 65,536 bits: within 1 % up to some 60,000).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
 
+use ahash::AHashMap as HashMap;
 use rules::facts::Spread;
 
 use super::window::{BUCKET_NS, SPANS};

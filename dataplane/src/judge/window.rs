@@ -2,9 +2,10 @@
 //! on the judge's thread; the table is bounded, and what it lets go of while it still counted is counted.
 //! The sums go to host and service guards.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::Hash;
 
+use ahash::AHashMap as HashMap;
 use rules::facts::Counts;
 
 use crate::source::Nanos;
@@ -185,7 +186,7 @@ impl<K: Ord + Copy + Hash> Windows<K> {
     /// `limit`: entries, at least one.
     pub fn new(limit: usize) -> Windows<K> {
         Windows {
-            tracks: HashMap::new(),
+            tracks: HashMap::default(),
             by_age: VecDeque::new(),
             changed: Vec::new(),
             limit: limit.max(1),

@@ -169,7 +169,7 @@ impl Desk {
             Told::Row(row) => {
                 self.outputs.line(Kind::Flows, &*row);
                 if let Some(tally) = &mut self.tally {
-                    tally.flow(&row);
+                    tally.flow((row.start_ns, row.end_ns), &row.findings);
                 }
             }
         }

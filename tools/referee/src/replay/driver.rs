@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use dataplane::config::WorkerConfig;
-use dataplane::flow::row::FlowRow;
+use dataplane::flow::row::{self, FlowRow};
 use dataplane::judge::message::Command;
 use dataplane::judge::{Judge, JudgeConfig};
 use dataplane::record::Recorder;
@@ -114,10 +114,12 @@ impl Replay {
         let Some(rows) = &self.queues.rows else { return };
         while let Some(ended) = rows.pop() {
             self.counted.rows += 1;
-            let row = FlowRow::from_ended(&ended, &self.rules);
-            self.outputs.line(Kind::Flows, &row);
+            if self.outputs.wants(Kind::Flows) {
+                self.outputs.line(Kind::Flows, &FlowRow::from_ended(&ended, &self.rules));
+            }
             if let Some(tally) = &mut self.tally {
-                tally.flow(&row);
+                let span = (ended.flow.start_ns, ended.flow.last_ns);
+                tally.flow(span, &row::findings(&ended, &self.rules));
             }
         }
     }

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use dataplane::flow::row::FlowRow;
 use dataplane::judge::Incident;
 use dataplane::source::Nanos;
 use rules::Severity;
@@ -30,11 +29,12 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub fn flow(&mut self, row: &FlowRow) {
+    /// A flow that began and ended then, and what was found on it.
+    pub fn flow(&mut self, (start, end): (Nanos, Nanos), findings: &BTreeMap<String, u64>) {
         self.flows += 1;
-        let (first, last) = self.span.unwrap_or((row.start_ns, row.end_ns));
-        self.span = Some((first.min(row.start_ns), last.max(row.end_ns)));
-        for (kind, &count) in &row.findings {
+        let (first, last) = self.span.unwrap_or((start, end));
+        self.span = Some((first.min(start), last.max(end)));
+        for (kind, &count) in findings {
             if let Some((flows, total)) = self.findings.get_mut(kind) {
                 *flows += 1;
                 *total += count;
