@@ -11,16 +11,38 @@ use wiregen::truth::{Line, Scope, Truth};
 use crate::run::Outcome;
 
 /// Kinds that count packets: where the truth gives a number, it is this one.
-const COUNTED: [&str; 5] =
-    ["retransmission", "syn_retransmission", "zero_window", "keepalive", "icmp_frag_needed"];
+const COUNTED: [&str; 10] = [
+    "retransmission",
+    "syn_retransmission",
+    "spurious_retransmission",
+    "out_of_order",
+    "lost_segment",
+    "zero_window",
+    "keepalive",
+    "icmp_frag_needed",
+    "icmp_unreachable",
+    "ttl_changed",
+];
+/// Kinds so rare that a flow has them only where the truth says so.
+const RARE: [&str; 8] = [
+    "handshake_incomplete",
+    "port_reuse",
+    "challenge_ack",
+    "spurious_retransmission",
+    "out_of_order",
+    "lost_segment",
+    "icmp_unreachable",
+    "ttl_changed",
+];
 /// Kinds a person should look at.
-const INCIDENTS: [&str; 21] = [
+const INCIDENTS: [&str; 22] = [
     "dns_timeout_retry",
     "dns_unanswered",
     "ecn_ce",
     "ecn_syn_blackhole",
     "half_open",
     "icmp_ignored",
+    "icmp_unreachable",
     "loss_limited",
     "mss_low",
     "pmtu_blackhole",
@@ -79,6 +101,7 @@ pub fn complaints(truth: &Truth, outcome: &Outcome) -> Vec<String> {
             Scope::Host | Scope::Service => report.wide(line),
         }
     }
+    report.nothing_rare(truth);
     report.nothing_else(truth);
     report.complaints
 }
@@ -130,17 +153,47 @@ impl Report<'_> {
 
     /// One incident about the host or the service, of as many events as the truth has marks.
     fn wide(&mut self, line: &Line) {
-        let about = |subject: &Subject| match subject {
-            Subject::Host { host } => line.host == Some(*host),
-            Subject::Service { dst, dport, .. } => (line.dst, line.dport) == (Some(*dst), Some(*dport)),
-            Subject::Flow { .. } => false,
-        };
         let of_kind = self.outcome.incidents.iter().filter(|i| i.kind == line.kind);
-        let found: Vec<_> = of_kind.filter(|i| about(&i.subject)).collect();
+        let found: Vec<_> = of_kind.filter(|i| is_about(line, &i.subject)).collect();
         let count = found.iter().map(|i| i.count).sum::<u64>();
         let wanted = line.count.filter(|_| COUNTED_WIDE.contains(&&*line.kind)).map(u64::from);
         let fine = found.len() == 1 && wanted.is_none_or(|wanted| wanted == count);
         self.expect(fine, || format!("wanted one incident of {wanted:?} events for {line:?}, got {found:?}"));
+    }
+
+    /// No rare finding on a flow, no incident that names it, no incident of a host or service, but what was made.
+    fn nothing_rare(&mut self, truth: &Truth) {
+        let mut claims: BTreeMap<Tuple, Vec<&Line>> = BTreeMap::new();
+        for line in &truth.lines {
+            if let (Some(src), Some(sport), Some(dst), Some(dport)) =
+                (line.src, line.sport, line.dst, line.dport)
+            {
+                claims.entry((src, sport, dst, dport)).or_default().push(line);
+            }
+        }
+        let mut stray = Vec::new();
+        for (tuple, lines) in &claims {
+            let Some(found) = self.flows.get(tuple) else { continue };
+            let said = |kind: &str| lines.iter().any(|line| line.kind == kind);
+            let rare = found.findings.keys().filter(|kind| RARE.contains(&&***kind) && !said(kind));
+            stray.extend(rare.map(|kind| format!("{tuple:?}: {kind} was not made; made were {lines:?}")));
+            let made = |kind: &str| lines.iter().any(|line| line.kind == kind && line.main);
+            let named = self.outcome.incidents.iter().filter(|i| {
+                RARE.contains(&&*i.kind)
+                    && !made(&i.kind)
+                    && i.flow_ids.iter().any(|id| found.ids.contains(id))
+            });
+            stray.extend(named.map(|i| format!("{tuple:?}: an incident names it: {}", i.kind)));
+        }
+        for incident in &self.outcome.incidents {
+            let mut of_kind =
+                truth.of_kind(&incident.kind).filter(|line| line.scope != Scope::Flow).peekable();
+            let wide = !matches!(incident.subject, Subject::Flow { .. });
+            if wide && of_kind.peek().is_some() && !of_kind.any(|line| is_about(line, &incident.subject)) {
+                stray.push(format!("{} of {:?} was not made", incident.kind, incident.subject));
+            }
+        }
+        self.complaints.append(&mut stray);
     }
 
     /// No incident whose kind nothing in the capture was made for.
@@ -152,6 +205,15 @@ impl Report<'_> {
         let stray: Vec<_> =
             stray.iter().map(|i| format!("{} of {:?}, {} flows", i.kind, i.subject, i.flows)).collect();
         self.expect(stray.is_empty(), || format!("incidents nothing was made for: {stray:?}"));
+    }
+}
+
+/// The line speaks of this host or service.
+fn is_about(line: &Line, subject: &Subject) -> bool {
+    match subject {
+        Subject::Host { host } => line.host == Some(*host),
+        Subject::Service { dst, dport, .. } => (line.dst, line.dport) == (Some(*dst), Some(*dport)),
+        Subject::Flow { .. } => false,
     }
 }
 

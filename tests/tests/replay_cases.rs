@@ -132,6 +132,15 @@ fn a_storm_of_thousands_of_flows_is_one_incident() {
 }
 
 #[test]
+fn ten_thousand_in_time_wait_are_a_pile() {
+    let options = Options { flows: Some(10_300), ..Options::default() };
+    let (packets, truth) = captures::scenario("time_wait_pileup", &options);
+    let outcome = replay(captures::synthetic(&packets));
+    assert_eq!(truth.of_kind("time_wait_pileup").count(), 1);
+    assert_eq!(expect::complaints(&truth, &outcome), Vec::<String>::new());
+}
+
+#[test]
 fn a_mix_has_its_troubles_and_no_others() {
     let (packets, truth) = captures::mix_of(3000, 5);
     let outcome = replay(captures::synthetic(&packets));

@@ -4,7 +4,7 @@
 
 use crate::decode::{Tcp, flags};
 use crate::flow::Flow;
-use crate::flow::record::{flow_flag, scale};
+use crate::flow::record::{dir_flag, flow_flag, scale};
 use crate::source::Nanos;
 
 const SYN_ACK: u8 = flags::SYN | flags::ACK;
@@ -35,6 +35,10 @@ fn restart(flow: &mut Flow, dir: usize, tcp: &Tcp) {
         flow.rare.base_seq[dir] = tcp.seq;
         let reused = &mut flow.rare.reused_ports[dir];
         *reused = reused.saturating_add(1);
+        if !flow.has(flow_flag::ESTABLISHED) {
+            // What its side sent before was of an older connection (a challenge ACK, RFC 9293 §3.5.1).
+            flow.dirs[dir].flags &= !dir_flag::SEQ;
+        }
     }
 }
 

@@ -74,7 +74,8 @@ fn vote(own: &mut Sender, ttl: u8) {
     if own.ttl_last == ttl && own.ttl_run > 0 {
         own.ttl_run = own.ttl_run.saturating_add(1);
     } else {
-        own.ttl_changes = own.ttl_changes.saturating_add(u8::from(own.ttl_run > 0));
+        let rerouted = own.ttl_run > 0 && ttl.abs_diff(own.ttl_last) >= TTL_APART;
+        own.ttl_changes = own.ttl_changes.saturating_add(u8::from(rerouted));
         (own.ttl_last, own.ttl_run) = (ttl, 1);
     }
     if own.ttl_usual == ttl {

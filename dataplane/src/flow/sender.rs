@@ -47,7 +47,7 @@ pub struct Sender {
     /// TTL of the newest packet, and how many in a row had it, as far as 255.
     pub ttl_last: u8,
     pub ttl_run: u8,
-    /// How often the TTL became another, as far as 255.
+    /// How often the TTL became another by two or more, as far as 255.
     pub ttl_changes: u8,
     pub rst_ttl: u8,
     pub rst_window: u16,

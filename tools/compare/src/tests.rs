@@ -131,6 +131,38 @@ fn ecn_that_is_erased() {
 }
 
 #[test]
+fn what_else_a_middle_does_to_packets() {
+    let middles = [
+        ("timestamps_stripped", Middle { strip_timestamps: On::Both, ..Middle::default() }),
+        ("timestamps_stripped", Middle { strip_timestamps: On::SynAck, ..Middle::default() }),
+        ("ecn_ce_between", Middle { ecn: true, mark_ce: true, ..Middle::default() }),
+        ("payload_altered", Middle { alter: true, ..Middle::default() }),
+    ];
+    for (kind, middle) in middles {
+        for v6 in [false, true] {
+            let taps = taps("healthy", v6, &Path { middle: middle.clone(), ..Path::default() });
+            let report = judge(&taps.client, &taps.server);
+            assert!(done(&taps, kind).0 > 50);
+            assert_eq!(found(&report, kind), done(&taps, kind), "{kind} {v6}");
+            assert_eq!(report.summary.findings.len(), 1, "{v6}: {:?}", report.summary.findings);
+        }
+    }
+}
+
+#[test]
+fn routers_between_and_beyond() {
+    for (v6, proto) in [(false, 1), (true, 58)] {
+        let taps = taps("icmp_frag_needed", v6, &Path::default());
+        let report = judge(&taps.client, &taps.server);
+        assert!(report.findings.is_empty(), "a router beyond both taps: {:#?}", report.findings);
+        let errors = places(&taps.client, |seen| seen.protocol == proto);
+        let report = judge(&without(&taps.client, &errors), &taps.server);
+        assert_eq!(found(&report, "icmp_from_between").1, errors.len() as u64, "{:#?}", report.findings);
+        assert_eq!(report.summary.findings.len(), 1, "{:?}", report.summary.findings);
+    }
+}
+
+#[test]
 fn captures_of_different_times_lose_nothing() {
     let taps = taps("healthy", false, &Path { offset: 9 * SECOND, ..Path::default() });
     let n = taps.server.len();

@@ -125,6 +125,7 @@ impl PairArgs {
                 forget_sack: self.forget_sack,
                 ecn: self.ecn,
                 bleach_ecn: self.bleach_ecn,
+                ..Middle::default()
             },
         }
     }

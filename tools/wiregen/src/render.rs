@@ -10,12 +10,17 @@ use crate::tcp::{Kind, Segment};
 
 /// Replaces `out` by the frame of one segment.
 pub fn render(profile: &Profile, s: &Segment, out: &mut Vec<u8>) {
-    if let Kind::TooBig { mtu } = s.kind {
-        return too_big(profile, s, mtu, out);
+    let v4 = profile.end(s.side).ip.is_ipv4();
+    match s.kind {
+        // RFC 1191, RFC 4443 §3.2.
+        Kind::TooBig { mtu } => return icmp_error(profile, s, if v4 { (3, 4) } else { (2, 0) }, mtu, out),
+        // RFC 792, RFC 4443 §3.1: the host, the address.
+        Kind::Unreachable => return icmp_error(profile, s, if v4 { (3, 1) } else { (1, 3) }, 0, out),
+        Kind::Plain | Kind::Bare { .. } | Kind::Rerouted { .. } => {}
     }
     let (me, other) = (profile.end(s.side), profile.end(s.side.other()));
     let ttl = match s.kind {
-        Kind::Bare { ttl } if ttl != 0 => ttl,
+        Kind::Bare { ttl } | Kind::Rerouted { ttl } if ttl != 0 => ttl,
         _ => me.ttl,
     };
     let ip = Ip { src: me.ip, dst: other.ip, ttl, id: s.ip_id, dont_fragment: true };
@@ -67,8 +72,8 @@ fn options(profile: &Profile, s: &Segment) -> TcpOptions {
     options
 }
 
-/// ICMP 3/4 (RFC 1191) or ICMPv6 2 (RFC 4443 §3.2) to the sender of the segment it quotes.
-fn too_big(profile: &Profile, s: &Segment, mtu: u16, out: &mut Vec<u8>) {
+/// An ICMP error to the sender of the segment it quotes; `mtu` is in the second word's lower half, where there is one.
+fn icmp_error(profile: &Profile, s: &Segment, (kind, code): (u8, u8), mtu: u16, out: &mut Vec<u8>) {
     let (me, other) = (profile.end(s.side), profile.end(s.side.other()));
     let tcp_len = 20 + options(profile, s).as_bytes().len() + usize::from(s.len);
     let [high, low] = mtu.to_be_bytes();
@@ -101,6 +106,5 @@ fn too_big(profile: &Profile, s: &Segment, mtu: u16, out: &mut Vec<u8>) {
     let outer = Ip { src: from, dst: me.ip, ttl: host_ttl(from), id: s.ip_id, dont_fragment: false };
     // The router is on the path to the other end, so its message comes from that side of the tap.
     let eth = profile.ethernet(if s.side == Side::Client { Side::Server } else { Side::Client });
-    let (kind, code) = if me.ip.is_ipv4() { (3, 4) } else { (2, 0) };
     packet::icmp(out, &eth, &outer, kind, code, [0, 0, high, low], &quote);
 }

@@ -24,6 +24,17 @@ pub enum Kind {
     Bare { ttl: u8 },
     /// An ICMP "too big" from the router *to* `side`, about the segment with these numbers.
     TooBig { mtu: u16 },
+    /// Likewise an ICMP "unreachable": the host does not answer on its link.
+    Unreachable,
+    /// By another route than its end's other packets.
+    Rerouted { ttl: u8 },
+}
+
+impl Kind {
+    /// A router says it of the segment.
+    fn is_icmp(self) -> bool {
+        matches!(self, Kind::TooBig { .. } | Kind::Unreachable)
+    }
 }
 
 /// One packet of a conversation, not yet bytes.
@@ -129,7 +140,7 @@ impl Conversation {
             s.ip_id = self.ip_id[i];
             self.ip_id[i] = self.ip_id[i].wrapping_add(1);
         }
-        if !matches!(s.kind, Kind::TooBig { .. }) {
+        if !s.kind.is_icmp() {
             if after(s.end(), self.next[i]) {
                 self.next[i] = s.end();
             }

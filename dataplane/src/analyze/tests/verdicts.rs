@@ -123,6 +123,30 @@ fn hosts_that_look_like_strangers() {
 }
 
 #[test]
+fn what_answers_for_an_old_connection_has_numbers_of_its_own() {
+    for old in [500, 0_u32.wrapping_sub(70_000)] {
+        twice(|t| {
+            t.a(SYN, 0, 0, 0).b(ACK, old, 900, 0).a(RST, 900, 0, 0).take(S, Seg::new(true, SYN, 0, 0));
+            t.b(SYN | ACK, 0, 1, 0).a(ACK, 1, 1, 0).a(ACK, 1, 1, 100).b(ACK, 1, 101, 300).a(ACK, 101, 301, 0);
+            assert_eq!((t.own(A), t.own(B)), (vec![("retransmission", 1)], vec![]), "{old}");
+        });
+    }
+}
+
+#[test]
+fn a_route_of_another_length_is_one_change_and_two_nearly_alike_are_none() {
+    for (ttls, changes) in [([64, 64, 60, 60, 60], 1), ([64, 63, 64, 63, 64], 0), ([64, 62, 64, 62, 62], 3)] {
+        twice(|t| {
+            t.handshake().a(ACK, 1, 1, 100);
+            for (i, ttl) in ttls.into_iter().enumerate() {
+                t.b_ttl(ttl, ACK, 1 + i as u32 * 100, 101, 100);
+            }
+            assert_eq!(t.flow.senders[B].ttl_changes, changes, "{ttls:?}");
+        });
+    }
+}
+
+#[test]
 fn data_without_any_answer_is_waited_for() {
     twice(|t| {
         t.handshake().a(ACK, 1, 1, 100).take(20 * MS, Seg::new(false, ACK, 1, 101));

@@ -231,3 +231,48 @@ pub fn syn_recv_pileup(world: &mut World) {
     world.claim_service("syn_recv_pileup", server, HOST);
     background(world, 20.0);
 }
+
+/// A service is down: 26 clients are refused within 6 s. Beside it, one that refuses 19 now and 19 later.
+pub fn service_down(world: &mut World) {
+    let server = (world.host(Net::Servers, 60), 8081);
+    for (service, times, from_s) in [(60, world.flows(26).max(20), 2), (61, 19, 2), (61, 19, 16)] {
+        for i in 0..times {
+            let at = from_s * SECOND + u64::from(i * 6000 / times) * MS;
+            let mut c = world.open(1 + i % 20, (service, 8081), at);
+            let mut claims = trouble::conn_refused(&mut c);
+            claims.iter_mut().for_each(|claim| claim.main = false);
+            c.segments.iter_mut().filter(|s| s.side == Side::Client).for_each(|s| s.marks |= HOST);
+            world.troubled(c, claims);
+        }
+    }
+    world.claim_service("conn_refused", server, HOST);
+    background(world, 20.0);
+}
+
+/// Most connections within the last 60 s that are worth no look.
+const TIME_WAIT: u32 = 10_000;
+
+/// --flows connections to a service are closed within 50 s, as many to another are reset: a pile in TIME-WAIT from
+/// ten thousand on.
+pub fn time_wait_pileup(world: &mut World) {
+    let server = (world.host(Net::Servers, 50), 9092);
+    let flows = world.flows(260);
+    for i in 0..flows {
+        let at = SECOND + u64::from(i) * 50 * SECOND / u64::from(flows);
+        for (service, closed) in [(50, true), (51, false)] {
+            let mut c = world.open(1 + i % 250, (service, 9092), at);
+            c.handshake();
+            if closed {
+                c.segments[0].marks = HOST;
+                c.close(Side::Client, false);
+            } else {
+                c.abort(Side::Client);
+            }
+            world.unlisted(c);
+        }
+    }
+    if flows >= TIME_WAIT {
+        world.claim_service("time_wait_pileup", server, HOST);
+    }
+    background(world, 20.0);
+}

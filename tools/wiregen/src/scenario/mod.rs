@@ -10,7 +10,9 @@ mod idle;
 mod loss;
 mod names;
 mod negotiation;
+mod oddities;
 mod pmtu;
+mod segments;
 mod stalls;
 mod storm;
 mod strangers;
@@ -82,7 +84,7 @@ struct Scenario {
     build: fn(&mut World),
 }
 
-const SCENARIOS: [Scenario; 48] = [
+const SCENARIOS: [Scenario; 50] = [
     Scenario {
         name: "healthy",
         about: "200 clean flows, DNS, ping, ARP: nothing to report",
@@ -319,6 +321,16 @@ const SCENARIOS: [Scenario; 48] = [
         build: crowd::fin_wait2_pileup,
     },
     Scenario {
+        name: "time_wait_pileup",
+        about: "--flows (260; a pile from 10000 on) connections to a service are closed within 50 s",
+        build: crowd::time_wait_pileup,
+    },
+    Scenario {
+        name: "service_down",
+        about: "a service refuses --flows (26) connections within 6 s, another 38 within 20 s",
+        build: crowd::service_down,
+    },
+    Scenario {
         name: "demo",
         about: "a minute of a misbehaving network: four troubles at different times among healthy flows",
         build: demo::build,
@@ -326,24 +338,29 @@ const SCENARIOS: [Scenario; 48] = [
 ];
 
 /// The names of all scenarios.
-pub const NAMES: [&str; SCENARIOS.len()] = {
-    let mut names = [""; SCENARIOS.len()];
+pub const NAMES: [&str; SCENARIOS.len() + oddities::SCENARIOS.len()] = {
+    let (here, odd) = (&SCENARIOS, &oddities::SCENARIOS);
+    let mut names = [""; SCENARIOS.len() + oddities::SCENARIOS.len()];
     let mut i = 0;
     while i < names.len() {
-        names[i] = SCENARIOS[i].name;
+        names[i] = if i < here.len() { here[i].name } else { odd[i - here.len()].name };
         i += 1;
     }
     names
 };
 
+fn find(name: &str) -> Option<&'static Scenario> {
+    SCENARIOS.iter().chain(&oddities::SCENARIOS).find(|s| s.name == name)
+}
+
 /// What a scenario is about, in one line.
 pub fn about(name: &str) -> Option<&'static str> {
-    SCENARIOS.iter().find(|s| s.name == name).map(|s| s.about)
+    find(name).map(|s| s.about)
 }
 
 /// The packets of a scenario in time order, and what is true of them; `None` if there is no such scenario.
 pub fn packets(name: &str, options: &Options) -> Option<(Vec<Packet>, Truth)> {
-    let scenario = SCENARIOS.iter().find(|s| s.name == name)?;
+    let scenario = find(name)?;
     let mut world = World::new(options);
     (scenario.build)(&mut world);
     Some(world.finish())

@@ -96,6 +96,18 @@ impl Layout {
         frame.get(self.l4 + header..self.end).unwrap_or_default()
     }
 
+    /// Changes the last byte of a payload of 100 bytes and more; false if there is none.
+    pub fn alter(&self, frame: &mut [u8]) -> bool {
+        let long = self.payload(frame).len() >= 100;
+        match self.end.checked_sub(1).and_then(|last| frame.get_mut(last)).filter(|_| long) {
+            Some(last) => {
+                *last ^= 0x20;
+                true
+            }
+            None => false,
+        }
+    }
+
     /// Adds to the sequence number (`at` 4) or to the acknowledgment number (`at` 8).
     pub fn shift_number(&self, frame: &mut [u8], at: usize, by: u32) {
         if at == 8 && self.flags(frame) & ACK == 0 {

@@ -37,6 +37,8 @@ pub struct Middle {
     pub mss: Option<u16>,
     pub strip_wscale: On,
     pub strip_sack: On,
+    /// Ends that agreed on no time stamps send none.
+    pub strip_timestamps: On,
     /// Added to the client's sequence numbers on their way to the server, and, otherwise, to the server's.
     pub shift: Option<u32>,
     /// Leaves SACK blocks about them as they are.
@@ -44,6 +46,10 @@ pub struct Middle {
     /// Ends use ECN: TCP segments with payload are ECT(0) where they are sent.
     pub ecn: bool,
     pub bleach_ecn: bool,
+    /// Congestion in the middle: what is ECT arrives marked (RFC 3168 §5).
+    pub mark_ce: bool,
+    /// The last byte of each payload of 100 bytes and more is another.
+    pub alter: bool,
 }
 
 impl Middle {
@@ -82,9 +88,20 @@ impl Middle {
         }
         if self.ecn && !layout.payload(sent).is_empty() {
             layout.set_ecn(sent, 2);
-            layout.set_ecn(received, if self.bleach_ecn { 0 } else { 2 });
-            if self.bleach_ecn {
-                did("ecn_bleached");
+            let (ecn, what) = match (self.bleach_ecn, self.mark_ce) {
+                (true, _) => (0, Some("ecn_bleached")),
+                (false, true) => (3, Some("ecn_ce_between")),
+                (false, false) => (2, None),
+            };
+            layout.set_ecn(received, ecn);
+            what.into_iter().for_each(&mut did);
+        }
+        if self.alter && layout.alter(received) {
+            did("payload_altered");
+        }
+        if self.strip_timestamps != On::Neither && !layout.is_syn(sent) {
+            for frame in [&mut *sent, &mut *received] {
+                layout.options(frame, without_time);
             }
         }
         let flags = layout.flags(sent);
@@ -137,11 +154,21 @@ impl Middle {
                 option.fill(1);
                 did("wscale_stripped");
             }
+            [8, 10, ..] if self.strip_timestamps.is(flags) => {
+                option.fill(1);
+                did("timestamps_stripped");
+            }
             [4, 2] if self.strip_sack.is(flags) => {
                 option.fill(1);
                 did("sack_stripped");
             }
             _ => {}
         });
+    }
+}
+
+fn without_time(option: &mut [u8]) {
+    if let [8, 10, ..] = option {
+        option.fill(1);
     }
 }
