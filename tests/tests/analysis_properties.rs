@@ -164,7 +164,7 @@ fn mirrored(packet: &Packet) -> Packet {
     Packet { ts: packet.ts, bytes }
 }
 
-/// A row without its flow id, by tuple.
+/// A row without its ids, by tuple.
 fn by_tuple(rows: &[FlowRow], mirror: bool) -> BTreeMap<String, Vec<String>> {
     let turn = |text: &str| match text.parse().unwrap() {
         IpAddr::V4(v4) if mirror => std::net::Ipv4Addr::from_bits(!v4.to_bits()).to_string(),
@@ -175,6 +175,7 @@ fn by_tuple(rows: &[FlowRow], mirror: bool) -> BTreeMap<String, Vec<String>> {
         let mut row = row.clone();
         (row.flow.src, row.flow.dst) = (turn(&row.flow.src), turn(&row.flow.dst));
         row.flow_id.clear();
+        row.community_id.clear();
         let tuple = serde_json::to_string(&row.flow).unwrap();
         all.entry(tuple).or_default().push(serde_json::to_string(&row).unwrap());
     }
