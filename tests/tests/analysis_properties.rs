@@ -164,7 +164,7 @@ fn mirrored(packet: &Packet) -> Packet {
     Packet { ts: packet.ts, bytes }
 }
 
-/// A row without its flow id, by tuple.
+/// A row without its ids, by tuple.
 fn by_tuple(rows: &[FlowRow], mirror: bool) -> BTreeMap<String, Vec<String>> {
     let turn = |text: &str| match text.parse().unwrap() {
         IpAddr::V4(v4) if mirror => std::net::Ipv4Addr::from_bits(!v4.to_bits()).to_string(),
