@@ -44,7 +44,11 @@ for target in "${targets[@]}"; do
     log=fuzz/artifacts/$target.log
     options=(-max_total_time="$seconds" -rss_limit_mb=2048 -timeout=5 -report_slow_units=5 -print_final_stats=1)
     [ "$target" != rules ] || options+=(-dict=corpus-seeds/rules.dict)
-    [ "$target" != decode ] || options+=(-max_len=400)
+    # Longer inputs say little more and take long.
+    case $target in
+        decode) options+=(-max_len=400) ;;
+        pipeline | compare) options+=(-max_len=2048) ;;
+    esac
     before=$(find "fuzz/artifacts/$target" -type f | wc -l)
     nightly fuzz run --sanitizer "$sanitizer" "$target" "corpus/$target" "corpus-seeds/$target" -- "${options[@]}" \
         >"$log" 2>&1 && status=0 || status=$?
