@@ -1,6 +1,6 @@
 # The few commands a person types. What they do is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-wire why lint docs
+.PHONY: help demo test bench bench-wire why fuzz lint docs
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ bench-wire: ## As root: `referee run` beside a bare AF_XDP loop; ARGS="--runs 1 
 
 why: ## One replay case of the tests, explained: make why CASE=name
 	@CASE='$(CASE)' scripts/why.sh
+
+fuzz: ## Any bytes at all, SECONDS=60 for each target, or for TARGET=name alone; finds go to fuzz/artifacts
+	@SECONDS_EACH='$(SECONDS)' TARGET='$(TARGET)' scripts/fuzz.sh
 
 lint: ## Format and lints only
 	@scripts/lint.sh

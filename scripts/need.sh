@@ -130,6 +130,23 @@ need_component() {
     rustup component add "$2"
 }
 
+# libFuzzer's hooks are an unstable option of the compiler.
+need_nightly() {
+    cargo +nightly --version >/dev/null 2>&1 && return
+    if ! command -v rustup >/dev/null; then
+        echo "A nightly compiler is not installed (fuzzing needs one); it comes with rustup: https://rustup.rs" >&2
+        exit 1
+    fi
+    echo "Adding a nightly toolchain beside the one in use (fuzzing needs options only it has)"
+    rustup toolchain install nightly --profile minimal
+}
+
+need_cargo_fuzz() {
+    cargo fuzz --version >/dev/null 2>&1 && return
+    echo "Installing cargo-fuzz (builds targets with libFuzzer and runs them)"
+    cargo install --quiet --locked cargo-fuzz
+}
+
 # As root, with sudo, or not at all.
 install_missing() {
     [ ${#missing[@]} -gt 0 ] || return 0

@@ -4,7 +4,8 @@
 //! `run` drives the same worker, judge and writer as the program does and checks the books of every run;
 //! `captures` makes inputs, `disk` is a disk that fails, `expect` compares with the truth, `case` reads the
 //! hand-kept cases, `explain` takes guards apart, `live` makes namespaces and interfaces, `tap`
-//! captures from one, `soup` makes conversations gone wrong. Used by tests only; may allocate and panic freely.
+//! captures from one, `soup` makes conversations gone wrong, `talk` makes them of a fuzzer's bytes. Used by
+//! tests only; may allocate and panic freely.
 #![allow(clippy::panic, reason = "a panic is how a test says no")]
 
 pub mod captures;
@@ -15,6 +16,7 @@ pub mod explain;
 pub mod live;
 pub mod run;
 pub mod soup;
+pub mod talk;
 pub mod tap;
 
 pub use run::{Outcome, Pipeline, Setup, replay, shipped_rules};

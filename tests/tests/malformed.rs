@@ -10,7 +10,7 @@ use dataplane::source::file::FileSource;
 use dataplane::source::synthetic::Synthetic;
 use tests::captures::{self, MICROS, MICROS_BIG, NANOS, NG, NG_BIG};
 use tests::disk::MemDisk;
-use tests::{Outcome, Pipeline, Setup};
+use tests::{Outcome, Pipeline, Setup, talk};
 use wiregen::rng::Rng;
 use wiregen::scenario::{NAMES, Options, Packet, START};
 
@@ -130,6 +130,24 @@ fn damaged_packets_go_through_the_pipeline() {
         }
         let outcome = Pipeline::new(source, setup()).run();
         assert_eq!(outcome.account.received, 6000, "{link:?}");
+    }
+}
+
+/// Steps drawn at random, as a fuzzer draws them: connections that begin in the middle, stop, repeat and contradict
+/// themselves, with waits as long as timeouts and a clock that goes back.
+#[test]
+fn conversations_of_random_steps() {
+    let mut rng = Rng::new(5);
+    for round in 0..150 {
+        let bytes: Vec<u8> = (0..rng.below(400)).map(|_| rng.next_u32() as u8).collect();
+        let talk = talk::talk(&bytes);
+        let mut source = Synthetic::new("talk");
+        for (packet, kept) in talk.packets.iter().zip(&talk.kept) {
+            let bytes = &packet.bytes[..packet.bytes.len().min(*kept)];
+            source.push_cut(packet.ts, bytes, packet.bytes.len() as u32, LinkType::Ethernet);
+        }
+        let outcome = Pipeline::new(source, setup()).run();
+        assert_eq!(outcome.account.received, talk.packets.len() as u64, "round {round}");
     }
 }
 

@@ -62,11 +62,12 @@ pub(super) fn judge(
     let (own, tcp) = (&flow.dirs[dir], &packet.tcp);
     let repeat = match first_look {
         Repeat::Gap => {
-            skip(trouble, Hole { start: own.next_seq, end: tcp.seq });
+            skip(trouble, Hole { start: own.next_seq, end: tcp.seq, since_us: us(now) });
             Repeat::Gap
         }
         Repeat::Retransmission => {
-            let late = fill(trouble, tcp.seq, tcp.seq.wrapping_add(span(tcp)));
+            let skipped = fill(trouble, tcp.seq, tcp.seq.wrapping_add(span(tcp)));
+            let late = skipped.map(|since| Nanos::from(us(now).wrapping_sub(since)) * 1000);
             kind(flow, dir, tcp, late, now)
         }
         other => other,
@@ -81,22 +82,28 @@ pub(super) fn judge(
     repeat
 }
 
-fn kind(flow: &Flow, dir: usize, tcp: &Tcp, late: bool, now: Nanos) -> Repeat {
+/// `late`: it was skipped before, so long ago, ns.
+fn kind(flow: &Flow, dir: usize, tcp: &Tcp, late: Option<Nanos>, now: Nanos) -> Repeat {
     let (own, other) = (&flow.dirs[dir], &flow.dirs[dir ^ 1]);
     let acked = flow.acked(dir ^ 1);
     let end = tcp.seq.wrapping_add(tcp.payload);
-    if !late && tcp.payload > 0 && acked.is_some_and(|acked| !before(acked, end)) {
+    if late.is_none() && tcp.payload > 0 && acked.is_some_and(|acked| !before(acked, end)) {
         return Repeat::Spurious;
+    }
+    // Duplicate ACKs need a round trip to bring anything about, wherever the capture point is: what fills a gap
+    // sooner was on its way already. A quarter of it is left to jitter.
+    let round_trip = round_trip(flow);
+    if late.is_some_and(|ago| ago < round_trip - round_trip / 4) {
+        return Repeat::OutOfOrder;
     }
     // It comes at once where the capture is the sender's, a round trip later where it is the receiver's.
     let answers = other.dup_acks >= 2 && acked == Some(tcp.seq);
-    let round_trip = round_trip(flow);
     let within = FAST_RETRANSMISSION_WITHIN.saturating_add(round_trip);
     if answers && now.wrapping_sub(other.last_ns) < within {
         return Repeat::Fast;
     }
     let soon = now.wrapping_sub(own.advanced_ns()) < round_trip;
-    if late && soon { Repeat::OutOfOrder } else { Repeat::Retransmission }
+    if late.is_some() && soon { Repeat::OutOfOrder } else { Repeat::Retransmission }
 }
 
 fn skip(trouble: &mut DirectionTrouble, hole: Hole) {
@@ -107,17 +114,24 @@ fn skip(trouble: &mut DirectionTrouble, hole: Hole) {
     }
 }
 
-/// Takes [start, end) out of the holes; true if its first byte was in one.
-fn fill(trouble: &mut DirectionTrouble, start: u32, end: u32) -> bool {
-    let (mut late, mut rest) = (false, None);
+/// Packet time in µs, modulo 2^32.
+fn us(now: Nanos) -> u32 {
+    (now / 1000) as u32
+}
+
+/// Takes [start, end) out of the holes; if its first byte was in one, when that was skipped.
+fn fill(trouble: &mut DirectionTrouble, start: u32, end: u32) -> Option<u32> {
+    let (mut late, mut rest) = (None, None);
     for hole in &mut trouble.holes {
         if !before(start, hole.end) || !before(hole.start, end) {
             continue;
         }
-        late |= !before(start, hole.start);
+        if !before(start, hole.start) {
+            late = Some(hole.since_us);
+        }
         match (before(hole.start, start), before(end, hole.end)) {
             (true, true) => {
-                rest = Some(Hole { start: end, end: hole.end });
+                rest = Some(Hole { start: end, ..*hole });
                 hole.end = start;
             }
             (true, false) => hole.end = start,

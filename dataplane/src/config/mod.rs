@@ -59,8 +59,8 @@ pub struct Timeouts {
     /// Established: a connection may sleep all day, and what wakes it is what breaks it. When the table is full
     /// the longest idle gives way, whatever this says.
     pub established: Nanos,
-    /// After both FINs or a RST. Half of what Linux stays in TIME-WAIT: resets answering what was still on its way
-    /// come within 20 s.
+    /// After both FINs or a RST: as long as Linux stays in TIME-WAIT, so that a port used again within it is seen, and
+    /// so are resets that answer what was still on its way.
     pub closed: Nanos,
     /// Anything but TCP.
     pub other: Nanos,
@@ -71,7 +71,7 @@ impl Default for Timeouts {
         Timeouts {
             half_open: 75 * SECOND,
             established: 86_400 * SECOND,
-            closed: 30 * SECOND,
+            closed: 60 * SECOND,
             other: 300 * SECOND,
         }
     }

@@ -126,6 +126,8 @@ pub struct Repeats {
 pub struct Hole {
     pub start: u32,
     pub end: u32,
+    /// Packet time at which it was skipped, µs modulo 2^32.
+    pub since_us: u32,
 }
 
 /// A rule that matched on the flow, and how often.

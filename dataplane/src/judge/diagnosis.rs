@@ -18,6 +18,8 @@ const SERVICES: usize = 4096;
 const LISTED: usize = 8;
 /// Failing flows from which "all of them" says something about where they come from.
 const ALL_OF_THEM: u64 = 3;
+/// Silences outlived from which a bracket means something.
+const OUTLIVED: u32 = 2;
 /// Healthy flows from which "none of those" does.
 const NONE_OF_THOSE: u32 = 10;
 
@@ -101,7 +103,8 @@ impl Failing {
 
     fn by_silence(&self, siblings: &Siblings) -> Option<(String, Value)> {
         let outlived = u64::from(siblings.longest_silence_ms);
-        if self.silent < self.flows || siblings.silences == 0 || outlived >= self.shortest_ms {
+        let few = self.flows < ALL_OF_THEM || siblings.silences < OUTLIVED;
+        if few || self.silent < self.flows || outlived >= self.shortest_ms {
             return None;
         }
         let (low, high) = (seconds(outlived), seconds(self.shortest_ms));
@@ -185,8 +188,8 @@ impl Failing {
 
     fn by_nothing(&self, siblings: &Siblings) -> (String, Value) {
         let text = format!(
-            "Neither network nor path, silence, size or ECN sets them apart from {} to the same service that went \
-             well: it hits one in {}, as loss, overload or a full table does, not as a filter does.",
+            "Neither client network nor path, silence, size or ECN sets them apart from {} to the same service that \
+             went well: it hits one in {}.",
             several(siblings.flows.into(), "connection"),
             (u64::from(siblings.flows) + self.flows).div_ceil(self.flows),
         );

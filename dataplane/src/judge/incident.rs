@@ -221,7 +221,7 @@ impl Draft {
             return;
         }
         apart.iter().for_each(|(text, _)| {
-            self.apart.push(' ');
+            self.apart.push_str(if self.apart.is_empty() { "" } else { " " });
             self.apart.push_str(text);
         });
         self.evidence.note("apart", apart.into_iter().map(|(_, record)| record).collect());
@@ -256,7 +256,10 @@ impl Draft {
         explain.push_str(&self.remark);
         if closing {
             explain.push_str(&text::closing(&self.subject, &self.tally));
-            explain.push_str(&self.apart);
+            if !self.apart.is_empty() {
+                explain.push_str(if explain.ends_with('.') { " " } else { ". " });
+                explain.push_str(&self.apart);
+            }
         }
         Incident {
             id: id(name, &self.subject, self.began),

@@ -18,6 +18,8 @@ const SYN_CHECKS: u8 = 64;
 /// syn_timeout that counts as unanswered for hosts and services.
 const UNANSWERED_AFTER: u8 = 3;
 const TCP: u8 = 6;
+/// A silence is taken in tick by tick for so long: longer than an attempt waits for its fate.
+const STEPS: Nanos = 6_400_000_000;
 
 impl Engine {
     #[cold]
@@ -27,16 +29,16 @@ impl Engine {
             self.table.wheel.start(now);
             self.next_tick = (now / INTERVAL + 1).saturating_mul(INTERVAL);
         }
-        while let Some(slot) = self.table.wheel.pop(&mut self.table.flows, now) {
-            self.timer(slot, now);
-            if !self.may_go_on() {
+        // What timers count in a silence is to be counted when it was due, not when the silence ended.
+        while self.next_tick <= self.now.saturating_add(STEPS)
+            && now.saturating_sub(self.next_tick) >= INTERVAL
+        {
+            let boundary = self.next_tick;
+            if !self.timers(boundary) || !self.tick(boundary) {
                 return false;
             }
         }
-        if self.apps.due(now) && !self.app_timers(now) {
-            return false;
-        }
-        if now >= self.next_tick && !self.tick(now) {
+        if !self.timers(now) || now >= self.next_tick && !self.tick(now) {
             return false;
         }
         if let Some(recorder) = &mut self.recorder {
@@ -44,6 +46,17 @@ impl Engine {
         }
         self.now = now;
         true
+    }
+
+    /// Everything due before `now`. False if the queues are too full.
+    fn timers(&mut self, now: Nanos) -> bool {
+        while let Some(slot) = self.table.wheel.pop(&mut self.table.flows, now) {
+            self.timer(slot, now);
+            if !self.may_go_on() {
+                return false;
+            }
+        }
+        !self.apps.due(now) || self.app_timers(now)
     }
 
     /// Tells the judge what hosts and services did up to the boundary passed, then the time.

@@ -160,11 +160,11 @@ fn ticks_come_at_boundaries_after_what_happened_before_them() {
             other => format!("{other:?}"),
         })
         .collect();
-    let (first, second) = said.split_at(5);
+    let (first, second) = said.split_at(7);
     let mut sorted = first[..3].to_vec();
     sorted.sort();
     assert_eq!(sorted, ["10.0.0.1 1 0", "10.0.0.2 0 1", "80 1 1 1"]);
-    assert_eq!(first[3..], ["tick 100", "tick 400"]);
+    assert_eq!(first[3..], ["tick 100", "tick 200", "tick 300", "tick 400"]);
     assert_eq!(second, ["10.0.0.1 1 0", "80 1 0 0", "tick 500"]);
 }
 

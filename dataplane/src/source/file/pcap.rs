@@ -70,9 +70,8 @@ impl Pcap {
         let mut pos = 0;
         for _ in 0..room {
             let rest = &buf[pos..];
-            let Some(head) = rest.first_chunk::<16>() else {
-                return (pos, Stop::Need(self.record_header));
-            };
+            let head = rest.first_chunk::<16>().filter(|_| rest.len() >= self.record_header);
+            let Some(head) = head else { return (pos, Stop::Need(self.record_header)) };
             let word = |at: usize| word(head, at, self.big_endian);
             let cap_len = word(8);
             if cap_len > MAX_PACKET {

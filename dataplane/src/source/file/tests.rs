@@ -197,6 +197,21 @@ fn batches_do_not_depend_on_how_the_bytes_arrive() {
 }
 
 #[test]
+fn a_cut_record_header_is_one_however_the_bytes_arrive() {
+    // 17 of the 24 bytes such a header has, and it claims too much.
+    let mut file = PcapFile::new(Order::Little, MODIFIED, 0, 1);
+    file.raw(1, 0, MAX_PACKET + 1, MAX_PACKET + 1, b"");
+    file.bytes.truncate(24 + 17);
+    for most in [1, 7, 1000] {
+        let reader = Pieces { bytes: io::Cursor::new(file.bytes.clone()), most, error: None };
+        let mut source = FileSource::from_reader("x", Box::new(reader)).unwrap();
+        drain(&mut source);
+        let what = source.report().damage.expect("damage").what;
+        assert_eq!(what, "record 1 at byte 24 is cut: 17 of at least 24 bytes are there", "reads of {most}");
+    }
+}
+
+#[test]
 fn a_failing_read_is_damage_after_all_that_came_before() {
     let whole = plain_pcap(100, 50);
     let bytes = io::Cursor::new(whole[..whole.len() - 20].to_vec());
