@@ -78,7 +78,7 @@ impl SiblingTable {
         let (address, _) = end_of(&flow.key, client);
         siblings.see_network(network(address, flow.key.v6));
         let offers = |what| u32::from(flow.offered[client] & what != 0);
-        siblings.ecn += u32::from(flow.story.ecn_syns > 0);
+        siblings.ecn += u32::from(flow.rare.ecn_syns > 0);
         siblings.timestamps += offers(offer::TIMESTAMPS);
         siblings.wscale += offers(offer::WSCALE);
         siblings.sack += offers(offer::SACK);

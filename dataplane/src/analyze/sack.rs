@@ -31,7 +31,7 @@ fn check_block(flow: &mut Flow, tcp: &Tcp, out: &mut Outcome) {
     let (lowest, highest) = (tcp.ack.wrapping_sub(slack), sender.next_seq.wrapping_add(slack));
     // A block below the acknowledgement says what came twice (RFC 2883).
     if before(left, lowest) || before(highest, right) || !before(left, right) {
-        let count = &mut flow.story.sack_garbled[out.dir];
+        let count = &mut flow.rare.sack_garbled[out.dir];
         *count = count.saturating_add(1);
         out.events.insert(Event::SackGarbled);
     }

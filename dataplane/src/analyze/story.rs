@@ -38,8 +38,8 @@ fn tell(flow: &mut Flow, dir: usize, packet: &Packet, marks: Marks) {
     let tcp = &packet.tcp;
     let originates = flow.orig() == dir;
     let window = flow.scaled_window(dir ^ 1);
+    congestion(flow, dir, packet);
     let story = &mut flow.story;
-    congestion(story, dir, packet);
     letters(story, dir, tcp);
     let boring =
         tcp.flags & flags::RST != 0 || story.end(dir ^ 1) == End::Closed || story.end(dir) == End::Reset;
@@ -63,19 +63,21 @@ fn tell(flow: &mut Flow, dir: usize, packet: &Packet, marks: Marks) {
     }
 }
 
-fn congestion(story: &mut Story, dir: usize, packet: &Packet) {
+fn congestion(flow: &mut Flow, dir: usize, packet: &Packet) {
     let seen = packet.tcp.flags;
-    let add = |count: &mut [u32; 2], yes: bool| count[dir] = count[dir].saturating_add(u32::from(yes));
-    add(&mut story.ece, seen & flags::ECE != 0);
-    add(&mut story.cwr, seen & flags::CWR != 0);
-    add(&mut story.ce, packet.ecn == CE);
+    let rare = &mut flow.rare;
+    let add = |count: &mut [u16; 2], yes: bool| count[dir] = count[dir].saturating_add(u16::from(yes));
+    add(&mut rare.ece, seen & flags::ECE != 0);
+    add(&mut rare.cwr, seen & flags::CWR != 0);
+    flow.story.ce[dir] = flow.story.ce[dir].saturating_add(u32::from(packet.ecn == CE));
     if seen & flags::SYN == 0 {
-        let add = |count: &mut [u16; 2], yes: bool| count[dir] = count[dir].saturating_add(u16::from(yes));
-        add(&mut story.echoes, seen & flags::ECE != 0);
-        add(&mut story.reductions, seen & flags::CWR != 0);
-    } else if seen & flags::ACK == 0 {
-        story.last_syn_plain = seen & CONGESTION != CONGESTION;
-        story.ecn_syns = story.ecn_syns.saturating_add(u8::from(!story.last_syn_plain));
+        return;
+    }
+    if seen & flags::ACK == 0 {
+        rare.last_syn_plain = seen & CONGESTION != CONGESTION;
+        rare.ecn_syns = rare.ecn_syns.saturating_add(u8::from(!rare.last_syn_plain));
+    } else {
+        rare.ecn_answers = rare.ecn_answers.saturating_add(u8::from(seen & flags::ECE != 0));
     }
 }
 
@@ -88,10 +90,7 @@ fn letters(story: &mut Story, dir: usize, tcp: &Tcp) {
         return;
     }
     let (letter, place) = match control {
-        flags::SYN => {
-            let letter = if tcp.flags & flags::ACK != 0 { b'h' } else { b's' };
-            (letter, Some((&mut story.last_syn[dir], tcp.seq)))
-        }
+        flags::SYN => (if tcp.flags & flags::ACK != 0 { b'h' } else { b's' }, None),
         flags::FIN => (b'f', Some((&mut story.last_fin[dir], tcp.seq.wrapping_add(tcp.payload)))),
         flags::RST => (b'r', Some((&mut story.last_rst[dir], tcp.seq))),
         _ if tcp.payload > 0 => (b'd', None),
@@ -104,11 +103,14 @@ fn letters(story: &mut Story, dir: usize, tcp: &Tcp) {
     }
 }
 
-/// Writes the letter at the 1st, 10th, 100th … time.
-fn scaled(story: &mut Story, dir: usize, letter: u8, count: fn(&mut Story) -> &mut [u16; 2]) {
+/// Writes the letter at the 1st, 10th and 100th time.
+fn scaled(story: &mut Story, dir: usize, letter: u8, count: fn(&mut Story) -> &mut [u8; 2]) {
     let count = &mut count(story)[dir];
-    *count = count.saturating_add(1);
-    if matches!(*count, 1 | 10 | 100 | 1_000 | 10_000) {
+    if *count == u8::MAX {
+        return;
+    }
+    *count += 1;
+    if matches!(*count, 1 | 10 | 100) {
         story.again(dir, letter);
     }
 }

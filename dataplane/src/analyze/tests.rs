@@ -575,5 +575,5 @@ fn congestion_marks_are_counted_by_side() {
     let mut t = Talk::new(7);
     t.a(SYN | ECE | CWR, 0, 0, 0).b(SYN | ACK | ECE, 0, 1, 0).a(ACK, 1, 1, 0);
     t.b(ACK | ECE, 1, 1, 0).a(ACK | CWR, 1, 1, 100);
-    assert_eq!((t.flow.story.ece, t.flow.story.cwr, t.flow.story.ce), ([1, 2], [2, 0], [0, 0]));
+    assert_eq!((t.flow.rare.ece, t.flow.rare.cwr, t.flow.story.ce), ([1, 2], [2, 0], [0, 0]));
 }

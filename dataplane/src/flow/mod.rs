@@ -1,7 +1,7 @@
 //! The flow table: who talks to whom, and what is known of each conversation. One per worker, owned by its
 //! thread; all memory is taken at start, nothing here allocates after it.
 //!
-//! `record` is one flow (eight cache lines, of them `story` two and `sender` one), `table` finds and makes them,
+//! `record` is one flow (seven cache lines, of them `story` and `sender` one each), `table` finds and makes them,
 //! `timer` wakes them on packet time, `trouble` and its `notes` hold what only troubled flows need, `keeper` their
 //! handshakes, `row` what is told of them when they end, under the name `community` gives them. `analyze` reads
 //! and writes the records next. `fragments` leads later fragments to their flow, `copies` tells the second

@@ -1,4 +1,4 @@
-//! One flow, eight cache lines: identity and links, one line for each direction, one for both senders'
+//! One flow, seven cache lines: identity and links, one line for each direction, one for both senders'
 //! fingerprints, and what is touched rarely. A packet touches the first, both directions' and the senders'.
 //! Worker's thread.
 
@@ -198,6 +198,9 @@ pub struct Rare {
     pub window_updates: [u32; 2],
     /// The tunnel its first packet came through.
     pub tunnel_id: u32,
+    /// Segments with ECE and with CWR (RFC 3168), as far as 65,535.
+    pub ece: [u16; 2],
+    pub cwr: [u16; 2],
     pub tunnel_kind: TunnelKind,
     pub reused_ports: [u8; 2],
     /// How often `stalled` was raised since one side began to wait.
@@ -206,12 +209,19 @@ pub struct Rare {
     pub late_syn_acks: u8,
     /// Bits of [`oddity`].
     pub oddities: u8,
-    spare: [u8; 14],
+    /// SYNs that offered ECN, and SYN-ACKs that took the offer.
+    pub ecn_syns: u8,
+    pub ecn_answers: u8,
+    /// The last SYN did not offer it.
+    pub last_syn_plain: bool,
+    /// Segments whose SACK blocks lie outside the sequence space, as far as 255.
+    pub sack_garbled: [u8; 2],
+    spare: u8,
 }
 
 const _: () = assert!(size_of::<Rare>() == 64);
 
-/// One conversation; exactly eight cache lines.
+/// One conversation; exactly seven cache lines.
 #[derive(Clone, Copy, Debug, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 pub struct Flow {
@@ -263,7 +273,7 @@ pub struct Flow {
     pub story: Story,
 }
 
-const _: () = assert!(size_of::<Flow>() == 512);
+const _: () = assert!(size_of::<Flow>() == 448);
 
 impl Flow {
     #[inline(always)]
@@ -307,6 +317,17 @@ impl Flow {
         }
         let distance = own.next_seq.wrapping_sub(self.acked(dir ^ 1)?) as i32;
         Some(distance.max(0) as u32)
+    }
+
+    /// Segments of `dir` after its SYN that echo congestion, and that say they heard.
+    pub fn congestion(&self, dir: usize) -> (u16, u16) {
+        let (ece, cwr) = (self.rare.ece[dir], self.rare.cwr[dir]);
+        let syns = u16::from(self.rare.ecn_syns);
+        if dir == self.orig() {
+            (ece.saturating_sub(syns), cwr.saturating_sub(syns))
+        } else {
+            (ece.saturating_sub(self.rare.ecn_answers.into()), cwr)
+        }
     }
 
     /// The tunnel its first packet came through.

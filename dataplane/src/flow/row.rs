@@ -102,8 +102,8 @@ pub struct TcpSide {
     pub timestamps: Option<bool>,
     pub max_payload: u16,
     /// Segments with ECE, with CWR, and marked "congestion experienced" by a router (RFC 3168).
-    pub ece: u32,
-    pub cwr: u32,
+    pub ece: u16,
+    pub cwr: u16,
     pub ce: u32,
     pub facts: Facts,
 }
@@ -232,8 +232,8 @@ fn side(flow: &Flow, dir: usize, trouble: &Trouble) -> SideRow {
             sack_perm: known(offer::SACK).then(|| offered(offer::SACK)),
             timestamps: known(offer::TIMESTAMPS).then(|| offered(offer::TIMESTAMPS)),
             max_payload: own.max_payload,
-            ece: flow.story.ece[dir],
-            cwr: flow.story.cwr[dir],
+            ece: flow.rare.ece[dir],
+            cwr: flow.rare.cwr[dir],
             ce: flow.story.ce[dir],
             facts: facts(flow, dir, t, copies),
         }),
@@ -339,8 +339,7 @@ fn native(flow: &Flow, trouble: &Trouble, mut say: impl FnMut(&str, u32)) {
     say("sack_missing", u32::from(both_syns && lacks(offer::SACK)));
     let low = |dir: usize| flow.offered[dir] & offer::MSS != 0 && flow.mss[dir] < LOW_MSS;
     say("mss_low", u32::from(low(0) || low(1)));
-    let story = &flow.story;
-    let both = |pair: &[u16; 2]| u32::from(pair[0]).saturating_add(pair[1].into());
-    say("sack_garbled", both(&story.sack_garbled));
-    say("ecn_ce", story.ce[0].saturating_add(story.ce[1]).saturating_add(both(&story.echoes)));
+    say("sack_garbled", u32::from(flow.rare.sack_garbled[0]) + u32::from(flow.rare.sack_garbled[1]));
+    let echoes = u32::from(flow.congestion(0).0) + u32::from(flow.congestion(1).0);
+    say("ecn_ce", flow.story.ce[0].saturating_add(flow.story.ce[1]).saturating_add(echoes));
 }

@@ -1,11 +1,13 @@
-//! A connection's life in Zeek's words: `conn_state` and `history`, and the congestion marks it carried. Two
-//! cache lines of a flow, written by `analyze::story` only when something new happens. Worker's thread; read
+//! A connection's life in Zeek's words: `conn_state` and `history`, and the congestion marks it carried. One
+//! cache line of a flow, written by `analyze::story` only when something new happens. Worker's thread; read
 //! by whoever writes the flow's row.
 
 use super::record::Flow;
 
-/// Letters kept of a history; Zeek's own have no limit, and seldom reach twenty.
-pub const LETTERS: usize = 32;
+/// Letters kept of a history; Zeek's own have no limit, and seldom reach ten.
+pub const LETTERS: usize = 18;
+/// Letters that are written once, or again only for another place.
+const ONCE: [u8; 8] = *b"shadfriq";
 /// Set in a letter sent by the key's high end.
 const FROM_HIGH: u8 = 0x80;
 
@@ -48,38 +50,28 @@ impl End {
 #[repr(C, align(64))]
 pub struct Story {
     letters: [u8; LETTERS],
+    /// Letters of a side already in the history, one bit each.
+    seen: [u8; 2],
     len: u8,
     /// State in the low four bits, the one before it in the high ones.
     ends: [u8; 2],
     /// The originator turned out to be the other side.
     pub flipped: bool,
-    pub last_syn: [u32; 2],
     pub last_fin: [u32; 2],
     pub last_rst: [u32; 2],
-    /// Segments with the flag, or the IP mark (RFC 3168).
-    pub ece: [u32; 2],
-    pub cwr: [u32; 2],
+    /// Segments a router marked "congestion experienced" (RFC 3168).
     pub ce: [u32; 2],
-    pub retransmissions: [u16; 2],
-    pub zero_windows: [u16; 2],
-    pub gaps: [u16; 2],
-    /// Letters of this side already in the history, one bit each.
-    seen: [u32; 2],
-    /// Type and code of an ICMP conversation's first message.
-    pub icmp: [u8; 2],
-    /// Segments whose SACK blocks lie outside the sequence space.
-    pub sack_garbled: [u16; 2],
-    /// SYNs that offered ECN, and whether the last SYN did not.
-    pub ecn_syns: u8,
-    pub last_syn_plain: bool,
     /// Largest window of the other side that this side filled to its edge, bytes.
     pub filled_window: [u32; 2],
-    /// Segments after the SYN that echo congestion, and that say they heard.
-    pub echoes: [u16; 2],
-    pub reductions: [u16; 2],
+    /// As far as 255: what the history counts by powers of ten.
+    pub retransmissions: [u8; 2],
+    pub zero_windows: [u8; 2],
+    pub gaps: [u8; 2],
+    /// Type and code of an ICMP conversation's first message.
+    pub icmp: [u8; 2],
 }
 
-const _: () = assert!(size_of::<Story>() == 128);
+const _: () = assert!(size_of::<Story>() == 64);
 
 impl Story {
     pub fn end(&self, dir: usize) -> End {
@@ -95,9 +87,9 @@ impl Story {
         *slot = *slot << 4 | end as u8;
     }
 
-    /// Adds a letter; false if it is there already. What finds no room is left out.
+    /// Adds one of [`ONCE`]; false if it is there already. What finds no room is left out.
     pub fn once(&mut self, dir: usize, letter: u8) -> bool {
-        let bit = 1 << (letter & 0x1f);
+        let bit = ONCE.iter().position(|known| *known == letter).map_or(0, |at| 1 << at);
         let seen = &mut self.seen[dir & 1];
         if *seen & bit != 0 {
             return false;
