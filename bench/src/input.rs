@@ -50,7 +50,8 @@ pub struct Input {
 /// Room for `flows` flows, at least 2^20, and otherwise what a worker has by default. Lossless, as a replay
 /// is: a queue that is full is emptied, not overrun.
 fn config(flows: u64) -> WorkerConfig {
-    WorkerConfig { flows: flows.max(1 << 20) as u32, lossless: true, ..WorkerConfig::default() }
+    let usual = WorkerConfig::default();
+    WorkerConfig { flows: usual.flows.max(flows as u32), lossless: true, ..usual }
 }
 
 impl Input {

@@ -184,7 +184,7 @@ fn check(input: &Input, name: &str, seen: &Seen, stage: usize, complaints: &mut 
         complaints.push(format!("{name}: {} flows alive at most, {} were made", seen.peak, input.flows));
     }
     // The limit is for a million flows; a table asked to hold more may take more.
-    if input.flows <= 1 << 20 && seen.table_bytes > TABLE_LIMIT {
+    if input.flows <= 1_000_000 && seen.table_bytes > TABLE_LIMIT {
         complaints.push(format!("{name}: the flow table takes {} bytes", seen.table_bytes));
     }
 }
