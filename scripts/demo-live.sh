@@ -197,7 +197,7 @@ printf '\n%s\n' "$(grep '^books ' referee.out)"
 
 show_proof rst_after_idle
 
-wanted='pmtu_blackhole rst_after_idle rst_storm syn_no_synack'
+wanted='pmtu_blackhole rst_after_idle rst_storm syn_no_synack syn_unanswered_ratio'
 found=$(grep -o '"kind":"[^"]*"' incidents.jsonl | cut -d'"' -f4 | sort -u | xargs)
 [ "$found" = "$wanted" ] || { printf '\nReported: %s\nWanted:   %s\n' "$found" "$wanted" >&2; exit 1; }
 grep -q '"balanced":true' ledger.json || { printf '\nThe books do not balance: %s\n' "$(cat ledger.json)" >&2; exit 1; }
