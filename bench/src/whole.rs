@@ -114,11 +114,11 @@ impl Bench {
 
     #[inline]
     fn judge(&mut self) {
-        if self.queues.messages.is_empty() {
+        if self.queues.is_empty() {
             return;
         }
         let begun = Instant::now();
-        while let Some(message) = self.queues.messages.pop() {
+        while let Some(message) = self.queues.message() {
             self.heard += 1;
             self.judge.handle(&message, &mut self.commands);
         }

@@ -8,7 +8,7 @@ use crossbeam_queue::ArrayQueue;
 use crate::flow::Flow;
 use crate::flow::app::AppEnd;
 use crate::flow::trouble::Trouble;
-use crate::judge::message::{Command, Hit, Message};
+use crate::judge::message::{Command, Hit, Message, Note};
 use crate::ledger::EventAccount;
 
 /// Commands waiting for a worker, at most.
@@ -29,7 +29,9 @@ pub struct EndedFlow {
 /// Both ends' queues of one worker; the other end holds a clone.
 #[derive(Clone, Debug)]
 pub struct Queues {
-    pub messages: Arc<ArrayQueue<Message>>,
+    messages: Arc<ArrayQueue<Note>>,
+    /// The hits among the messages.
+    hits: Arc<ArrayQueue<Hit>>,
     /// Only if somebody asked for rows.
     pub rows: Option<Arc<ArrayQueue<EndedFlow>>>,
     pub commands: Arc<ArrayQueue<Command>>,
@@ -37,11 +39,24 @@ pub struct Queues {
 
 impl Queues {
     pub fn new(messages: usize, rows: bool) -> Queues {
+        let messages = messages.max(2 * RESERVE);
         Queues {
-            messages: Arc::new(ArrayQueue::new(messages.max(2 * RESERVE))),
+            messages: Arc::new(ArrayQueue::new(messages)),
+            hits: Arc::new(ArrayQueue::new(messages)),
             rows: rows.then(|| Arc::new(ArrayQueue::new(ROWS))),
             commands: Arc::new(ArrayQueue::new(COMMANDS)),
         }
+    }
+
+    /// Takes the worker's next message.
+    #[inline]
+    pub fn message(&self) -> Option<Message> {
+        self.messages.pop()?.with(|| self.hits.pop())
+    }
+
+    /// No message waits.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
     }
 }
 
@@ -69,6 +84,7 @@ impl Outlet {
 
     #[cold]
     fn look(&mut self) -> bool {
+        // There are no more hits than messages.
         let free = self.queues.messages.capacity() - self.queues.messages.len();
         let rows = self.queues.rows.as_ref().map_or(usize::MAX, |r| r.capacity() - r.len());
         self.credit = free.min(rows);
@@ -77,22 +93,28 @@ impl Outlet {
 
     pub fn hit(&mut self, mut hit: Hit) {
         (hit.worker, hit.sequence) = (self.worker, self.sequence);
-        self.send(Message::Hit(hit));
+        // Nobody else puts anything in: room that is there stays.
+        let room = !self.queues.messages.is_full() && self.queues.hits.push(hit).is_ok();
+        self.count(room && self.queues.messages.push(Message::Hit(())).is_ok());
     }
 
-    pub fn siblings(&mut self, message: Message) {
+    pub fn siblings(&mut self, message: Note) {
         let Message::Siblings { addr, port, siblings, .. } = message else { return };
         self.send(Message::Siblings { addr, port, worker: self.worker, siblings });
     }
 
-    pub fn send(&mut self, message: Message) {
+    /// Any message but a hit.
+    pub fn send(&mut self, message: Note) {
+        let sent = self.queues.messages.push(message).is_ok();
+        self.count(sent);
+    }
+
+    fn count(&mut self, sent: bool) {
         self.sequence += 1;
         self.credit = self.credit.saturating_sub(1);
         self.account.raised += 1;
-        match self.queues.messages.push(message) {
-            Ok(()) => self.account.delivered += 1,
-            Err(_) => self.account.dropped += 1,
-        }
+        self.account.delivered += u64::from(sent);
+        self.account.dropped += u64::from(!sent);
     }
 
     pub fn row(&mut self, flow: &Flow, trouble: Option<&Trouble>, app: AppEnd) {

@@ -52,7 +52,7 @@ impl Lane {
     }
 
     fn is_empty(&self) -> bool {
-        self.queues.messages.is_empty() && self.queues.rows.as_ref().is_none_or(|rows| rows.is_empty())
+        self.queues.is_empty() && self.queues.rows.as_ref().is_none_or(|rows| rows.is_empty())
     }
 
     /// Hands over the commands that wait, as far as there is room.
@@ -139,7 +139,7 @@ impl Thread {
     fn serve(&mut self, lane: usize) -> bool {
         let mut taken = 0;
         while taken < TURN
-            && let Some(message) = self.lanes[lane].queues.messages.pop()
+            && let Some(message) = self.lanes[lane].queues.message()
         {
             taken += 1;
             self.counted.messages += 1;

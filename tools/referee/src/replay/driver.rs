@@ -104,7 +104,7 @@ impl Replay {
     }
 
     fn messages(&mut self) {
-        while let Some(message) = self.queues.messages.pop() {
+        while let Some(message) = self.queues.message() {
             self.counted.messages += 1;
             self.judge.handle(&message, &mut self.commands);
         }
