@@ -118,9 +118,9 @@ impl Bench {
             return;
         }
         let begun = Instant::now();
-        while let Some(message) = self.queues.message() {
+        while let Some(message) = &self.queues.message() {
             self.heard += 1;
-            self.judge.handle(&message, &mut self.commands);
+            self.judge.handle(message, &mut self.commands);
         }
         for command in self.commands.drain(..) {
             self.queues.commands.force_push(command);

@@ -8,7 +8,7 @@
 use crate::decode::{Address, FlowKey};
 use crate::flow::Flow;
 use crate::flow::record::{NONE, flow_flag, offer};
-use crate::judge::message::{Message, NETWORKS, Note, Siblings};
+use crate::judge::message::{Message, NETWORKS, Siblings};
 use crate::source::Nanos;
 
 const TCP: u8 = 6;
@@ -108,7 +108,7 @@ impl SiblingTable {
     }
 
     /// The next news of a watched service; `None` when there is no more. Forgets services long at peace.
-    pub fn news(&mut self, now: Nanos) -> Option<Note> {
+    pub fn news(&mut self, now: Nanos) -> Option<Message> {
         self.watched.retain(|(_, until)| *until > now);
         for (at, _) in &self.watched {
             let cell = &mut self.cells[*at as usize];

@@ -33,15 +33,17 @@ pub struct Aged<K, V> {
 }
 
 impl<K: Copy + Eq + Hash, V: Default> Aged<K, V> {
-    /// `limit`: entries, at least one.
+    /// `limit`: entries, at least one. Room for all is set aside, since growing would copy them again and again; it
+    /// takes no memory before it is used.
     pub fn new(limit: usize) -> Aged<K, V> {
+        let limit = limit.max(1);
         Aged {
-            index: HashMap::default(),
-            entries: Vec::new(),
+            index: HashMap::with_capacity(limit + 1),
+            entries: Vec::with_capacity(limit + 1),
             free: Vec::new(),
             oldest: NONE,
             newest: NONE,
-            limit: limit.max(1),
+            limit,
             evicted: 0,
         }
     }

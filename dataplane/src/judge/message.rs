@@ -1,6 +1,6 @@
 //! What workers tell the judge, and what the judge tells workers. Plain values that travel through
-//! fixed-size queues; made on one thread, read on another, never allocated. A hit, eight times as large as any other
-//! message, has a queue of its own, so that the others take two or three cache lines.
+//! fixed-size queues; made on one thread, read on another, never allocated. What is larger than the others and
+//! rare, hits and siblings, has queues of its own, so that a message takes two cache lines.
 
 use std::net::IpAddr;
 
@@ -12,13 +12,13 @@ use crate::source::Nanos;
 /// From a worker to the judge, in the order things happened on that worker.
 #[derive(Clone, Copy, Debug)]
 #[allow(clippy::large_enum_variant, reason = "one at a time, on the stack; boxing would allocate")]
-pub enum Message<H = Hit> {
+pub enum Message<H = Hit, S = Siblings> {
     /// A rule's guard matched on a flow.
     Hit(H),
     /// What a host did since the worker's last report of it (at most 100 ms of packet time).
     Host { addr: IpAddr, counts: Counts },
     /// What went well at a service in which something failed of late; the worker's sum so far.
-    Siblings { addr: IpAddr, port: u16, worker: u16, siblings: Siblings },
+    Siblings { addr: IpAddr, port: u16, worker: u16, siblings: S },
     /// What happened to a service since the worker's last report of it.
     Service { addr: IpAddr, port: u16, proto: u8, counts: Counts, changes: StateChanges },
     /// What a client did with a service since the worker's last report of the two (at most 1 s of packet time).
@@ -29,18 +29,22 @@ pub enum Message<H = Hit> {
     Tick(Nanos),
 }
 
-/// A message as it waits in its queue: a hit is the next one in the other.
-pub type Note = Message<()>;
+/// A message as it waits in its queue: what is large is the next in a queue of its kind.
+pub type Note = Message<(), ()>;
 
 impl Note {
-    /// The message itself; `hit` takes the next hit.
+    /// The message itself; `hit` and `siblings` take the next of theirs.
     #[inline]
-    pub fn with(self, hit: impl FnOnce() -> Option<Hit>) -> Option<Message> {
+    pub fn with(
+        self,
+        hit: impl FnOnce() -> Option<Hit>,
+        siblings: impl FnOnce() -> Option<Siblings>,
+    ) -> Option<Message> {
         Some(match self {
             Message::Hit(()) => Message::Hit(hit()?),
             Message::Host { addr, counts } => Message::Host { addr, counts },
-            Message::Siblings { addr, port, worker, siblings } => {
-                Message::Siblings { addr, port, worker, siblings }
+            Message::Siblings { addr, port, worker, .. } => {
+                Message::Siblings { addr, port, worker, siblings: siblings()? }
             }
             Message::Service { addr, port, proto, counts, changes } => {
                 Message::Service { addr, port, proto, counts, changes }

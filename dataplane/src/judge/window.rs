@@ -16,6 +16,8 @@ pub const BUCKET_NS: Nanos = 100_000_000;
 /// The windows, in buckets: 1, 10 and 60 s.
 pub const SPANS: [u64; 3] = [10, 100, 600];
 const LONGEST: u64 = SPANS[2];
+/// Room for so many buckets is made at once: most that act at all act again.
+const FIRST_BUCKETS: usize = 16;
 
 /// One of [`Counts`]'s fields, in the order in which they are taken for what a rule is about: the rarest,
 /// most telling first.
@@ -132,6 +134,9 @@ impl Track {
             true => self.buckets.partition_point(|(index, _)| *index < bucket),
             false => self.buckets.len(),
         };
+        if self.buckets.capacity() == 0 {
+            self.buckets.reserve(FIRST_BUCKETS);
+        }
         let in_order = at + 1 >= self.buckets.len();
         match self.buckets.get_mut(at) {
             Some((index, there)) if *index == bucket => accumulate(there, &counts),

@@ -8,7 +8,7 @@ use crossbeam_queue::ArrayQueue;
 use crate::flow::Flow;
 use crate::flow::app::AppEnd;
 use crate::flow::trouble::Trouble;
-use crate::judge::message::{Command, Hit, Message, Note};
+use crate::judge::message::{Command, Hit, Message, Note, Siblings};
 use crate::ledger::EventAccount;
 
 /// Commands waiting for a worker, at most.
@@ -30,8 +30,9 @@ pub struct EndedFlow {
 #[derive(Clone, Debug)]
 pub struct Queues {
     messages: Arc<ArrayQueue<Note>>,
-    /// The hits among the messages.
+    /// What the messages leave out, see [`Note`].
     hits: Arc<ArrayQueue<Hit>>,
+    siblings: Arc<ArrayQueue<Siblings>>,
     /// Only if somebody asked for rows.
     pub rows: Option<Arc<ArrayQueue<EndedFlow>>>,
     pub commands: Arc<ArrayQueue<Command>>,
@@ -43,6 +44,7 @@ impl Queues {
         Queues {
             messages: Arc::new(ArrayQueue::new(messages)),
             hits: Arc::new(ArrayQueue::new(messages)),
+            siblings: Arc::new(ArrayQueue::new(messages)),
             rows: rows.then(|| Arc::new(ArrayQueue::new(ROWS))),
             commands: Arc::new(ArrayQueue::new(COMMANDS)),
         }
@@ -51,7 +53,19 @@ impl Queues {
     /// Takes the worker's next message.
     #[inline]
     pub fn message(&self) -> Option<Message> {
-        self.messages.pop()?.with(|| self.hits.pop())
+        self.whole(self.note()?)
+    }
+
+    /// Takes the worker's next message without what is large of it.
+    #[inline]
+    pub fn note(&self) -> Option<Note> {
+        self.messages.pop()
+    }
+
+    /// The message of a note; to be asked in the order in which the notes came.
+    #[inline]
+    pub fn whole(&self, note: Note) -> Option<Message> {
+        note.with(|| self.hits.pop(), || self.siblings.pop())
     }
 
     /// No message waits.
@@ -84,7 +98,7 @@ impl Outlet {
 
     #[cold]
     fn look(&mut self) -> bool {
-        // There are no more hits than messages.
+        // There are no more hits or siblings than messages.
         let free = self.queues.messages.capacity() - self.queues.messages.len();
         let rows = self.queues.rows.as_ref().map_or(usize::MAX, |r| r.capacity() - r.len());
         self.credit = free.min(rows);
@@ -98,12 +112,14 @@ impl Outlet {
         self.count(room && self.queues.messages.push(Message::Hit(())).is_ok());
     }
 
-    pub fn siblings(&mut self, message: Note) {
+    pub fn siblings(&mut self, message: Message) {
         let Message::Siblings { addr, port, siblings, .. } = message else { return };
-        self.send(Message::Siblings { addr, port, worker: self.worker, siblings });
+        let room = !self.queues.messages.is_full() && self.queues.siblings.push(siblings).is_ok();
+        let note = Message::Siblings { addr, port, worker: self.worker, siblings: () };
+        self.count(room && self.queues.messages.push(note).is_ok());
     }
 
-    /// Any message but a hit.
+    /// A message that leaves nothing out.
     pub fn send(&mut self, message: Note) {
         let sent = self.queues.messages.push(message).is_ok();
         self.count(sent);
@@ -131,5 +147,16 @@ impl Outlet {
     #[inline]
     pub fn command(&self) -> Option<Command> {
         self.queues.commands.pop()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_most_messages_are_takes_two_cache_lines() {
+        // The queue puts a stamp of eight bytes before each.
+        assert!(size_of::<Note>() + 8 <= 128, "{}", size_of::<Note>());
     }
 }
