@@ -221,7 +221,7 @@ impl Thread {
     fn finish(mut self) -> Verdicts {
         for lane in 0..self.lanes.len() {
             let mut reports = std::mem::take(&mut self.lanes[lane].reports);
-            reports.drain(..).for_each(|report| self.handle(lane, &report));
+            reports.drain(..).for_each(|report| self.handle(lane, report));
         }
         self.judge.finish(&mut self.commands);
         self.tell();
