@@ -83,11 +83,12 @@ impl Table {
     #[inline]
     fn entry(&mut self, who: &Party) -> Option<&mut Doings> {
         let secret = self.secret;
-        self.doings.entry(who, || {
+        let hash = || {
             let key =
                 FlowKey { low: who.addr, low_port: who.port, proto: who.proto, v6: who.v6, ..FlowKey::NONE };
             key.hash(secret) as u32
-        })
+        };
+        self.doings.entry(who, hash, || true)
     }
 
     fn add(&mut self, who: &Party, what: Count) -> bool {
@@ -186,15 +187,12 @@ impl Activity {
         if !self.wanted.0 {
             return;
         }
-        if let Some(known) = self.pairs.find(client, service) {
-            return change(known);
-        }
-        let clients = self.services.entry(service).map(|doings| &mut doings.clients);
-        let made = clients.filter(|clients| **clients < CLIENTS_OF_SERVICE).and_then(|clients| {
-            *clients += 1;
-            self.pairs.make(client, service)
-        });
-        match made {
+        let services = &mut self.services;
+        let may = || {
+            let clients = services.entry(service).map(|doings| &mut doings.clients);
+            clients.filter(|clients| **clients < CLIENTS_OF_SERVICE).map(|clients| *clients += 1).is_some()
+        };
+        match self.pairs.entry(client, service, may) {
             Some(dealing) => change(dealing),
             None => self.pairs_lost += 1,
         }

@@ -30,25 +30,19 @@ impl<K: Copy + PartialEq, V: Default> Dense<K, V> {
         }
     }
 
-    /// The entry of `key`, if there is one.
+    /// The entry of `key`, made if there is none and it `may` be; `None` if it may not, or there is no room.
     #[inline]
-    pub fn find(&mut self, key: &K, hash: impl FnOnce() -> u32) -> Option<&mut V> {
-        let at = match self.entries.get(self.recent) {
-            Some(recent) if recent.key == *key => self.recent,
-            _ => self.look(key, hash()).and_then(Result::ok)?,
-        };
-        self.recent = at;
-        self.entries.get_mut(at).map(|entry| &mut entry.value)
-    }
-
-    /// The entry of `key`, made if there is none; `None` if there is no room.
-    #[inline]
-    pub fn entry(&mut self, key: &K, hash: impl FnOnce() -> u32) -> Option<&mut V> {
+    pub fn entry(
+        &mut self,
+        key: &K,
+        hash: impl FnOnce() -> u32,
+        may: impl FnOnce() -> bool,
+    ) -> Option<&mut V> {
         let at = match self.entries.get(self.recent) {
             Some(recent) if recent.key == *key => self.recent,
             _ => match self.look(key, hash())? {
                 Ok(at) => at,
-                Err(place) => self.make(*key, place)?,
+                Err(place) => may().then(|| self.make(*key, place))??,
             },
         };
         self.recent = at;
@@ -107,7 +101,7 @@ mod tests {
             let key = (seed >> 40) as u32 % 100;
             if seed >> 62 == 0 {
                 assert_eq!(table.take(), known.pop());
-            } else if let Some(value) = table.entry(&key, hash(key)) {
+            } else if let Some(value) = table.entry(&key, hash(key), || true) {
                 *value += 1;
                 match known.iter_mut().find(|(theirs, _)| *theirs == key) {
                     Some((_, count)) => *count += 1,
@@ -115,7 +109,7 @@ mod tests {
                 }
             }
             for (key, count) in &known {
-                assert_eq!(table.find(key, hash(*key)), Some(&mut count.clone()));
+                assert_eq!(table.entry(key, hash(*key), || false), Some(&mut count.clone()));
             }
         }
         assert!(known.len() > 10);

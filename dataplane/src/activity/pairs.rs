@@ -18,27 +18,27 @@ impl Pairs {
         Pairs { dealings: Dense::new(capacity), secret }
     }
 
-    fn hash(secret: u64, client: &Party, service: &Party) -> u32 {
-        let key = FlowKey {
-            low: client.addr,
-            high: service.addr,
-            low_port: 0,
-            high_port: service.port,
-            proto: service.proto,
-            v6: service.v6,
+    /// What the two did, made if there is nothing yet and it `may` be; `None` if it may not, or there is no room.
+    #[inline]
+    pub fn entry(
+        &mut self,
+        client: &Party,
+        service: &Party,
+        may: impl FnOnce() -> bool,
+    ) -> Option<&mut Dealing> {
+        let secret = self.secret;
+        let hash = || {
+            let key = FlowKey {
+                low: client.addr,
+                high: service.addr,
+                low_port: 0,
+                high_port: service.port,
+                proto: service.proto,
+                v6: service.v6,
+            };
+            key.hash(secret) as u32
         };
-        key.hash(secret) as u32
-    }
-
-    pub fn find(&mut self, client: &Party, service: &Party) -> Option<&mut Dealing> {
-        let secret = self.secret;
-        self.dealings.find(&(client.addr, *service), || Pairs::hash(secret, client, service))
-    }
-
-    /// A new entry, of a pair that [`Pairs::find`] didn't find.
-    pub fn make(&mut self, client: &Party, service: &Party) -> Option<&mut Dealing> {
-        let secret = self.secret;
-        self.dealings.entry(&(client.addr, *service), || Pairs::hash(secret, client, service))
+        self.dealings.entry(&(client.addr, *service), hash, may)
     }
 
     pub fn take(&mut self) -> Option<(Party, Party, Dealing)> {

@@ -184,7 +184,7 @@ impl Gauges {
             top_client_entries: self.top.map_or(0, |(_, entries)| entries),
             ..ServiceStates::default()
         };
-        if let Some(service) = self.services.get_mut(key, now) {
+        if let Some(service) = self.services.peek_mut(key) {
             let [_, syn_recv, established, close_wait, fin_wait2] =
                 service.standing.map(|sum| u32::try_from(sum.max(0)).unwrap_or(u32::MAX));
             states.entries = service.entries.entries(now);
