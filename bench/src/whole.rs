@@ -114,13 +114,13 @@ impl Bench {
 
     #[inline]
     fn judge(&mut self) {
-        if self.queues.messages.is_empty() {
+        if self.queues.is_empty() {
             return;
         }
         let begun = Instant::now();
-        while let Some(message) = self.queues.messages.pop() {
+        while let Some(message) = &self.queues.message() {
             self.heard += 1;
-            self.judge.handle(&message, &mut self.commands);
+            self.judge.handle(message, &mut self.commands);
         }
         for command in self.commands.drain(..) {
             self.queues.commands.force_push(command);

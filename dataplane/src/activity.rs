@@ -4,6 +4,7 @@
 //!
 //! The tables live for one interval: at its end every entry is told to the judge, which keeps the windows.
 
+mod dense;
 mod pairs;
 
 use std::net::IpAddr;
@@ -11,44 +12,25 @@ use std::net::IpAddr;
 use rules::facts::{Count, CountSet, Counts};
 use rules::{RuleSet, Scope};
 
+use self::dense::Dense;
 use self::pairs::Pairs;
 use crate::decode::{Address, FlowKey};
-use crate::judge::message::{Dealing, Message, StateChanges};
+use crate::judge::message::{Dealing, Message, Note, StateChanges};
 
 /// Length of an interval, ns of packet time.
 pub const INTERVAL: u64 = 100_000_000;
-/// Cells looked at before an entry is given up on.
+/// Places looked at before an entry is given up on.
 const PROBES: u32 = 16;
 /// Clients of one service told of in one interval: whoever floods it makes no more of them.
 const CLIENTS_OF_SERVICE: u32 = 64;
 
-#[derive(Clone, Copy, Debug, bytemuck::Zeroable)]
-#[repr(C)]
-struct Cell {
-    addr: Address,
-    port: u16,
-    proto: u8,
-    v6: bool,
-    used: bool,
+/// What happened to a host or service.
+#[derive(Clone, Copy, Debug, Default)]
+struct Doings {
+    counts: Counts,
+    changes: StateChanges,
     /// Pairs made for it in this interval.
     clients: u32,
-    counts: CountsCell,
-    changes: StateChanges,
-}
-
-#[derive(Clone, Copy, Debug, Default, bytemuck::Zeroable)]
-#[repr(C)]
-struct CountsCell {
-    syns: u32,
-    established: u32,
-    syn_unanswered: u32,
-    refused: u32,
-    rsts: u32,
-    flows_reset: u32,
-    unfinished: u32,
-    unfinished_repeated: u32,
-    recovered: u32,
-    closed: u32,
 }
 
 /// How a connection stands, as `ss` shows it on the service's host.
@@ -88,51 +70,29 @@ impl Party {
 
 #[derive(Debug)]
 struct Table {
-    cells: Box<[Cell]>,
-    mask: u32,
+    doings: Dense<Party, Doings>,
     secret: u64,
-    /// Cells in use, in the order they were taken.
-    used: Vec<u32>,
 }
 
 impl Table {
     fn new(capacity: u32, secret: u64) -> Table {
-        let cells = (capacity.max(64) * 2).next_power_of_two();
-        Table {
-            cells: bytemuck::zeroed_slice_box(cells as usize),
-            mask: cells - 1,
-            secret,
-            used: Vec::with_capacity(capacity.max(64) as usize),
-        }
+        Table { doings: Dense::new(capacity), secret }
     }
 
-    /// The cell of this party, taken if it has none yet; `None` if there is no room.
-    fn cell(&mut self, who: &Party) -> Option<&mut Cell> {
-        let key =
-            FlowKey { low: who.addr, low_port: who.port, proto: who.proto, v6: who.v6, ..FlowKey::NONE };
-        let start = key.hash(self.secret) as u32;
-        let is_at = |cell: &Cell| (cell.addr, cell.port, cell.proto) == (who.addr, who.port, who.proto);
-        let near = (0..PROBES).map(|probe| start.wrapping_add(probe) & self.mask);
-        let at = near.into_iter().find(|at| {
-            let cell = &self.cells[*at as usize];
-            !cell.used || is_at(cell)
-        })?;
-        let cell = &mut self.cells[at as usize];
-        if !cell.used {
-            if self.used.len() == self.used.capacity() {
-                return None;
-            }
-            self.used.push(at);
-            *cell = bytemuck::Zeroable::zeroed();
-            (cell.addr, cell.port, cell.proto, cell.v6) = (who.addr, who.port, who.proto, who.v6);
-            cell.used = true;
-        }
-        Some(cell)
+    /// The entry of this party, made if it has none yet; `None` if there is no room.
+    #[inline]
+    fn entry(&mut self, who: &Party) -> Option<&mut Doings> {
+        let secret = self.secret;
+        let hash = || {
+            let key =
+                FlowKey { low: who.addr, low_port: who.port, proto: who.proto, v6: who.v6, ..FlowKey::NONE };
+            key.hash(secret) as u32
+        };
+        self.doings.entry(who, hash, || true)
     }
 
     fn add(&mut self, who: &Party, what: Count) -> bool {
-        let Some(cell) = self.cell(who) else { return false };
-        let counts = &mut cell.counts;
+        let Some(Doings { counts, .. }) = self.entry(who) else { return false };
         *match what {
             Count::Syns => &mut counts.syns,
             Count::Established => &mut counts.established,
@@ -146,27 +106,6 @@ impl Table {
             Count::Closed => &mut counts.closed,
         } += 1;
         true
-    }
-
-    fn take(&mut self) -> Option<(Party, Counts, StateChanges)> {
-        let at = self.used.pop()?;
-        let cell = &mut self.cells[at as usize];
-        cell.used = false;
-        let c = cell.counts;
-        let counts = Counts {
-            syns: c.syns,
-            established: c.established,
-            syn_unanswered: c.syn_unanswered,
-            refused: c.refused,
-            rsts: c.rsts,
-            flows_reset: c.flows_reset,
-            unfinished: c.unfinished,
-            unfinished_repeated: c.unfinished_repeated,
-            recovered: c.recovered,
-            closed: c.closed,
-        };
-        let party = Party { addr: cell.addr, port: cell.port, proto: cell.proto, v6: cell.v6 };
-        Some((party, counts, cell.changes))
     }
 }
 
@@ -235,8 +174,8 @@ impl Activity {
     #[inline]
     pub fn states(&mut self, service: &Party, change: impl FnOnce(&mut StateChanges)) {
         if self.wanted.1 {
-            match self.services.cell(service) {
-                Some(cell) => change(&mut cell.changes),
+            match self.services.entry(service) {
+                Some(doings) => change(&mut doings.changes),
                 None => self.lost += 1,
             }
         }
@@ -248,24 +187,21 @@ impl Activity {
         if !self.wanted.0 {
             return;
         }
-        if let Some(known) = self.pairs.find(client, service) {
-            return change(known);
-        }
-        let clients = self.services.cell(service).map(|cell| &mut cell.clients);
-        let made = clients.filter(|clients| **clients < CLIENTS_OF_SERVICE).and_then(|clients| {
-            *clients += 1;
-            self.pairs.make(client, service)
-        });
-        match made {
+        let services = &mut self.services;
+        let may = || {
+            let clients = services.entry(service).map(|doings| &mut doings.clients);
+            clients.filter(|clients| **clients < CLIENTS_OF_SERVICE).map(|clients| *clients += 1).is_some()
+        };
+        match self.pairs.entry(client, service, may) {
             Some(dealing) => change(dealing),
             None => self.pairs_lost += 1,
         }
     }
 
     /// The next entry of the interval that ended, taken out; `None` when all are.
-    pub fn take(&mut self) -> Option<Message> {
-        if let Some((who, counts, _)) = self.hosts.take() {
-            return Some(Message::Host { addr: who.ip(), counts });
+    pub fn take(&mut self) -> Option<Note> {
+        if let Some((who, doings)) = self.hosts.doings.take() {
+            return Some(Message::Host { addr: who.ip(), counts: doings.counts });
         }
         if self.tells_pairs
             && let Some((client, who, dealing)) = self.pairs.take()
@@ -273,20 +209,19 @@ impl Activity {
             let (addr, port, proto) = (who.ip(), who.port, who.proto);
             return Some(Message::Dealing { client: client.ip(), addr, port, proto, dealing });
         }
-        let told = |(who, counts, changes): (Party, Counts, StateChanges)| Message::Service {
+        self.services.doings.take().map(|(who, Doings { counts, changes, .. })| Message::Service {
             addr: who.ip(),
             port: who.port,
             proto: who.proto,
             counts,
             changes,
-        };
-        self.services.take().map(told)
+        })
     }
 
     /// Nothing is left to tell at this tick.
     pub fn is_empty(&self) -> bool {
         let pairs = !self.tells_pairs || self.pairs.is_empty();
-        self.hosts.used.is_empty() && self.services.used.is_empty() && pairs
+        self.hosts.doings.is_empty() && self.services.doings.is_empty() && pairs
     }
 
     /// Whether what is told next includes pairs.

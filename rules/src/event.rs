@@ -157,6 +157,11 @@ impl EventSet {
     }
 
     pub fn iter(self) -> impl Iterator<Item = Event> {
-        Event::ALL.into_iter().filter(move |e| self.contains(*e))
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let event = Event::ALL.get(left.trailing_zeros() as usize)?;
+            left &= left - 1;
+            Some(*event)
+        })
     }
 }

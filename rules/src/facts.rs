@@ -7,6 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 mod app;
+mod at_hand;
 mod crowd;
 mod crowd_table;
 mod name;
@@ -14,6 +15,7 @@ pub mod table;
 mod verdicts;
 
 pub use app::{AnswerCounts, AppFacts, DnsFacts};
+pub use at_hand::is_at_hand;
 pub use crowd::{ClientFacts, Dealings, ServiceStates, Spread};
 pub use name::{NAME_BYTES, Name};
 

@@ -227,6 +227,7 @@ fn compile_rule(
     let body_reach = with_functions(body_reach, functions);
     let mut all_reach = rule.guard.as_ref().map(check::reach).unwrap_or_default();
     all_reach = with_functions(all_reach, functions);
+    let gathers = all_reach.gathers;
     all_reach.merge(&body_reach);
 
     let events = events(&rule.events, &mut refusals);
@@ -249,6 +250,7 @@ fn compile_rule(
         scope,
         holds: body_reach.captures,
         counts: all_reach.counts,
+        gathers,
         comments: Event::ALL.map(|event| format!("referee: {} ({})", rule.name.text, event.name())),
     };
     let block = Stmt::Block(Box::new(rule.body.clone()));

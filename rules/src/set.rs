@@ -61,6 +61,8 @@ pub struct RuleMeta {
     pub holds: bool,
     /// What the windowed facts it reads count.
     pub counts: CountSet,
+    /// Its condition reads facts of a flow that are not at hand.
+    pub gathers: bool,
     pub(crate) comments: [String; Event::ALL.len()],
 }
 
@@ -181,6 +183,10 @@ impl RuleSet {
     pub(crate) fn add(&mut self, meta: RuleMeta, guard: Guard, body: Body) {
         if let Ok(rule) = u16::try_from(self.rules.len()) {
             match guard {
+                // Its parameters have switched it off.
+                Guard::Flow(Term::Const(false))
+                | Guard::Host(Term::Const(false))
+                | Guard::Service(Term::Const(false)) => {}
                 Guard::Flow(guard) => {
                     for event in meta.events.iter() {
                         self.flow_by_event[event as usize].push(self.flow.len() as u16);
@@ -214,6 +220,17 @@ impl RuleSet {
     pub fn flow_events(&self) -> EventSet {
         let waited = Event::ALL.into_iter().filter(|event| !self.flow_by_event[*event as usize].is_empty());
         waited.fold(EventSet::EMPTY, EventSet::with)
+    }
+
+    /// Of these, the events on which no rule's condition reads more than what is at hand
+    /// ([`crate::facts::is_at_hand`]).
+    pub fn events_at_hand(&self) -> EventSet {
+        let gathers = |index: &u16| {
+            let rule = self.flow.get(usize::from(*index)).map(|guarded| usize::from(guarded.rule));
+            rule.and_then(|rule| self.rules.get(rule)).is_none_or(|rule| rule.gathers)
+        };
+        let at_hand = |event: &Event| !self.flow_by_event[*event as usize].iter().any(gathers);
+        self.flow_events().iter().filter(at_hand).fold(EventSet::EMPTY, EventSet::with)
     }
 
     /// What rules of this scope read of the counts kept for each host or service.

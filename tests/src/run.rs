@@ -127,7 +127,7 @@ impl<S: Source> Pipeline<S> {
 
     /// The next message a worker sent, not yet judged.
     pub fn message(&self) -> Option<Message> {
-        self.queues.messages.pop()
+        self.queues.message()
     }
 
     /// Lets the judge deal with one message; its commands go back to the worker and are handed to the caller.

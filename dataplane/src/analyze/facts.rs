@@ -24,53 +24,58 @@ pub fn of_flow(
     timer: bool,
 ) -> FlowFacts {
     let (orig, resp) = (flow.orig(), flow.orig() ^ 1);
-    let none = Trouble::default();
-    let trouble = trouble.unwrap_or(&none);
-    let (src, dst) = if orig == 0 {
-        (flow.key.low_addr(), flow.key.high_addr())
-    } else {
-        (flow.key.high_addr(), flow.key.low_addr())
-    };
-    let (sport, dport) = if orig == 0 {
-        (flow.key.low_port, flow.key.high_port)
-    } else {
-        (flow.key.high_port, flow.key.low_port)
-    };
+    let mut facts = at_hand(flow, trouble, outcome);
     let since_silence = flow.packets() - u64::from(flow.idle_packets).min(flow.packets());
-    let broken = flow.idle_ms > 0 && since_silence <= SILENCE_PACKETS;
-    let syn = &flow.dirs[orig];
-    FlowFacts {
+    if flow.idle_ms > 0 && since_silence <= SILENCE_PACKETS {
+        (facts.idle_before_ms, facts.packets_since_idle) = (u64::from(flow.idle_ms), since_silence);
+    }
+    facts.flow_id = flow.id();
+    (facts.start_ns, facts.now_ns) = (flow.start_ns, now);
+    facts.by = (!timer && outcome.ttl.is_some()).then(|| flow.side_of(outcome.dir));
+    facts.rst = outcome.events.contains(Event::Rst);
+    facts.syn_age_ms = (flow.dirs[orig].syn > 0).then(|| now.saturating_sub(flow.start_ns) / 1_000_000);
+    facts.rtt_client_us = client_rtt_us(flow);
+    facts.rtt_server_us = server_rtt_us(flow);
+    facts.ttl = outcome.ttl;
+    facts.app = app::facts(flow, app, now);
+    for (side, dir) in [(&mut facts.orig, orig), (&mut facts.resp, resp)] {
+        seen(side, flow, dir, outcome, now);
+        if let Some(trouble) = trouble {
+            troubled(side, trouble, dir);
+        }
+    }
+    if let Some(trouble) = trouble {
+        facts.icmp_too_big = trouble.icmp_too_big;
+        facts.icmp_mtu = (trouble.icmp_too_big > 0 && trouble.icmp_mtu > 0).then_some(trouble.icmp_mtu);
+    }
+    facts
+}
+
+/// What [`rules::facts::is_at_hand`]; the rest is left at its default.
+pub fn at_hand(flow: &Flow, trouble: Option<&Trouble>, outcome: &Outcome) -> FlowFacts {
+    let (orig, resp) = (flow.orig(), flow.orig() ^ 1);
+    let ((src, sport), (dst, dport)) = flow.ends();
+    let mut facts = FlowFacts {
         src,
         dst,
         sport,
         dport,
         proto: flow.key.proto,
         vlan: flow.vlan,
-        flow_id: flow.id(),
-        start_ns: flow.start_ns,
-        now_ns: now,
-        by: (!timer && outcome.ttl.is_some()).then(|| flow.side_of(outcome.dir)),
-        orig: side(flow, orig, trouble, outcome, now),
-        resp: side(flow, resp, trouble, outcome, now),
         established: flow.has(flow_flag::ESTABLISHED),
         fin_seen: outcome.fin_before,
         rst_seen: outcome.rst_before,
-        rst: outcome.events.contains(Event::Rst),
         syns: u32::from(flow.dirs[0].syn) + u32::from(flow.dirs[1].syn),
         ecn_syns: u32::from(flow.rare.ecn_syns),
         last_syn_plain: flow.rare.last_syn_plain,
         syn_acks: u32::from(flow.dirs[0].syn_ack) + u32::from(flow.dirs[1].syn_ack),
-        syn_age_ms: (syn.syn > 0).then(|| now.saturating_sub(flow.start_ns) / 1_000_000),
-        idle_before_ms: if broken { u64::from(flow.idle_ms) } else { 0 },
-        packets_since_idle: if broken { since_silence } else { 0 },
-        rtt_client_us: client_rtt_us(flow),
-        rtt_server_us: server_rtt_us(flow),
-        ttl: outcome.ttl,
-        icmp_too_big: trouble.icmp_too_big,
-        app: app::facts(flow, app, now),
-        icmp_mtu: (trouble.icmp_too_big > 0 && trouble.icmp_mtu > 0).then_some(trouble.icmp_mtu),
         late_syn_acks: u32::from(flow.rare.late_syn_acks),
-    }
+        ..FlowFacts::default()
+    };
+    facts.app.connect_us = app::connect_us(flow);
+    side_at_hand(&mut facts.orig, flow, orig, trouble);
+    side_at_hand(&mut facts.resp, flow, resp, trouble);
+    facts
 }
 
 /// SYN-ACK to ACK, µs: the round trip between the tap and the client.
@@ -85,60 +90,67 @@ pub fn server_rtt_us(flow: &Flow) -> Option<u64> {
     (flow.syn_ack_us > 0 && !repeated).then(|| u64::from(flow.syn_ack_us))
 }
 
-fn side(flow: &Flow, dir: usize, trouble: &Trouble, outcome: &Outcome, now: Nanos) -> SideFacts {
+fn side_at_hand(facts: &mut SideFacts, flow: &Flow, dir: usize, trouble: Option<&Trouble>) {
     let own: &Direction = &flow.dirs[dir];
-    let (sender, notes) = (&flow.senders[dir], &trouble.notes[dir]);
-    let trouble = &trouble.dirs[dir];
-    let waited = if outcome.dir == dir { 0 } else { outcome.waited_ms };
-    let reopened = if outcome.dir == dir { outcome.reopened_ms } else { 0 };
-    let tcp = flow.key.proto == TCP;
-    let syn = tcp && own.has(dir_flag::SYN);
+    let syn = flow.key.proto == TCP && own.has(dir_flag::SYN);
     let offered = |what| flow.offered[dir] & what != 0;
     let known = |what| syn && (offered(what) || !offered(offer::CUT));
+    facts.packets = u64::from(own.packets);
+    facts.bytes = own.bytes;
+    facts.payload = own.payload;
+    facts.mss = known(offer::MSS).then(|| u32::from(flow.mss[dir]));
+    facts.wscale =
+        known(offer::WSCALE).then(|| if offered(offer::WSCALE) { i32::from(flow.wscale[dir]) } else { -1 });
+    facts.sack = known(offer::SACK).then(|| offered(offer::SACK));
+    facts.rsts = u32::from(own.rst);
+    facts.fins = u32::from(own.fin);
+    facts.retransmissions = trouble.map_or(0, |trouble| trouble.dirs[dir].own.retransmission);
+}
+
+/// What the flow's own record says of a side.
+fn seen(facts: &mut SideFacts, flow: &Flow, dir: usize, outcome: &Outcome, now: Nanos) {
+    let own: &Direction = &flow.dirs[dir];
+    let sender = &flow.senders[dir];
+    let waited = if outcome.dir == dir { 0 } else { outcome.waited_ms };
+    let reopened = if outcome.dir == dir { outcome.reopened_ms } else { 0 };
     let seen = own.has(dir_flag::SEEN);
     let all_acked = own.has(dir_flag::SEQ) && own.largest_acked > 0;
-    SideFacts {
-        packets: u64::from(own.packets),
-        bytes: own.bytes,
-        payload: own.payload,
-        mss: known(offer::MSS).then(|| u32::from(flow.mss[dir])),
-        wscale: known(offer::WSCALE)
-            .then(|| if offered(offer::WSCALE) { i32::from(flow.wscale[dir]) } else { -1 }),
-        sack: known(offer::SACK).then(|| offered(offer::SACK)),
-        ttl_min: seen.then_some(own.ttl_min),
-        ttl_max: seen.then_some(own.ttl_max),
-        unacked: flow.unacked(dir),
-        max_payload: u32::from(own.max_payload),
-        retransmissions: trouble.own.retransmission,
-        zero_windows: trouble.zero_window,
-        keepalives: trouble.keepalive - trouble.keepalive_into_zero_window,
-        rsts: u32::from(own.rst),
-        fins: u32::from(own.fin),
-        stuck_sends: u32::from(trouble.stuck_sends),
-        stuck_bytes: u32::from(trouble.stuck_ip_len),
-        stuck_payload: u32::from(trouble.stuck_payload),
-        small_passes: trouble.stuck_sends > 0 && trouble.peer_alive,
-        largest_acked: all_acked.then(|| u32::from(own.largest_acked)),
-        spurious_retransmissions: trouble.spurious_retransmission,
-        window_fulls: trouble.window_full,
-        filled_window: flow.story.filled_window[dir],
-        sack_garbled: u32::from(flow.rare.sack_garbled[dir]),
-        congestion_marks: flow.story.ce[dir],
-        congestion_echoes: flow.congestion(dir).0.into(),
-        congestion_answers: flow.congestion(dir).1.into(),
-        ttl_usual: (tcp && flow.packets_but_rst(dir) > 0).then_some(sender.ttl_usual),
-        rst: rst(flow, dir),
-        unanswered_ms: flow.unanswered_ms(dir, now).max(waited),
-        unanswered_sends: u32::from(sender.unanswered_sends),
-        window_closed_ms: flow.window_closed_ms(dir, now).max(reopened),
-        window_closed: sender.closed_ms != 0,
-        window_probes: trouble.zero_window_probe.saturating_add(trouble.keepalive_into_zero_window),
-        keepalive_every_ms: (notes.keepalive_every_ms > 0).then_some(notes.keepalive_every_ms),
-        oversize: u32::from(notes.oversize),
-        icmp_unreachable: u32::from(notes.unreachable),
-        icmp_unreachable_code: (notes.unreachable > 0).then_some(notes.unreachable_code),
-        icmp_time_exceeded: u32::from(notes.time_exceeded),
-    }
+    let usual = flow.key.proto == TCP && flow.packets_but_rst(dir) > 0;
+    facts.ttl_min = seen.then_some(own.ttl_min);
+    facts.ttl_max = seen.then_some(own.ttl_max);
+    facts.unacked = flow.unacked(dir);
+    facts.max_payload = u32::from(own.max_payload);
+    facts.largest_acked = all_acked.then(|| u32::from(own.largest_acked));
+    facts.filled_window = flow.story.filled_window[dir];
+    facts.sack_garbled = u32::from(flow.rare.sack_garbled[dir]);
+    facts.congestion_marks = flow.story.ce[dir];
+    facts.congestion_echoes = flow.congestion(dir).0.into();
+    facts.congestion_answers = flow.congestion(dir).1.into();
+    facts.ttl_usual = usual.then_some(sender.ttl_usual);
+    facts.rst = rst(flow, dir);
+    facts.unanswered_ms = flow.unanswered_ms(dir, now).max(waited);
+    facts.unanswered_sends = u32::from(sender.unanswered_sends);
+    facts.window_closed_ms = flow.window_closed_ms(dir, now).max(reopened);
+    facts.window_closed = sender.closed_ms != 0;
+}
+
+/// What only flows in trouble have a record of.
+fn troubled(facts: &mut SideFacts, trouble: &Trouble, dir: usize) {
+    let (notes, trouble) = (&trouble.notes[dir], &trouble.dirs[dir]);
+    facts.zero_windows = trouble.zero_window;
+    facts.keepalives = trouble.keepalive - trouble.keepalive_into_zero_window;
+    facts.stuck_sends = u32::from(trouble.stuck_sends);
+    facts.stuck_bytes = u32::from(trouble.stuck_ip_len);
+    facts.stuck_payload = u32::from(trouble.stuck_payload);
+    facts.small_passes = trouble.stuck_sends > 0 && trouble.peer_alive;
+    facts.spurious_retransmissions = trouble.spurious_retransmission;
+    facts.window_fulls = trouble.window_full;
+    facts.window_probes = trouble.zero_window_probe.saturating_add(trouble.keepalive_into_zero_window);
+    facts.keepalive_every_ms = (notes.keepalive_every_ms > 0).then_some(notes.keepalive_every_ms);
+    facts.oversize = u32::from(notes.oversize);
+    facts.icmp_unreachable = u32::from(notes.unreachable);
+    facts.icmp_unreachable_code = (notes.unreachable > 0).then_some(notes.unreachable_code);
+    facts.icmp_time_exceeded = u32::from(notes.time_exceeded);
 }
 
 /// The RST in `dir`'s name beside what else that side sent.
@@ -169,5 +181,47 @@ impl Flow {
         let low = (self.key.low_addr(), self.key.low_port);
         let high = (self.key.high_addr(), self.key.high_port);
         if self.side_of(0) == Side::Orig { (low, high) } else { (high, low) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rules::facts::is_at_hand;
+    use rules::facts::table::{Get, Subject};
+
+    #[test]
+    fn what_is_at_hand_is_what_it_is_among_all_facts() {
+        let mut flow: Flow = bytemuck::Zeroable::zeroed();
+        flow.key.proto = TCP;
+        (flow.key.low, flow.key.high) = ([0, 0xffff_0a00_0001], [0, 0xffff_0a00_0002]);
+        (flow.key.low_port, flow.key.high_port, flow.vlan) = (40_000, 443, [7, 8]);
+        flow.set_originator(true);
+        flow.flags |= flow_flag::ESTABLISHED | flow_flag::ACK_TIMED;
+        (flow.ack_us, flow.rare.ecn_syns, flow.rare.last_syn_plain, flow.rare.late_syn_acks) =
+            (9, 3, true, 2);
+        for dir in 0..2 {
+            let own = &mut flow.dirs[dir];
+            own.flags |= dir_flag::SYN | dir_flag::SEEN;
+            (own.packets, own.bytes, own.payload, own.syn, own.syn_ack) = (11, 12, 13, 1, 2);
+            (own.rst, own.fin) = (4, 5);
+            (flow.offered[dir], flow.mss[dir], flow.wscale[dir]) = (offer::MSS | offer::WSCALE, 1460, 6);
+        }
+        let mut trouble = Trouble::default();
+        (trouble.dirs[0].own.retransmission, trouble.dirs[1].own.retransmission) = (16, 17);
+        let outcome = Outcome { fin_before: true, rst_before: true, ..Outcome::default() };
+        let few = at_hand(&flow, Some(&trouble), &outcome);
+        let all = of_flow(&flow, Some(&trouble), None, &outcome, 1_000_000_000, false);
+        let read = |get: &Get<FlowFacts>, facts: &FlowFacts| match get {
+            Get::Int(get) => format!("{:?}", get(facts)),
+            Get::Bool(get) => format!("{:?}", get(facts)),
+            Get::Address(get) => format!("{:?}", get(facts)),
+            _ => String::new(),
+        };
+        for fact in FlowFacts::facts().filter(|fact| is_at_hand(fact.path)) {
+            assert_eq!(read(&fact.get, &few), read(&fact.get, &all), "{}", fact.path);
+            let unset = read(&fact.get, &FlowFacts::default());
+            assert!(read(&fact.get, &all) != unset || fact.path == "flow.proto", "{}", fact.path);
+        }
     }
 }

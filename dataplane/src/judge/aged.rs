@@ -1,99 +1,169 @@
 //! A bounded table: when it is full, the entry touched longest ago goes, and is counted. Runs on the judge's
-//! thread. The map is never walked in its own order where that could reach anybody.
+//! thread. Entries are chained in the order in which they were touched, so nothing is ever sorted or searched.
 
-use std::collections::VecDeque;
+use std::collections::hash_map::Entry as Place;
 use std::hash::Hash;
 
 use ahash::AHashMap as HashMap;
 
+/// No entry.
+const NONE: u32 = u32::MAX;
+
+#[derive(Debug)]
+struct Entry<K, V> {
+    key: K,
+    last: u64,
+    /// Its neighbours in the order of touching.
+    older: u32,
+    newer: u32,
+    value: V,
+}
+
 #[derive(Debug)]
 pub struct Aged<K, V> {
-    entries: HashMap<K, (u64, V)>,
-    /// Keys with the time they were noted for; touched since, or gone, some of them.
-    order: VecDeque<(u64, K)>,
+    index: HashMap<K, u32>,
+    entries: Vec<Entry<K, V>>,
+    /// Places in `entries` whose keys have gone; their values are the default.
+    free: Vec<u32>,
+    oldest: u32,
+    newest: u32,
     limit: usize,
     /// Entries that had to go for want of room.
     pub evicted: u64,
 }
 
-impl<K: Ord + Copy + Hash, V: Default> Aged<K, V> {
-    /// `limit`: entries, at least one.
+impl<K: Copy + Eq + Hash, V: Default> Aged<K, V> {
+    /// `limit`: entries, at least one. Room for all is set aside, since growing would copy them again and again; it
+    /// takes no memory before it is used.
     pub fn new(limit: usize) -> Aged<K, V> {
-        Aged { entries: HashMap::default(), order: VecDeque::new(), limit: limit.max(1), evicted: 0 }
+        let limit = limit.max(1);
+        Aged {
+            index: HashMap::with_capacity(limit + 1),
+            entries: Vec::with_capacity(limit + 1),
+            free: Vec::new(),
+            oldest: NONE,
+            newest: NONE,
+            limit,
+            evicted: 0,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
     }
 
     /// The entry, marked as touched at `now`, which never goes back.
     pub fn get_mut(&mut self, key: &K, now: u64) -> Option<&mut V> {
-        self.entries.get_mut(key).map(|(last, value)| {
-            *last = now;
-            value
-        })
+        let at = *self.index.get(key)?;
+        self.renew(at, now);
+        Some(&mut self.entries[at as usize].value)
     }
 
     /// The entry, not marked as touched.
     pub fn peek_mut(&mut self, key: &K) -> Option<&mut V> {
-        self.entries.get_mut(key).map(|(_, value)| value)
+        self.index.get(key).map(|at| &mut self.entries[*at as usize].value)
     }
 
     pub fn get(&self, key: &K) -> Option<&V> {
-        self.entries.get(key).map(|(_, value)| value)
+        self.index.get(key).map(|at| &self.entries[*at as usize].value)
     }
 
-    /// The entry, made if there is none.
+    /// The entry, made if there is none, and marked as touched.
     pub fn touch(&mut self, key: K, now: u64) -> &mut V {
-        if !self.entries.contains_key(&key) {
-            if self.entries.len() >= self.limit
-                && let Some(stalest) = self.take_stalest(u64::MAX)
-            {
-                self.entries.remove(&stalest);
-                self.evicted += 1;
+        let at = self.place(key, now);
+        &mut self.entries[at as usize].value
+    }
+
+    /// Where the entry is, made if there is none, and marked as touched. It stays there until it goes.
+    pub fn place(&mut self, key: K, now: u64) -> u32 {
+        let vacant = match self.index.entry(key) {
+            Place::Occupied(there) => {
+                let at = *there.get();
+                self.renew(at, now);
+                return at;
             }
-            self.tidy();
-            self.order.push_back((now, key));
+            Place::Vacant(vacant) => vacant,
+        };
+        let made = Entry { key, last: now, older: NONE, newer: NONE, value: V::default() };
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.entries[at as usize] = made;
+                at
+            }
+            None => {
+                self.entries.push(made);
+                (self.entries.len() - 1) as u32
+            }
+        };
+        vacant.insert(at);
+        self.link(at);
+        if self.index.len() > self.limit {
+            self.remove_at(self.oldest);
+            self.evicted += 1;
         }
-        let (last, value) = self.entries.entry(key).or_default();
-        *last = now;
-        value
+        at
+    }
+
+    /// What is at a place that [`Aged::place`] gave: its key, when it was touched, its value. Of an entry that has
+    /// gone since, the default; or the entry made there after it.
+    pub fn at(&mut self, at: u32) -> (K, &mut u64, &mut V) {
+        let entry = &mut self.entries[at as usize];
+        (entry.key, &mut entry.last, &mut entry.value)
     }
 
     pub fn remove(&mut self, key: &K) {
-        self.entries.remove(key);
+        if let Some(&at) = self.index.get(key) {
+            self.remove_at(at);
+        }
     }
 
     /// Lets entries go that were touched at `before` or earlier.
     pub fn expire(&mut self, before: u64) {
-        while let Some(key) = self.take_stalest(before) {
-            self.entries.remove(&key);
+        while self.entries.get(self.oldest as usize).is_some_and(|entry| entry.last <= before) {
+            self.remove_at(self.oldest);
         }
     }
 
-    /// In no order; whoever asks may not let it show.
+    /// In no order that may show. Places that are free give the default.
     pub fn values_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
-        self.entries.iter_mut().map(|(key, (_, value))| (key, value))
+        self.entries.iter_mut().map(|entry| (&entry.key, &mut entry.value))
     }
 
-    fn take_stalest(&mut self, before: u64) -> Option<K> {
-        while let Some((noted, key)) = self.order.pop_front() {
-            let Some((last, _)) = self.entries.get(&key) else { continue };
-            if *last > noted {
-                let at = self.order.partition_point(|(noted, _)| noted <= last);
-                self.order.insert(at, (*last, key));
-            } else if noted <= before {
-                return Some(key);
-            } else {
-                self.order.push_front((noted, key));
-                return None;
-            }
+    fn renew(&mut self, at: u32, now: u64) {
+        self.entries[at as usize].last = now;
+        if at != self.newest {
+            self.unlink(at);
+            self.link(at);
         }
-        None
     }
 
-    /// Keys removed and made again are in the order more than once; that may not go on for ever.
-    fn tidy(&mut self) {
-        if self.order.len() > 2 * self.limit + 64 {
-            let mut order: Vec<_> = self.entries.iter().map(|(key, (last, _))| (*last, *key)).collect();
-            order.sort_unstable();
-            self.order = order.into();
+    fn remove_at(&mut self, at: u32) {
+        self.unlink(at);
+        let entry = &mut self.entries[at as usize];
+        entry.value = V::default();
+        self.index.remove(&entry.key);
+        self.free.push(at);
+    }
+
+    fn link(&mut self, at: u32) {
+        let older = std::mem::replace(&mut self.newest, at);
+        let entry = &mut self.entries[at as usize];
+        (entry.older, entry.newer) = (older, NONE);
+        match self.entries.get_mut(older as usize) {
+            Some(entry) => entry.newer = at,
+            None => self.oldest = at,
+        }
+    }
+
+    fn unlink(&mut self, at: u32) {
+        let (older, newer) = (self.entries[at as usize].older, self.entries[at as usize].newer);
+        match self.entries.get_mut(older as usize) {
+            Some(entry) => entry.newer = newer,
+            None => self.oldest = newer,
+        }
+        match self.entries.get_mut(newer as usize) {
+            Some(entry) => entry.older = older,
+            None => self.newest = older,
         }
     }
 }
@@ -124,6 +194,32 @@ mod tests {
             table.touch((now % 3) as u8, now);
             table.remove(&((now % 3) as u8));
         }
-        assert!(table.order.len() <= 2 * 4 + 65 && table.evicted == 0);
+        assert!(table.entries.len() <= 5 && table.evicted == 0 && table.is_empty());
+    }
+
+    #[test]
+    fn the_order_is_that_of_touching_whatever_is_removed() {
+        let mut table: Aged<u64, u64> = Aged::new(50);
+        let mut order: Vec<u64> = Vec::new();
+        let mut seed = 1_u64;
+        for now in 0..5000 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let key = (seed >> 40) % 60;
+            order.retain(|known| *known != key);
+            if seed >> 61 == 0 {
+                table.remove(&key);
+            } else {
+                *table.touch(key, now) = key;
+                order.push(key);
+                order.drain(..order.len().saturating_sub(50));
+            }
+        }
+        assert!(order.iter().all(|key| table.get(key) == Some(key)));
+        for gone in 0..order.len() {
+            table.remove_at(table.oldest);
+            assert_eq!(table.get(&order[gone]), None);
+            assert!(order[gone + 1..].iter().all(|key| table.get(key) == Some(key)));
+        }
+        assert!(table.is_empty() && table.newest == NONE && table.oldest == NONE);
     }
 }

@@ -2,10 +2,11 @@
 //! at each tick the facts of those clients that did something. Runs on the judge's thread; bounded tables, and what
 //! they let go of is counted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use rules::facts::{ClientFacts, Spread};
+use rules::facts::{ClientFacts, Dealings, Spread};
 
 use super::aged::Aged;
 use super::dealings;
@@ -23,8 +24,8 @@ pub struct Crowd {
     pairs: Aged<(IpAddr, ServiceKey), dealings::Track>,
     spreads: Aged<(IpAddr, Axis), spread::Track>,
     suspects: Aged<IpAddr, ()>,
-    /// Reported since the last tick, summed over workers.
-    reported: BTreeMap<(IpAddr, ServiceKey), Dealing>,
+    /// Reported since the last tick.
+    reported: Vec<(IpAddr, ServiceKey, Dealing)>,
 }
 
 impl Crowd {
@@ -34,7 +35,7 @@ impl Crowd {
             pairs: Aged::new(limit),
             spreads: Aged::new(limit),
             suspects: Aged::new(limit),
-            reported: BTreeMap::new(),
+            reported: Vec::new(),
         }
     }
 
@@ -48,16 +49,7 @@ impl Crowd {
 
     /// Takes a report whose tick is still to come.
     pub fn report(&mut self, client: IpAddr, service: ServiceKey, dealing: &Dealing) {
-        let sum = self.reported.entry((client, service)).or_default();
-        for port in dealing.ports.iter().take(dealing.begun as usize) {
-            sum.begun_from(*port);
-        }
-        sum.begun = sum.begun.saturating_add(dealing.begun.saturating_sub(dealing.ports.len() as u32));
-        sum.on_known = sum.on_known.saturating_add(dealing.on_known);
-        sum.completed = sum.completed.saturating_add(dealing.completed);
-        sum.refused = sum.refused.saturating_add(dealing.refused);
-        sum.unfinished = sum.unfinished.saturating_add(dealing.unfinished);
-        sum.short = sum.short.saturating_add(dealing.short);
+        self.reported.push((client, service, *dealing));
     }
 
     /// A client that failed at several ports or hosts within the last minute.
@@ -65,33 +57,37 @@ impl Crowd {
         self.suspects.get(client).is_some()
     }
 
-    /// Ends bucket `bucket`: facts of the clients reported since the last call. Each part of the facts is about the
-    /// peer that stands out most among those reported now.
-    pub fn tick(&mut self, bucket: u64) -> BTreeMap<IpAddr, ClientFacts> {
+    /// Ends bucket `bucket`: facts of the clients reported since the last call that stand out by something, or are
+    /// `noted` for something else. Each part of the facts is about the peer that stands out most among those
+    /// reported now.
+    pub fn tick(&mut self, bucket: u64, noted: impl Fn(&IpAddr) -> bool) -> BTreeMap<IpAddr, ClientFacts> {
         let mut all: BTreeMap<IpAddr, ClientFacts> = BTreeMap::new();
-        let mut spreads = BTreeSet::new();
-        for ((client, service), dealing) in std::mem::take(&mut self.reported) {
-            let facts = all.entry(client).or_default();
+        let mut spreads = Vec::new();
+        let mut reported = std::mem::take(&mut self.reported);
+        for (client, service, dealing) in reported.drain(..) {
             self.attempted(client, service, &dealing, bucket, &mut spreads);
+            if noted(&client) {
+                all.entry(client).or_default();
+            }
             let track = match dealing.begun > 0 {
                 true => Some(self.pairs.touch((client, service), bucket)),
                 false => self.pairs.get_mut(&(client, service), bucket),
             };
             let Some(track) = track else { continue };
             track.add(bucket, &dealing);
-            let (reuses, short) = track.weight();
-            let stands_out = (reuses > facts.reuse.reuses, short > 0);
-            if (stands_out.0 || stands_out.1)
+            if track.weight() != (0, 0)
                 && let Some(dealings) = track.facts(service.0, service.1, bucket)
             {
-                if stands_out.0 {
-                    facts.reuse = dealings;
-                }
-                if dealings.short_10s > facts.churn.short_10s {
-                    facts.churn = dealings;
-                }
+                let facts = all.entry(client).or_default();
+                let (reuse, churn) = (&mut facts.reuse, &mut facts.churn);
+                stand_out(reuse, &dealings, |dealings| dealings.reuses);
+                stand_out(churn, &dealings, |dealings| dealings.short_10s);
             }
         }
+        self.reported = reported;
+        // Equals stand out by their order.
+        spreads.sort_unstable();
+        spreads.dedup();
         for (client, axis) in spreads {
             self.stands_out(client, axis, bucket, all.entry(client).or_default());
         }
@@ -110,11 +106,11 @@ impl Crowd {
         (addr, port, _): ServiceKey,
         dealing: &Dealing,
         bucket: u64,
-        touched: &mut BTreeSet<(IpAddr, Axis)>,
+        touched: &mut Vec<(IpAddr, Axis)>,
     ) {
         let Dealing { completed, refused, unfinished, .. } = *dealing;
         let fates = Fates { completed, refused, unfinished };
-        if fates.all() == 0 {
+        if fates.all() == 0 || fates.failed() == 0 && self.spreads.is_empty() {
             return;
         }
         for (axis, item) in [(Axis::PortsOf(addr), Item::Port(port)), (Axis::HostsOn(port), Item::Host(addr))]
@@ -125,7 +121,7 @@ impl Crowd {
             };
             if let Some(track) = track {
                 track.add(bucket, item, fates);
-                touched.insert((client, axis));
+                touched.push((client, axis));
             }
         }
     }
@@ -142,6 +138,15 @@ impl Crowd {
         if spread.tried >= SUSPECT && u64::from(spread.completed) * 4 < u64::from(spread.attempts) {
             self.suspects.touch(client, bucket);
         }
+    }
+}
+
+/// Takes what a client does with one service in place of what it does with another, if it is more of what `what` asks
+/// for; of equals, the one whose address comes first.
+fn stand_out(best: &mut Dealings, one: &Dealings, what: impl Fn(&Dealings) -> u32) {
+    let rank = |dealings: &Dealings| (what(dealings), Reverse((dealings.addr, dealings.port)));
+    if what(one) > 0 && (best.addr.is_none() || rank(one) >= rank(best)) {
+        *best = *one;
     }
 }
 
@@ -172,12 +177,12 @@ mod tests {
             crowd.report(host(1), (host(3), 80, 6), &failed());
         }
         crowd.report(host(1), (host(2), 443, 6), &Dealing { completed: 2, ..Dealing::default() });
-        let facts = crowd.tick(1000)[&host(1)];
+        let facts = crowd.tick(1000, |_| false)[&host(1)];
         assert_eq!((facts.ports.of_host, facts.ports.tried), (Some(host(2)), 21));
         assert_eq!((facts.ports.attempts, facts.ports.completed), (22, 2));
         assert_eq!(facts.hosts.tried, 1);
         assert!(crowd.is_suspect(&host(1)) && !crowd.is_suspect(&host(2)));
-        crowd.tick(1000 + 600);
+        crowd.tick(1000 + 600, |_| false);
         assert!(!crowd.is_suspect(&host(1)));
     }
 
@@ -189,11 +194,11 @@ mod tests {
             dealing.begun_from(40_000 + n);
             crowd.report(host(1), (host(2), 80, 6), &dealing);
         }
-        assert_eq!(crowd.tick(1000)[&host(1)], ClientFacts::default(), "twenty from other ports are nothing");
+        assert!(crowd.tick(1000, |_| false).is_empty(), "twenty from other ports are nothing");
         let mut again = Dealing::default();
         again.begun_from(40_003);
         crowd.report(host(1), (host(2), 80, 6), &again);
-        let facts = crowd.tick(1010)[&host(1)];
+        let facts = crowd.tick(1010, |_| false)[&host(1)];
         assert_eq!((facts.reuse.begun_60s, facts.reuse.reuses, facts.reuse.port), (21, 1, 80));
     }
 }

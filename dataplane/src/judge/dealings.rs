@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use ahash::AHashMap as HashMap;
 use rules::facts;
 
 use super::message::Dealing;
@@ -23,11 +22,14 @@ struct Sums {
     short: u32,
     reuses: u32,
     on_known: u32,
+    /// Ports told.
+    ports: u32,
 }
 
 impl Sums {
-    fn parts(&mut self) -> [&mut u32; 5] {
-        [&mut self.begun, &mut self.completed, &mut self.short, &mut self.reuses, &mut self.on_known]
+    fn parts(&mut self) -> [&mut u32; 6] {
+        let Sums { begun, completed, short, reuses, on_known, ports } = self;
+        [begun, completed, short, reuses, on_known, ports]
     }
 
     fn add(&mut self, mut other: Sums) {
@@ -43,9 +45,8 @@ impl Sums {
 pub struct Track {
     buckets: VecDeque<(u64, Sums)>,
     sums: Sums,
-    /// Client ports of the window, with the bucket each was last used in.
-    ports: HashMap<u16, u64>,
-    order: VecDeque<(u64, u16)>,
+    /// Client ports in the order of their use, as many for each bucket as it says.
+    ports: VecDeque<u16>,
     /// Shortest time between two uses of a port, in buckets.
     shortest: Option<u64>,
     first: u64,
@@ -64,16 +65,17 @@ impl Track {
             begun: dealing.begun,
             completed: dealing.completed,
             short: dealing.short,
-            reuses: 0,
             on_known: dealing.on_known,
+            ..Sums::default()
         };
         for &port in dealing.ports.iter().take(dealing.begun as usize).filter(|port| **port != 0) {
-            if let Some(before) = self.ports.insert(port, bucket) {
+            if self.ports.contains(&port) {
                 sums.reuses += 1;
-                let apart = bucket.saturating_sub(before);
+                let apart = bucket.saturating_sub(self.last_use(port).unwrap_or(bucket));
                 self.shortest = Some(self.shortest.map_or(apart, |shortest| shortest.min(apart)));
             }
-            self.order.push_back((bucket, port));
+            self.ports.push_back(port);
+            sums.ports += 1;
         }
         // Ports beyond those told are not known, but the worker knew some tuples again.
         sums.reuses = sums.reuses.max(sums.on_known);
@@ -81,14 +83,21 @@ impl Track {
         self.buckets.push_back((bucket, sums));
     }
 
+    /// The bucket in which a port was last used; `None`: in the one that is being added.
+    fn last_use(&self, port: u16) -> Option<u64> {
+        let at = self.ports.iter().rposition(|used| *used == port)?;
+        let mut before = 0;
+        let covers = |(bucket, sums): &(u64, Sums)| {
+            before += sums.ports as usize;
+            (at < before).then_some(*bucket)
+        };
+        self.buckets.iter().find_map(covers)
+    }
+
     fn slide(&mut self, now: u64) {
         while let Some((_, old)) = self.buckets.pop_front_if(|(bucket, _)| *bucket + WINDOW <= now) {
             self.sums.subtract(old);
-        }
-        while let Some((bucket, port)) = self.order.pop_front_if(|(bucket, _)| *bucket + WINDOW <= now) {
-            if self.ports.get(&port) == Some(&bucket) {
-                self.ports.remove(&port);
-            }
+            self.ports.drain(..(old.ports as usize).min(self.ports.len()));
         }
     }
 
@@ -106,7 +115,10 @@ impl Track {
         let recent = self.buckets.iter().rev().take_while(|(bucket, _)| *bucket + TEN_SECONDS > now);
         recent.for_each(|(_, sums)| ten.add(*sums));
         let reused = self.sums.reuses > 0;
-        let edge = |edge: Option<&u16>| edge.copied().filter(|_| reused).unwrap_or(0);
+        // Ports of which none came again are as many as their uses.
+        let mut ports: Vec<u16> = if reused { self.ports.iter().copied().collect() } else { Vec::new() };
+        ports.sort_unstable();
+        ports.dedup();
         Some(facts::Dealings {
             addr: Some(addr),
             port,
@@ -116,9 +128,9 @@ impl Track {
             short_10s: ten.short,
             reuses: self.sums.reuses,
             reuses_known: self.sums.on_known,
-            ports: self.ports.len() as u32,
-            port_low: edge(self.ports.keys().min()),
-            port_high: edge(self.ports.keys().max()),
+            ports: if reused { ports.len() as u32 } else { self.sums.ports },
+            port_low: ports.first().copied().unwrap_or(0),
+            port_high: ports.last().copied().unwrap_or(0),
             shortest_ms: self.shortest.map(|buckets| (buckets * BUCKET_NS / 1_000_000) as u32),
             first_ns: self.first.saturating_sub(1).saturating_mul(BUCKET_NS),
             total: self.total,

@@ -14,43 +14,62 @@ use super::message::{Entries, LINGERS, StateChanges};
 use super::window::BUCKET_NS;
 
 const SECOND: u64 = 1_000_000_000 / BUCKET_NS;
-/// A client that began nothing for twice this time holds nothing.
-const LONGEST: u64 = 60 * SECOND;
+/// How long what a client began counts for it, s.
+const LONGEST: u32 = LINGERS[LINGERS.len() - 1];
+
+/// Entries that stay for a fixed time, to a second.
+#[derive(Debug, Default)]
+struct Lingering {
+    /// When so many leave, in buckets.
+    leaving: VecDeque<(u64, u32)>,
+    sum: i64,
+}
+
+impl Lingering {
+    fn add(&mut self, entries: u32, seconds: u32, now: u64) {
+        if entries == 0 || seconds == 0 {
+            return;
+        }
+        self.sum += i64::from(entries);
+        let until = now + u64::from(seconds) * SECOND;
+        match self.leaving.back_mut() {
+            Some((last, sum)) if *last + SECOND > until => *sum = sum.saturating_add(entries),
+            _ => self.leaving.push_back((until, entries)),
+        }
+    }
+
+    fn entries(&mut self, now: u64) -> i64 {
+        while let Some((_, left)) = self.leaving.pop_front_if(|(until, _)| *until <= now) {
+            self.sum -= i64::from(left);
+        }
+        self.sum
+    }
+}
 
 /// Entries of somebody: of flows alive, and of ended ones until their time is over.
 #[derive(Debug, Default)]
 struct Gauge {
     alive: i64,
-    /// By [`LINGERS`]: when so many leave, in buckets.
-    lingering: [VecDeque<(u64, u32)>; LINGERS.len()],
-    staying: i64,
+    /// By [`LINGERS`].
+    lingering: [Lingering; LINGERS.len()],
 }
 
 impl Gauge {
     fn change(&mut self, entries: &Entries, now: u64) {
         self.alive += i64::from(entries.made);
-        for ((queue, seconds), left) in self.lingering.iter_mut().zip(LINGERS).zip(entries.left) {
+        for ((class, seconds), left) in self.lingering.iter_mut().zip(LINGERS).zip(entries.left) {
             self.alive -= i64::from(left);
-            if left > 0 && seconds > 0 {
-                self.staying += i64::from(left);
-                let until = now + u64::from(seconds) * SECOND;
-                match queue.back_mut() {
-                    // To a second.
-                    Some((last, sum)) if *last + SECOND > until => *sum = sum.saturating_add(left),
-                    _ => queue.push_back((until, left)),
-                }
-            }
+            class.add(left, seconds, now);
         }
     }
 
     fn entries(&mut self, now: u64) -> u32 {
-        for queue in &mut self.lingering {
-            while let Some((_, left)) = queue.pop_front_if(|(until, _)| *until <= now) {
-                self.staying -= i64::from(left);
-            }
-        }
-        u32::try_from((self.alive + self.staying).max(0)).unwrap_or(u32::MAX)
+        clamped(self.alive + self.lingering.iter_mut().map(|class| class.entries(now)).sum::<i64>())
     }
+}
+
+fn clamped(entries: i64) -> u32 {
+    u32::try_from(entries.max(0)).unwrap_or(u32::MAX)
 }
 
 #[derive(Debug, Default)]
@@ -64,8 +83,13 @@ type ServiceKey = (IpAddr, u16, u8);
 #[derive(Debug)]
 pub struct Gauges {
     services: Aged<ServiceKey, Service>,
-    clients: Aged<IpAddr, Gauge>,
+    /// Who holds many entries opens and closes without pause: each connection counts for the time an entry stays
+    /// after a close, whatever became of it.
+    clients: Aged<IpAddr, Lingering>,
     all: Gauge,
+    /// The client that holds most, when last told of or looked at; nobody has come to hold more since.
+    most: Option<(IpAddr, u32)>,
+    /// `most`, once a second.
     top: Option<(IpAddr, u32)>,
     /// When `top` was last looked for.
     looked: u64,
@@ -79,6 +103,7 @@ impl Gauges {
             services: Aged::new(services),
             clients: Aged::new(clients),
             all: Gauge::default(),
+            most: None,
             top: None,
             looked: 0,
             peak: 0,
@@ -97,21 +122,18 @@ impl Gauges {
         let service = self.services.touch(key, now);
         service.entries.change(&changes.entries, now);
         service.standing.iter_mut().zip(changes.standing).for_each(|(sum, change)| *sum += i64::from(change));
-        let gone = service.entries.entries(now) == 0 && service.standing.iter().skip(1).all(|sum| *sum <= 0);
-        if gone {
+        let stands = service.standing.iter().skip(1).any(|sum| *sum > 0);
+        if !stands && service.entries.entries(now) == 0 {
             self.services.remove(&key);
         }
     }
 
-    /// A client began connections. Who holds many entries opens and closes without pause: each connection counts for
-    /// the time an entry stays after a close, whatever became of it.
+    /// A client began connections.
     pub fn client(&mut self, client: IpAddr, begun: u32, now: u64) {
         if begun > 0 {
-            let mut entries = Entries { made: begun, ..Entries::default() };
-            if let Some(longest) = entries.left.last_mut() {
-                *longest = begun;
-            }
-            self.clients.touch(client, now).change(&entries, now);
+            let own = self.clients.touch(client, now);
+            own.add(begun, LONGEST, now);
+            self.most = more(self.most, (client, clamped(own.entries(now))));
         }
     }
 
@@ -120,19 +142,37 @@ impl Gauges {
         self.peak = self.peak.max(self.all.entries(now));
         if now >= self.looked + SECOND {
             self.looked = now;
-            if let Some(before) = now.checked_sub(2 * LONGEST) {
+            if let Some(before) = now.checked_sub(u64::from(LONGEST) * SECOND) {
                 self.clients.expire(before);
             }
-            let all = self.clients.values_mut().map(|(client, gauge)| (gauge.entries(now), *client));
-            self.top = all
-                .max_by_key(|(entries, client)| (*entries, std::cmp::Reverse(*client)))
-                .filter(|(entries, _)| *entries > 0)
-                .map(|(entries, client)| (client, entries));
+            self.look(now);
+            self.top = self.most;
         }
     }
 
+    /// Who has most, if it is not the one who had: only somebody told of can have come to hold more, and that was
+    /// seen when it was told.
+    fn look(&mut self, now: u64) {
+        let Some((client, entries)) = self.most else { return };
+        if self.clients.peek_mut(&client).is_some_and(|own| clamped(own.entries(now)) == entries) {
+            return;
+        }
+        self.most = None;
+        for (client, own) in self.clients.values_mut() {
+            // It holds no more than when it was last asked.
+            if own.sum >= self.most.map_or(1, |(_, most)| i64::from(most)) {
+                self.most = more(self.most, (*client, clamped(own.entries(now))));
+            }
+        }
+    }
+
+    /// No client holds as many entries as this.
+    pub fn all_below(&self, entries: u32) -> bool {
+        self.most.is_none_or(|(_, most)| most < entries)
+    }
+
     pub fn of_client(&mut self, client: &IpAddr, now: u64) -> u32 {
-        self.clients.peek_mut(client).map_or(0, |gauge| gauge.entries(now))
+        self.clients.peek_mut(client).map_or(0, |own| clamped(own.entries(now)))
     }
 
     /// `last_60s`: of the same service.
@@ -144,7 +184,7 @@ impl Gauges {
             top_client_entries: self.top.map_or(0, |(_, entries)| entries),
             ..ServiceStates::default()
         };
-        if let Some(service) = self.services.get_mut(key, now) {
+        if let Some(service) = self.services.peek_mut(key) {
             let [_, syn_recv, established, close_wait, fin_wait2] =
                 service.standing.map(|sum| u32::try_from(sum.max(0)).unwrap_or(u32::MAX));
             states.entries = service.entries.entries(now);
@@ -152,6 +192,15 @@ impl Gauges {
             (states.close_wait, states.fin_wait2) = (close_wait, fin_wait2);
         }
         states
+    }
+}
+
+/// The one of two that holds more; of equals, the one whose address comes first.
+fn more(most: Option<(IpAddr, u32)>, (client, entries): (IpAddr, u32)) -> Option<(IpAddr, u32)> {
+    match most {
+        Some((best, held)) if held > entries || held == entries && best <= client => most,
+        _ if entries == 0 => most,
+        _ => Some((client, entries)),
     }
 }
 
@@ -197,5 +246,24 @@ mod tests {
             (facts.top_client, facts.top_client_entries),
             (Some(Ipv4Addr::new(10, 0, 0, 2).into()), 3)
         );
+    }
+
+    #[test]
+    fn who_holds_most_is_whoever_a_look_at_all_would_find() {
+        let mut gauges = Gauges::new(10, 1000);
+        let mut seed = 1_u64;
+        for now in 1000..6000_u64 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            if seed >> 62 > 0 {
+                let client = Ipv4Addr::from_bits(0x0a00_0000 + (seed >> 33) as u32 % 40);
+                gauges.client(client.into(), (seed >> 50) as u32 % 9, now);
+            }
+            gauges.tick(now);
+            if gauges.looked == now {
+                let all =
+                    gauges.clients.values_mut().map(|(client, own)| (*client, clamped(own.entries(now))));
+                assert_eq!(gauges.top, all.fold(None, more));
+            }
+        }
     }
 }

@@ -98,6 +98,10 @@ pub struct Groups {
     /// Flows kept for unsettled parts, by cause: one host may begin many groups before it is seen to storm.
     unsettled: BTreeMap<Cause, u32>,
     parts: usize,
+    /// No unsettled part began before this.
+    earliest_part: Nanos,
+    /// No open incident had its last event before this.
+    earliest_last: Nanos,
     limit: usize,
     captures_per_incident: u32,
 }
@@ -109,6 +113,8 @@ impl Groups {
             groups: BTreeMap::new(),
             unsettled: BTreeMap::new(),
             parts: 0,
+            earliest_part: Nanos::MAX,
+            earliest_last: Nanos::MAX,
             limit: limit.max(1),
             captures_per_incident,
         }
@@ -175,6 +181,7 @@ impl Groups {
             }
             None => {
                 self.parts += 1;
+                self.earliest_part = self.earliest_part.min(draft.tally.first_ns);
                 group.parts.entry(cause).or_insert(Part { draft, own_flows: 0, captures: 0 })
             }
         };
@@ -247,12 +254,19 @@ impl Groups {
         remark: impl Fn(&GroupKey) -> Option<String>,
         rules: &RuleSet,
     ) -> Vec<(Draft, Incident)> {
+        if before < self.earliest_part {
+            return Vec::new();
+        }
+        self.earliest_part = Nanos::MAX;
         let mut due: Vec<_> = Vec::new();
         for (key, group) in &self.groups {
             for (cause, part) in &group.parts {
                 let patient = matches!(cause, Some(Cause::Attempt(client)) if waits(client));
-                if part.draft.tally.first_ns <= if patient { late } else { before } {
-                    due.push((part.draft.tally.first_ns, part.draft.origin, *key, *cause));
+                let first_ns = part.draft.tally.first_ns;
+                if first_ns <= if patient { late } else { before } {
+                    due.push((first_ns, part.draft.origin, *key, *cause));
+                } else {
+                    self.earliest_part = self.earliest_part.min(first_ns);
                 }
             }
         }
@@ -271,6 +285,7 @@ impl Groups {
                     draft.remark.clone_from(&part.draft.remark);
                 }
                 open => {
+                    self.earliest_last = self.earliest_last.min(part.draft.tally.last_ns);
                     opened.push((part.draft.clone(), part.draft.incident(rules, false)));
                     *open = Some(part.draft.clone());
                 }
@@ -283,13 +298,19 @@ impl Groups {
     /// Closes incidents whose last event was at `before` or earlier and that have no unsettled part.
     pub fn close(&mut self, before: Nanos) -> Vec<Draft> {
         let mut closed = Vec::new();
+        if before < self.earliest_last {
+            return closed;
+        }
+        let mut earliest = Nanos::MAX;
         self.groups.retain(|_, group| {
             let quiet = |draft: &mut Draft| draft.tally.last_ns <= before;
             if group.parts.is_empty() {
                 closed.extend(group.open.take_if(quiet));
             }
+            earliest = group.open.as_ref().map_or(earliest, |draft| earliest.min(draft.tally.last_ns));
             group.open.is_some() || !group.parts.is_empty()
         });
+        self.earliest_last = earliest;
         closed
     }
 

@@ -1,5 +1,6 @@
 //! What workers tell the judge, and what the judge tells workers. Plain values that travel through
-//! fixed-size queues; made on one thread, read on another, never allocated.
+//! fixed-size queues; made on one thread, read on another, never allocated. What is larger than the others and
+//! rare, hits and siblings, has queues of its own, so that a message takes two cache lines.
 
 use std::net::IpAddr;
 
@@ -10,14 +11,14 @@ use crate::source::Nanos;
 
 /// From a worker to the judge, in the order things happened on that worker.
 #[derive(Clone, Copy, Debug)]
-#[allow(clippy::large_enum_variant, reason = "messages live inline in a fixed ring; boxing would allocate")]
-pub enum Message {
+#[allow(clippy::large_enum_variant, reason = "one at a time, on the stack; boxing would allocate")]
+pub enum Message<H = Hit, S = Siblings> {
     /// A rule's guard matched on a flow.
-    Hit(Hit),
+    Hit(H),
     /// What a host did since the worker's last report of it (at most 100 ms of packet time).
     Host { addr: IpAddr, counts: Counts },
     /// What went well at a service in which something failed of late; the worker's sum so far.
-    Siblings { addr: IpAddr, port: u16, worker: u16, siblings: Siblings },
+    Siblings { addr: IpAddr, port: u16, worker: u16, siblings: S },
     /// What happened to a service since the worker's last report of it.
     Service { addr: IpAddr, port: u16, proto: u8, counts: Counts, changes: StateChanges },
     /// What a client did with a service since the worker's last report of the two (at most 1 s of packet time).
@@ -26,6 +27,35 @@ pub enum Message {
     Watched { addr: IpAddr, flow_id: u64 },
     /// The worker's packet time passed this 100-ms boundary; its host and service reports up to it are in.
     Tick(Nanos),
+}
+
+/// A message as it waits in its queue: what is large is the next in a queue of its kind.
+pub type Note = Message<(), ()>;
+
+impl Note {
+    /// The message itself; `hit` and `siblings` take the next of theirs.
+    #[inline]
+    pub fn with(
+        self,
+        hit: impl FnOnce() -> Option<Hit>,
+        siblings: impl FnOnce() -> Option<Siblings>,
+    ) -> Option<Message> {
+        Some(match self {
+            Message::Hit(()) => Message::Hit(hit()?),
+            Message::Host { addr, counts } => Message::Host { addr, counts },
+            Message::Siblings { addr, port, worker, .. } => {
+                Message::Siblings { addr, port, worker, siblings: siblings()? }
+            }
+            Message::Service { addr, port, proto, counts, changes } => {
+                Message::Service { addr, port, proto, counts, changes }
+            }
+            Message::Dealing { client, addr, port, proto, dealing } => {
+                Message::Dealing { client, addr, port, proto, dealing }
+            }
+            Message::Watched { addr, flow_id } => Message::Watched { addr, flow_id },
+            Message::Tick(now) => Message::Tick(now),
+        })
+    }
 }
 
 /// Client ports told of one dealing.

@@ -2,10 +2,11 @@
 //! on. Runs on the judge's thread, between messages; part of [`Judge`].
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use rules::Verdict;
 use rules::facts::{ClientFacts, Counts, HostFacts, ServiceFacts};
+use rules::{Hits, Verdict};
 
 use super::Judge;
 use super::groups::Takes;
@@ -24,35 +25,53 @@ impl Judge {
         self.bucket = self.bucket.max(bucket);
         let now_ns = self.bucket.saturating_mul(BUCKET_NS);
         self.gauges.tick(self.bucket);
-        let mut hosts: BTreeMap<_, (ClientFacts, [Counts; 3])> = BTreeMap::new();
-        for (addr, client) in self.crowd.tick(self.bucket) {
-            hosts.insert(addr, (client, self.hosts.sums(&addr).unwrap_or_default()));
-        }
-        for (addr, sums) in self.hosts.tick(bucket, self.bucket) {
-            hosts.entry(addr).or_default().1 = sums;
-        }
-        for (addr, (mut client, [last_1s, last_10s, last_60s])) in hosts {
+        let mut matched = Vec::new();
+        for (addr, (mut client, [last_1s, last_10s, last_60s])) in self.hosts_of_note(bucket) {
             client.state_entries = self.gauges.of_client(&addr, self.bucket);
             let quiet =
                 client == ClientFacts { state_entries: client.state_entries, ..ClientFacts::default() };
             if quiet && client.state_entries < MANY_ENTRIES && last_60s == Counts::default() {
                 continue;
             }
-            self.matched(&Sight::Host(HostFacts { addr, now_ns, last_1s, last_10s, last_60s, client }));
+            let sight = Sight::Host(HostFacts { addr, now_ns, last_1s, last_10s, last_60s, client });
+            matched.extend(self.matching(sight));
         }
         for (key, [last_1s, last_10s, last_60s]) in self.services.tick(bucket, self.bucket) {
             let states = self.gauges.facts(&key, &last_60s, self.bucket);
             let (addr, port, proto) = key;
             let facts = ServiceFacts { addr, port, proto, now_ns, last_1s, last_10s, last_60s, states };
-            self.matched(&Sight::Service(facts));
+            matched.extend(self.matching(Sight::Service(facts)));
+        }
+        // They came in the order of a worker's hash table.
+        matched.sort_unstable_by_key(|(sight, _)| sight.actor());
+        for (sight, hits) in &matched {
+            self.matched(sight, hits);
         }
     }
 
-    fn matched(&mut self, sight: &Sight) {
+    /// Hosts that did something rules may ask about, as clients or otherwise.
+    fn hosts_of_note(&mut self, bucket: u64) -> BTreeMap<IpAddr, (ClientFacts, [Counts; 3])> {
+        let (windows, gauges) = (&self.hosts, &self.gauges);
+        let (no_windows, few_entries) = (windows.is_empty(), gauges.all_below(MANY_ENTRIES));
+        let noted = |client: &IpAddr| !few_entries || !no_windows && windows.sums(client).is_some();
+        let clients = self.crowd.tick(self.bucket, noted).into_iter();
+        let mut hosts: BTreeMap<_, _> =
+            clients.map(|(addr, client)| (addr, (client, windows.sums(&addr).unwrap_or_default()))).collect();
+        for (addr, sums) in self.hosts.tick(bucket, self.bucket) {
+            hosts.entry(addr).or_default().1 = sums;
+        }
+        hosts
+    }
+
+    fn matching(&mut self, sight: Sight) -> Option<(Sight, Hits)> {
+        let hits = sight.matching(&self.rules);
+        self.account.matches_overflowed += hits.overflowed;
+        (!hits.is_empty()).then_some((sight, hits))
+    }
+
+    fn matched(&mut self, sight: &Sight, hits: &Hits) {
         let rules = Arc::clone(&self.rules);
         let actor = sight.actor();
-        let hits = sight.matching(&rules);
-        self.account.matches_overflowed += hits.overflowed;
         for &rule in hits.as_slice() {
             if self.storms.get_mut(actor, rule).is_some() {
                 self.carry_on(rule, sight);

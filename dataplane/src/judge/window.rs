@@ -5,9 +5,9 @@
 use std::collections::VecDeque;
 use std::hash::Hash;
 
-use ahash::AHashMap as HashMap;
 use rules::facts::Counts;
 
+use super::aged::Aged;
 use crate::source::Nanos;
 
 /// Packet time in one bucket. Bucket `i` holds what happened from `i-1` up to, not including, `i` times
@@ -16,6 +16,8 @@ pub const BUCKET_NS: Nanos = 100_000_000;
 /// The windows, in buckets: 1, 10 and 60 s.
 pub const SPANS: [u64; 3] = [10, 100, 600];
 const LONGEST: u64 = SPANS[2];
+/// Room for so many buckets is made at once: most that act at all act again.
+const FIRST_BUCKETS: usize = 16;
 
 /// One of [`Counts`]'s fields, in the order in which they are taken for what a rule is about: the rarest,
 /// most telling first.
@@ -123,13 +125,18 @@ struct Track {
     pending: Counts,
     /// `pending` holds something.
     reported: bool,
-    /// Last bucket something was reported for.
-    last: u64,
 }
 
 impl Track {
     fn place(&mut self, bucket: u64, counts: Counts, now: u64) {
-        let at = self.buckets.partition_point(|(index, _)| *index < bucket);
+        let behind = self.buckets.back().is_some_and(|(index, _)| *index >= bucket);
+        let at = match behind {
+            true => self.buckets.partition_point(|(index, _)| *index < bucket),
+            false => self.buckets.len(),
+        };
+        if self.buckets.capacity() == 0 {
+            self.buckets.reserve(FIRST_BUCKETS);
+        }
         let in_order = at + 1 >= self.buckets.len();
         match self.buckets.get_mut(at) {
             Some((index, there)) if *index == bucket => accumulate(there, &counts),
@@ -168,104 +175,59 @@ impl Track {
     }
 }
 
-/// A bounded table of windows. When it is full, the entry reported longest ago goes (ties: the one noted first).
-///
-/// The map is never walked, so its order reaches nobody.
+/// A bounded table of windows. When it is full, the entry reported longest ago goes.
 #[derive(Debug)]
 pub struct Windows<K> {
-    tracks: HashMap<K, Track>,
-    /// Each key once, with the bucket it was noted for; it may have been reported since.
-    by_age: VecDeque<(u64, K)>,
-    changed: Vec<K>,
-    limit: usize,
-    /// Entries let go of while they still counted.
-    pub evicted: u64,
+    tracks: Aged<K, Track>,
+    /// Where those are that were reported since the last tick.
+    changed: Vec<u32>,
 }
 
-impl<K: Ord + Copy + Hash> Windows<K> {
+impl<K: Copy + Eq + Hash> Windows<K> {
     /// `limit`: entries, at least one.
     pub fn new(limit: usize) -> Windows<K> {
-        Windows {
-            tracks: HashMap::default(),
-            by_age: VecDeque::new(),
-            changed: Vec::new(),
-            limit: limit.max(1),
-            evicted: 0,
-        }
+        Windows { tracks: Aged::new(limit), changed: Vec::new() }
+    }
+
+    /// Entries let go of while they still counted.
+    pub fn evicted(&self) -> u64 {
+        self.tracks.evicted
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.tracks.is_empty()
     }
 
     /// Takes a report whose tick is still to come; `now` is the last tick's bucket.
     pub fn report(&mut self, key: K, counts: &Counts, now: u64) {
-        if let Some(track) = self.tracks.get_mut(&key) {
-            accumulate(&mut track.pending, counts);
-            if !std::mem::replace(&mut track.reported, true) {
-                self.changed.push(key);
-            }
-            track.last = now + 1;
-            return;
+        let at = self.tracks.place(key, now + 1);
+        let (_, _, track) = self.tracks.at(at);
+        accumulate(&mut track.pending, counts);
+        if !std::mem::replace(&mut track.reported, true) {
+            self.changed.push(at);
         }
-        if self.tracks.len() >= self.limit {
-            self.evict();
-        }
-        let track = Track { pending: *counts, reported: true, last: now + 1, ..Track::default() };
-        self.tracks.insert(key, track);
-        self.by_age.push_back((now + 1, key));
-        self.changed.push(key);
-    }
-
-    fn evict(&mut self) {
-        if let Some(key) = self.take_stalest(u64::MAX) {
-            self.tracks.remove(&key);
-            self.evicted += 1;
-        }
-    }
-
-    /// The key reported longest ago, out of `by_age`, if that was at `before` or earlier.
-    fn take_stalest(&mut self, before: u64) -> Option<K> {
-        while let Some((noted, key)) = self.by_age.pop_front() {
-            let last = self.tracks.get(&key).map_or(noted, |track| track.last);
-            if last > noted {
-                // Reported since: it goes to where it belongs now. Entries behind it are no older than `noted`.
-                self.note(last, key);
-                continue;
-            }
-            if noted <= before {
-                return Some(key);
-            }
-            self.by_age.push_front((noted, key));
-            return None;
-        }
-        None
-    }
-
-    /// Puts a key back in the order of its last report; recent ones belong near the end.
-    fn note(&mut self, last: u64, key: K) {
-        let at = self.by_age.partition_point(|(noted, _)| *noted <= last);
-        self.by_age.insert(at, (last, key));
     }
 
     pub fn has_changed(&self) -> bool {
         !self.changed.is_empty()
     }
 
-    /// Ends bucket `bucket` for everything reported since the last call; gives the keys, in order, with
+    /// Ends bucket `bucket` for everything reported since the last call; gives the keys, as they came, with
     /// their sums over [`SPANS`] up to `now`.
     pub fn tick(&mut self, bucket: u64, now: u64) -> Vec<(K, [Counts; 3])> {
-        self.changed.sort_unstable();
         let mut sums = Vec::with_capacity(self.changed.len());
-        for key in self.changed.drain(..) {
+        for at in self.changed.drain(..) {
+            let (key, last, track) = self.tracks.at(at);
             // An entry evicted and made again since is in the list twice; its report is taken once.
-            let Some(track) = self.tracks.get_mut(&key).filter(|track| track.reported) else { continue };
-            track.reported = false;
-            let counts = std::mem::take(&mut track.pending);
-            track.place(bucket, counts, now);
-            track.last = bucket;
-            sums.push((key, track.sums.map(|sums| sums.counts())));
+            if std::mem::take(&mut track.reported) {
+                let counts = std::mem::take(&mut track.pending);
+                track.place(bucket, counts, now);
+                *last = bucket;
+                sums.push((key, track.sums.map(|sums| sums.counts())));
+            }
         }
-        while now >= LONGEST
-            && let Some(key) = self.take_stalest(now - LONGEST)
-        {
-            self.tracks.remove(&key);
+        if let Some(before) = now.checked_sub(LONGEST) {
+            self.tracks.expire(before);
         }
         sums
     }
@@ -355,15 +317,15 @@ mod tests {
         step(&mut windows, 2, 1, 11);
         step(&mut windows, 1, 1, 12);
         step(&mut windows, 3, 1, 13);
-        assert_eq!(windows.evicted, 1);
+        assert_eq!(windows.evicted(), 1);
         assert_eq!(windows.since(&2, Field::Rsts, 0), (0, None));
         assert_eq!(windows.since(&1, Field::Rsts, 10), (1, Some(12)));
         assert!(windows.tick(800, 800).is_empty());
-        assert_eq!((windows.tracks.len(), windows.evicted), (0, 1), "what has gone quiet is no loss");
+        assert_eq!((windows.is_empty(), windows.evicted()), (true, 1), "what has gone quiet is no loss");
         for key in 0..100 {
             windows.report(key, &rsts(1), 800);
         }
         assert_eq!(windows.tick(801, 801).len(), 2, "what was evicted before its tick is not judged");
-        assert_eq!((windows.evicted, windows.by_age.len()), (99, 2));
+        assert_eq!(windows.evicted(), 99);
     }
 }

@@ -40,6 +40,8 @@ pub(super) struct Engine {
     pub(super) recorder: Option<Recorder>,
     pub(super) rules: Arc<RuleSet>,
     pub(super) subscribed: EventSet,
+    /// Of these, the events for which the facts at hand decide.
+    pub(super) at_hand: EventSet,
     pub(super) hits: Hits,
     pub(super) outlet: Outlet,
     pub(super) activity: Activity,
@@ -81,6 +83,7 @@ impl Engine {
             holds: Holds::new(&config.hold, rules.rules().len(), ring.largest()),
             recorder,
             subscribed: rules.flow_events(),
+            at_hand: rules.events_at_hand(),
             activity: Activity::new(config.activity, &rules, config.hash_secret),
             rules,
             hits: Hits::new(),

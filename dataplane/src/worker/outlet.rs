@@ -8,7 +8,7 @@ use crossbeam_queue::ArrayQueue;
 use crate::flow::Flow;
 use crate::flow::app::AppEnd;
 use crate::flow::trouble::Trouble;
-use crate::judge::message::{Command, Hit, Message};
+use crate::judge::message::{Command, Hit, Message, Note, Siblings};
 use crate::ledger::EventAccount;
 
 /// Commands waiting for a worker, at most.
@@ -29,7 +29,10 @@ pub struct EndedFlow {
 /// Both ends' queues of one worker; the other end holds a clone.
 #[derive(Clone, Debug)]
 pub struct Queues {
-    pub messages: Arc<ArrayQueue<Message>>,
+    messages: Arc<ArrayQueue<Note>>,
+    /// What the messages leave out, see [`Note`].
+    hits: Arc<ArrayQueue<Hit>>,
+    siblings: Arc<ArrayQueue<Siblings>>,
     /// Only if somebody asked for rows.
     pub rows: Option<Arc<ArrayQueue<EndedFlow>>>,
     pub commands: Arc<ArrayQueue<Command>>,
@@ -37,11 +40,37 @@ pub struct Queues {
 
 impl Queues {
     pub fn new(messages: usize, rows: bool) -> Queues {
+        let messages = messages.max(2 * RESERVE);
         Queues {
-            messages: Arc::new(ArrayQueue::new(messages.max(2 * RESERVE))),
+            messages: Arc::new(ArrayQueue::new(messages)),
+            hits: Arc::new(ArrayQueue::new(messages)),
+            siblings: Arc::new(ArrayQueue::new(messages)),
             rows: rows.then(|| Arc::new(ArrayQueue::new(ROWS))),
             commands: Arc::new(ArrayQueue::new(COMMANDS)),
         }
+    }
+
+    /// Takes the worker's next message.
+    #[inline]
+    pub fn message(&self) -> Option<Message> {
+        self.whole(self.note()?)
+    }
+
+    /// Takes the worker's next message without what is large of it.
+    #[inline]
+    pub fn note(&self) -> Option<Note> {
+        self.messages.pop()
+    }
+
+    /// The message of a note; to be asked in the order in which the notes came.
+    #[inline]
+    pub fn whole(&self, note: Note) -> Option<Message> {
+        note.with(|| self.hits.pop(), || self.siblings.pop())
+    }
+
+    /// No message waits.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
     }
 }
 
@@ -69,6 +98,7 @@ impl Outlet {
 
     #[cold]
     fn look(&mut self) -> bool {
+        // There are no more hits or siblings than messages.
         let free = self.queues.messages.capacity() - self.queues.messages.len();
         let rows = self.queues.rows.as_ref().map_or(usize::MAX, |r| r.capacity() - r.len());
         self.credit = free.min(rows);
@@ -77,22 +107,30 @@ impl Outlet {
 
     pub fn hit(&mut self, mut hit: Hit) {
         (hit.worker, hit.sequence) = (self.worker, self.sequence);
-        self.send(Message::Hit(hit));
+        // Nobody else puts anything in: room that is there stays.
+        let room = !self.queues.messages.is_full() && self.queues.hits.push(hit).is_ok();
+        self.count(room && self.queues.messages.push(Message::Hit(())).is_ok());
     }
 
     pub fn siblings(&mut self, message: Message) {
         let Message::Siblings { addr, port, siblings, .. } = message else { return };
-        self.send(Message::Siblings { addr, port, worker: self.worker, siblings });
+        let room = !self.queues.messages.is_full() && self.queues.siblings.push(siblings).is_ok();
+        let note = Message::Siblings { addr, port, worker: self.worker, siblings: () };
+        self.count(room && self.queues.messages.push(note).is_ok());
     }
 
-    pub fn send(&mut self, message: Message) {
+    /// A message that leaves nothing out.
+    pub fn send(&mut self, message: Note) {
+        let sent = self.queues.messages.push(message).is_ok();
+        self.count(sent);
+    }
+
+    fn count(&mut self, sent: bool) {
         self.sequence += 1;
         self.credit = self.credit.saturating_sub(1);
         self.account.raised += 1;
-        match self.queues.messages.push(message) {
-            Ok(()) => self.account.delivered += 1,
-            Err(_) => self.account.dropped += 1,
-        }
+        self.account.delivered += u64::from(sent);
+        self.account.dropped += u64::from(!sent);
     }
 
     pub fn row(&mut self, flow: &Flow, trouble: Option<&Trouble>, app: AppEnd) {
@@ -109,5 +147,16 @@ impl Outlet {
     #[inline]
     pub fn command(&self) -> Option<Command> {
         self.queues.commands.pop()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_most_messages_are_takes_two_cache_lines() {
+        // The queue puts a stamp of eight bytes before each.
+        assert!(size_of::<Note>() + 8 <= 128, "{}", size_of::<Note>());
     }
 }

@@ -58,7 +58,7 @@ fn run_every(source: Synthetic, config: &WorkerConfig, rules: Arc<RuleSet>, ever
         let step = worker.step();
         run.steps.push(step);
         if run.steps.len() % every == 0 || step == Step::Full || step == Step::Done {
-            run.messages.extend(std::iter::from_fn(|| queues.messages.pop()));
+            run.messages.extend(std::iter::from_fn(|| queues.message()));
             run.rows.extend(std::iter::from_fn(|| queues.rows.as_ref()?.pop()));
         }
         assert!(worker.account().balanced(u64::from(worker.live_flows())), "{:?}", worker.account());
@@ -275,7 +275,7 @@ fn an_icmp_error_joins_the_flow_it_quotes_in_facts_and_in_its_capture() {
     let (recorder, _port) = recorder(&RecordConfig { chunks: 4, ..RecordConfig::default() }, 0);
     let mut worker = Worker::new(source, &config(), rules(text), queues.clone(), Some(recorder), 0);
     while worker.step() != Step::Idle(T0 + 20 * MS) {}
-    let hit = std::iter::from_fn(|| queues.messages.pop()).find_map(|m| match m {
+    let hit = std::iter::from_fn(|| queues.message()).find_map(|m| match m {
         Message::Hit(hit) => Some(hit),
         _ => None,
     });

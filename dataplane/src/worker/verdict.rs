@@ -23,7 +23,17 @@ impl Engine {
             return;
         }
         let flow = &self.table.flows[slot as usize];
-        let (trouble, app) = (self.slab.get(flow.trouble), self.apps.slab.get(flow.app));
+        let trouble = self.slab.get(flow.trouble);
+        if events.and(self.at_hand) == events {
+            // Nearly always nothing matches, and less is read than there is.
+            let snapshot = facts::at_hand(flow, trouble, outcome);
+            self.hits.clear();
+            events.iter().for_each(|event| self.rules.match_flow(event, &snapshot, &mut self.hits));
+            if self.hits.is_empty() {
+                return;
+            }
+        }
+        let app = self.apps.slab.get(flow.app);
         let snapshot = facts::of_flow(flow, trouble, app, outcome, now, packet.is_none());
         self.ask(slot, events, now, packet, &snapshot);
     }

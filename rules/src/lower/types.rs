@@ -177,7 +177,10 @@ where
 
 /// `&&` over its operands, left to right, stopping at the first that is false.
 pub(crate) fn all<S: 'static>(terms: Vec<Term<S, bool>>) -> Term<S, bool> {
-    let terms = terms.into_boxed_slice();
+    let terms = match folded(terms, true) {
+        Ok(term) => return term,
+        Err(terms) => terms.into_boxed_slice(),
+    };
     Term::Expr(Box::new(move |s| {
         for term in &terms {
             if !term.eval(s)? {
@@ -190,7 +193,10 @@ pub(crate) fn all<S: 'static>(terms: Vec<Term<S, bool>>) -> Term<S, bool> {
 
 /// `||` over its operands, left to right, stopping at the first that is true.
 pub(crate) fn any<S: 'static>(terms: Vec<Term<S, bool>>) -> Term<S, bool> {
-    let terms = terms.into_boxed_slice();
+    let terms = match folded(terms, false) {
+        Ok(term) => return term,
+        Err(terms) => terms.into_boxed_slice(),
+    };
     Term::Expr(Box::new(move |s| {
         for term in &terms {
             if term.eval(s)? {
@@ -199,4 +205,25 @@ pub(crate) fn any<S: 'static>(terms: Vec<Term<S, bool>>) -> Term<S, bool> {
         }
         Ok(false)
     }))
+}
+
+/// Operands without those that change nothing and those never reached; the only one, if one is left. `neutral`: the
+/// value that goes on to the next operand.
+fn folded<S>(operands: Vec<Term<S, bool>>, neutral: bool) -> Result<Term<S, bool>, Vec<Term<S, bool>>> {
+    let mut terms = Vec::with_capacity(operands.len());
+    for term in operands {
+        match term {
+            Term::Const(value) if value == neutral => {}
+            Term::Const(_) => {
+                terms.push(term);
+                break;
+            }
+            term => terms.push(term),
+        }
+    }
+    match terms.len() {
+        0 => Ok(Term::Const(neutral)),
+        1 => terms.pop().ok_or_else(Vec::new),
+        _ => Err(terms),
+    }
 }

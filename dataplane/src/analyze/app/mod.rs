@@ -181,10 +181,14 @@ fn answer(app: &mut App, payload: &[u8], now: Nanos, out: &mut Outcome) {
     app.flags |= app_flag::ANSWERED;
 }
 
+/// SYN to the ACK that completed the handshake, µs.
+pub fn connect_us(flow: &Flow) -> Option<u64> {
+    flow.has(flow_flag::ACK_TIMED).then(|| u64::from(flow.ack_us))
+}
+
 /// What rules see of a flow's record.
 pub fn facts(flow: &Flow, app: Option<&App>, now: Nanos) -> AppFacts {
-    let timed = flow.has(flow_flag::ACK_TIMED);
-    let connect_us = timed.then(|| u64::from(flow.ack_us));
+    let connect_us = connect_us(flow);
     let Some(app) = app else { return AppFacts { connect_us, ..AppFacts::default() } };
     let hello = app.has(app_flag::HELLO);
     let known = |value: u32| (value > 0).then(|| u64::from(value));

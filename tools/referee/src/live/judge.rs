@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use dataplane::flow::row::FlowRow;
-use dataplane::judge::message::{Command, Message};
+use dataplane::judge::message::{Command, Message, Note};
 use dataplane::judge::{BodyFailure, Incident, Judge, JudgeAccount};
 use dataplane::worker::Queues;
 use rules::RuleSet;
@@ -42,7 +42,7 @@ pub struct Lane {
     pub queues: Queues,
     pub shared: Arc<Shared>,
     /// Host and service reports whose tick has not come.
-    reports: Vec<Message>,
+    reports: Vec<Note>,
     pending: VecDeque<Command>,
 }
 
@@ -52,7 +52,7 @@ impl Lane {
     }
 
     fn is_empty(&self) -> bool {
-        self.queues.messages.is_empty() && self.queues.rows.as_ref().is_none_or(|rows| rows.is_empty())
+        self.queues.is_empty() && self.queues.rows.as_ref().is_none_or(|rows| rows.is_empty())
     }
 
     /// Hands over the commands that wait, as far as there is room.
@@ -139,23 +139,23 @@ impl Thread {
     fn serve(&mut self, lane: usize) -> bool {
         let mut taken = 0;
         while taken < TURN
-            && let Some(message) = self.lanes[lane].queues.messages.pop()
+            && let Some(note) = self.lanes[lane].queues.note()
         {
             taken += 1;
             self.counted.messages += 1;
-            match message {
+            match note {
                 // Reports belong to the interval that their worker's next tick ends.
                 Message::Host { .. } | Message::Service { .. } | Message::Dealing { .. } => {
-                    self.lanes[lane].reports.push(message)
+                    self.lanes[lane].reports.push(note)
                 }
                 Message::Tick(_) => {
                     let mut reports = std::mem::take(&mut self.lanes[lane].reports);
-                    reports.drain(..).for_each(|report| self.handle(lane, &report));
+                    reports.drain(..).for_each(|report| self.handle(lane, report));
                     self.lanes[lane].reports = reports;
-                    self.handle(lane, &message);
+                    self.handle(lane, note);
                 }
                 Message::Hit(_) | Message::Watched { .. } | Message::Siblings { .. } => {
-                    self.handle(lane, &message)
+                    self.handle(lane, note)
                 }
             }
         }
@@ -163,7 +163,8 @@ impl Thread {
         taken > 0 || self.rows(lane)
     }
 
-    fn handle(&mut self, lane: usize, message: &Message) {
+    fn handle(&mut self, lane: usize, note: Note) {
+        let Some(message) = &self.lanes[lane].queues.whole(note) else { return };
         self.judge.handle(message, &mut self.commands);
         for command in self.commands.drain(..) {
             if let Command::Keep { flow_id, .. } = command {
@@ -220,7 +221,7 @@ impl Thread {
     fn finish(mut self) -> Verdicts {
         for lane in 0..self.lanes.len() {
             let mut reports = std::mem::take(&mut self.lanes[lane].reports);
-            reports.drain(..).for_each(|report| self.handle(lane, &report));
+            reports.drain(..).for_each(|report| self.handle(lane, report));
         }
         self.judge.finish(&mut self.commands);
         self.tell();

@@ -104,9 +104,9 @@ impl Replay {
     }
 
     fn messages(&mut self) {
-        while let Some(message) = self.queues.messages.pop() {
+        while let Some(message) = &self.queues.message() {
             self.counted.messages += 1;
-            self.judge.handle(&message, &mut self.commands);
+            self.judge.handle(message, &mut self.commands);
         }
     }
 
