@@ -7,7 +7,7 @@ use rules::facts::{FlowFacts, RstFacts, Side, SideFacts};
 use super::{Outcome, SILENCE_PACKETS, app};
 use crate::flow::Flow;
 use crate::flow::app::App;
-use crate::flow::record::{Direction, dir_flag, flow_flag, offer};
+use crate::flow::record::{Direction, dir_flag, flow_flag, oddity, offer, sign};
 use crate::flow::sender::sender_flag;
 use crate::flow::trouble::Trouble;
 use crate::source::Nanos;
@@ -38,7 +38,7 @@ pub fn of_flow(
     };
     let since_silence = flow.packets() - u64::from(flow.idle_packets).min(flow.packets());
     let broken = flow.idle_ms > 0 && since_silence <= SILENCE_PACKETS;
-    let syn = &flow.dirs[orig];
+    let syn = &flow.senders[orig];
     FlowFacts {
         src,
         dst,
@@ -56,10 +56,10 @@ pub fn of_flow(
         fin_seen: outcome.fin_before,
         rst_seen: outcome.rst_before,
         rst: outcome.events.contains(Event::Rst),
-        syns: u32::from(flow.dirs[0].syn) + u32::from(flow.dirs[1].syn),
+        syns: u32::from(flow.senders[0].syn) + u32::from(flow.senders[1].syn),
         ecn_syns: u32::from(flow.rare.ecn_syns),
-        last_syn_plain: flow.rare.last_syn_plain,
-        syn_acks: u32::from(flow.dirs[0].syn_ack) + u32::from(flow.dirs[1].syn_ack),
+        last_syn_plain: flow.rare.oddities & oddity::LAST_SYN_PLAIN != 0,
+        syn_acks: u32::from(flow.senders[0].syn_ack) + u32::from(flow.senders[1].syn_ack),
         syn_age_ms: (syn.syn > 0).then(|| now.saturating_sub(flow.start_ns) / 1_000_000),
         idle_before_ms: if broken { u64::from(flow.idle_ms) } else { 0 },
         packets_since_idle: if broken { since_silence } else { 0 },
@@ -81,7 +81,7 @@ pub fn client_rtt_us(flow: &Flow) -> Option<u64> {
 /// SYN to SYN-ACK, µs: the round trip between the tap and the server; unknown after a repeated SYN, since
 /// the answer may be to either.
 pub fn server_rtt_us(flow: &Flow) -> Option<u64> {
-    let repeated = flow.dirs[flow.orig()].syn > 1;
+    let repeated = flow.senders[flow.orig()].syn > 1;
     (flow.syn_ack_us > 0 && !repeated).then(|| u64::from(flow.syn_ack_us))
 }
 
@@ -112,8 +112,8 @@ fn side(flow: &Flow, dir: usize, trouble: &Trouble, outcome: &Outcome, now: Nano
         retransmissions: trouble.own.retransmission,
         zero_windows: trouble.zero_window,
         keepalives: trouble.keepalive - trouble.keepalive_into_zero_window,
-        rsts: u32::from(own.rst),
-        fins: u32::from(own.fin),
+        rsts: u32::from(sender.rst),
+        fins: u32::from(sender.fin),
         stuck_sends: u32::from(trouble.stuck_sends),
         stuck_bytes: u32::from(trouble.stuck_ip_len),
         stuck_payload: u32::from(trouble.stuck_payload),
@@ -126,10 +126,10 @@ fn side(flow: &Flow, dir: usize, trouble: &Trouble, outcome: &Outcome, now: Nano
         congestion_marks: flow.story.ce[dir],
         congestion_echoes: flow.congestion(dir).0.into(),
         congestion_answers: flow.congestion(dir).1.into(),
-        ttl_usual: (tcp && flow.packets_but_rst(dir) > 0).then_some(sender.ttl_usual),
+        ttl_usual: (tcp && flow.packets_but_rst(dir) > 0).then(|| flow.ttl_usual(dir)),
         rst: rst(flow, dir),
         unanswered_ms: flow.unanswered_ms(dir, now).max(waited),
-        unanswered_sends: u32::from(sender.unanswered_sends),
+        unanswered_sends: u32::from(own.unanswered_sends),
         window_closed_ms: flow.window_closed_ms(dir, now).max(reopened),
         window_closed: sender.closed_ms != 0,
         window_probes: trouble.zero_window_probe.saturating_add(trouble.keepalive_into_zero_window),
@@ -148,7 +148,7 @@ fn rst(flow: &Flow, dir: usize) -> RstFacts {
         return RstFacts::default();
     }
     let placed = |bit| own.has(sender_flag::RST_PLACED).then(|| own.has(bit));
-    let df = (own.has(sender_flag::DF), own.has(sender_flag::NO_DF));
+    let df = (flow.dirs[dir].shows(sign::DF), flow.dirs[dir].shows(sign::NO_DF));
     RstFacts {
         injected: flow.rst_injected(dir),
         ttl: Some(own.rst_ttl),
