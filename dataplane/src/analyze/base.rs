@@ -4,7 +4,7 @@
 
 use crate::decode::{Tcp, flags};
 use crate::flow::Flow;
-use crate::flow::record::{dir_flag, flow_flag, scale};
+use crate::flow::record::{dir_flag, flow_flag, scale, sign};
 use crate::source::Nanos;
 
 const SYN_ACK: u8 = flags::SYN | flags::ACK;
@@ -25,12 +25,12 @@ pub(super) fn before_reading(flow: &mut Flow, dir: usize, tcp: &Tcp) {
 /// begins anew. A SYN with another number has a flow of its own.
 #[cold]
 fn restart(flow: &mut Flow, dir: usize, tcp: &Tcp) {
-    let own = &mut flow.dirs[dir];
-    if own.scale & scale::BASE == 0 {
+    if flow.dirs[dir].scale & scale::BASE == 0 {
         return;
     }
     if tcp.flags & flags::ACK == 0 {
-        own.expected = own.continuous;
+        flow.dirs[dir].expected = flow.continuous(dir);
+        flow.dirs[dir].signs &= !sign::GAP;
     } else if flow.rare.base_seq[dir] != tcp.seq {
         flow.rare.base_seq[dir] = tcp.seq;
         let reused = &mut flow.rare.reused_ports[dir];

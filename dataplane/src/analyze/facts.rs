@@ -7,7 +7,7 @@ use rules::facts::{FlowFacts, RstFacts, Side, SideFacts};
 use super::{Outcome, SILENCE_PACKETS, app};
 use crate::flow::Flow;
 use crate::flow::app::App;
-use crate::flow::record::{Direction, dir_flag, flow_flag, offer};
+use crate::flow::record::{Direction, dir_flag, flow_flag, oddity, offer, sign};
 use crate::flow::sender::sender_flag;
 use crate::flow::trouble::Trouble;
 use crate::source::Nanos;
@@ -33,7 +33,7 @@ pub fn of_flow(
     (facts.start_ns, facts.now_ns) = (flow.start_ns, now);
     facts.by = (!timer && outcome.ttl.is_some()).then(|| flow.side_of(outcome.dir));
     facts.rst = outcome.events.contains(Event::Rst);
-    facts.syn_age_ms = (flow.dirs[orig].syn > 0).then(|| now.saturating_sub(flow.start_ns) / 1_000_000);
+    facts.syn_age_ms = (flow.senders[orig].syn > 0).then(|| now.saturating_sub(flow.start_ns) / 1_000_000);
     facts.rtt_client_us = client_rtt_us(flow);
     facts.rtt_server_us = server_rtt_us(flow);
     facts.ttl = outcome.ttl;
@@ -65,10 +65,10 @@ pub fn at_hand(flow: &Flow, trouble: Option<&Trouble>, outcome: &Outcome) -> Flo
         established: flow.has(flow_flag::ESTABLISHED),
         fin_seen: outcome.fin_before,
         rst_seen: outcome.rst_before,
-        syns: u32::from(flow.dirs[0].syn) + u32::from(flow.dirs[1].syn),
+        syns: u32::from(flow.senders[0].syn) + u32::from(flow.senders[1].syn),
         ecn_syns: u32::from(flow.rare.ecn_syns),
-        last_syn_plain: flow.rare.last_syn_plain,
-        syn_acks: u32::from(flow.dirs[0].syn_ack) + u32::from(flow.dirs[1].syn_ack),
+        last_syn_plain: flow.rare.oddities & oddity::LAST_SYN_PLAIN != 0,
+        syn_acks: u32::from(flow.senders[0].syn_ack) + u32::from(flow.senders[1].syn_ack),
         late_syn_acks: u32::from(flow.rare.late_syn_acks),
         ..FlowFacts::default()
     };
@@ -86,7 +86,7 @@ pub fn client_rtt_us(flow: &Flow) -> Option<u64> {
 /// SYN to SYN-ACK, µs: the round trip between the tap and the server; unknown after a repeated SYN, since
 /// the answer may be to either.
 pub fn server_rtt_us(flow: &Flow) -> Option<u64> {
-    let repeated = flow.dirs[flow.orig()].syn > 1;
+    let repeated = flow.senders[flow.orig()].syn > 1;
     (flow.syn_ack_us > 0 && !repeated).then(|| u64::from(flow.syn_ack_us))
 }
 
@@ -102,8 +102,8 @@ fn side_at_hand(facts: &mut SideFacts, flow: &Flow, dir: usize, trouble: Option<
     facts.wscale =
         known(offer::WSCALE).then(|| if offered(offer::WSCALE) { i32::from(flow.wscale[dir]) } else { -1 });
     facts.sack = known(offer::SACK).then(|| offered(offer::SACK));
-    facts.rsts = u32::from(own.rst);
-    facts.fins = u32::from(own.fin);
+    facts.rsts = u32::from(flow.senders[dir].rst);
+    facts.fins = u32::from(flow.senders[dir].fin);
     facts.retransmissions = trouble.map_or(0, |trouble| trouble.dirs[dir].own.retransmission);
 }
 
@@ -126,10 +126,10 @@ fn seen(facts: &mut SideFacts, flow: &Flow, dir: usize, outcome: &Outcome, now: 
     facts.congestion_marks = flow.story.ce[dir];
     facts.congestion_echoes = flow.congestion(dir).0.into();
     facts.congestion_answers = flow.congestion(dir).1.into();
-    facts.ttl_usual = usual.then_some(sender.ttl_usual);
+    facts.ttl_usual = usual.then(|| flow.ttl_usual(dir));
     facts.rst = rst(flow, dir);
     facts.unanswered_ms = flow.unanswered_ms(dir, now).max(waited);
-    facts.unanswered_sends = u32::from(sender.unanswered_sends);
+    facts.unanswered_sends = u32::from(own.unanswered_sends);
     facts.window_closed_ms = flow.window_closed_ms(dir, now).max(reopened);
     facts.window_closed = sender.closed_ms != 0;
 }
@@ -160,7 +160,7 @@ fn rst(flow: &Flow, dir: usize) -> RstFacts {
         return RstFacts::default();
     }
     let placed = |bit| own.has(sender_flag::RST_PLACED).then(|| own.has(bit));
-    let df = (own.has(sender_flag::DF), own.has(sender_flag::NO_DF));
+    let df = (flow.dirs[dir].shows(sign::DF), flow.dirs[dir].shows(sign::NO_DF));
     RstFacts {
         injected: flow.rst_injected(dir),
         ttl: Some(own.rst_ttl),

@@ -16,7 +16,8 @@ pub fn later_fragment(flow: &mut Flow, begun: &Begun, packet: &Packet, now: Nano
     if begun.outer {
         return;
     }
-    let own = &mut flow.dirs[usize::from(!begun.from_low)];
+    let dir = usize::from(!begun.from_low);
+    let own = &mut flow.dirs[dir];
     own.bytes += u64::from(packet.ip_len);
     if flow.key.proto != TCP {
         return;
@@ -32,7 +33,8 @@ pub fn later_fragment(flow: &mut Flow, begun: &Begun, packet: &Packet, now: Nano
         own.pass_to(now);
         (own.expected, own.advanced_ago) = (end, 0);
     }
-    if own.continuous == start {
-        own.continuous = end;
+    let gap = &mut flow.senders[dir];
+    if gap.continuous == start {
+        gap.continuous = end;
     }
 }

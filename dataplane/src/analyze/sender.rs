@@ -1,5 +1,5 @@
 //! Who really sent this RST? Compares it with the other packets of the side it names. Worker's thread; plain
-//! values, changes only the flow's `senders`.
+//! values, changes only the flow's `senders` and what its `dirs` know of IP headers.
 //!
 //! A path changes a packet's TTL by the same number each time, so a RST whose TTL is two or more off comes from
 //! elsewhere, most of all if its alleged sender goes on as if nothing had happened. The verdict is made from what
@@ -11,9 +11,9 @@ use super::Outcome;
 use super::facts::{client_rtt_us, server_rtt_us};
 use super::wait::ms;
 use crate::decode::{Packet, flags};
-use crate::flow::record::{dir_flag, flow_flag};
+use crate::flow::Flow;
+use crate::flow::record::{Direction, dir_flag, flow_flag, sign};
 use crate::flow::sender::sender_flag;
-use crate::flow::{Flow, Sender};
 use crate::source::Nanos;
 
 /// Routes of different length to one host (ECMP) make a difference of one.
@@ -36,41 +36,51 @@ pub(super) fn follow(flow: &mut Flow, dir: usize, packet: &Packet, now: Nanos, o
         reset(flow, dir, packet, now);
         return;
     }
-    let own = &mut flow.senders[dir];
+    let own = &mut flow.dirs[dir];
     if let Some(id) = packet.ip_id {
         let step = id.wrapping_sub(own.ip_id);
         own.ip_id = id;
         if step == 1 {
             own.id_steps = own.id_steps.saturating_add(1);
-        } else if own.ttl_run > 0 {
+        } else if own.shows(sign::DF | sign::NO_DF) {
             stride(own, step);
         }
     }
-    own.bits |= if packet.df { sender_flag::DF } else { sender_flag::NO_DF };
-    if own.ttl_last == packet.ttl && own.ttl_usual == packet.ttl && own.ttl_run > 0 {
-        own.ttl_run = own.ttl_run.saturating_add(1);
-        own.ttl_votes = own.ttl_votes.saturating_add(1);
-    } else {
-        vote(own, packet.ttl);
-    }
-    if own.has(sender_flag::RST) {
-        lives_on(flow, dir, now, out);
+    own.signs |= if packet.df { sign::DF } else { sign::NO_DF };
+    if own.ttl_min != own.ttl_max || own.shows(sign::RST) {
+        vote(flow, dir, packet.ttl);
+        if flow.dirs[dir].shows(sign::RST) {
+            lives_on(flow, dir, now, out);
+        }
     }
 }
 
 /// The IP-ID moved on by other than one.
-fn stride(own: &mut Sender, step: u16) {
+fn stride(own: &mut Direction, step: u16) {
     if step > ID_STEP {
-        own.id_jumps = own.id_jumps.saturating_add(1);
+        own.signs |= sign::ID_JUMPED;
     } else if step > 0 {
         own.id_steps = own.id_steps.saturating_add(1);
     }
 }
 
-/// The first packet, or one with another TTL than the last or the usual one (majority vote; at a tie the newer
-/// candidate wins, since a device that answers SYNs for a host speaks before it).
+/// Writes down what the TTL of all packets up to now was, before this first one with another, or a first RST.
+fn settle(flow: &mut Flow, dir: usize, packets: u32, ttl: u8) {
+    let (own, sender) = (&flow.dirs[dir], &mut flow.senders[dir]);
+    if sender.ttl_run == 0 && packets > 0 {
+        let before = if own.ttl_min == ttl { own.ttl_max } else { own.ttl_min };
+        let packets = packets.min(u32::from(u8::MAX)) as u8;
+        (sender.ttl_usual, sender.ttl_votes) = (before, packets);
+        (sender.ttl_last, sender.ttl_run) = (before, packets);
+    }
+}
+
+/// A packet of a side whose packets had more than one TTL (majority vote; at a tie the newer candidate wins, since a
+/// device that answers SYNs for a host speaks before it).
 #[cold]
-fn vote(own: &mut Sender, ttl: u8) {
+fn vote(flow: &mut Flow, dir: usize, ttl: u8) {
+    settle(flow, dir, flow.packets_but_rst(dir).saturating_sub(1), ttl);
+    let own = &mut flow.senders[dir];
     if own.ttl_last == ttl && own.ttl_run > 0 {
         own.ttl_run = own.ttl_run.saturating_add(1);
     } else {
@@ -90,7 +100,10 @@ fn vote(own: &mut Sender, ttl: u8) {
 /// Keeps the RST's fingerprint: of the first one, unless a later one is the stranger.
 #[cold]
 fn reset(flow: &mut Flow, dir: usize, packet: &Packet, now: Nanos) {
-    let others = flow.packets_but_rst(dir);
+    // It is counted among the packets already, and not yet among the RSTs.
+    let others = flow.packets_but_rst(dir).saturating_sub(1);
+    settle(flow, dir, others, packet.ttl);
+    flow.dirs[dir].signs |= sign::RST;
     let own = flow.senders[dir];
     let known = own.has(sender_flag::RST);
     let stranger = |ttl: u8| others > 0 && ttl.abs_diff(own.ttl_usual) >= TTL_APART;
@@ -109,15 +122,16 @@ fn reset(flow: &mut Flow, dir: usize, packet: &Packet, now: Nanos) {
         bits |= if inside { sender_flag::RST_IN_WINDOW } else { 0 };
     }
     // Linux gives a RST that belongs to no socket the IP-ID 0, with DF: that says nothing.
-    let counts = own.id_steps >= 2 && own.id_jumps == 0;
+    let before = &flow.dirs[dir];
+    let counts = before.id_steps >= 2 && !before.shows(sign::ID_JUMPED);
     if let Some(id) = packet.ip_id.filter(|id| counts && (*id != 0 || !packet.df)) {
-        let fits = id.wrapping_sub(own.ip_id).wrapping_sub(1) < ID_LEAP;
+        let fits = id.wrapping_sub(before.ip_id).wrapping_sub(1) < ID_LEAP;
         bits |= sender_flag::RST_ID_JUDGED | if fits { sender_flag::RST_ID_FITS } else { 0 };
     }
     bits |= if victim.has(dir_flag::ACK) { sender_flag::RST_TIMED } else { 0 };
     let delay_us = now.saturating_sub(victim.last_ns) / 1000;
     let own = &mut flow.senders[dir];
-    own.bits = own.bits & (sender_flag::DF | sender_flag::NO_DF) | bits;
+    own.bits = bits;
     own.rst_ttl = packet.ttl;
     own.rst_window = packet.tcp.window;
     own.rst_delay_us = delay_us.min(Nanos::from(u32::MAX)) as u32;

@@ -9,7 +9,7 @@ use rules::event::{Event, EventSet};
 use super::repeats::{self, Repeat};
 use crate::decode::{Packet, Tcp, flags};
 use crate::flow::Flow;
-use crate::flow::record::{DUP_ACKS_UNSEEN, before, dir_flag, scale};
+use crate::flow::record::{DUP_ACKS_UNSEEN, before, dir_flag, scale, sign};
 use crate::flow::trouble::TroubleSlab;
 use crate::source::Nanos;
 
@@ -76,7 +76,8 @@ pub(super) fn read(flow: &Flow, dir: usize, tcp: &Tcp, now: Nanos) -> Marks {
             marks |= same_ack(flow, dir, tcp);
         }
     }
-    if tcp.flags & flags::ACK != 0 && other.continuous != 0 && before(other.continuous, tcp.ack) {
+    let continuous = flow.continuous(dir ^ 1);
+    if tcp.flags & flags::ACK != 0 && continuous != 0 && before(continuous, tcp.ack) {
         marks |= ack_beyond(flow, dir);
     }
     let end = tcp.seq.wrapping_add(tcp.payload);
@@ -116,7 +117,7 @@ fn same_ack(flow: &Flow, dir: usize, tcp: &Tcp) -> Marks {
 #[cold]
 fn ack_beyond(flow: &Flow, dir: usize) -> Marks {
     let other = &flow.dirs[dir ^ 1];
-    let first = before(other.continuous, other.expected) || other.dup_acks == 0;
+    let first = before(flow.continuous(dir ^ 1), other.expected) || other.dup_acks == 0;
     if first { ACK_BEYOND | ACK_LOST_SEGMENT } else { ACK_BEYOND }
 }
 
@@ -129,7 +130,7 @@ fn repeated(flow: &Flow, dir: usize, tcp: &Tcp, marks: Marks, now: Nanos) -> Mar
         return NOTHING;
     }
     // What acknowledges the unseen unsettles the count of duplicates.
-    let unseen = marks & ACK_BEYOND != 0 && !before(other.continuous, other.expected);
+    let unseen = marks & ACK_BEYOND != 0 && !before(flow.continuous(dir ^ 1), other.expected);
     let since_ack = now.wrapping_sub(other.last_ns);
     if (unseen || other.dup_acks >= 2) && other.last_ack == tcp.seq && since_ack < FAST_RETRANSMISSION_WITHIN
     {
@@ -217,17 +218,21 @@ pub(super) fn remember(flow: &mut Flow, dir: usize, tcp: &Tcp, marks: Marks, now
     let end = tcp.seq.wrapping_add(span(tcp));
     own.pass_to(now);
     if marks & ZERO_WINDOW_PROBE == 0 {
-        if before(own.expected, end) || own.expected == 0 {
+        let was = own.expected;
+        if before(was, end) || was == 0 {
             (own.expected, own.advanced_ago) = (end, 0);
         }
-        if tcp.seq == own.continuous || own.continuous == 0 {
-            own.continuous = own.expected;
+        let elsewhere = tcp.seq != was && own.expected != was && was != 0;
+        if elsewhere || own.shows(sign::GAP) {
+            gap(flow, dir, tcp.seq, was);
         }
+        let own = &mut flow.dirs[dir];
         if tcp.flags & flags::RST == 0 && (before(own.next_seq, end) || !own.has(dir_flag::SEQ)) {
             own.next_seq = end;
             own.flags |= dir_flag::SEQ;
         }
     }
+    let own = &mut flow.dirs[dir];
     if tcp.ack != own.last_ack {
         own.dup_acks = 0;
     } else if marks & DUPLICATE_ACK != 0 {
@@ -239,12 +244,25 @@ pub(super) fn remember(flow: &mut Flow, dir: usize, tcp: &Tcp, marks: Marks, now
     (own.window, own.last_ack) = (tcp.window, tcp.ack);
 }
 
+/// A segment from `seq` on leaves a gap, or there was one already, which it may close. `was` was expected.
+#[cold]
+fn gap(flow: &mut Flow, dir: usize, seq: u32, was: u32) {
+    let (own, continuous) = (&mut flow.dirs[dir], &mut flow.senders[dir].continuous);
+    if !own.shows(sign::GAP) {
+        own.signs |= sign::GAP;
+        *continuous = was;
+    } else if seq == *continuous || *continuous == 0 {
+        own.signs &= !sign::GAP;
+    }
+}
+
 /// After an acknowledgement of what was not seen the gap is closed; with no gap to close, it is noted.
 #[cold]
 fn unsettle(flow: &mut Flow, dir: usize) {
+    let continuous = flow.continuous(dir ^ 1);
     let other = &mut flow.dirs[dir ^ 1];
-    if before(other.continuous, other.expected) {
-        other.continuous = other.expected;
+    if before(continuous, other.expected) {
+        other.signs &= !sign::GAP;
     } else {
         other.dup_acks = DUP_ACKS_UNSEEN;
     }

@@ -29,7 +29,7 @@ pub(super) fn follow(
     let tcp = &packet.tcp;
     if tcp.flags & flags::FIN != 0 && tcp.flags & (flags::SYN | flags::RST) != 0 {
         // Counted, not believed: no stack closes with a SYN (scanners do), and a RST closes by itself.
-        let own = &mut flow.dirs[out.dir];
+        let own = &mut flow.senders[out.dir];
         own.fin = own.fin.saturating_add(1);
     }
     if tcp.flags & flags::RST != 0 {
@@ -64,20 +64,19 @@ fn synchronise(flow: &mut Flow, tcp: &Tcp, now: Nanos, out: &mut Outcome) {
             | if options.cut { offer::CUT } else { 0 };
     }
     let first_packet = flow.packets() == 1;
-    if !answer && flow.dirs[0].syn == 0 && flow.dirs[1].syn == 0 {
+    if !answer && flow.senders[0].syn == 0 && flow.senders[1].syn == 0 {
         // Its answer may have been seen first.
         flow.story.flipped = flow.orig() != dir;
         flow.set_originator(dir == 0);
     }
-    let own = &mut flow.dirs[dir];
+    let own = &mut flow.senders[dir];
     if answer {
         own.syn_ack = own.syn_ack.saturating_add(1);
         if own.syn_ack > 1 && flow.flags & flow_flag::HANDSHAKE != 0 {
             late_syn_ack(flow, dir, now);
         }
-        let own = &mut flow.dirs[dir];
         out.events.insert(Event::SynAck);
-        if own.syn_ack == 1 && flow.dirs[dir ^ 1].has(dir_flag::SYN) {
+        if flow.senders[dir].syn_ack == 1 && flow.dirs[dir ^ 1].has(dir_flag::SYN) {
             flow.syn_ack_us = micros_since(flow, now);
         }
     } else {
@@ -105,15 +104,17 @@ fn establish(flow: &mut Flow, tcp: &Tcp, now: Nanos, out: &mut Outcome) {
     if tcp.flags & flags::ACK == 0 {
         return;
     }
-    let began = own.syn > 0;
-    let whole = began && other.syn_ack > 0;
+    let (own_syns, other_syns) = (&flow.senders[out.dir], &flow.senders[out.dir ^ 1]);
+    let began = own_syns.syn > 0;
+    let whole = began && other_syns.syn_ack > 0;
     // Without the SYN-ACK (one direction captured, or it was missed) an ACK from the SYN's sender still tells
     // that it came, and so does data from the other side (a bare ACK may be a challenge, RFC 5961 §4.2); a
     // flow picked up mid-stream is under way once both sides have spoken.
-    let answered = !own.has(dir_flag::SYN) && other.syn > 0 && tcp.payload > 0;
-    let picked_up = !own.has(dir_flag::SYN) && other.syn == 0 && other.has(dir_flag::ACK);
+    let answered = !own.has(dir_flag::SYN) && other_syns.syn > 0 && tcp.payload > 0;
+    let picked_up = !own.has(dir_flag::SYN) && other_syns.syn == 0 && other.has(dir_flag::ACK);
     if !began && !answered && !picked_up {
-        if other.syn > 0 && own.syn_ack == 0 && tcp.ack != flow.rare.base_seq[out.dir ^ 1].wrapping_add(1) {
+        let other_base = flow.rare.base_seq[out.dir ^ 1];
+        if other_syns.syn > 0 && own_syns.syn_ack == 0 && tcp.ack != other_base.wrapping_add(1) {
             flow.rare.oddities |= oddity::CHALLENGED;
             out.events.insert(Event::ChallengeAck);
         }
@@ -136,9 +137,8 @@ fn establish(flow: &mut Flow, tcp: &Tcp, now: Nanos, out: &mut Outcome) {
 }
 
 fn finish(flow: &mut Flow, dir: usize) {
-    let own = &mut flow.dirs[dir];
-    own.flags |= dir_flag::FIN;
-    own.fin = own.fin.saturating_add(1);
+    flow.dirs[dir].flags |= dir_flag::FIN;
+    flow.senders[dir].fin = flow.senders[dir].fin.saturating_add(1);
     if flow.dirs[dir ^ 1].has(dir_flag::FIN) {
         flow.flags |= flow_flag::CLOSED;
     }
@@ -146,14 +146,15 @@ fn finish(flow: &mut Flow, dir: usize) {
 
 fn reset(flow: &mut Flow, slab: &mut TroubleSlab, out: &mut Outcome) {
     let dir = out.dir;
-    flow.dirs[dir].rst = flow.dirs[dir].rst.saturating_add(1);
+    flow.senders[dir].rst = flow.senders[dir].rst.saturating_add(1);
     if flow.has(flow_flag::ESTABLISHED) {
         if !out.fin_before
             && let Some(trouble) = slab.get_or_take(&mut flow.trouble)
         {
             trouble.midflow_rsts = trouble.midflow_rsts.saturating_add(1);
         }
-    } else if flow.dirs[dir ^ 1].syn > 0 && flow.dirs[dir].syn_ack == 0 && !flow.has(flow_flag::REFUSED) {
+    } else if flow.senders[dir ^ 1].syn > 0 && flow.senders[dir].syn_ack == 0 && !flow.has(flow_flag::REFUSED)
+    {
         flow.flags |= flow_flag::REFUSED;
         out.refused = true;
     }
@@ -164,7 +165,7 @@ fn reset(flow: &mut Flow, slab: &mut TroubleSlab, out: &mut Outcome) {
 /// A flow ends at `now`: a SYN-ACK that nobody acknowledged by then stays so, if there was time to.
 pub fn at_end(flow: &mut Flow, now: Nanos) {
     let (orig, resp) = (flow.orig(), flow.orig() ^ 1);
-    let asked = flow.dirs[orig].syn > 0 && flow.dirs[resp].syn_ack > 0;
+    let asked = flow.senders[orig].syn > 0 && flow.senders[resp].syn_ack > 0;
     let waited = now.saturating_sub(flow.start_ns) >= ANSWER_WITHIN + u64::from(flow.syn_ack_us) * 1000;
     if asked && !flow.has(flow_flag::ESTABLISHED) && (waited || flow.has(flow_flag::RST)) {
         flow.rare.oddities |= oddity::INCOMPLETE;

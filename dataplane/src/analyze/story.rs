@@ -10,7 +10,7 @@ use rules::event::{Event, EventSet};
 use super::sequence::{ACK_LOST_SEGMENT, Marks, NOTHING, RETRANSMISSION, WINDOW_FULL};
 use crate::decode::{Packet, Tcp, flags};
 use crate::flow::Flow;
-use crate::flow::record::flow_flag;
+use crate::flow::record::{dir_flag, flow_flag, oddity};
 use crate::flow::story::{End, Story};
 
 const CONTROL: u8 = flags::SYN | flags::FIN | flags::RST;
@@ -22,10 +22,19 @@ const CE: u8 = 3;
 #[inline(always)]
 pub(super) fn follow(flow: &mut Flow, dir: usize, packet: &Packet, marks: Marks, events: &mut EventSet) {
     let tcp = &packet.tcp;
-    let told = if tcp.payload > 0 { flow_flag::TOLD_DATA } else { flow_flag::TOLD_ACK };
+    let data = tcp.payload > 0;
+    let told = if data { flow_flag::TOLD_DATA } else { flow_flag::TOLD_ACK };
     let ordinary = tcp.flags & (CONTROL | CONGESTION) == 0 && packet.ecn != CE && tcp.window != 0;
-    if ordinary && marks == NOTHING && flow.has(told << dir) {
-        return;
+    if ordinary && marks == NOTHING {
+        if flow.has(told << dir) {
+            return;
+        }
+        // A side whose SYN was seen has a state, and an ordinary segment doesn't change it.
+        if flow.dirs[dir].has(dir_flag::SYN) && tcp.flags & flags::ACK != 0 {
+            flow.unwritten.note(dir, data);
+            flow.flags |= told << dir;
+            return;
+        }
     }
     tell(flow, dir, packet, marks);
     if packet.tcp.flags & (flags::ECE | flags::SYN) == flags::ECE {
@@ -40,6 +49,7 @@ fn tell(flow: &mut Flow, dir: usize, packet: &Packet, marks: Marks) {
     let window = flow.scaled_window(dir ^ 1);
     congestion(flow, dir, packet);
     let story = &mut flow.story;
+    story.write(std::mem::take(&mut flow.unwritten));
     letters(story, dir, tcp);
     let boring =
         tcp.flags & flags::RST != 0 || story.end(dir ^ 1) == End::Closed || story.end(dir) == End::Reset;
@@ -74,8 +84,12 @@ fn congestion(flow: &mut Flow, dir: usize, packet: &Packet) {
         return;
     }
     if seen & flags::ACK == 0 {
-        rare.last_syn_plain = seen & CONGESTION != CONGESTION;
-        rare.ecn_syns = rare.ecn_syns.saturating_add(u8::from(!rare.last_syn_plain));
+        if seen & CONGESTION == CONGESTION {
+            rare.oddities &= !oddity::LAST_SYN_PLAIN;
+            rare.ecn_syns = rare.ecn_syns.saturating_add(1);
+        } else {
+            rare.oddities |= oddity::LAST_SYN_PLAIN;
+        }
     } else {
         rare.ecn_answers = rare.ecn_answers.saturating_add(u8::from(seen & flags::ECE != 0));
     }

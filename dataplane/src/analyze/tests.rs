@@ -147,7 +147,7 @@ fn repeats_of_every_kind() {
         assert_eq!(t.counts(A), [("retransmission", 3), ("spurious", 1)]);
         t.a(FIN | ACK, 501, 1, 0).a(FIN | ACK, 501, 1, 0);
         assert_eq!(t.counts(A), [("retransmission", 4), ("spurious", 1)]);
-        assert_eq!((t.flow.dirs[A].fin, t.flow.has(flow_flag::CLOSED)), (2, false));
+        assert_eq!((t.flow.senders[A].fin, t.flow.has(flow_flag::CLOSED)), (2, false));
     });
 }
 
@@ -455,7 +455,7 @@ fn no_number_is_too_large() {
     let mut t = Talk::new(7);
     t.handshake();
     t.flow.dirs[A].packets = u32::MAX;
-    (t.flow.dirs[A].syn, t.flow.dirs[B].fin, t.flow.dirs[A].rst) = (255, 255, u16::MAX);
+    (t.flow.senders[A].syn, t.flow.senders[B].fin, t.flow.senders[A].rst) = (255, 255, u16::MAX);
     t.now = u64::MAX;
     for side in &mut t.slab.get_or_take(&mut t.flow.trouble).unwrap().dirs {
         (side.retransmission, side.duplicate_ack, side.lost_segment) = (u32::MAX, u32::MAX, u32::MAX);
@@ -485,7 +485,7 @@ fn waiting_for_room_is_no_silence() {
 
 /// Zeek's account of a conversation: state, history.
 fn account(t: &Talk) -> (&'static str, String) {
-    (t.flow.conn_state(), t.flow.story.history(t.flow.orig()))
+    (t.flow.conn_state(), t.flow.history())
 }
 
 fn told(talk: impl Fn(&mut Talk)) -> (&'static str, String) {

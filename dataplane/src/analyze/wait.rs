@@ -1,5 +1,5 @@
 //! One side waits for the other: for any answer at all, or for room in its window. Worker's thread; plain values,
-//! changes only the flow's `senders` and its count of checks. When it lasts, the clock raises `stalled`.
+//! changes only when the flow's sides wait, and its count of checks. When it lasts, the clock raises `stalled`.
 //!
 //! An answer is any segment but a RST. A wait counts from the second send on: a single one may have been
 //! answered past this capture point, but then nobody would repeat it.
@@ -11,7 +11,7 @@ use super::repeats::Repeat;
 use super::sequence::{ACK_LOST_SEGMENT, KEEPALIVE, Marks};
 use crate::decode::{Packet, flags};
 use crate::flow::Flow;
-use crate::flow::record::{dir_flag, flow_flag};
+use crate::flow::record::{dir_flag, flow_flag, sign};
 use crate::flow::trouble::TroubleSlab;
 use crate::source::Nanos;
 
@@ -43,15 +43,15 @@ pub(super) fn follow(
     if tcp.flags & flags::RST != 0 {
         return;
     }
-    let other = &mut flow.senders[dir ^ 1];
+    let other = &mut flow.dirs[dir ^ 1];
     if other.waiting_ms != 0 {
         if other.unanswered_sends > 1 && ms(now).wrapping_sub(other.waiting_ms) >= FIRST_CHECK_MS {
             answered(flow, dir ^ 1, now, out);
         }
-        let other = &mut flow.senders[dir ^ 1];
+        let other = &mut flow.dirs[dir ^ 1];
         (other.waiting_ms, other.unanswered_sends) = (0, 0);
     }
-    let own = &mut flow.senders[dir];
+    let own = &mut flow.dirs[dir];
     if marks & ACK_LOST_SEGMENT != 0 {
         // It acknowledges what was never seen here: the other side speaks past this capture point.
         (own.waiting_ms, own.unanswered_sends) = (0, 0);
@@ -64,7 +64,7 @@ pub(super) fn follow(
         keepalive(flow, slab, dir, now);
     }
     let closed = tcp.window == 0 && tcp.flags & (flags::SYN | flags::FIN) == 0;
-    if closed != (flow.senders[dir].closed_ms != 0) {
+    if closed != flow.dirs[dir].shows(sign::CLOSED) {
         window_changed(flow, dir, closed, now, out);
     }
 }
@@ -72,7 +72,7 @@ pub(super) fn follow(
 /// Something sent before is sent again, and nothing came back yet.
 #[cold]
 fn again(flow: &mut Flow, dir: usize, marks: Marks, now: Nanos, out: &mut Outcome) {
-    let own = &mut flow.senders[dir];
+    let own = &mut flow.dirs[dir];
     if own.waiting_ms == 0 {
         return;
     }
@@ -104,12 +104,13 @@ fn keepalive(flow: &mut Flow, slab: &mut TroubleSlab, dir: usize, now: Nanos) {
 
 #[cold]
 fn answered(flow: &Flow, dir: usize, now: Nanos, out: &mut Outcome) {
-    out.waited_ms = ms(now).wrapping_sub(flow.senders[dir].waiting_ms);
+    out.waited_ms = ms(now).wrapping_sub(flow.dirs[dir].waiting_ms);
     out.events.insert(Event::Stalled);
 }
 
 #[cold]
 fn window_changed(flow: &mut Flow, dir: usize, closed: bool, now: Nanos, out: &mut Outcome) {
+    flow.dirs[dir].signs ^= sign::CLOSED;
     let own = &mut flow.senders[dir];
     if closed {
         own.closed_ms = ms(now);
@@ -145,10 +146,10 @@ fn since(flow: &Flow) -> Option<Nanos> {
     let last = flow.last_ns / 1_000_000;
     let begun = |since_ms: u32| last.saturating_sub(u64::from((last as u32).wrapping_sub(since_ms)));
     let waits = |dir: usize| {
-        let (own, peer) = (&flow.senders[dir], &flow.dirs[dir ^ 1]);
+        let (own, peer) = (&flow.dirs[dir], &flow.dirs[dir ^ 1]);
         let unanswered = own.unanswered_sends > 1 && peer.has(dir_flag::ACK);
         let unanswered = unanswered.then(|| begun(own.waiting_ms));
-        let closed = (own.closed_ms != 0).then(|| begun(own.closed_ms));
+        let closed = own.shows(sign::CLOSED).then(|| begun(flow.senders[dir].closed_ms));
         unanswered.into_iter().chain(closed).min()
     };
     waits(0).into_iter().chain(waits(1)).min().map(|ms| ms * 1_000_000)
@@ -164,7 +165,7 @@ impl Flow {
     /// How long `dir` has sent without any answer, ms; 0 if it isn't waiting, or if nothing can be said because
     /// the other side was never seen.
     pub fn unanswered_ms(&self, dir: usize, now: Nanos) -> u32 {
-        let own = &self.senders[dir];
+        let own = &self.dirs[dir];
         let known = own.waiting_ms != 0 && self.dirs[dir ^ 1].has(dir_flag::ACK);
         if known { ms(now).wrapping_sub(own.waiting_ms) } else { 0 }
     }

@@ -36,9 +36,7 @@ pub struct App {
     pub slot: u32,
     /// ClientHello to the server's first payload, µs; 0 while unknown.
     pub tls_us: u32,
-    /// First request to the first byte of its answer, µs; 0 while unknown.
-    pub first_byte_us: u32,
-    /// The same of the last answer, ms.
+    /// From a request to the first byte of its answer, the last that was late or HTTP's, ms; 0 if there was none.
     pub answer_ms: u32,
     /// Answers of the service in the last minute, errors and late ones among them, as of the last HTTP answer.
     service: [u32; 3],
@@ -50,7 +48,7 @@ pub struct App {
     pub alert: u8,
     name_len: u8,
     name: [u8; NAME_BYTES],
-    spare: u8,
+    spare: [u8; 5],
 }
 
 impl App {
@@ -89,8 +87,6 @@ impl Waiting for App {
 pub struct AppEnd {
     /// µs; 0 if unknown.
     pub tls_us: u32,
-    /// µs; 0 if unknown.
-    pub first_byte_us: u32,
     pub http_errors: u16,
     pub dns_errors: u16,
 }
@@ -156,7 +152,6 @@ impl AppSlab {
     pub fn end_of(&self, index: u32) -> AppEnd {
         let end = |app: &App| AppEnd {
             tls_us: app.tls_us,
-            first_byte_us: app.first_byte_us,
             http_errors: app.http_errors,
             dns_errors: app.dns_errors,
         };

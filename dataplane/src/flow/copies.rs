@@ -23,24 +23,18 @@ const FOUND_TWICE: u8 = 8;
 /// Never more than this: so many first deliveries with no second one, and the flow is not mirrored twice any more.
 const MOST: u8 = 64;
 
-/// One remembered packet.
-#[derive(Clone, Copy, Debug, bytemuck::Zeroable)]
-#[repr(C)]
-struct Remembered {
-    at: Nanos,
-    /// 0 when free.
-    identity: u32,
-    ttl: u8,
-    spare: [u8; 3],
-}
-
 const WAYS: usize = 4;
 
-/// Packets that fall together.
+/// The last packets of those that fall together; the oldest makes room for the next.
 #[derive(Clone, Copy, Debug, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 struct Set {
-    packets: [Remembered; WAYS],
+    at: [Nanos; WAYS],
+    /// 0 when free.
+    identity: [u32; WAYS],
+    ttl: [u8; WAYS],
+    oldest: u8,
+    spare: [u8; 11],
 }
 
 const _: () = assert!(size_of::<Set>() == 64);
@@ -60,7 +54,7 @@ pub enum Delivery {
 pub struct Copies {
     sets: Table<Set>,
     mask: u64,
-    /// As [`Flow::copied`], over all flows: for packets that can't be told from a repeat by themselves.
+    /// As [`Rare::copied`](super::record::Rare::copied), over all flows: for packets that can't be told from a repeat by themselves.
     copied: u8,
 }
 
@@ -76,17 +70,14 @@ impl Copies {
     pub fn look(&mut self, packet: &Packet, hash: u64, now: Nanos) -> Delivery {
         let identity = identity(packet, hash);
         let tag = ((identity >> 32) as u32).max(1);
-        let set = &mut self.sets[(identity & self.mask) as usize].packets;
-        let mut oldest = 0;
-        for way in 0..WAYS {
-            if set[way].identity == tag {
-                return repeated(&mut set[way], packet, tag, now);
-            }
-            if set[way].at < set[oldest].at {
-                oldest = way;
-            }
+        let set = &mut self.sets[(identity & self.mask) as usize];
+        // Not one by one: nearly always all of them are others.
+        if set.identity.map(|known| known == tag) != [false; WAYS] {
+            return set.repeated(packet, tag, now);
         }
-        set[oldest] = Remembered { at: now, identity: tag, ttl: packet.ttl, spare: [0; 3] };
+        let way = usize::from(set.oldest) % WAYS;
+        (set.at[way], set.identity[way], set.ttl[way]) = (now, tag, packet.ttl);
+        set.oldest = set.oldest.wrapping_add(1);
         self.copied = self.copied.saturating_sub(1);
         Delivery::First
     }
@@ -100,7 +91,7 @@ impl Copies {
             Delivery::Perhaps => self.copied > 0,
             Delivery::Again if asked_for(packet, flow) => false,
             Delivery::Again => {
-                flow.copied = flow.copied.saturating_add(FOUND_TWICE).min(MOST);
+                flow.rare.copied = flow.rare.copied.saturating_add(FOUND_TWICE).min(MOST);
                 flow.flags |= flow_flag::COPIED;
                 self.copied = self.copied.saturating_add(FOUND_TWICE).min(MOST);
                 true
@@ -122,28 +113,31 @@ fn has_id(packet: &Packet) -> bool {
 /// A packet that would be known again came for the first time, on a flow whose packets have come twice.
 #[cold]
 pub fn came_once(flow: &mut Flow) {
-    flow.copied = flow.copied.saturating_sub(1);
-    if flow.copied == 0 {
+    flow.rare.copied = flow.rare.copied.saturating_sub(1);
+    if flow.rare.copied == 0 {
         flow.flags &= !flow_flag::COPIED;
     }
 }
 
-/// The cell has this very packet, not long ago.
-#[cold]
-fn repeated(cell: &mut Remembered, packet: &Packet, tag: u32, now: Nanos) -> Delivery {
-    let passed = now.saturating_sub(cell.at);
-    let has_id = has_id(packet);
-    let hops = cell.ttl.wrapping_sub(packet.ttl);
-    if hops > 1 || passed > if has_id { WINDOW } else { WINDOW_WITHOUT_ID } {
-        *cell = Remembered { at: now, identity: tag, ttl: packet.ttl, spare: [0; 3] };
-        return Delivery::First;
+impl Set {
+    /// One of the set is this very packet, perhaps not long ago.
+    #[cold]
+    fn repeated(&mut self, packet: &Packet, tag: u32, now: Nanos) -> Delivery {
+        let way = self.identity.iter().position(|known| *known == tag).unwrap_or(0);
+        let passed = now.saturating_sub(self.at[way]);
+        let has_id = has_id(packet);
+        let hops = self.ttl[way].wrapping_sub(packet.ttl);
+        if hops > 1 || passed > if has_id { WINDOW } else { WINDOW_WITHOUT_ID } {
+            (self.at[way], self.ttl[way]) = (now, packet.ttl);
+            return Delivery::First;
+        }
+        let sure = is_telling(packet);
+        if !sure && !has_id {
+            // Each first one has one copy: a train of equal acknowledgements, each delivered twice, stays a train.
+            self.identity[way] = 0;
+        }
+        if sure { Delivery::Again } else { Delivery::Perhaps }
     }
-    let sure = is_telling(packet);
-    if !sure && !has_id {
-        // Each first one has one copy: a train of equal acknowledgements, each delivered twice, stays a train.
-        cell.identity = 0;
-    }
-    if sure { Delivery::Again } else { Delivery::Perhaps }
 }
 
 /// No stack sends another packet just like this one within the window. An acknowledgement may be repeated at

@@ -1,11 +1,10 @@
-//! One flow, seven cache lines: identity and links, one line for each direction, one for both senders'
-//! fingerprints, and what is touched rarely. A packet touches the first, both directions' and the senders'.
-//! Worker's thread.
+//! One flow, seven cache lines: identity and links, one line for each direction, and four of what is touched
+//! rarely. A packet of a healthy flow touches the first three. Worker's thread.
 
 use rules::facts::Side;
 
 use super::sender::Sender;
-use super::story::Story;
+use super::story::{Story, Unwritten};
 use crate::decode::{FlowKey, Tunnel, TunnelKind};
 use crate::source::Nanos;
 
@@ -50,6 +49,21 @@ pub mod dir_flag {
     pub const WINDOW_PROBE: u8 = 64;
     /// `window` is known.
     pub const WINDOW: u8 = 128;
+}
+
+/// Bits of [`Direction::signs`].
+pub mod sign {
+    /// A packet with, and one without Don't Fragment was seen, RSTs apart.
+    pub const DF: u8 = 1;
+    pub const NO_DF: u8 = 2;
+    /// The IP-ID jumped.
+    pub const ID_JUMPED: u8 = 4;
+    /// A RST in this side's name was seen.
+    pub const RST: u8 = 8;
+    /// [`Sender::closed_ms`](super::Sender::closed_ms) is known.
+    pub const CLOSED: u8 = 16;
+    /// Something is missing before `expected`: from [`Sender::continuous`](super::Sender::continuous) on.
+    pub const GAP: u8 = 32;
 }
 
 /// Bits of [`Flow::flags`].
@@ -100,18 +114,20 @@ pub mod offer {
     pub const CUT: u8 = 16;
 }
 
-/// Bits of [`Rare::oddities`]: what happened once and is told when the flow ends.
+/// Bits of [`Rare::oddities`]: what happened once.
 pub mod oddity {
     /// A SYN was answered by an ACK that belongs to another connection (RFC 5961 §4.2).
     pub const CHALLENGED: u8 = 1;
     /// The SYN-ACK was never acknowledged, though there was time to.
     pub const INCOMPLETE: u8 = 2;
+    /// The last SYN did not offer ECN.
+    pub const LAST_SYN_PLAIN: u8 = 4;
 }
 
 /// What is known of one direction; exactly one cache line.
 ///
-/// `expected`, `continuous`, `last_ack` and `window` are those of Wireshark's dissector (`nextseq`,
-/// `maxseqtobeacked`, `lastack`, `window`): taken from every segment, RSTs too, and 0 is "none yet".
+/// `expected`, `last_ack` and `window` are those of Wireshark's dissector (`nextseq`, `lastack`, `window`): taken
+/// from every segment, RSTs too, and 0 is "none yet".
 #[derive(Clone, Copy, Debug, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 pub struct Direction {
@@ -125,29 +141,33 @@ pub struct Direction {
     /// if time went backwards since.
     pub advanced_ago: i32,
     pub expected: u32,
-    /// Up to here nothing is missing, or the other side has acknowledged it all the same.
-    pub continuous: u32,
     /// Acknowledgement number of the newest segment, with or without an ACK; see [`Flow::acked`].
     pub last_ack: u32,
     /// Highest sequence number seen, plus one. RSTs and bytes that only probe a window don't count.
     pub next_seq: u32,
     pub packets: u32,
+    /// When it first sent what the other side has answered with nothing at all: packet time, ms modulo 2^32, 0 is
+    /// "no".
+    pub waiting_ms: u32,
     /// As on the wire, not scaled.
     pub window: u16,
     pub max_payload: u16,
     /// Largest payload known to have arrived.
     pub largest_acked: u16,
-    pub rst: u16,
+    /// Of the newest packet that is no RST.
+    pub ip_id: u16,
     pub ttl_min: u8,
     pub ttl_max: u8,
     pub flags: u8,
     /// Consecutive duplicate ACKs sent by this side, as far as 254, or [`DUP_ACKS_UNSEEN`].
     pub dup_acks: u8,
-    /// SYNs, SYN-ACKs and FINs seen, as far as 255.
-    pub syn: u8,
-    pub syn_ack: u8,
-    pub fin: u8,
     pub scale: u8,
+    /// Bits of [`sign`].
+    pub signs: u8,
+    /// How often the IP-ID moved on by a little, as far as 255.
+    pub id_steps: u8,
+    /// Sends since `waiting_ms` that nothing came back to, as far as 255.
+    pub unanswered_sends: u8,
 }
 
 const _: () = assert!(size_of::<Direction>() == 64);
@@ -156,6 +176,11 @@ impl Direction {
     #[inline(always)]
     pub fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
+    }
+
+    #[inline(always)]
+    pub fn shows(&self, sign: u8) -> bool {
+        self.signs & sign != 0
     }
 
     /// Takes the time of a packet of this direction.
@@ -212,11 +237,12 @@ pub struct Rare {
     /// SYNs that offered ECN, and SYN-ACKs that took the offer.
     pub ecn_syns: u8,
     pub ecn_answers: u8,
-    /// The last SYN did not offer it.
-    pub last_syn_plain: bool,
     /// Segments whose SACK blocks lie outside the sequence space, as far as 255.
     pub sack_garbled: [u8; 2],
-    spare: u8,
+    /// Seconds after the SYN for which syn_timeout was raised.
+    pub syn_checks: u8,
+    /// How surely the mirror delivers this flow's packets twice (see `copies`).
+    pub copied: u8,
 }
 
 const _: () = assert!(size_of::<Rare>() == 64);
@@ -231,8 +257,7 @@ pub struct Flow {
     /// Newest packet in the history ring: its position plus one, 0 if none.
     pub newest: u64,
     pub flags: u16,
-    /// Part of the history ring its newest packet lies in (see `history::tail`).
-    pub epoch: u16,
+    pub unwritten: Unwritten,
     pub trouble: u32,
 
     /// By key order: `dirs[0]` is what the low end sent.
@@ -244,11 +269,11 @@ pub struct Flow {
     /// First SYN-ACK and the ACK that completed the handshake, µs after start; 0 if not seen.
     pub syn_ack_us: u32,
     pub ack_us: u32,
+    /// First request to the first byte of its answer, µs; 0 while unknown.
+    pub first_byte_us: u32,
     /// The last silence with nothing outstanding, ms, and how many packets had been seen before it ended.
     pub idle_ms: u32,
     pub idle_packets: u32,
-    /// Tick the wheel wakes it at.
-    pub timer_at: u32,
     /// Neighbours in the timer wheel's bucket.
     pub timer_next: u32,
     pub timer_prev: u32,
@@ -261,10 +286,8 @@ pub struct Flow {
     pub mss: [u16; 2],
     pub wscale: [u8; 2],
     pub offered: [u8; 2],
-    /// Seconds after the SYN for which syn_timeout was raised.
-    pub syn_checks: u8,
-    /// How surely the mirror delivers this flow's packets twice (see `copies`).
-    pub copied: u8,
+    /// The wheel's bucket it is in.
+    pub timer_at: u16,
     /// How it stands, as last counted: an [`crate::activity::Standing`].
     pub standing: u8,
     pub crowd: u8,
@@ -343,6 +366,14 @@ impl Flow {
             return None;
         }
         Some(if own.scale & scale::ASIDE == 0 { own.last_ack } else { self.rare.acked[dir] })
+    }
+
+    /// Up to here nothing of `dir` is missing, or the other side has acknowledged it all the same: Wireshark's
+    /// `maxseqtobeacked`.
+    #[inline(always)]
+    pub fn continuous(&self, dir: usize) -> u32 {
+        let own = &self.dirs[dir];
+        if own.shows(sign::GAP) { self.senders[dir].continuous } else { own.expected }
     }
 
     /// Stable across runs and workers: a hash of tuple, VLAN, tunnel and start. 0 is never used.

@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use super::app::AppEnd;
 use super::community;
-use super::record::{Direction, Flow, dir_flag, flow_flag, oddity, offer};
+use super::record::{Flow, dir_flag, flow_flag, oddity, offer};
+use super::sender::Sender;
 use super::trouble::{CopyCounts, DirectionTrouble, Trouble};
 use crate::analyze::facts::{client_rtt_us, server_rtt_us};
 use crate::decode::TunnelKind;
@@ -155,7 +156,7 @@ impl FlowRow {
             orig: side(flow, orig, trouble),
             resp: side(flow, resp, trouble),
             conn_state: flow.conn_state(),
-            history: tcp.then(|| flow.story.history(orig)),
+            history: tcp.then(|| flow.history()),
             tcp: tcp.then(|| TcpRow {
                 handshake: handshake(flow),
                 rtt_us: Rtt {
@@ -188,7 +189,7 @@ fn protocol(number: u8) -> String {
 }
 
 fn handshake(flow: &Flow) -> &'static str {
-    let (own, other) = (&flow.dirs[flow.orig()], &flow.dirs[flow.orig() ^ 1]);
+    let (own, other) = (&flow.senders[flow.orig()], &flow.dirs[flow.orig() ^ 1]);
     if flow.has(flow_flag::HANDSHAKE) {
         "complete"
     } else if flow.has(flow_flag::REFUSED) {
@@ -205,13 +206,13 @@ fn handshake(flow: &Flow) -> &'static str {
 fn times(flow: &Flow, app: &AppEnd) -> Times {
     let known = |value: u32| (value > 0).then(|| u64::from(value));
     let connect = flow.has(flow_flag::ACK_TIMED).then(|| u64::from(flow.ack_us));
-    Times { connect, tls: known(app.tls_us), first_byte: known(app.first_byte_us) }
+    Times { connect, tls: known(app.tls_us), first_byte: known(flow.first_byte_us) }
 }
 
 /// What was seen, second deliveries included; what is said of it is said of the first ones.
 fn side(flow: &Flow, dir: usize, trouble: &Trouble) -> SideRow {
     let (t, copies) = (&trouble.dirs[dir], &trouble.copies[dir]);
-    let own: &Direction = &flow.dirs[dir];
+    let (own, sender) = (&flow.dirs[dir], &flow.senders[dir]);
     let seen = own.has(dir_flag::SEEN);
     let syn = own.has(dir_flag::SYN);
     let offered = |what| flow.offered[dir] & what != 0;
@@ -223,10 +224,10 @@ fn side(flow: &Flow, dir: usize, trouble: &Trouble) -> SideRow {
         ttl_max: seen.then_some(own.ttl_max),
         tcp: (flow.key.proto == TCP).then(|| TcpSide {
             payload: own.payload + copies.payload,
-            syn: own.syn.saturating_add(copies.syn),
-            syn_ack: own.syn_ack.saturating_add(copies.syn_ack),
-            fin: own.fin.saturating_add(copies.fin),
-            rst: own.rst.saturating_add(copies.rst),
+            syn: sender.syn.saturating_add(copies.syn),
+            syn_ack: sender.syn_ack.saturating_add(copies.syn_ack),
+            fin: sender.fin.saturating_add(copies.fin),
+            rst: sender.rst.saturating_add(copies.rst),
             mss: (syn && offered(offer::MSS)).then_some(flow.mss[dir]),
             wscale: (syn && offered(offer::WSCALE)).then_some(flow.wscale[dir]),
             sack_perm: known(offer::SACK).then(|| offered(offer::SACK)),
@@ -310,8 +311,8 @@ pub fn findings(ended: &EndedFlow, rules: &RuleSet) -> BTreeMap<String, u64> {
 fn native(flow: &Flow, trouble: &Trouble, mut say: impl FnMut(&str, u32)) {
     let sum =
         |count: fn(&DirectionTrouble) -> u32| count(&trouble.dirs[0]).saturating_add(count(&trouble.dirs[1]));
-    let repeats = |count: fn(&Direction) -> u8| -> u32 {
-        flow.dirs.iter().map(|d| u32::from(count(d).saturating_sub(1))).sum()
+    let repeats = |count: fn(&Sender) -> u8| -> u32 {
+        flow.senders.iter().map(|s| u32::from(count(s).saturating_sub(1))).sum()
     };
     say("retransmission", sum(|t| t.own.retransmission));
     say("fast_retransmission", sum(|t| t.own.fast_retransmission));
@@ -323,8 +324,8 @@ fn native(flow: &Flow, trouble: &Trouble, mut say: impl FnMut(&str, u32)) {
     say("window_full", sum(|t| t.window_full));
     say("zero_window_probe", sum(|t| t.zero_window_probe.saturating_add(t.keepalive_into_zero_window)));
     say("keepalive", sum(|t| t.keepalive - t.keepalive_into_zero_window));
-    say("syn_retransmission", repeats(|d| d.syn));
-    say("synack_retransmission", repeats(|d| d.syn_ack));
+    say("syn_retransmission", repeats(|s| s.syn));
+    say("synack_retransmission", repeats(|s| s.syn_ack));
     say("rst_midflow", trouble.midflow_rsts);
     say("conn_refused", u32::from(flow.has(flow_flag::REFUSED)));
     say("rst_injected", (0..2).filter(|&dir| flow.rst_injected(dir) == Some(true)).count() as u32);

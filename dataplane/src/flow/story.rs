@@ -107,8 +107,19 @@ impl Story {
         }
     }
 
+    /// Adds what [`Unwritten`] has noted.
+    pub fn write(&mut self, letters: Unwritten) {
+        for at in (0..4).rev() {
+            let noted = letters.0 >> (3 * at);
+            if noted & Unwritten::USED != 0 {
+                let dir = usize::from(noted & Unwritten::HIGH != 0);
+                self.once(dir, if noted & Unwritten::DATA != 0 { b'd' } else { b'a' });
+            }
+        }
+    }
+
     /// The history as Zeek writes it: the originator's letters in upper case.
-    pub fn history(&self, originator: usize) -> String {
+    fn history(&self, originator: usize) -> String {
         let flip = self.flipped.then_some('^');
         let letters = self.letters.iter().take(usize::from(self.len)).map(|letter| {
             let letter_of = usize::from(letter & FROM_HIGH != 0);
@@ -119,7 +130,34 @@ impl Story {
     }
 }
 
+/// The first ACK and the first data of each side in the order they came, three bits each: letters noted in the
+/// flow's first line, so that ordinary segments need not touch the story's. Written before the next one of another
+/// kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Zeroable)]
+#[repr(transparent)]
+pub struct Unwritten(u16);
+
+impl Unwritten {
+    const USED: u16 = 4;
+    const DATA: u16 = 2;
+    const HIGH: u16 = 1;
+
+    /// Notes one that was not noted before.
+    #[inline(always)]
+    pub fn note(&mut self, dir: usize, data: bool) {
+        let letter = Self::USED | if data { Self::DATA } else { 0 } | dir as u16 & Self::HIGH;
+        self.0 = self.0 << 3 | letter;
+    }
+}
+
 impl Flow {
+    /// What happened so far, as Zeek writes it.
+    pub fn history(&self) -> String {
+        let mut story = self.story;
+        story.write(self.unwritten);
+        story.history(self.orig())
+    }
+
     /// Zeek's `conn_state` (its `base/protocols/conn`).
     pub fn conn_state(&self) -> &'static str {
         const TCP: u8 = 6;
@@ -161,7 +199,7 @@ impl Flow {
 
     /// The history begins with the originator's SYN and has its RST before any sign of a handshake.
     fn reset_own_syn(&self) -> bool {
-        let history = self.story.history(self.orig());
+        let history = self.history();
         let rest = history.trim_start_matches('^').strip_prefix('S');
         let until_reset = rest.and_then(|rest| rest.split_once('R'));
         until_reset.is_some_and(|(between, _)| !between.contains(['H', 'A', 'F', 'G', 'I', 'Q']))

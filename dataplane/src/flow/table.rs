@@ -146,7 +146,6 @@ impl FlowTable {
                 dataplane_sys::prefetch(&flow.key);
                 dataplane_sys::prefetch(&flow.dirs[usize::from(!from_low)]);
                 dataplane_sys::prefetch(&flow.dirs[usize::from(from_low)]);
-                dataplane_sys::prefetch(&flow.senders);
                 return;
             }
         }

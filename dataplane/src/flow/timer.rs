@@ -11,6 +11,7 @@ use crate::source::Nanos;
 const TICK_SHIFT: u32 = 24;
 /// Buckets: 137 s of reach.
 const BUCKETS: u32 = 8192;
+const _: () = assert!(BUCKETS <= 1 << 16, "a flow knows its bucket in 16 bits");
 
 /// Buckets of flow slots.
 #[derive(Debug)]
@@ -45,7 +46,7 @@ impl Wheel {
         let bucket = tick as u32 % BUCKETS;
         let head = self.heads[bucket as usize];
         let flow = &mut flows[slot as usize];
-        flow.timer_at = bucket;
+        flow.timer_at = bucket as u16;
         flow.timer_next = head;
         flow.timer_prev = NONE;
         if head != NONE {
@@ -63,7 +64,7 @@ impl Wheel {
         } else if self.due == slot {
             self.due = timer_next;
         } else {
-            self.heads[timer_at as usize] = timer_next;
+            self.heads[usize::from(timer_at)] = timer_next;
         }
         if timer_next != NONE {
             flows[timer_next as usize].timer_prev = timer_prev;

@@ -123,6 +123,12 @@ impl Ring {
         self.epoch
     }
 
+    /// True for a link that lies in the epoch being written.
+    #[inline(always)]
+    pub fn is_of_this_epoch(&self, link: u64) -> bool {
+        link > self.next_epoch - self.epoch_bytes()
+    }
+
     /// The epoch a link lies in.
     #[inline(always)]
     pub fn epoch_of(&self, link: u64) -> u64 {

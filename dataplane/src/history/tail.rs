@@ -90,14 +90,17 @@ impl Tails {
         }
     }
 
-    /// Notes that the flow was active in the ring's present epoch. To be called after its packet was appended.
+    /// Notes that a flow is active in the ring's present epoch, unless it was noted with its packet before, at link
+    /// `previous` (0: it is new in this slot). To be called after its packet was appended.
     #[inline(always)]
-    pub fn note(&mut self, flow: &mut Flow, slot: u32, ring: &Ring, first: bool) {
-        let epoch = ring.epoch();
-        if !first && flow.epoch == epoch as u16 {
-            return;
+    pub fn note(&mut self, previous: u64, slot: u32, ring: &Ring) {
+        if !ring.is_of_this_epoch(previous) {
+            self.add_note(slot, ring.epoch());
         }
-        flow.epoch = epoch as u16;
+    }
+
+    #[inline(never)]
+    fn add_note(&mut self, slot: u32, epoch: u64) {
         let list = &mut self.notes[(epoch % EPOCHS) as usize];
         if list.len() < list.capacity() {
             list.push(slot);

@@ -123,8 +123,8 @@ impl Engine {
         }
         if self.next_check(slot) == Some(due) {
             let flow = &mut self.table.flows[slot as usize];
-            flow.syn_checks += 1;
-            if flow.syn_checks == UNANSWERED_AFTER {
+            flow.rare.syn_checks += 1;
+            if flow.rare.syn_checks == UNANSWERED_AFTER {
                 let (orig, key) = (flow.orig(), flow.key);
                 self.activity.host(Party::of(&key, orig), Count::SynUnanswered);
                 self.activity.service(Party::of(&key, orig ^ 1), Count::SynUnanswered);
@@ -159,10 +159,10 @@ impl Engine {
     pub(super) fn next_check(&self, slot: u32) -> Option<Nanos> {
         let flow = &self.table.flows[slot as usize];
         let orig = flow.orig();
-        let unanswered = flow.dirs[orig].syn > 0 && flow.dirs[orig ^ 1].packets == 0;
+        let unanswered = flow.senders[orig].syn > 0 && flow.dirs[orig ^ 1].packets == 0;
         let open = self.table.is_half_open(slot) && !flow.has(flow_flag::CLOSED);
-        (open && unanswered && flow.syn_checks < SYN_CHECKS)
-            .then(|| flow.start_ns.saturating_add(Nanos::from(flow.syn_checks + 1) * SECOND))
+        (open && unanswered && flow.rare.syn_checks < SYN_CHECKS)
+            .then(|| flow.start_ns.saturating_add(Nanos::from(flow.rare.syn_checks + 1) * SECOND))
     }
 
     /// When a flow is to be looked at next.

@@ -102,7 +102,7 @@ impl Engine {
 
     fn settle(&mut self, slot: u32, fate: Fate) {
         let flow = &mut self.table.flows[slot as usize];
-        if flow.dirs[flow.orig()].syn == 0 || flow.crowd & crowd_flag::SETTLED != 0 {
+        if flow.senders[flow.orig()].syn == 0 || flow.crowd & crowd_flag::SETTLED != 0 {
             return;
         }
         flow.crowd |= crowd_flag::SETTLED;
@@ -126,7 +126,7 @@ impl Engine {
     /// When an attempt whose outcome is not known will have failed.
     pub(super) fn gives_up(&self, slot: u32) -> Option<Nanos> {
         let flow = &self.table.flows[slot as usize];
-        let waits = flow.dirs[flow.orig()].syn > 0
+        let waits = flow.senders[flow.orig()].syn > 0
             && flow.crowd & crowd_flag::SETTLED == 0
             && !flow.has(flow_flag::ESTABLISHED);
         waits.then(|| flow.start_ns.saturating_add(GIVEN_UP))
@@ -164,7 +164,7 @@ impl Engine {
                 (false, true) => Standing::FinWait2,
                 _ => Standing::Established,
             }
-        } else if flow.dirs[flow.orig()].syn > 0 && flow.dirs[flow.orig() ^ 1].syn_ack > 0 {
+        } else if flow.senders[flow.orig()].syn > 0 && flow.senders[flow.orig() ^ 1].syn_ack > 0 {
             Standing::SynRecv
         } else {
             Standing::None
@@ -229,5 +229,5 @@ impl Engine {
 }
 
 fn repeated(flow: &Flow) -> bool {
-    flow.dirs[flow.orig()].syn > 1
+    flow.senders[flow.orig()].syn > 1
 }

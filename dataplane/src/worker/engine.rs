@@ -259,14 +259,13 @@ impl Engine {
         bytes: &[u8],
         first: bool,
     ) {
-        let flow = &mut self.table.flows[slot as usize];
+        let flow = &self.table.flows[slot as usize];
         let passed = flow.dirs[0].bytes + flow.dirs[1].bytes > self.cutoff;
         let keep = if passed { usize::from(packet.headers) } else { usize::MAX };
         let previous = flow.newest;
         let link = self.append(stamp, bytes, keep, previous);
-        let flow = &mut self.table.flows[slot as usize];
-        flow.newest = link;
-        self.tails.note(flow, slot, &self.ring, first);
+        self.table.flows[slot as usize].newest = link;
+        self.tails.note(if first { 0 } else { previous }, slot, &self.ring);
         self.tails.look(&mut self.table.flows, &self.ring);
     }
 

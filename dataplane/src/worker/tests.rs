@@ -103,7 +103,7 @@ fn timers_speak_of_the_exact_time_and_idle_drives_them() {
     assert_eq!(idles, [Step::Idle(T0 + 2 * S), Step::Idle(T0 + 90 * S)]);
     // Ended by its timer, not by the end of input.
     assert_eq!((run.rows.len(), run.account.flows_ended), (1, 1));
-    assert_eq!(run.rows[0].flow.syn_checks, 64);
+    assert_eq!(run.rows[0].flow.rare.syn_checks, 64);
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn a_handshake_given_up_or_taken_back_raises_no_more_timeouts() {
     source.idle(T0 + 200 * S);
     let short = Timeouts { half_open: 2500 * MS, ..Timeouts::default() };
     let run = run_every(source, &WorkerConfig { timeouts: short, ..config() }, rules(THREE_SECONDS), 1);
-    assert_eq!((run.hits(), run.rows[0].flow.syn_checks), (vec![], 2));
+    assert_eq!((run.hits(), run.rows[0].flow.rare.syn_checks), (vec![], 2));
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn a_five_tuple_used_again_is_another_flow() {
     push(&mut source, T0 + 3 * S, &syn(1, 77));
     let run1 = run(source, THREE_SECONDS);
     assert_eq!(reuse(&run1.rows), [false, true]);
-    assert_eq!((run1.rows[0].flow.dirs[0].syn, run1.rows[1].flow.dirs[0].syn), (2, 2));
+    assert_eq!((run1.rows[0].flow.senders[0].syn, run1.rows[1].flow.senders[0].syn), (2, 2));
     assert_ne!(run1.rows[0].flow.id(), run1.rows[1].flow.id());
     // What an old connection's server still says is no part of the new one.
     let mut source = Synthetic::new("t");
@@ -256,7 +256,7 @@ fn a_syn_flood_pushes_out_half_open_flows_only() {
     let run = run_every(source, &small, rules(THREE_SECONDS), 1);
     assert_eq!((run.account.flows_evicted, run.account.half_open_evicted), (0, 20_000 - 64));
     assert_eq!(run.account.flows_created, 20_060);
-    let whole = run.rows.iter().filter(|r| r.flow.has(flow_flag::HANDSHAKE) && r.flow.dirs[0].fin == 1);
+    let whole = run.rows.iter().filter(|r| r.flow.has(flow_flag::HANDSHAKE) && r.flow.senders[0].fin == 1);
     assert_eq!(whole.count(), 60);
 }
 

@@ -63,12 +63,15 @@ fn client_speaks(
     payload: &[u8],
     (now, clock): (Nanos, Nanos),
 ) {
-    let own = &flow.dirs[flow.orig()];
-    let first = own.has(dir_flag::SYN) && packet.tcp.seq == flow.rare.base_seq[flow.orig()].wrapping_add(1);
-    if !first || flow.dirs[flow.orig() ^ 1].payload > 0 || packet.tcp.flags & (flags::SYN | flags::RST) != 0 {
+    let (own, other) = (&flow.dirs[flow.orig()], &flow.dirs[flow.orig() ^ 1]);
+    let early = own.has(dir_flag::SYN) && other.payload == 0;
+    if !early || packet.tcp.flags & (flags::SYN | flags::RST) != 0 {
         return;
     }
     let Some(name) = tls::client_hello(payload) else { return };
+    if packet.tcp.seq != flow.rare.base_seq[flow.orig()].wrapping_add(1) {
+        return;
+    }
     let mut index = flow.app;
     if let Some(app) = tables.slab.get_or_take(&mut index) {
         app.flags |= app_flag::HELLO;
@@ -100,12 +103,15 @@ fn server_answers(
     if !first && status.is_none() && took < LATE {
         return;
     }
+    if first {
+        flow.first_byte_us = micros(took);
+        if status.is_none() && took < LATE {
+            return;
+        }
+    }
     let mut index = flow.app;
     if let Some(app) = tables.slab.get_or_take(&mut index) {
         app.answer_ms = millis(took);
-        if first {
-            app.first_byte_us = micros(took);
-        }
         if let Some(status) = status {
             let key = &flow.key;
             let (address, port) = if resp == 0 { (key.low, key.low_port) } else { (key.high, key.high_port) };
@@ -189,9 +195,14 @@ pub fn connect_us(flow: &Flow) -> Option<u64> {
 /// What rules see of a flow's record.
 pub fn facts(flow: &Flow, app: Option<&App>, now: Nanos) -> AppFacts {
     let connect_us = connect_us(flow);
-    let Some(app) = app else { return AppFacts { connect_us, ..AppFacts::default() } };
-    let hello = app.has(app_flag::HELLO);
     let known = |value: u32| (value > 0).then(|| u64::from(value));
+    let first_byte_us = known(flow.first_byte_us);
+    // An early first answer has left no other trace.
+    let first_answer_ms = first_byte_us.map(|us| (us / 1000).max(1));
+    let Some(app) = app else {
+        return AppFacts { connect_us, first_byte_us, answer_ms: first_answer_ms, ..AppFacts::default() };
+    };
+    let hello = app.has(app_flag::HELLO);
     AppFacts {
         name: app.name(),
         hello_ms: hello.then(|| now.saturating_sub(app.hello_ns) / 1_000_000),
@@ -204,8 +215,8 @@ pub fn facts(flow: &Flow, app: Option<&App>, now: Nanos) -> AppFacts {
         service: app.service(),
         connect_us,
         tls_us: known(app.tls_us),
-        first_byte_us: known(app.first_byte_us),
-        answer_ms: known(app.answer_ms),
+        first_byte_us,
+        answer_ms: known(app.answer_ms).or(first_answer_ms),
         dns: None,
     }
 }
