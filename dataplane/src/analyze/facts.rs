@@ -9,10 +9,12 @@ use crate::flow::Flow;
 use crate::flow::app::App;
 use crate::flow::record::{Direction, dir_flag, flow_flag, offer};
 use crate::flow::sender::sender_flag;
-use crate::flow::trouble::Trouble;
+use crate::flow::trouble::{DirectionTrouble, Trouble};
 use crate::source::Nanos;
 
 const TCP: u8 = 6;
+/// IP bytes of a full Ethernet frame.
+const ETHERNET_MTU: u16 = 1500;
 
 /// The snapshot for an event that `outcome` tells of. `timer` events have no packet and so no sender.
 pub fn of_flow(
@@ -70,6 +72,7 @@ pub fn of_flow(
         app: app::facts(flow, app, now),
         icmp_mtu: (trouble.icmp_too_big > 0 && trouble.icmp_mtu > 0).then_some(trouble.icmp_mtu),
         late_syn_acks: u32::from(flow.rare.late_syn_acks),
+        disproved: false,
     }
 }
 
@@ -96,6 +99,7 @@ fn side(flow: &Flow, dir: usize, trouble: &Trouble, outcome: &Outcome, now: Nano
     let offered = |what| flow.offered[dir] & what != 0;
     let known = |what| syn && (offered(what) || !offered(offer::CUT));
     let seen = own.has(dir_flag::SEEN);
+    let stuck_payload = flow.on_the_wire(dir, u32::from(trouble.stuck_payload));
     let all_acked = own.has(dir_flag::SEQ) && own.largest_acked > 0;
     SideFacts {
         packets: u64::from(own.packets),
@@ -108,17 +112,22 @@ fn side(flow: &Flow, dir: usize, trouble: &Trouble, outcome: &Outcome, now: Nano
         ttl_min: seen.then_some(own.ttl_min),
         ttl_max: seen.then_some(own.ttl_max),
         unacked: flow.unacked(dir),
-        max_payload: u32::from(own.max_payload),
+        max_payload: flow.on_the_wire(dir, u32::from(own.max_payload)),
         retransmissions: trouble.own.retransmission,
         zero_windows: trouble.zero_window,
         keepalives: trouble.keepalive - trouble.keepalive_into_zero_window,
         rsts: u32::from(own.rst),
         fins: u32::from(own.fin),
         stuck_sends: u32::from(trouble.stuck_sends),
-        stuck_bytes: u32::from(trouble.stuck_ip_len),
-        stuck_payload: u32::from(trouble.stuck_payload),
+        stuck_bytes: u32::from(trouble.stuck_ip_len.saturating_sub(trouble.stuck_payload)) + stuck_payload,
+        stuck_payload,
+        stuck_aggregate: aggregate(flow, dir, trouble),
+        arrived_sends: if outcome.dir != dir { outcome.arrived_sends.into() } else { 0 },
+        answered_unseen: outcome.dir == dir && outcome.answered_unseen,
+        opened_unseen: outcome.dir != dir && outcome.opened_unseen,
         small_passes: trouble.stuck_sends > 0 && trouble.peer_alive,
-        largest_acked: all_acked.then(|| u32::from(own.largest_acked)),
+        largest_acked: all_acked.then(|| flow.on_the_wire(dir, u32::from(own.largest_acked))),
+        needless: trouble.own.needless(),
         spurious_retransmissions: trouble.spurious_retransmission,
         window_fulls: trouble.window_full,
         filled_window: flow.story.filled_window[dir],
@@ -139,6 +148,13 @@ fn side(flow: &Flow, dir: usize, trouble: &Trouble, outcome: &Outcome, now: Nano
         icmp_unreachable_code: (notes.unreachable > 0).then_some(notes.unreachable_code),
         icmp_time_exceeded: u32::from(notes.time_exceeded),
     }
+}
+
+/// The stuck segment was several packets on the wire; unknown if it is larger than an Ethernet frame and no MSS says so.
+fn aggregate(flow: &Flow, dir: usize, trouble: &DirectionTrouble) -> Option<bool> {
+    let payload = u32::from(trouble.stuck_payload);
+    let known = flow.mss_between(dir).is_some() || trouble.stuck_ip_len <= ETHERNET_MTU;
+    known.then(|| flow.on_the_wire(dir, payload) < payload)
 }
 
 /// The RST in `dir`'s name beside what else that side sent.

@@ -106,6 +106,8 @@ pub mod oddity {
     pub const CHALLENGED: u8 = 1;
     /// The SYN-ACK was never acknowledged, though there was time to.
     pub const INCOMPLETE: u8 = 2;
+    /// The client answered the SYN-ACK with a RST, and has sent no SYN since.
+    pub const ABORTED: u8 = 4;
 }
 
 /// What is known of one direction; exactly one cache line.

@@ -23,9 +23,17 @@ impl Engine {
             return;
         }
         let flow = &self.table.flows[slot as usize];
+        let told = self.slab.get(flow.trouble).is_some_and(|trouble| trouble.rules > 0);
+        if !told && events.without(Event::Disproved).is_empty() {
+            return;
+        }
         let (trouble, app) = (self.slab.get(flow.trouble), self.apps.slab.get(flow.app));
         let snapshot = facts::of_flow(flow, trouble, app, outcome, now, packet.is_none());
-        self.ask(slot, events, now, packet, &snapshot);
+        self.ask(slot, events.without(Event::Disproved), now, packet, &snapshot);
+        if events.contains(Event::Disproved) {
+            let snapshot = FlowFacts { disproved: true, ..snapshot };
+            self.ask(slot, EventSet::EMPTY.with(Event::Disproved), now, packet, &snapshot);
+        }
     }
 
     /// The guards of every rule that waits for one of `events`, on a snapshot that is made.
@@ -60,11 +68,12 @@ impl Engine {
         if let Some(trouble) = self.slab.get_or_take(&mut index) {
             let known = trouble.knows(rule);
             // The same silence, a second later: nothing new to tell.
-            if event == Event::SynTimeout && known {
+            if event == Event::SynTimeout && known || event == Event::Disproved && !known {
                 return;
             }
             // What goes on, or is looked at again, is not another of its kind.
-            if !known || !self.rules.rules()[usize::from(rule)].events.iter().any(Event::goes_on) {
+            let goes_on = || self.rules.rules()[usize::from(rule)].events.iter().any(Event::goes_on);
+            if !known || event.recurs() || !goes_on() {
                 trouble.hit(rule);
             }
         }

@@ -12,6 +12,12 @@ pub(super) static FLOW: &[Fact<FlowFacts>] = &[
         "SYN-ACKs seen after the originator had acknowledged one.",
         Get::Int(|f| Some(f.late_syn_acks.into())),
     ),
+    row(
+        "flow.disproved",
+        "",
+        "The rule is asked because of `disproved`: what it said of the flow may be wrong.",
+        Get::Bool(|f| Some(f.disproved)),
+    ),
 ];
 
 /// Once for `flow.orig` and once for `flow.resp`.
@@ -59,6 +65,12 @@ macro_rules! side_facts {
                 Int, |f| Some(f.$side.window_closed_ms.into())),
             side_facts!(@ $side, window_closed, "", "Its receive window is closed now.",
                 Bool, |f| Some(f.$side.window_closed)),
+            side_facts!(@ $side, answered_unseen, "",
+                "It had waited for an answer, and now acknowledges what was not seen here.",
+                Bool, |f| Some(f.$side.answered_unseen)),
+            side_facts!(@ $side, opened_unseen, "",
+                "The other side sends data into its window, last seen closed 5 s ago or longer.",
+                Bool, |f| Some(f.$side.opened_unseen)),
             side_facts!(@ $side, window_probes, "segments",
                 "Probes of the other side's closed window that it sent, with one byte or none.",
                 Int, |f| Some(f.$side.window_probes.into())),

@@ -42,6 +42,12 @@ pub fn opened(incident: &Incident, paint: Paint) -> String {
     format!("{head}{}", wrap("  ", &incident.explain))
 }
 
+/// An incident that was told when it opened, and turned out to be none.
+pub fn withdrawn(incident: &Incident, paint: Paint) -> String {
+    let head = format!("withdrawn  {}  {}", incident.kind, subject(&incident.subject));
+    format!("{}\n{}", paint.dim(head), wrap("  ", &incident.explain))
+}
+
 fn label(incident: &Incident, paint: Paint) -> String {
     let label = incident.severity.as_str().to_uppercase();
     match incident.severity {
@@ -251,6 +257,7 @@ mod tests {
             explain: "It broke.".into(),
             advise: "Mend it.".into(),
             rules_hash: String::new(),
+            withdrawn: false,
         };
         let store = Path::new("s");
         let mut kept = Kept::default();
