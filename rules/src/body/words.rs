@@ -14,7 +14,7 @@ pub(crate) fn register(engine: &mut Engine) {
         plural(n, &noun, &nouns)
     });
     engine.register_fn("endpoint", |address: Address, port: i64| endpoint(address, port));
-    engine.register_fn("duration_ms", |ms: i64| duration_us(ms.saturating_mul(1000)));
+    engine.register_fn("duration_ms", duration_ms);
     engine.register_fn("duration_us", duration_us);
     // A fact that isn't known is no reason for a body to fail.
     for name in ["duration_ms", "duration_us"] {
@@ -32,7 +32,11 @@ fn endpoint(address: Address, port: i64) -> String {
     SocketAddr::new(address.0, u16::try_from(port).unwrap_or_default()).to_string()
 }
 
-/// Three digits that matter, rounded; whole seconds from 100 s on.
+fn duration_ms(ms: i64) -> String {
+    if ms == 0 { "less than 1 ms".to_owned() } else { duration_us(ms.saturating_mul(1000)) }
+}
+
+/// Two or three digits, rounded; whole seconds from 100 s on.
 fn duration_us(us: i64) -> String {
     let tenths = |of: i64| {
         let tenths = us.saturating_add(of / 20) / (of / 10);
@@ -41,6 +45,7 @@ fn duration_us(us: i64) -> String {
     };
     let whole = |of: i64| us.saturating_add(of / 2) / of;
     match us {
+        0 => "less than 1 µs".to_owned(),
         ..1_000 => format!("{us} µs"),
         1_000..9_950 => format!("{} ms", tenths(1_000)),
         9_950..999_500 => format!("{} ms", whole(1_000)),
@@ -56,7 +61,7 @@ mod tests {
     #[test]
     fn times_are_rounded_and_never_nothing_point_nothing() {
         for (us, wanted) in [
-            (0, "0 µs"),
+            (0, "less than 1 µs"),
             (40, "40 µs"),
             (999, "999 µs"),
             (1_000, "1 ms"),

@@ -145,7 +145,7 @@ fn verdict(tally: &mut Tally, ledger: &Ledger, paint: Paint) -> String {
 
 fn numbers(tally: &Tally, f: &Finished, ledger: &Ledger) -> String {
     let mut table = term::table();
-    table.add_row(["packets", &format!("{} ({} bytes)", count(ledger.received), count(ledger.bytes))]);
+    table.add_row(["packets", &format!("{} ({})", count(ledger.received), plural(ledger.bytes, "byte"))]);
     let peak = count(u64::from(f.peak));
     table.add_row(["flows", &format!("{} ({peak} live at most)", count(f.worker.flows_created))]);
     let entries = count(f.judge.state_entries_peak);
