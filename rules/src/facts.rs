@@ -231,12 +231,6 @@ impl FlowFacts {
         (u64::from(bytes) * 1_000_000).checked_div(self.rtt_us()?)
     }
 
-    /// The rate a side has had since the flow's first packet, bytes a second.
-    fn rate(&self, side: &SideFacts) -> Option<u64> {
-        let ms = self.now_ns.saturating_sub(self.start_ns) / 1_000_000;
-        side.payload.saturating_mul(1000).checked_div(ms)
-    }
-
     /// The rate that loss allows a side: MSS / RTT × 1.22 / √p (Mathis, Semke, Mahdavi, Ott 1997), bytes a second.
     fn loss_rate(&self, side: &SideFacts) -> Option<u64> {
         let (loss, rtt) = (side.loss_ppm()? as f64 / 1e6, self.rtt_us()? as f64 / 1e6);

@@ -151,7 +151,8 @@ impl Groups {
     pub fn withdraw(&mut self, key: &GroupKey, home: Home, hit: &Hit, reason: &str) {
         let Some(group) = self.groups.get_mut(key).filter(|group| group.serial == home) else { return };
         let flow_id = hit.facts.flow_id;
-        let of_flow = |(cause, part): (&Option<Cause>, &Part)| part.draft.tally.lists(flow_id).then_some(*cause);
+        let of_flow =
+            |(cause, part): (&Option<Cause>, &Part)| part.draft.tally.lists(flow_id).then_some(*cause);
         let Some(cause) = group.parts.iter().find_map(of_flow) else {
             if let Some(open) = group.open.as_mut().filter(|open| open.tally.lists(flow_id)) {
                 open.withdraw(flow_id, reason, hit.facts.now_ns);

@@ -169,7 +169,8 @@ impl Track {
     /// counts if its first RST and the newest bucket's last are no more than a second apart.
     fn told(&self, now: u64) -> [Counts; 3] {
         let mut told = self.sums.map(|sums| sums.counts());
-        let of = |bucket: u64| self.buckets.iter().rev().take(SPANS[0] as usize + 1).find(|(at, _)| *at == bucket);
+        let of =
+            |bucket: u64| self.buckets.iter().rev().take(SPANS[0] as usize + 1).find(|(at, _)| *at == bucket);
         let oldest = now.checked_sub(SPANS[0]).and_then(of);
         if let (Some((_, oldest)), Some((_, newest))) = (oldest, of(now))
             && oldest.rst_at[0] > 0

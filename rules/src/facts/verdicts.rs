@@ -1,8 +1,8 @@
 //! Facts that verdicts rest on: who sent a RST, who waits for whom, what routers said. A part of the one list of
 //! facts, in a file of its own; `table` chains it in. Getters run on workers and on the judge.
 
-use crate::facts::FlowFacts;
 use crate::facts::table::{Fact, Get, int, row};
+use crate::facts::{FlowFacts, SideFacts};
 
 pub(super) static FLOW: &[Fact<FlowFacts>] = &[
     row("flow.rst", "", "The packet that raised the event is a RST.", Get::Bool(|f| Some(f.rst))),
@@ -19,6 +19,14 @@ pub(super) static FLOW: &[Fact<FlowFacts>] = &[
         Get::Bool(|f| Some(f.disproved)),
     ),
 ];
+
+impl FlowFacts {
+    /// The rate a side has had since the flow's first packet, bytes a second.
+    pub(super) fn rate(&self, side: &SideFacts) -> Option<u64> {
+        let ms = self.now_ns.saturating_sub(self.start_ns) / 1_000_000;
+        side.payload.saturating_mul(1000).checked_div(ms)
+    }
+}
 
 /// Once for `flow.orig` and once for `flow.resp`.
 macro_rules! side_facts {
