@@ -36,7 +36,7 @@ fn duration_ms(ms: i64) -> String {
     if ms == 0 { "less than 1 ms".to_owned() } else { duration_us(ms.saturating_mul(1000)) }
 }
 
-/// Two or three digits, rounded; whole seconds from 100 s on.
+/// Two or three digits, rounded; and tenths of a second as far as 1,000 s: timeouts are told by them.
 fn duration_us(us: i64) -> String {
     let tenths = |of: i64| {
         let tenths = us.saturating_add(of / 20) / (of / 10);
@@ -49,7 +49,7 @@ fn duration_us(us: i64) -> String {
         ..1_000 => format!("{us} µs"),
         1_000..9_950 => format!("{} ms", tenths(1_000)),
         9_950..999_500 => format!("{} ms", whole(1_000)),
-        999_500..99_950_000 => format!("{} s", tenths(1_000_000)),
+        999_500..999_950_000 => format!("{} s", tenths(1_000_000)),
         _ => format!("{} s", whole(1_000_000)),
     }
 }
@@ -73,7 +73,8 @@ mod tests {
             (999_500, "1 s"),
             (2_449_000, "2.4 s"),
             (8_760_000, "8.8 s"),
-            (299_960_000, "300 s"),
+            (300_460_000, "300.5 s"),
+            (999_960_000, "1000 s"),
         ] {
             assert_eq!(duration_us(us), wanted);
         }
