@@ -199,8 +199,9 @@ fn pmtu_blackhole_on_either_side() {
 
     // A packet as large got through before: three losses in a row are likelier than a path that has changed.
     facts.resp.largest_acked = Some(1448);
-    let judged =
-        |facts| verdict(&set, "pmtu_blackhole", &Snapshot::Flow(facts, Event::Retransmission)).incident;
+    let judged = |facts: &FlowFacts| {
+        verdict(&set, "pmtu_blackhole", &Snapshot::Flow(facts, Event::Retransmission)).incident
+    };
     assert_eq!(judged(&facts), None);
     facts.resp.stuck_sends = 5;
     assert!(judged(&facts).unwrap().1.contains("had passed"));
@@ -557,6 +558,7 @@ fn half_open_and_zero_window_stall_keep_apart() {
     }
     facts.orig.window_closed = true;
     facts.orig.window_closed_ms = 10_000;
+    (facts.resp.packets, facts.resp.unacked) = (9, Some(0));
     assert_eq!(names(&set, Event::Stalled, &facts), ["zero_window_stall"]);
     let unwanted = verdict(&set, "zero_window_stall", &Snapshot::Flow(&facts, Event::Stalled));
     let (severity, explain) = unwanted.incident.unwrap();
