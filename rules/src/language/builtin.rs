@@ -29,7 +29,7 @@ pub(crate) static VERDICT: &[Builtin] = &[
     b(
         "withdraw",
         "withdraw(reason)",
-        "Takes back what the rule said of this flow before. For rules that wait for `disproved` or `stalled`; on a flow of which nothing was said it does nothing.",
+        "Takes back what the rule said of this flow before, if it said anything. For rules on `disproved` or `stalled`.",
     ),
 ];
 
