@@ -19,6 +19,8 @@ use crate::judge::message::{Dealing, Message, Note, StateChanges};
 
 /// Length of an interval, ns of packet time.
 pub const INTERVAL: u64 = 100_000_000;
+/// How exactly the time of a RST is told, ns.
+const RST_STEP: u64 = 2_000;
 /// Places looked at before an entry is given up on.
 const PROBES: u32 = 16;
 /// Clients of one service told of in one interval: whoever floods it makes no more of them.
@@ -104,6 +106,9 @@ impl Table {
             Count::UnfinishedRepeated => &mut counts.unfinished_repeated,
             Count::Recovered => &mut counts.recovered,
             Count::Closed => &mut counts.closed,
+            Count::Cuts => &mut counts.cuts,
+            Count::Refusals => &mut counts.refusals,
+            Count::ClientCuts => &mut counts.client_cuts,
         } += 1;
         true
     }
@@ -152,6 +157,21 @@ impl Activity {
         }
         let host = Party { port: 0, proto: 0, ..who };
         self.lost += u64::from(!self.hosts.add(&host, what));
+    }
+
+    /// Counts a RST that a host sent at this time, and what else it is.
+    pub fn reset(&mut self, who: Party, now: u64, what: impl Iterator<Item = Count>) {
+        if !self.hosts_want.contains(Count::Rsts) {
+            return;
+        }
+        let host = Party { port: 0, proto: 0, ..who };
+        self.lost += u64::from(!self.hosts.add(&host, Count::Rsts));
+        if let Some(Doings { counts, .. }) = self.hosts.entry(&host) {
+            let at = (now % INTERVAL / RST_STEP) as u16 + 1;
+            let [first, last] = counts.rst_at;
+            counts.rst_at = [if first == 0 { at } else { first.min(at) }, last.max(at)];
+        }
+        what.for_each(|count| self.host(who, count));
     }
 
     /// Counts something that happened to a service.

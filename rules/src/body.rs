@@ -5,6 +5,7 @@
 
 mod engine;
 mod views;
+mod words;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -74,6 +74,7 @@ clock or randomness.
 pub fn markdown() -> String {
     let mut page = INTRODUCTION.to_owned();
     functions(&mut page, "It decides with", builtin::VERDICT);
+    functions(&mut page, "writes numbers and ends for people with", builtin::WORDS);
     functions(
         &mut page,
         "and computes with Rhai's operators, `let`, `if`, `switch`, `for`, `while` and",
@@ -151,6 +152,10 @@ fn event_doc(event: Event) -> &'static str {
         Event::Stalled => {
             "One side sends and nothing at all comes back, or its window is closed; raised 5, 10, 20, 40 … s after \
              that began, and when it ends after 5 s or more."
+        }
+        Event::Disproved => {
+            "What a rule has said of this flow may be wrong after all: a segment that was stuck has arrived, or the \
+             receiver says that a repeat was needless (RFC 2883). Only rules that matched on the flow before are asked."
         }
         Event::ChallengeAck => {
             "A SYN was answered by an ACK that does not acknowledge it: of an old connection (RFC 5961 §4.2)."

@@ -48,6 +48,9 @@ pub enum Event {
     /// One side sends and nothing at all comes back, or advertises a closed window: raised 5, 10, 20, 40 … s
     /// after that began, and when it ends after 5 s or more.
     Stalled,
+    /// What a rule has said of the flow may be wrong after all: a segment that was stuck has arrived, or a repeat
+    /// proved needless. Only rules that matched on the flow before are asked.
+    Disproved,
     /// A SYN was answered by an ACK that does not acknowledge it: of an old connection (RFC 5961 §4.2).
     ChallengeAck,
     /// The flow ended: closed by both sides, reset, timed out, or the input ended.
@@ -57,7 +60,7 @@ pub enum Event {
 }
 
 impl Event {
-    pub const ALL: [Event; 24] = [
+    pub const ALL: [Event; 25] = [
         Event::Syn,
         Event::SynAck,
         Event::SynTimeout,
@@ -79,6 +82,7 @@ impl Event {
         Event::IcmpUnreachable,
         Event::AfterRst,
         Event::Stalled,
+        Event::Disproved,
         Event::ChallengeAck,
         Event::Close,
         Event::Tick,
@@ -108,6 +112,7 @@ impl Event {
             Event::IcmpUnreachable => "icmp_unreachable",
             Event::AfterRst => "after_rst",
             Event::Stalled => "stalled",
+            Event::Disproved => "disproved",
             Event::ChallengeAck => "challenge_ack",
             Event::Close => "close",
             Event::Tick => "tick",
@@ -117,7 +122,12 @@ impl Event {
     /// It tells how something goes on that was told of before: a rule that waits for it is asked again, and its
     /// newer words replace the older ones.
     pub const fn goes_on(self) -> bool {
-        matches!(self, Event::AfterRst | Event::Stalled)
+        matches!(self, Event::AfterRst | Event::Stalled | Event::Disproved)
+    }
+
+    /// Each one is another of its kind, even to a rule that is asked again.
+    pub const fn recurs(self) -> bool {
+        matches!(self, Event::Retransmission)
     }
 
     pub fn from_name(name: &str) -> Option<Event> {
@@ -134,6 +144,10 @@ impl EventSet {
 
     pub const fn with(self, event: Event) -> EventSet {
         EventSet(self.0 | 1 << event as u8)
+    }
+
+    pub const fn without(self, event: Event) -> EventSet {
+        EventSet(self.0 & !(1 << event as u8))
     }
 
     pub const fn contains(self, event: Event) -> bool {

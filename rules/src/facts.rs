@@ -66,6 +66,14 @@ pub struct SideFacts {
     pub stuck_bytes: u32,
     /// Its payload, bytes.
     pub stuck_payload: u32,
+    /// The capture shows several packets of the wire as one there; the two sizes are those of one packet.
+    pub stuck_aggregate: Option<bool>,
+    /// How often a segment had been sent that was stuck and that this packet acknowledges in its size; else 0.
+    pub arrived_sends: u32,
+    /// This side waited, and acknowledges what was not seen here.
+    pub answered_unseen: bool,
+    /// The other side sends data into this side's window, last seen closed 5 s ago or longer.
+    pub opened_unseen: bool,
     /// Smaller segments of this side pass while that one is stuck: the peer has sent something, but no RST, since
     /// the first resend.
     pub small_passes: bool,
@@ -73,6 +81,8 @@ pub struct SideFacts {
     pub largest_acked: Option<u32>,
     /// Of the retransmissions, those of bytes that had been acknowledged.
     pub spurious_retransmissions: u32,
+    /// Of the retransmissions, those that no loss was behind.
+    pub needless: u32,
     /// Segments that filled the other side's window to its edge.
     pub window_fulls: u32,
     /// Largest window that was filled so, bytes; 0 if none was.
@@ -116,10 +126,14 @@ impl SideFacts {
         self.payload.div_ceil(u64::from(self.max_payload.max(1)))
     }
 
-    /// Segments sent again for a reason, per million.
+    /// Segments sent again for a reason.
+    pub const fn losses(&self) -> u32 {
+        self.retransmissions.saturating_sub(self.needless)
+    }
+
+    /// The same, per million.
     pub fn loss_ppm(&self) -> Option<u64> {
-        let lost = u64::from(self.retransmissions.saturating_sub(self.spurious_retransmissions));
-        (lost * 1_000_000).checked_div(self.segments())
+        (u64::from(self.losses()) * 1_000_000).checked_div(self.segments())
     }
 }
 
@@ -202,6 +216,8 @@ pub struct FlowFacts {
     pub icmp_mtu: Option<u32>,
     /// SYN-ACKs seen after the originator had acknowledged one.
     pub late_syn_acks: u32,
+    /// The rule is asked because what it said may be wrong (`disproved`).
+    pub disproved: bool,
     /// What its payload and its clock tell.
     pub app: AppFacts,
 }
@@ -258,6 +274,7 @@ impl Default for FlowFacts {
             icmp_mtu: None,
             app: AppFacts::default(),
             late_syn_acks: 0,
+            disproved: false,
         }
     }
 }
@@ -285,6 +302,13 @@ pub struct Counts {
     pub recovered: u32,
     /// Connections closed by both sides.
     pub closed: u32,
+    /// RSTs sent that cut a connection off or refuse one; see `host.cuts`.
+    pub cuts: u32,
+    /// Of these, answers to SYNs; and those sent as the client.
+    pub refusals: u32,
+    pub client_cuts: u32,
+    /// When in its 100 ms the first and the last RST came, in 2 µs from 1 on; 0 for none. Not for sums.
+    pub rst_at: [u16; 2],
 }
 
 /// One of the numbers in [`Counts`].
@@ -301,6 +325,9 @@ pub enum Count {
     UnfinishedRepeated,
     Recovered,
     Closed,
+    Cuts,
+    Refusals,
+    ClientCuts,
 }
 
 /// Which of them some rule reads; nobody counts the others.
@@ -309,7 +336,7 @@ pub struct CountSet(u16);
 
 impl CountSet {
     pub const EMPTY: CountSet = CountSet(0);
-    pub const ALL: CountSet = CountSet(0x3ff);
+    pub const ALL: CountSet = CountSet(0x1fff);
 
     pub const fn with(self, count: Count) -> CountSet {
         CountSet(self.0 | 1 << count as u8)
@@ -338,6 +365,9 @@ impl CountSet {
             "unfinished_repeated" => of(&[Count::UnfinishedRepeated]),
             "recovered" => of(&[Count::Recovered]),
             "closed" | "closed_rate" => of(&[Count::Closed]),
+            "cuts" => of(&[Count::Cuts]),
+            "refusals" => of(&[Count::Refusals]),
+            "client_cuts" => of(&[Count::ClientCuts]),
             _ => CountSet::ALL,
         }
     }

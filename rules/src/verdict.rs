@@ -63,6 +63,8 @@ pub struct CaptureWish {
 pub struct Verdict {
     /// Severity and explanation; the last call wins. The incident's kind is the rule's name.
     pub incident: Option<(Severity, String)>,
+    /// What was said before is taken back, and why. An incident named in the same run goes first.
+    pub withdraw: Option<String>,
     pub advise: Vec<String>,
     pub capture: Option<CaptureWish>,
     /// In the order given; a name given twice keeps its place and takes the later value.

@@ -59,6 +59,8 @@ impl Setup {
 pub struct Outcome {
     pub rows: Vec<FlowRow>,
     pub incidents: Vec<Incident>,
+    /// Those that later packets disproved.
+    pub withdrawn: Vec<Incident>,
     pub opened: Vec<Incident>,
     pub account: WorkerAccount,
     pub judged: JudgeAccount,
@@ -206,9 +208,11 @@ impl<S: Source> Pipeline<S> {
             writer.close();
         }
         self.check_books();
+        let (withdrawn, incidents) = self.closed.into_iter().partition(|incident| incident.withdrawn);
         Outcome {
             rows: self.rows,
-            incidents: self.closed,
+            incidents,
+            withdrawn,
             opened: self.opened,
             account: self.worker.account(),
             judged: self.judge.account(),

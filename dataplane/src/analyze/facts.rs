@@ -9,10 +9,12 @@ use crate::flow::Flow;
 use crate::flow::app::App;
 use crate::flow::record::{Direction, dir_flag, flow_flag, oddity, offer, sign};
 use crate::flow::sender::sender_flag;
-use crate::flow::trouble::Trouble;
+use crate::flow::trouble::{DirectionTrouble, Trouble};
 use crate::source::Nanos;
 
 const TCP: u8 = 6;
+/// IP bytes of a full Ethernet frame.
+const ETHERNET_MTU: u16 = 1500;
 
 /// The snapshot for an event that `outcome` tells of. `timer` events have no packet and so no sender.
 pub fn of_flow(
@@ -41,7 +43,7 @@ pub fn of_flow(
     for (side, dir) in [(&mut facts.orig, orig), (&mut facts.resp, resp)] {
         seen(side, flow, dir, outcome, now);
         if let Some(trouble) = trouble {
-            troubled(side, trouble, dir);
+            troubled(side, flow, trouble, dir);
         }
     }
     if let Some(trouble) = trouble {
@@ -119,8 +121,8 @@ fn seen(facts: &mut SideFacts, flow: &Flow, dir: usize, outcome: &Outcome, now: 
     facts.ttl_min = seen.then_some(own.ttl_min);
     facts.ttl_max = seen.then_some(own.ttl_max);
     facts.unacked = flow.unacked(dir);
-    facts.max_payload = u32::from(own.max_payload);
-    facts.largest_acked = all_acked.then(|| u32::from(own.largest_acked));
+    facts.max_payload = flow.on_the_wire(dir, u32::from(own.max_payload));
+    facts.largest_acked = all_acked.then(|| flow.on_the_wire(dir, u32::from(own.largest_acked)));
     facts.filled_window = flow.story.filled_window[dir];
     facts.sack_garbled = u32::from(flow.rare.sack_garbled[dir]);
     facts.congestion_marks = flow.story.ce[dir];
@@ -128,6 +130,9 @@ fn seen(facts: &mut SideFacts, flow: &Flow, dir: usize, outcome: &Outcome, now: 
     facts.congestion_answers = flow.congestion(dir).1.into();
     facts.ttl_usual = usual.then(|| flow.ttl_usual(dir));
     facts.rst = rst(flow, dir);
+    facts.arrived_sends = if outcome.dir != dir { outcome.arrived_sends.into() } else { 0 };
+    facts.answered_unseen = outcome.dir == dir && outcome.answered_unseen;
+    facts.opened_unseen = outcome.dir != dir && outcome.opened_unseen;
     facts.unanswered_ms = flow.unanswered_ms(dir, now).max(waited);
     facts.unanswered_sends = u32::from(own.unanswered_sends);
     facts.window_closed_ms = flow.window_closed_ms(dir, now).max(reopened);
@@ -135,13 +140,16 @@ fn seen(facts: &mut SideFacts, flow: &Flow, dir: usize, outcome: &Outcome, now: 
 }
 
 /// What only flows in trouble have a record of.
-fn troubled(facts: &mut SideFacts, trouble: &Trouble, dir: usize) {
+fn troubled(facts: &mut SideFacts, flow: &Flow, trouble: &Trouble, dir: usize) {
     let (notes, trouble) = (&trouble.notes[dir], &trouble.dirs[dir]);
     facts.zero_windows = trouble.zero_window;
     facts.keepalives = trouble.keepalive - trouble.keepalive_into_zero_window;
     facts.stuck_sends = u32::from(trouble.stuck_sends);
-    facts.stuck_bytes = u32::from(trouble.stuck_ip_len);
-    facts.stuck_payload = u32::from(trouble.stuck_payload);
+    facts.stuck_payload = flow.on_the_wire(dir, u32::from(trouble.stuck_payload));
+    facts.stuck_bytes =
+        u32::from(trouble.stuck_ip_len.saturating_sub(trouble.stuck_payload)) + facts.stuck_payload;
+    facts.stuck_aggregate = aggregate(flow, dir, trouble);
+    facts.needless = trouble.own.needless();
     facts.small_passes = trouble.stuck_sends > 0 && trouble.peer_alive;
     facts.spurious_retransmissions = trouble.spurious_retransmission;
     facts.window_fulls = trouble.window_full;
@@ -151,6 +159,13 @@ fn troubled(facts: &mut SideFacts, trouble: &Trouble, dir: usize) {
     facts.icmp_unreachable = u32::from(notes.unreachable);
     facts.icmp_unreachable_code = (notes.unreachable > 0).then_some(notes.unreachable_code);
     facts.icmp_time_exceeded = u32::from(notes.time_exceeded);
+}
+
+/// The stuck segment was several packets on the wire; unknown if it is larger than an Ethernet frame and no MSS says so.
+fn aggregate(flow: &Flow, dir: usize, trouble: &DirectionTrouble) -> Option<bool> {
+    let payload = u32::from(trouble.stuck_payload);
+    let known = flow.mss_between(dir).is_some() || trouble.stuck_ip_len <= ETHERNET_MTU;
+    known.then(|| flow.on_the_wire(dir, payload) < payload)
 }
 
 /// The RST in `dir`'s name beside what else that side sent.
@@ -198,13 +213,14 @@ mod tests {
         (flow.key.low_port, flow.key.high_port, flow.vlan) = (40_000, 443, [7, 8]);
         flow.set_originator(true);
         flow.flags |= flow_flag::ESTABLISHED | flow_flag::ACK_TIMED;
-        (flow.ack_us, flow.rare.ecn_syns, flow.rare.last_syn_plain, flow.rare.late_syn_acks) =
-            (9, 3, true, 2);
+        (flow.ack_us, flow.rare.ecn_syns, flow.rare.late_syn_acks) = (9, 3, 2);
+        flow.rare.oddities |= oddity::LAST_SYN_PLAIN;
         for dir in 0..2 {
             let own = &mut flow.dirs[dir];
             own.flags |= dir_flag::SYN | dir_flag::SEEN;
-            (own.packets, own.bytes, own.payload, own.syn, own.syn_ack) = (11, 12, 13, 1, 2);
-            (own.rst, own.fin) = (4, 5);
+            (own.packets, own.bytes, own.payload) = (11, 12, 13);
+            let sender = &mut flow.senders[dir];
+            (sender.syn, sender.syn_ack, sender.rst, sender.fin) = (1, 2, 4, 5);
             (flow.offered[dir], flow.mss[dir], flow.wscale[dir]) = (offer::MSS | offer::WSCALE, 1460, 6);
         }
         let mut trouble = Trouble::default();

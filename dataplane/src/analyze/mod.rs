@@ -68,6 +68,13 @@ pub struct Outcome {
     pub waited_ms: u32,
     /// How long the sender's window had been closed when this packet opened it, ms, if that was long.
     pub reopened_ms: u32,
+    /// How often the other side had sent the segment that was stuck and that this packet acknowledges after all; 0 if
+    /// none was.
+    pub arrived_sends: u16,
+    /// The sender had waited for an answer, and acknowledges what was not seen here: it had been answered.
+    pub answered_unseen: bool,
+    /// The sender goes on into a window that was last seen closed, long ago: it was opened past this capture point.
+    pub opened_unseen: bool,
 }
 
 /// Takes a TCP segment into its flow. `out` comes in as its default; it is filled in place, since a copy of
@@ -89,11 +96,11 @@ pub fn segment(flow: &mut Flow, slab: &mut TroubleSlab, packet: &Packet, now: Na
     if marks != sequence::NOTHING || tcp.seq != flow.dirs[dir].next_seq {
         repeat = sequence::count(flow, slab, dir, marks, packet, now, &mut out.events);
     }
-    pmtu::follow(flow, slab, dir, packet, repeat, now);
+    pmtu::follow(flow, slab, dir, packet, repeat, now, out);
     icmp::follow(flow, slab, dir, packet, repeat, now);
     sender::follow(flow, dir, packet, now, out);
     state::follow(flow, slab, packet, now, out);
-    sack::check(flow, tcp, out);
+    sack::check(flow, slab, tcp, out);
     wait::follow(flow, slab, dir, packet, (marks, repeat), now, out);
     story::follow(flow, dir, packet, marks, &mut out.events);
     sequence::remember(flow, dir, tcp, marks, now);

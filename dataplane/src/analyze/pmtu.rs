@@ -1,11 +1,14 @@
-//! The segment that never arrives: a large one with DF, sent again and again while smaller ones pass.
-//! Worker's thread; plain values.
+//! The segment that never arrives: a large one with DF, sent again and again while smaller ones pass. If it arrives
+//! after all, in the size that was stuck, nothing was too large. Worker's thread; plain values.
 
+use rules::event::Event;
+
+use super::Outcome;
 use super::repeats::Repeat;
 use crate::decode::{Packet, flags};
 use crate::flow::Flow;
-use crate::flow::record::{NONE, before};
-use crate::flow::trouble::TroubleSlab;
+use crate::flow::record::{NONE, before, offer};
+use crate::flow::trouble::{DirectionTrouble, TroubleSlab};
 use crate::source::Nanos;
 
 /// Payload from which a segment is large enough to be suspected, bytes.
@@ -15,6 +18,8 @@ const LARGE: u32 = 1000;
 /// several times within a round trip. A sender that hears nothing waits for its timer, 200 ms on Linux, 1 s by
 /// RFC 6298.
 const APART_MS: u32 = 100;
+/// Room that timestamps take in every segment, bytes.
+const TIMESTAMPS: u32 = 12;
 
 /// Follows the stuck segment of either direction through one more segment.
 #[inline(always)]
@@ -25,11 +30,12 @@ pub(super) fn follow(
     packet: &Packet,
     repeat: Repeat,
     now: Nanos,
+    out: &mut Outcome,
 ) {
     if flow.trouble == NONE {
         return;
     }
-    follow_troubled(flow, slab, dir, packet, repeat, now);
+    follow_troubled(flow, slab, dir, packet, repeat, now, out);
 }
 
 #[cold]
@@ -40,6 +46,7 @@ fn follow_troubled(
     packet: &Packet,
     repeat: Repeat,
     now: Nanos,
+    out: &mut Outcome,
 ) {
     let now_ms = (now / 1_000_000) as u32;
     let tcp = &packet.tcp;
@@ -49,12 +56,17 @@ fn follow_troubled(
         if peer.stuck_sends > 0 {
             peer.peer_alive = true;
             if tcp.flags & flags::ACK != 0 && before(peer.stuck_seq, tcp.ack) {
+                arrives(flow, peer, dir ^ 1, tcp.ack, out);
                 (peer.stuck_sends, peer.peer_alive) = (0, false);
             }
         }
     }
     let own = &mut trouble.dirs[dir];
     let resent = repeat.is_retransmission();
+    if resent && own.stuck_sends > 0 && own.stuck_seq == tcp.seq {
+        let stuck = flow.on_the_wire(dir, u32::from(own.stuck_payload));
+        own.stuck_shrunk |= flow.on_the_wire(dir, tcp.payload) < stuck;
+    }
     if !resent || tcp.payload < LARGE || !packet.df || flow.dirs[dir ^ 1].is_closed() {
         return;
     }
@@ -70,6 +82,38 @@ fn follow_troubled(
         own.stuck_seq = tcp.seq;
         own.stuck_payload = tcp.payload.min(u32::from(u16::MAX)) as u16;
         own.stuck_ip_len = packet.ip_len.min(u32::from(u16::MAX)) as u16;
-        own.peer_alive = false;
+        (own.peer_alive, own.stuck_shrunk) = (false, false);
+    }
+}
+
+/// Something of the stuck segment is acknowledged: was it a packet of its size?
+fn arrives(flow: &Flow, stuck: &DirectionTrouble, dir: usize, ack: u32, out: &mut Outcome) {
+    let size = flow.on_the_wire(dir, u32::from(stuck.stuck_payload));
+    if !stuck.stuck_shrunk && !before(ack, stuck.stuck_seq.wrapping_add(size)) {
+        out.arrived_sends = stuck.stuck_sends;
+        out.events.insert(Event::Disproved);
+    }
+}
+
+impl Flow {
+    /// How much of a payload of `dir` one packet carries on the wire, bytes. A capture on one of the hosts shows
+    /// segments before the network card has cut them up, or after it has put them together (TSO, GRO): what goes
+    /// beyond the MSS was never one packet.
+    pub fn on_the_wire(&self, dir: usize, payload: u32) -> u32 {
+        let offered = |dir: usize, what: u8| self.offered[dir] & what != 0;
+        let timestamps = (0..2).all(|dir| offered(dir, offer::TIMESTAMPS));
+        let room = if timestamps { TIMESTAMPS } else { 0 };
+        match self.mss_between(dir) {
+            Some(mss) => payload.min(mss.saturating_sub(room).max(1)),
+            None => payload,
+        }
+    }
+
+    /// The largest segment `dir` may send, bytes: what the other side takes, and what its own interface has room
+    /// for, by its own MSS. Unknown if the other side's SYN was not seen, or had none.
+    pub fn mss_between(&self, dir: usize) -> Option<u32> {
+        let of = |dir: usize| u32::from(self.mss[dir]);
+        let most = of(dir ^ 1);
+        (most > 0).then(|| if of(dir) > 0 { most.min(of(dir)) } else { most })
     }
 }

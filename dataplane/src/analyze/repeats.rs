@@ -60,6 +60,7 @@ pub(super) fn judge(
     now: Nanos,
 ) -> Repeat {
     let (own, tcp) = (&flow.dirs[dir], &packet.tcp);
+    let mut filled = false;
     let repeat = match first_look {
         Repeat::Gap => {
             skip(trouble, Hole { start: own.next_seq, end: tcp.seq, since_us: us(now) });
@@ -67,6 +68,7 @@ pub(super) fn judge(
         }
         Repeat::Retransmission => {
             let skipped = fill(trouble, tcp.seq, tcp.seq.wrapping_add(span(tcp)));
+            filled = skipped.is_some();
             let late = skipped.map(|since| Nanos::from(us(now).wrapping_sub(since)) * 1000);
             kind(flow, dir, tcp, late, now)
         }
@@ -79,6 +81,7 @@ pub(super) fn judge(
     add(&mut count.retransmission, repeat.is_retransmission());
     add(&mut count.fast_retransmission, repeat == Repeat::Fast);
     add(&mut count.spurious_retransmission, repeat == Repeat::Spurious);
+    add(&mut count.filled, filled && repeat.is_retransmission());
     repeat
 }
 

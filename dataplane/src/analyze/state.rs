@@ -81,6 +81,7 @@ fn synchronise(flow: &mut Flow, tcp: &Tcp, now: Nanos, out: &mut Outcome) {
         }
     } else {
         out.first_syn = first_packet;
+        flow.rare.oddities &= !oddity::ABORTED;
         own.syn = own.syn.saturating_add(1);
         out.events.insert(Event::Syn);
     }
@@ -112,7 +113,14 @@ fn establish(flow: &mut Flow, tcp: &Tcp, now: Nanos, out: &mut Outcome) {
     // flow picked up mid-stream is under way once both sides have spoken.
     let answered = !own.has(dir_flag::SYN) && other_syns.syn > 0 && tcp.payload > 0;
     let picked_up = !own.has(dir_flag::SYN) && other_syns.syn == 0 && other.has(dir_flag::ACK);
-    if !began && !answered && !picked_up {
+    // A client that has reset the handshake may have sent an ACK before that came later; if the server goes on, the RST
+    // was not the client's, or did not arrive.
+    let aborted = flow.rare.oddities & oddity::ABORTED != 0;
+    let lives_on = aborted && own_syns.syn_ack > 0;
+    if aborted && !lives_on {
+        return;
+    }
+    if !began && !answered && !picked_up && !lives_on {
         let other_base = flow.rare.base_seq[out.dir ^ 1];
         if other_syns.syn > 0 && own_syns.syn_ack == 0 && tcp.ack != other_base.wrapping_add(1) {
             flow.rare.oddities |= oddity::CHALLENGED;
@@ -157,6 +165,8 @@ fn reset(flow: &mut Flow, slab: &mut TroubleSlab, out: &mut Outcome) {
     {
         flow.flags |= flow_flag::REFUSED;
         out.refused = true;
+    } else if flow.senders[dir].syn > 0 && flow.senders[dir ^ 1].syn_ack > 0 {
+        flow.rare.oddities |= oddity::ABORTED;
     }
     flow.flags |= flow_flag::RST | flow_flag::CLOSED;
     out.events.insert(Event::Rst);

@@ -51,9 +51,16 @@ pub(super) fn follow(
         let other = &mut flow.dirs[dir ^ 1];
         (other.waiting_ms, other.unanswered_sends) = (0, 0);
     }
+    if flow.dirs[dir ^ 1].shows(sign::CLOSED) && tcp.payload > 1 {
+        sends_into_closed(flow, dir, packet, now, out);
+    }
     let own = &mut flow.dirs[dir];
     if marks & ACK_LOST_SEGMENT != 0 {
         // It acknowledges what was never seen here: the other side speaks past this capture point.
+        if own.unanswered_sends > 1 {
+            out.answered_unseen = true;
+            out.events.insert(Event::Disproved);
+        }
         (own.waiting_ms, own.unanswered_sends) = (0, 0);
     } else if own.waiting_ms == 0 && (tcp.payload > 0 || marks & KEEPALIVE != 0) {
         (own.waiting_ms, own.unanswered_sends) = (ms(now), 1);
@@ -122,6 +129,20 @@ fn window_changed(flow: &mut Flow, dir: usize, closed: bool, now: Nanos, out: &m
             out.reopened_ms = lasted;
             out.events.insert(Event::Stalled);
         }
+    }
+}
+
+/// New data, more than a probe, though the other side's window was last seen closed, and longer ago than anything
+/// could be on its way: the sender knows that it is open.
+#[cold]
+fn sends_into_closed(flow: &mut Flow, dir: usize, packet: &Packet, now: Nanos, out: &mut Outcome) {
+    let fresh = flow.dirs[dir].has(dir_flag::SEQ) && packet.tcp.seq == flow.dirs[dir].next_seq;
+    let peer = &mut flow.senders[dir ^ 1];
+    if fresh && ms(now).wrapping_sub(peer.closed_ms) >= FIRST_CHECK_MS {
+        peer.closed_ms = 0;
+        flow.dirs[dir ^ 1].signs &= !sign::CLOSED;
+        out.opened_unseen = true;
+        out.events.insert(Event::Disproved);
     }
 }
 

@@ -122,6 +122,8 @@ pub mod oddity {
     pub const INCOMPLETE: u8 = 2;
     /// The last SYN did not offer ECN.
     pub const LAST_SYN_PLAIN: u8 = 4;
+    /// The client answered the SYN-ACK with a RST, and has sent no SYN since.
+    pub const ABORTED: u8 = 8;
 }
 
 /// What is known of one direction; exactly one cache line.

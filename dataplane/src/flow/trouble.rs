@@ -52,7 +52,8 @@ pub struct DirectionTrouble {
     pub stuck_sends: u16,
     /// The peer has sent something since the first resend.
     pub peer_alive: bool,
-    spare: u8,
+    /// Its first byte was sent in a smaller packet since: the sender tries another size.
+    pub stuck_shrunk: bool,
 }
 
 /// What the mirror delivered a second time of one direction; in no other count.
@@ -118,6 +119,19 @@ pub struct Repeats {
     pub spurious_retransmission: u32,
     pub out_of_order: u32,
     pub lost_segment: u32,
+    /// Of the retransmissions, those that filled what was skipped here.
+    pub filled: u32,
+    /// Segments that the receiver says came twice (D-SACK, RFC 2883).
+    pub came_twice: u32,
+}
+
+impl Repeats {
+    /// Of the retransmissions, those that no loss was behind: the bytes had been acknowledged or came twice. Where
+    /// the first copy filled a gap here, the one that came second is the overtaken original, and neither was lost.
+    pub fn needless(&self) -> u32 {
+        let twice = self.spurious_retransmission.max(self.came_twice);
+        twice.saturating_add(self.filled.min(twice)).min(self.retransmission)
+    }
 }
 
 /// Sequence space skipped at this capture point and not seen since: [start, end); none if they are equal.

@@ -79,6 +79,8 @@ pub struct JudgeAccount {
     pub body_deadlines: u64,
     pub incidents_opened: u64,
     pub incidents_closed: u64,
+    /// Of those closed, incidents that later packets disproved.
+    pub incidents_withdrawn: u64,
     /// Flow hits that went into a host's incident instead of one of their own.
     pub absorbed: u64,
     pub keeps: u64,

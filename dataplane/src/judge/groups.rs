@@ -152,6 +152,33 @@ impl Groups {
         true
     }
 
+    /// Takes back what was said of a flow that is part of the group with serial `home`. An unsettled part of which
+    /// nothing is left goes without a word.
+    pub fn withdraw(&mut self, key: &GroupKey, home: Home, hit: &Hit, reason: &str) {
+        let Some(group) = self.groups.get_mut(key).filter(|group| group.serial == home) else { return };
+        let flow_id = hit.facts.flow_id;
+        let of_flow =
+            |(cause, part): (&Option<Cause>, &Part)| part.draft.tally.lists(flow_id).then_some(*cause);
+        let Some(cause) = group.parts.iter().find_map(of_flow) else {
+            if let Some(open) = group.open.as_mut().filter(|open| open.tally.lists(flow_id)) {
+                open.withdraw(flow_id, reason, hit.facts.now_ns);
+            }
+            return;
+        };
+        let Some(part) = group.parts.get_mut(&cause) else { return };
+        part.draft.withdraw(flow_id, reason, hit.facts.now_ns);
+        if part.draft.withdrawn.is_some()
+            && let Some(part) = group.parts.remove(&cause)
+        {
+            group.captures -= part.captures;
+            let gone = group.open.is_none() && group.parts.is_empty();
+            self.settled(cause, &part);
+            if gone {
+                self.groups.remove(key);
+            }
+        }
+    }
+
     /// Whether a capture of a flow in this group and of this cause is within both budgets.
     pub fn may_capture(&self, key: &GroupKey, cause: Option<Cause>) -> bool {
         let of_cause = cause.and_then(|cause| self.unsettled.get(&cause)).copied().unwrap_or(0);
@@ -167,7 +194,8 @@ impl Groups {
             .elsewhere(hit.facts.flow_id, hit.rule)
             .any(|(rule, home)| self.is_unsettled(&GroupKey { rule, ..key }, cause, home));
         let origin = (hit.worker, hit.sequence);
-        let draft = Draft::new(hit.rule, Subject::flow(&hit.facts), verdict, hit.facts.now_ns, origin)?;
+        let mut draft = Draft::new(hit.rule, Subject::flow(&hit.facts), verdict, hit.facts.now_ns, origin)?;
+        draft.about = hit.facts.flow_id;
         let group = self.groups.entry(key).or_insert_with(|| Group {
             serial,
             open: None,
@@ -177,6 +205,7 @@ impl Groups {
         let part = match group.parts.get_mut(&cause) {
             Some(part) => {
                 part.draft.widen(draft.severity, &draft.evidence);
+                part.draft.stand_by(draft.words(hit.facts.flow_id));
                 part
             }
             None => {
@@ -283,6 +312,8 @@ impl Groups {
                     draft.failing.merge(&part.draft.failing);
                     draft.widen(part.draft.severity, &part.draft.evidence);
                     draft.remark.clone_from(&part.draft.remark);
+                    draft.stand_by(part.draft.words(part.draft.about));
+                    draft.withdrawn = None;
                 }
                 open => {
                     self.earliest_last = self.earliest_last.min(part.draft.tally.last_ns);
@@ -303,7 +334,7 @@ impl Groups {
         }
         let mut earliest = Nanos::MAX;
         self.groups.retain(|_, group| {
-            let quiet = |draft: &mut Draft| draft.tally.last_ns <= before;
+            let quiet = |draft: &mut Draft| draft.withdrawn.is_some() || draft.tally.last_ns <= before;
             if group.parts.is_empty() {
                 closed.extend(group.open.take_if(quiet));
             }

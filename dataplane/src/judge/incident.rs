@@ -44,6 +44,9 @@ pub struct Incident {
     pub explain: String,
     pub advise: String,
     pub rules_hash: String,
+    /// Later packets have disproved it; it was shown as open before, and is not an incident any more.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub withdrawn: bool,
 }
 
 /// What an incident is about.
@@ -133,6 +136,15 @@ impl Tally {
         self.flow_ids.contains(&flow_id)
     }
 
+    /// A flow that does not belong to it after all; the last one stays listed.
+    fn take_back(&mut self, flow_id: u64) {
+        self.flows = self.flows.saturating_sub(1);
+        if self.flows > 0 {
+            self.count = self.count.saturating_sub(1).max(1);
+            self.flow_ids.retain(|id| *id != flow_id);
+        }
+    }
+
     fn list(&mut self, flow_id: u64) {
         if self.flow_ids.len() < FLOW_IDS && !self.flow_ids.contains(&flow_id) {
             self.flow_ids.push(flow_id);
@@ -164,10 +176,26 @@ pub struct Draft {
     apart: String,
     /// A sentence of the judge's own, after the body's words; empty if there is none.
     pub remark: String,
-    /// Goes into the id: later merges may find an earlier first event, the id stays.
+    /// Go into the id: later merges may find an earlier first event or speak of another flow, the id stays.
     began: Nanos,
+    named: Subject,
     /// Worker and sequence of the hit that began it; orders incidents of one instant.
     pub origin: (u16, u64),
+    /// The flow its words are about, 0 if they are about no one flow; and the words of another, in case that one is
+    /// taken back.
+    pub about: u64,
+    other: Option<Box<Words>>,
+    /// Why it was taken back, if no flow is left.
+    pub withdrawn: Option<String>,
+}
+
+/// What a draft says of one flow.
+#[derive(Clone, Debug)]
+pub struct Words {
+    about: u64,
+    subject: Subject,
+    explain: String,
+    advise: String,
 }
 
 impl Draft {
@@ -180,6 +208,7 @@ impl Draft {
         origin: (u16, u64),
     ) -> Option<Draft> {
         let (severity, explain) = verdict.incident.clone()?;
+        let named = subject.clone();
         Some(Draft {
             rule,
             subject,
@@ -192,8 +221,38 @@ impl Draft {
             apart: String::new(),
             remark: String::new(),
             began: first_ns,
+            named,
             origin,
+            about: 0,
+            other: None,
+            withdrawn: None,
         })
+    }
+
+    /// Its words, which are about this flow.
+    pub fn words(&self, about: u64) -> Words {
+        let (subject, explain, advise) = (self.subject.clone(), self.explain.clone(), self.advise.clone());
+        Words { about, subject, explain, advise }
+    }
+
+    /// Keeps the words about another flow for later.
+    pub fn stand_by(&mut self, words: Words) {
+        self.other.get_or_insert_with(|| Box::new(words));
+    }
+
+    /// One of its flows does not belong to it after all.
+    pub fn withdraw(&mut self, flow_id: u64, reason: &str, at: Nanos) {
+        self.tally.take_back(flow_id);
+        self.tally.events(at, 0);
+        self.other = self.other.take().filter(|words| words.about != flow_id);
+        if self.tally.flows == 0 {
+            self.withdrawn = Some(reason.to_owned());
+        } else if self.about == flow_id
+            && let Some(words) = self.other.take()
+        {
+            (self.about, self.subject) = (words.about, words.subject);
+            (self.explain, self.advise) = (words.explain, words.advise);
+        }
     }
 
     /// Takes another flow's or another part's words into account: the worst severity, the evidence's span.
@@ -254,7 +313,9 @@ impl Draft {
         let name = rules.rules().get(self.rule as usize).map_or("", |meta| meta.name.as_str());
         let mut explain = self.explain.clone();
         explain.push_str(&self.remark);
-        if closing {
+        if let Some(reason) = &self.withdrawn {
+            explain = format!("Withdrawn: {reason} It had said: {explain}");
+        } else if closing {
             explain.push_str(&text::closing(&self.subject, &self.tally));
             if !self.apart.is_empty() {
                 explain.push_str(if explain.ends_with('.') { " " } else { ". " });
@@ -262,7 +323,7 @@ impl Draft {
             }
         }
         Incident {
-            id: id(name, &self.subject, self.began),
+            id: id(name, &self.named, self.began),
             kind: name.to_owned(),
             rule: name.to_owned(),
             severity: self.severity,
@@ -275,8 +336,9 @@ impl Draft {
             flow_ids: self.tally.flow_ids.iter().map(|id| format!("{id:016x}")).collect(),
             evidence: self.evidence.to_json(),
             explain,
-            advise: self.advise.clone(),
+            advise: if self.withdrawn.is_some() { String::new() } else { self.advise.clone() },
             rules_hash: rules.hash().to_owned(),
+            withdrawn: self.withdrawn.is_some(),
         }
     }
 }

@@ -291,11 +291,12 @@ impl Judge {
         let rules = Arc::clone(&self.rules);
         let name = |rule: u16| rules.rules().get(usize::from(rule)).map_or("", |meta| &meta.name).to_owned();
         let mut drafts = self.groups.close(before);
-        drafts.iter_mut().for_each(|draft| draft.diagnose(&self.wellness));
+        drafts.iter_mut().filter(|draft| draft.withdrawn.is_none()).for_each(|d| d.diagnose(&self.wellness));
         drafts.extend(self.storms.close(before).into_iter().map(|storm| storm.close(name)));
         for draft in drafts {
             self.closed.push((draft.order(), draft.incident(&self.rules, true)));
             self.account.incidents_closed += 1;
+            self.account.incidents_withdrawn += u64::from(draft.withdrawn.is_some());
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Verdicts that are given again: a RST's alleged sender speaks on, a stall lasts or ends. Judge's thread. A rule
 //! that waits for such events has its body run each time, and its newer words replace the older; an incident
-//! that was shown as open takes them until it closes. None is taken back: a guard that no longer matches says
-//! nothing, and the flow's row, made at its end, has the last word.
+//! that was shown as open takes them until it closes.
+//!
+//! A body can also take back what it said of a flow. What was not shown yet then never is; an incident that was, and
+//! of which no flow is left, closes at once as withdrawn. A guard that no longer matches says nothing.
 
 use rules::Event;
 
@@ -20,10 +22,20 @@ impl Judge {
         if home == NOWHERE {
             return false;
         }
+        if hit.event.recurs() {
+            return self.repeat(hit, home);
+        }
         if self.storms.of_hit(&GroupKey::of(hit), Cause::of(hit)).is_some() {
             return self.repeat(hit, home);
         }
         let verdict = self.scripts.run(hit.rule, &Snapshot::Flow(&hit.facts, hit.event)).unwrap_or_default();
-        self.groups.revise(&GroupKey::of(hit), home, hit, &verdict)
+        match verdict.withdraw.as_deref().filter(|_| verdict.incident.is_none()) {
+            Some(reason) => {
+                self.groups.withdraw(&GroupKey::of(hit), home, hit, reason);
+                self.known.set(hit.facts.flow_id, hit.rule, NOWHERE);
+                true
+            }
+            None => self.groups.revise(&GroupKey::of(hit), home, hit, &verdict),
+        }
     }
 }

@@ -109,7 +109,7 @@ impl Bench {
     }
 
     fn rsts(&mut self, addr: IpAddr, rsts: u32) {
-        let counts = Counts { rsts, ..Counts::default() };
+        let counts = Counts { rsts, cuts: rsts, ..Counts::default() };
         self.judge.handle(&Message::Host { addr, counts }, &mut self.commands);
     }
 
@@ -538,7 +538,7 @@ fn a_storm_told_only_by_counts_watches_its_host_and_names_what_is_recorded() {
     let rules = Arc::new(RuleSet::load(&rules::library(), &[]).unwrap());
     let mut judge = Judge::new(rules, JudgeConfig::default());
     let (addr, mut commands) = (IpAddr::from([10, 0, 0, 2]), Vec::new());
-    let counts = Counts { rsts: 60, flows_reset: 55, ..Counts::default() };
+    let counts = Counts { rsts: 60, cuts: 55, flows_reset: 55, ..Counts::default() };
     judge.handle(&Message::Host { addr, counts }, &mut commands);
     judge.handle(&Message::Tick(START + 100 * MS), &mut commands);
     let most = JudgeConfig::default().captures_per_incident;
@@ -602,4 +602,49 @@ then {
     assert_eq!((closed.len(), closed[0].count, closed[0].flows), (1, 2, 2));
     assert!(closed[0].explain.starts_with("for 5000 ms"), "{}", closed[0].explain);
     assert_eq!(closed[0].evidence["age_ms"], json!({"min": 5000, "max": 10_000}));
+}
+
+#[test]
+fn what_is_taken_back_is_not_told_or_is_closed_as_withdrawn() {
+    let text = r#"
+rule "hasty" on retransmission, disproved
+when flow.established
+then {
+    if flow.disproved { withdraw("it arrived."); } else { incident("warning", `${flow.sport} is stuck`); }
+}
+"#;
+    let file = SourceFile { name: "hasty.rhai".into(), text: text.into() };
+    let said = |sport: u16, at| FlowFacts { sport, by: None, ..flow(sport.into(), START + at) };
+    let run = |steps: &[(u16, bool, Nanos)]| {
+        let mut bench = Bench::with(std::slice::from_ref(&file), JudgeConfig::default());
+        for (sport, stuck, at) in steps {
+            let event = if *stuck { Event::Retransmission } else { Event::Disproved };
+            bench.hit("hasty", event, FlowFacts { disproved: !stuck, ..said(*sport, *at) });
+        }
+        bench.until(START + 20 * SEC);
+        let opened = bench.judge.opened();
+        let closed = bench.finish();
+        assert_eq!(
+            bench.judge.account().incidents_withdrawn,
+            closed.iter().filter(|i| i.withdrawn).count() as u64
+        );
+        (opened, closed)
+    };
+    // Before anybody was told.
+    let (opened, closed) = run(&[(1, true, SEC), (1, false, 2 * SEC)]);
+    assert_eq!((opened.len(), closed.len()), (0, 0));
+    // After; and then once more, as another incident.
+    let (opened, closed) = run(&[(1, true, SEC), (1, false, 5 * SEC), (1, true, 6 * SEC)]);
+    assert_eq!((opened.len(), closed.len()), (2, 2));
+    assert_eq!((closed[0].id == opened[0].id, closed[0].withdrawn, closed[1].withdrawn), (true, true, false));
+    assert_eq!(closed[0].explain, "Withdrawn: it arrived. It had said: 1 is stuck");
+    // One of two: what stays is about the other, under the same name.
+    for taken_back in [2 * SEC, 5 * SEC] {
+        let (opened, closed) = run(&[(1, true, SEC), (2, true, SEC + MS), (1, false, taken_back)]);
+        assert_eq!((opened.len(), closed.len(), closed[0].withdrawn), (1, 1, false));
+        assert_eq!((closed[0].explain.as_str(), closed[0].flows, closed[0].count), ("2 is stuck", 1, 1));
+        assert_eq!((&closed[0].id, closed[0].flow_ids.len()), (&opened[0].id, 1));
+    }
+    // Nothing was said before.
+    assert_eq!(run(&[(1, false, SEC)]).1.len(), 0);
 }

@@ -14,7 +14,7 @@ use super::incident::Draft;
 use super::message::Command;
 use super::sight::{Sight, takes};
 use super::storms::{Actor, Measure, Storm, counted};
-use super::window::{BUCKET_NS, Field};
+use super::window::{BUCKET_NS, Field, SPANS};
 
 /// Entries from which on a client is worth a look that does nothing else of note.
 const MANY_ENTRIES: u32 = 1000;
@@ -113,7 +113,9 @@ impl Judge {
 
     fn open_storm(&mut self, rule: u16, verdict: &Verdict, measure: Measure, sight: &Sight) {
         let actor = sight.actor();
-        let window_start = self.bucket.saturating_sub(measure.span);
+        // A second may lie in one bucket more (see `Track::told`).
+        let partly = u64::from(measure.field == Some(Field::Rsts) && measure.span == SPANS[0]);
+        let window_start = self.bucket.saturating_sub(measure.span + partly);
         let since = (window_start * BUCKET_NS).saturating_sub(self.config.before_storm);
         let parts = match takes(actor, &measure) {
             Takes::Nothing => Vec::new(),

@@ -32,12 +32,15 @@ pub enum Field {
     Syns,
     Established,
     Closed,
+    Cuts,
+    Refusals,
+    ClientCuts,
     /// Read by no rule; goes with `Rsts`.
     FlowsReset,
 }
 
 impl Field {
-    pub const ALL: [Field; 10] = [
+    pub const ALL: [Field; 13] = [
         Field::Rsts,
         Field::SynUnanswered,
         Field::Refused,
@@ -47,6 +50,9 @@ impl Field {
         Field::Syns,
         Field::Established,
         Field::Closed,
+        Field::Cuts,
+        Field::Refusals,
+        Field::ClientCuts,
         Field::FlowsReset,
     ];
 
@@ -62,6 +68,9 @@ impl Field {
             Field::UnfinishedRepeated => counts.unfinished_repeated,
             Field::Recovered => counts.recovered,
             Field::Closed => counts.closed,
+            Field::Cuts => counts.cuts,
+            Field::Refusals => counts.refusals,
+            Field::ClientCuts => counts.client_cuts,
         }
     }
 
@@ -77,6 +86,9 @@ impl Field {
             Field::UnfinishedRepeated => &mut counts.unfinished_repeated,
             Field::Recovered => &mut counts.recovered,
             Field::Closed => &mut counts.closed,
+            Field::Cuts => &mut counts.cuts,
+            Field::Refusals => &mut counts.refusals,
+            Field::ClientCuts => &mut counts.client_cuts,
         }
     }
 }
@@ -112,6 +124,8 @@ fn accumulate(into: &mut Counts, counts: &Counts) {
         let sum = field.get_mut(into);
         *sum = sum.saturating_add(field.get(counts));
     }
+    let ([first, last], [from, to]) = (into.rst_at, counts.rst_at);
+    into.rst_at = [if first == 0 || from == 0 { first.max(from) } else { first.min(from) }, last.max(to)];
 }
 
 /// One host's or service's buckets of the last 60 s; empty ones are not stored.
@@ -156,6 +170,25 @@ impl Track {
         self.buckets.iter().for_each(|(_, counts)| all.add(counts));
         self.sums = [all; 3];
         self.starts = [0; 2];
+    }
+
+    /// The sums as a rule sees them. A second that begins and ends within buckets lies in eleven of them: the oldest
+    /// counts if its first RST and the newest bucket's last are no more than a second apart.
+    fn told(&self, now: u64) -> [Counts; 3] {
+        let mut told = self.sums.map(|sums| sums.counts());
+        let of =
+            |bucket: u64| self.buckets.iter().rev().take(SPANS[0] as usize + 1).find(|(at, _)| *at == bucket);
+        let oldest = now.checked_sub(SPANS[0]).and_then(of);
+        if let (Some((_, oldest)), Some((_, newest))) = (oldest, of(now))
+            && oldest.rst_at[0] > 0
+            && (1..=oldest.rst_at[0]).contains(&newest.rst_at[1])
+        {
+            for field in [Field::Rsts, Field::Cuts, Field::Refusals, Field::ClientCuts] {
+                let sum = field.get_mut(&mut told[0]);
+                *sum = sum.saturating_add(field.get(oldest));
+            }
+        }
+        told
     }
 
     fn slide(&mut self, now: u64) {
@@ -223,7 +256,7 @@ impl<K: Copy + Eq + Hash> Windows<K> {
                 let counts = std::mem::take(&mut track.pending);
                 track.place(bucket, counts, now);
                 *last = bucket;
-                sums.push((key, track.sums.map(|sums| sums.counts())));
+                sums.push((key, track.told(now)));
             }
         }
         if let Some(before) = now.checked_sub(LONGEST) {

@@ -68,10 +68,7 @@ impl Engine {
         }
         if packet.tcp.flags & flags::RST != 0 {
             let sender = Party::of(&flow.key, outcome.dir);
-            self.activity.host(sender, Count::Rsts);
-            if !outcome.rst_before {
-                self.activity.host(sender, Count::FlowsReset);
-            }
+            self.activity.reset(sender, self.now, what_it_does(flow, outcome));
             if outcome.dir != flow.orig() {
                 self.activity.service(server, Count::Rsts);
             }
@@ -226,6 +223,25 @@ impl Engine {
         let (_, server) = parties(flow);
         self.activity.states(&server, |changes| changes.entries.left[class] += 1);
     }
+}
+
+/// What a RST is counted as besides. It cuts a connection off unless that was over: a FIN or a RST came before, or
+/// all was said. A client may hang up while a server still sends to it.
+fn what_it_does(flow: &Flow, outcome: &Outcome) -> impl Iterator<Item = Count> + use<> {
+    let by_client = outcome.dir == flow.orig();
+    let first = !outcome.rst_before;
+    let outstanding = |dir: usize| flow.unacked(dir).is_none_or(|bytes| bytes > 0);
+    let lost = outstanding(flow.orig()) || !by_client && outstanding(flow.orig() ^ 1);
+    let known = flow.has(flow_flag::ESTABLISHED);
+    let in_handshake = flow.senders[flow.orig() ^ 1].syn_ack > 0 && !known;
+    let cuts = outcome.refused || first && !outcome.fin_before && lost && !(in_handshake && by_client);
+    let counts = [
+        (first, Count::FlowsReset),
+        (cuts, Count::Cuts),
+        (outcome.refused, Count::Refusals),
+        (cuts && by_client, Count::ClientCuts),
+    ];
+    counts.into_iter().filter_map(|(is, count)| is.then_some(count))
 }
 
 fn repeated(flow: &Flow) -> bool {

@@ -24,7 +24,10 @@ impl Engine {
         }
         let flow = &self.table.flows[slot as usize];
         let trouble = self.slab.get(flow.trouble);
-        if events.and(self.at_hand) == events {
+        let told = trouble.is_some_and(|trouble| trouble.rules > 0);
+        let disproved = told && events.contains(Event::Disproved);
+        let events = events.without(Event::Disproved);
+        if !disproved && events.and(self.at_hand) == events {
             // Nearly always nothing matches, and less is read than there is.
             let snapshot = facts::at_hand(flow, trouble, outcome);
             self.hits.clear();
@@ -36,6 +39,10 @@ impl Engine {
         let app = self.apps.slab.get(flow.app);
         let snapshot = facts::of_flow(flow, trouble, app, outcome, now, packet.is_none());
         self.ask(slot, events, now, packet, &snapshot);
+        if disproved {
+            let snapshot = FlowFacts { disproved: true, ..snapshot };
+            self.ask(slot, EventSet::EMPTY.with(Event::Disproved), now, packet, &snapshot);
+        }
     }
 
     /// The guards of every rule that waits for one of `events`, on a snapshot that is made.
@@ -70,11 +77,12 @@ impl Engine {
         if let Some(trouble) = self.slab.get_or_take(&mut index) {
             let known = trouble.knows(rule);
             // The same silence, a second later: nothing new to tell.
-            if event == Event::SynTimeout && known {
+            if event == Event::SynTimeout && known || event == Event::Disproved && !known {
                 return;
             }
             // What goes on, or is looked at again, is not another of its kind.
-            if !known || !self.rules.rules()[usize::from(rule)].events.iter().any(Event::goes_on) {
+            let goes_on = || self.rules.rules()[usize::from(rule)].events.iter().any(Event::goes_on);
+            if !known || event.recurs() || !goes_on() {
                 trouble.hit(rule);
             }
         }

@@ -15,6 +15,7 @@ use rhai::{Dynamic, Engine, EvalAltResult, ImmutableString, Map, OptimizationLev
 
 use crate::body::BodyLimits;
 use crate::body::views::{self, Address, Subjects, View};
+use crate::body::words;
 use crate::facts::{FlowFacts, HostFacts, ServiceFacts};
 use crate::language::syntax::FORBIDDEN;
 use crate::verdict::{CaptureWish, EvidenceValue, Severity, Verdict};
@@ -84,6 +85,7 @@ pub(crate) fn build(stage: &Stage, limits: &BodyLimits) -> Engine {
     engine.set_max_map_size(MAX_MAP);
     engine.set_max_modules(0);
     views::register(&mut engine);
+    words::register(&mut engine);
     register_names(&mut engine, stage);
     register_verdict(&mut engine, stage);
     register_deadline(&mut engine, stage);
@@ -125,6 +127,10 @@ fn register_verdict(engine: &mut Engine, stage: &Stage) {
         })?;
         at.lock().verdict.incident = Some((severity, text.to_string()));
         Ok(())
+    });
+    let at = stage.clone();
+    engine.register_fn("withdraw", move |reason: ImmutableString| {
+        at.lock().verdict.withdraw = Some(reason.to_string());
     });
     let at = stage.clone();
     engine.register_fn("advise", move |text: ImmutableString| -> Done {

@@ -91,6 +91,25 @@ pub(super) static HOST: &[Fact<HostFacts>] = window_facts!(
     [
         row("host.addr", "", "The host's address.", Get::Address(|h| Some(h.addr))),
         row(
+            "host.cuts",
+            "segments",
+            "RSTs sent by it that refuse a connection or cut one off. Not counted: after a FIN, after another RST, or \
+             with nothing outstanding but what the other end was still sending to a client that hung up.",
+            Get::CountOver(|h, w| Some(h.counts(w).cuts.into())),
+        ),
+        row(
+            "host.refusals",
+            "segments",
+            "Of these, answers to SYNs.",
+            Get::CountOver(|h, w| Some(h.counts(w).refusals.into())),
+        ),
+        row(
+            "host.client_cuts",
+            "segments",
+            "Of these, sent by it as the client.",
+            Get::CountOver(|h, w| Some(h.counts(w).client_cuts.into())),
+        ),
+        row(
             "host.ports_tried",
             "ports",
             "Ports of one host it tried within 60 s; that host is the one where most attempts failed.",

@@ -1,8 +1,8 @@
 //! Facts that verdicts rest on: who sent a RST, who waits for whom, what routers said. A part of the one list of
 //! facts, in a file of its own; `table` chains it in. Getters run on workers and on the judge.
 
-use crate::facts::FlowFacts;
 use crate::facts::table::{Fact, Get, int, row};
+use crate::facts::{FlowFacts, SideFacts};
 
 pub(super) static FLOW: &[Fact<FlowFacts>] = &[
     row("flow.rst", "", "The packet that raised the event is a RST.", Get::Bool(|f| Some(f.rst))),
@@ -12,7 +12,21 @@ pub(super) static FLOW: &[Fact<FlowFacts>] = &[
         "SYN-ACKs seen after the originator had acknowledged one.",
         Get::Int(|f| Some(f.late_syn_acks.into())),
     ),
+    row(
+        "flow.disproved",
+        "",
+        "The rule is asked because of `disproved`: what it said of the flow may be wrong.",
+        Get::Bool(|f| Some(f.disproved)),
+    ),
 ];
+
+impl FlowFacts {
+    /// The rate a side has had since the flow's first packet, bytes a second.
+    pub(super) fn rate(&self, side: &SideFacts) -> Option<u64> {
+        let ms = self.now_ns.saturating_sub(self.start_ns) / 1_000_000;
+        side.payload.saturating_mul(1000).checked_div(ms)
+    }
+}
 
 /// Once for `flow.orig` and once for `flow.resp`.
 macro_rules! side_facts {
@@ -59,6 +73,12 @@ macro_rules! side_facts {
                 Int, |f| Some(f.$side.window_closed_ms.into())),
             side_facts!(@ $side, window_closed, "", "Its receive window is closed now.",
                 Bool, |f| Some(f.$side.window_closed)),
+            side_facts!(@ $side, answered_unseen, "",
+                "It had waited for an answer, and now acknowledges what was not seen here.",
+                Bool, |f| Some(f.$side.answered_unseen)),
+            side_facts!(@ $side, opened_unseen, "",
+                "The other side sends data into its window, last seen closed 5 s ago or longer.",
+                Bool, |f| Some(f.$side.opened_unseen)),
             side_facts!(@ $side, window_probes, "segments",
                 "Probes of the other side's closed window that it sent, with one byte or none.",
                 Int, |f| Some(f.$side.window_probes.into())),

@@ -26,6 +26,23 @@ pub(crate) static VERDICT: &[Builtin] = &[
         "Keeps the packets: the lead-up and what follows, within the limits given. Also `capture(host)` and `capture(service)`.",
     ),
     b("evidence", "evidence(name, value)", "Adds a named value to the incident's evidence."),
+    b(
+        "withdraw",
+        "withdraw(reason)",
+        "Takes back what the rule said of this flow before, if it said anything. For rules on `disproved` or `stalled`.",
+    ),
+];
+
+/// How a body writes numbers and ends for people.
+pub(crate) static WORDS: &[Builtin] = &[
+    b(
+        "plural",
+        "plural(n, noun), plural(n, noun, nouns)",
+        "\"1 packet\", \"2 packets\"; with a third argument, the form for many.",
+    ),
+    b("endpoint", "endpoint(address, port)", "\"10.0.0.1:443\", \"[fd00::1]:443\"."),
+    b("duration_ms", "duration_ms(ms)", "A time in ms, rounded: \"450 ms\", \"2.5 s\", \"300 s\"."),
+    b("duration_us", "duration_us(us)", "A time in µs, rounded: \"40 µs\", \"2.5 ms\", \"120 ms\"."),
 ];
 
 /// What a body computes with.
@@ -60,7 +77,7 @@ pub(crate) static PLAIN: &[Builtin] = &[
 ];
 
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    VERDICT.iter().chain(PLAIN).map(|b| b.name)
+    VERDICT.iter().chain(WORDS).chain(PLAIN).map(|b| b.name)
 }
 
 pub(crate) fn is_known(name: &str) -> bool {

@@ -159,9 +159,9 @@ fn numbers(s: &Summary, inputs: &[Input]) -> String {
         let guess = if s.sides_guessed { " (a guess from raw time stamps)" } else { "" };
         table.add_row(["client side", &format!("{}{guess}", side.letter())]);
     }
-    let both = count(s.matched_packets);
+    let both = plural(s.matched_packets, "packet");
     let matched =
-        format!("{both} packets at both taps, {} only at A, {} only at B", count(s.only_a), count(s.only_b));
+        format!("{both} at both taps, {} only at A, {} only at B", count(s.only_a), count(s.only_b));
     table.add_row(["matched", &matched]);
     term::lines(&table).map(|line| line + "\n").collect::<String>() + "\n"
 }

@@ -75,11 +75,11 @@ fn words(before: &Figures, now: &Figures, between: Duration, running: Duration) 
     let kept = if now.unwritten > 0 { format!(", {} NOT KEPT", count(now.unwritten)) } else { String::new() };
     let history = if now.history > 0 { format!("  history {}", span(now.history)) } else { String::new() };
     format!(
-        "{}:{:02}  {speed}  {mbits:.1} Mbit/s  {}  {} packets, {lost}{kept}  {} ({} open){history}",
+        "{}:{:02}  {speed}  {mbits:.1} Mbit/s  {}  {}, {lost}{kept}  {} ({} open){history}",
         running.as_secs() / 60,
         running.as_secs() % 60,
         plural(now.flows, "flow"),
-        count(now.seen),
+        plural(now.seen, "packet"),
         plural(now.incidents, "incident"),
         now.open
     )

@@ -162,7 +162,9 @@ impl Desk {
             Told::Closed { incident, captured } => {
                 self.closed += 1;
                 self.keep(&incident);
-                self.outputs.line(Kind::Incidents, &*incident);
+                if !incident.withdrawn {
+                    self.outputs.line(Kind::Incidents, &*incident);
+                }
                 self.outputs.line(Kind::Live, &Stated { state: "closed", incident: &incident });
                 self.tell_closed(*incident, captured);
             }
@@ -177,6 +179,10 @@ impl Desk {
 
     fn tell_closed(&mut self, incident: Incident, captured: bool) {
         let Some(tally) = &mut self.tally else { return };
+        if incident.withdrawn {
+            self.print(&format!("{}\n", words::withdrawn(&incident, Paint::for_stdout())));
+            return;
+        }
         if self.ending {
             tally.incident(incident);
             return;

@@ -125,7 +125,7 @@ impl Replay {
     }
 
     /// Incidents that opened go to the store at once, so that what is killed later has named its captures; a
-    /// closed one takes its place there and goes to the outputs.
+    /// closed one takes its place there and goes to the outputs, unless it was withdrawn: nobody has seen it here.
     fn verdicts(&mut self) {
         for incident in self.judge.opened() {
             if let Some(recording) = &mut self.recording {
@@ -133,11 +133,13 @@ impl Replay {
             }
         }
         for incident in self.judge.closed() {
-            self.outputs.line(Kind::Incidents, &incident);
+            if !incident.withdrawn {
+                self.outputs.line(Kind::Incidents, &incident);
+            }
             if let Some(recording) = &mut self.recording {
                 recording.keep(&incident);
             }
-            if let Some(tally) = &mut self.tally {
+            if let Some(tally) = self.tally.as_mut().filter(|_| !incident.withdrawn) {
                 tally.incident(incident);
             }
         }

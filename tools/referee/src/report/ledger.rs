@@ -241,6 +241,7 @@ fn judge(f: &Finished) -> Value {
         "matches_refused": j.matches_refused, "matches_overflowed": j.matches_overflowed,
         "bodies_run": j.bodies_run, "body_errors": j.body_errors, "body_deadlines": j.body_deadlines,
         "incidents_opened": j.incidents_opened, "incidents_closed": j.incidents_closed,
+        "incidents_withdrawn": j.incidents_withdrawn,
         "absorbed": j.absorbed, "keeps": j.keeps, "releases": j.releases,
         "captures_over_budget": j.captures_over_budget, "hosts_evicted": j.hosts_evicted,
         "services_evicted": j.services_evicted, "pairs_evicted": j.pairs_evicted,

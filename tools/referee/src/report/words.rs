@@ -42,6 +42,12 @@ pub fn opened(incident: &Incident, paint: Paint) -> String {
     format!("{head}{}", wrap("  ", &incident.explain))
 }
 
+/// An incident that was told when it opened, and turned out to be none.
+pub fn withdrawn(incident: &Incident, paint: Paint) -> String {
+    let head = format!("withdrawn  {}  {}", incident.kind, subject(&incident.subject));
+    format!("{}\n{}", paint.dim(head), wrap("  ", &incident.explain))
+}
+
 fn label(incident: &Incident, paint: Paint) -> String {
     let label = incident.severity.as_str().to_uppercase();
     match incident.severity {
@@ -139,7 +145,7 @@ fn verdict(tally: &mut Tally, ledger: &Ledger, paint: Paint) -> String {
 
 fn numbers(tally: &Tally, f: &Finished, ledger: &Ledger) -> String {
     let mut table = term::table();
-    table.add_row(["packets", &format!("{} ({} bytes)", count(ledger.received), count(ledger.bytes))]);
+    table.add_row(["packets", &format!("{} ({})", count(ledger.received), plural(ledger.bytes, "byte"))]);
     let peak = count(u64::from(f.peak));
     table.add_row(["flows", &format!("{} ({peak} live at most)", count(f.worker.flows_created))]);
     let entries = count(f.judge.state_entries_peak);
@@ -251,6 +257,7 @@ mod tests {
             explain: "It broke.".into(),
             advise: "Mend it.".into(),
             rules_hash: String::new(),
+            withdrawn: false,
         };
         let store = Path::new("s");
         let mut kept = Kept::default();
