@@ -106,6 +106,10 @@ pub struct SideFacts {
     pub icmp_unreachable_code: Option<u8>,
     /// ICMP "time exceeded" that quoted this side's packets.
     pub icmp_time_exceeded: u32,
+    /// Its packets are known to pass this capture point; looked up only where a silence is the evidence.
+    pub in_sight: bool,
+    /// It is known to act where this capture doesn't see it; likewise.
+    pub out_of_sight: bool,
 }
 
 impl SideFacts {
@@ -200,6 +204,8 @@ pub struct FlowFacts {
     pub icmp_mtu: Option<u32>,
     /// SYN-ACKs seen after the originator had acknowledged one.
     pub late_syn_acks: u32,
+    /// From the first SYN to the last, ms.
+    pub syn_span_ms: u64,
     /// What its payload and its clock tell.
     pub app: AppFacts,
 }
@@ -256,6 +262,7 @@ impl Default for FlowFacts {
             icmp_mtu: None,
             app: AppFacts::default(),
             late_syn_acks: 0,
+            syn_span_ms: 0,
         }
     }
 }
@@ -364,5 +371,7 @@ pub struct ServiceFacts {
     pub last_1s: Counts,
     pub last_10s: Counts,
     pub last_60s: Counts,
+    /// Most unfinished handshakes within 1 s, of the last 60 s.
+    pub unfinished_most: u32,
     pub states: ServiceStates,
 }

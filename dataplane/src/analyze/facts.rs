@@ -70,6 +70,7 @@ pub fn of_flow(
         app: app::facts(flow, app, now),
         icmp_mtu: (trouble.icmp_too_big > 0 && trouble.icmp_mtu > 0).then_some(trouble.icmp_mtu),
         late_syn_acks: u32::from(flow.rare.late_syn_acks),
+        syn_span_ms: flow.rare.syn_ns.saturating_sub(flow.start_ns) / 1_000_000,
     }
 }
 
@@ -138,6 +139,8 @@ fn side(flow: &Flow, dir: usize, trouble: &Trouble, outcome: &Outcome, now: Nano
         icmp_unreachable: u32::from(notes.unreachable),
         icmp_unreachable_code: (notes.unreachable > 0).then_some(notes.unreachable_code),
         icmp_time_exceeded: u32::from(notes.time_exceeded),
+        in_sight: false,
+        out_of_sight: false,
     }
 }
 

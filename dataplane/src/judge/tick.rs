@@ -43,8 +43,18 @@ impl Judge {
         for (key, [last_1s, last_10s, last_60s]) in self.services.tick(bucket, self.bucket) {
             let states = self.gauges.facts(&key, &last_60s, self.bucket);
             let (addr, port, proto) = key;
-            let facts = ServiceFacts { addr, port, proto, now_ns, last_1s, last_10s, last_60s, states };
-            self.matched(&Sight::Service(facts));
+            let unfinished_most = self.services.unfinished_most(&key);
+            self.matched(&Sight::Service(ServiceFacts {
+                addr,
+                port,
+                proto,
+                now_ns,
+                last_1s,
+                last_10s,
+                last_60s,
+                unfinished_most,
+                states,
+            }));
         }
     }
 

@@ -5,6 +5,7 @@ use rules::event::{Event, EventSet};
 use rules::facts::{AnswerCounts, DnsFacts, Name};
 
 use super::engine::Engine;
+use crate::activity::Party;
 use crate::analyze::app::{self, Tables, dns};
 use crate::analyze::{Outcome, facts};
 use crate::config::WorkerConfig;
@@ -12,7 +13,7 @@ use crate::decode::{Class, Packet};
 use crate::flow::app::AppSlab;
 use crate::flow::keeper::Stamp;
 use crate::flow::questions::{Asked, Question, Questions};
-use crate::flow::record::NONE;
+use crate::flow::record::{NONE, crowd_flag};
 use crate::flow::services::{Answer, Services};
 use crate::flow::waits::{CHECKS, Due, Waits};
 use crate::source::Nanos;
@@ -132,6 +133,7 @@ impl Engine {
         if message.is_answer && from == dns::PORT {
             self.dns_answer(slot, stamp, packet, &message);
         } else if !message.is_answer && to == dns::PORT {
+            self.table.flows[slot as usize].crowd |= crowd_flag::ASKED;
             self.dns_question(stamp, packet, &message);
         }
     }
@@ -151,6 +153,7 @@ impl Engine {
         let mut told = None;
         if let Some(question) = repeated {
             question.asks = question.asks.saturating_add(1);
+            question.repeats += u16::from(same.is_some() && question.repeats < u16::MAX);
             asks = question.asks;
             told = Some(*question);
             if same.is_some() {
@@ -167,6 +170,7 @@ impl Engine {
     }
 
     fn dns_answer(&mut self, slot: u32, stamp: &Stamp, packet: &Packet, message: &dns::Message) {
+        self.sightings.host(Party::of(&packet.key, usize::from(!packet.from_low)).addr, true);
         let questions = &mut self.apps.questions;
         let index = match message.question {
             Some(question) => questions.find(&packet.key, message.id, question.hash),
@@ -221,7 +225,9 @@ impl Engine {
             wait_ms: since(question.first_ns),
             since_last_ms: since(question.last_ns),
             asks: question.asks,
+            repeats: question.repeats.into(),
         });
+        self.look_around(slot, &mut snapshot);
         self.ask(slot, EventSet::EMPTY.with(event), now, packet, &snapshot);
     }
 }

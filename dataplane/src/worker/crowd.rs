@@ -84,8 +84,24 @@ impl Engine {
                 self.activity.pair(&client, &server, |d| d.short += 1);
             }
         }
+        self.follow_sight(slot, outcome, packet);
         self.attempted(slot);
         self.follow_standing(slot);
+    }
+
+    /// Whose packets this connection shows.
+    #[inline]
+    fn follow_sight(&mut self, slot: u32, outcome: &Outcome, packet: &Packet) {
+        let flow = &self.table.flows[slot as usize];
+        let (client, server) = (&flow.dirs[flow.orig()], &flow.dirs[flow.orig() ^ 1]);
+        let (asked, answered) = parties(flow);
+        if outcome.established && client.syn > 0 {
+            self.sightings.connection(answered.addr, server.packets > 0);
+        } else if outcome.refused {
+            self.sightings.host(answered.addr, true);
+        } else if packet.tcp.flags & flags::SYN != 0 && server.syn_ack == 1 && client.packets == 0 {
+            self.sightings.connection(asked.addr, false);
+        }
     }
 
     /// Tells once what became of the attempt, if that is known now.
@@ -160,6 +176,8 @@ impl Engine {
             Standing::None
         } else if flow.has(flow_flag::ESTABLISHED) {
             match (fin(flow.orig()), fin(flow.orig() ^ 1)) {
+                // The other FIN may have passed unseen, as everything of that side did.
+                (true, false) if flow.dirs[flow.orig() ^ 1].packets == 0 => Standing::None,
                 (true, false) => Standing::CloseWait,
                 (false, true) => Standing::FinWait2,
                 _ => Standing::Established,

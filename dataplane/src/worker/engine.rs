@@ -24,6 +24,7 @@ use crate::hold::Holds;
 use crate::ledger::WorkerAccount;
 use crate::record::Recorder;
 use crate::siblings::SiblingTable;
+use crate::sightings::Sightings;
 use crate::source::Nanos;
 
 #[derive(Debug)]
@@ -44,6 +45,7 @@ pub(super) struct Engine {
     pub(super) outlet: Outlet,
     pub(super) activity: Activity,
     pub(super) siblings: SiblingTable,
+    pub(super) sightings: Sightings,
     pub(super) watches: Watches,
     pub(super) account: WorkerAccount,
     pub(super) timeouts: Timeouts,
@@ -86,6 +88,7 @@ impl Engine {
             hits: Hits::new(),
             outlet: Outlet::new(queues, number),
             siblings: SiblingTable::new(config.siblings),
+            sightings: Sightings::default(),
             watches: Watches::default(),
             account: WorkerAccount::default(),
             timeouts: config.timeouts,
@@ -126,6 +129,9 @@ impl Engine {
         account.events.pairs_lost = self.activity.pairs_lost;
         account.trouble_refused = self.slab.refused;
         account.siblings_evicted = self.siblings.evicted;
+        account.events.siblings_unwatched = self.siblings.unwatched;
+        let shown = self.sightings.connections;
+        (account.connections_whole, account.connections_one_sided) = (shown.whole, shown.one_sided);
         account.fragments_evicted = self.fragments.evicted;
         account.apps_refused = self.apps.slab.refused;
         account.questions_forgotten = self.apps.questions.forgotten;

@@ -6,12 +6,17 @@ use rules::facts::FlowFacts;
 
 use super::engine::Engine;
 use super::watch::Watch;
+use crate::activity::Party;
 use crate::analyze::{Outcome, facts};
 use crate::flow::keeper::Stamp;
 use crate::flow::record::{NONE, flow_flag};
 use crate::hold::Sink;
 use crate::judge::message::{Command, Hit};
 use crate::source::Nanos;
+
+/// Events whose evidence is that something did not come.
+const SILENCES: EventSet =
+    EventSet::EMPTY.with(Event::SynTimeout).with(Event::Stalled).with(Event::TlsTimeout);
 
 impl Engine {
     /// Evaluates the guards of every rule that waits for one of the outcome's events, and tells the judge of
@@ -24,8 +29,21 @@ impl Engine {
         }
         let flow = &self.table.flows[slot as usize];
         let (trouble, app) = (self.slab.get(flow.trouble), self.apps.slab.get(flow.app));
-        let snapshot = facts::of_flow(flow, trouble, app, outcome, now, packet.is_none());
+        let mut snapshot = facts::of_flow(flow, trouble, app, outcome, now, packet.is_none());
+        if !events.and(SILENCES).is_empty() {
+            self.look_around(slot, &mut snapshot);
+        }
         self.ask(slot, events, now, packet, &snapshot);
+    }
+
+    /// What a silence proves depends on whether the silent side's packets pass here at all.
+    pub(super) fn look_around(&self, slot: u32, snapshot: &mut FlowFacts) {
+        let flow = &self.table.flows[slot as usize];
+        for (dir, side) in [(flow.orig(), &mut snapshot.orig), (flow.orig() ^ 1, &mut snapshot.resp)] {
+            let passes = self.sightings.passes(Party::of(&flow.key, dir).addr);
+            side.out_of_sight = passes == Some(false);
+            side.in_sight = !side.out_of_sight && (passes == Some(true) || flow.dirs[dir].packets > 0);
+        }
     }
 
     /// The guards of every rule that waits for one of `events`, on a snapshot that is made.

@@ -12,6 +12,12 @@ pub(super) static FLOW: &[Fact<FlowFacts>] = &[
         "SYN-ACKs seen after the originator had acknowledged one.",
         Get::Int(|f| Some(f.late_syn_acks.into())),
     ),
+    row(
+        "flow.syn_span_ms",
+        "ms",
+        "Time from the first SYN to the last; 0 if there was one, or none.",
+        Get::Int(|f| Some(int(f.syn_span_ms))),
+    ),
 ];
 
 /// Once for `flow.orig` and once for `flow.resp`.
@@ -77,6 +83,14 @@ macro_rules! side_facts {
             side_facts!(@ $side, icmp_time_exceeded, "messages",
                 "ICMP \"time exceeded\" that quoted its packets.",
                 Int, |f| Some(f.$side.icmp_time_exceeded.into())),
+            side_facts!(@ $side, in_sight, "",
+                concat!("Packets of the ", $who, " are known to pass this capture point, by this connection or others of \
+                    its host; on `syn_timeout`, `stalled`, `tls_timeout` and those of DNS, otherwise false."),
+                Bool, |f| Some(f.$side.in_sight)),
+            side_facts!(@ $side, out_of_sight, "",
+                concat!("The ", $who, " is known to act where this capture does not see it (one direction only, or another \
+                    path): that it is silent here proves nothing. On the same events."),
+                Bool, |f| Some(f.$side.out_of_sight)),
         ]
     };
     (@ $side:ident, $name:ident, $unit:literal, $doc:expr, $kind:ident, $get:expr) => {

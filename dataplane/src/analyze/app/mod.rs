@@ -15,7 +15,7 @@ use super::Outcome;
 use crate::decode::{Packet, flags};
 use crate::flow::Flow;
 use crate::flow::app::{App, AppSlab, app_flag};
-use crate::flow::record::{dir_flag, flow_flag};
+use crate::flow::record::{crowd_flag, dir_flag, flow_flag};
 use crate::flow::services::{Answer, Services};
 use crate::flow::waits::Waits;
 use crate::source::Nanos;
@@ -185,7 +185,8 @@ fn answer(app: &mut App, payload: &[u8], now: Nanos, out: &mut Outcome) {
 pub fn facts(flow: &Flow, app: Option<&App>, now: Nanos) -> AppFacts {
     let timed = flow.has(flow_flag::ACK_TIMED);
     let connect_us = timed.then(|| u64::from(flow.ack_us));
-    let Some(app) = app else { return AppFacts { connect_us, ..AppFacts::default() } };
+    let dns_asked = flow.crowd & crowd_flag::ASKED != 0;
+    let Some(app) = app else { return AppFacts { connect_us, dns_asked, ..AppFacts::default() } };
     let hello = app.has(app_flag::HELLO);
     let known = |value: u32| (value > 0).then(|| u64::from(value));
     AppFacts {
@@ -203,6 +204,7 @@ pub fn facts(flow: &Flow, app: Option<&App>, now: Nanos) -> AppFacts {
         first_byte_us: known(app.first_byte_us),
         answer_ms: known(app.answer_ms),
         dns: None,
+        dns_asked,
     }
 }
 
