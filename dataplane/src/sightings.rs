@@ -67,16 +67,15 @@ impl Sightings {
         }
     }
 
-    /// Whether the host's packets pass here; of a host never met, whether both directions of connections do. `None`
-    /// if nothing tells.
+    /// Whether the host's packets pass here; `None` if nothing tells.
     pub fn passes(&self, host: Address) -> Option<bool> {
-        let Shown { whole, one_sided } = self.connections;
-        let (seen, unseen) = match self.find(host).map(|at| &self.cells[at]) {
-            Some(cell) if cell.seen > 0 || cell.unseen > 0 => (cell.seen.into(), cell.unseen.into()),
-            _ => (whole, one_sided),
-        };
-        let all: u64 = seen + unseen;
-        (all > 0).then(|| unseen * 100 < all * OUT_OF_SIGHT)
+        let cell = &self.cells[self.find(host)?];
+        mostly(cell.seen.into(), cell.unseen.into())
+    }
+
+    /// Whether both directions of connections do.
+    pub fn both_ways(&self) -> Option<bool> {
+        mostly(self.connections.whole, self.connections.one_sided)
     }
 
     fn find(&self, host: Address) -> Option<usize> {
@@ -95,6 +94,11 @@ impl Sightings {
     }
 }
 
+fn mostly(seen: u64, unseen: u64) -> Option<bool> {
+    let all = seen + unseen;
+    (all > 0).then(|| unseen * 100 < all * OUT_OF_SIGHT)
+}
+
 fn place(host: Address, probe: usize) -> usize {
     let mixed = (host[0].rotate_left(32) ^ host[1]).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     ((mixed >> 40) as usize).wrapping_add(probe) & (HOSTS - 1)
@@ -109,16 +113,17 @@ mod tests {
 
     #[test]
     fn nothing_seen_is_nothing_known() {
-        assert_eq!(Sightings::default().passes(A), None);
+        assert_eq!((Sightings::default().passes(A), Sightings::default().both_ways()), (None, None));
     }
 
     #[test]
-    fn a_host_is_known_by_its_own_connections_first() {
+    fn a_host_is_known_by_its_own_connections() {
         let mut sightings = Sightings::default();
         (0..10).for_each(|_| sightings.connection(A, true));
-        assert_eq!((sightings.passes(A), sightings.passes(B)), (Some(true), Some(true)));
+        assert_eq!((sightings.passes(A), sightings.passes(B)), (Some(true), None));
         sightings.connection(B, false);
         assert_eq!((sightings.passes(A), sightings.passes(B)), (Some(true), Some(false)));
+        assert_eq!(sightings.both_ways(), Some(true));
         assert_eq!(sightings.connections, Shown { whole: 10, one_sided: 1 });
     }
 

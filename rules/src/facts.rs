@@ -125,6 +125,17 @@ impl SideFacts {
     }
 }
 
+/// What became of other connections to a service while SYNs that offer ECN stay unanswered there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rivals {
+    /// Begun since the first of those SYNs, without the offer, and answered.
+    pub plain_answered: u32,
+    /// Without the offer, and not answered for 3 s either.
+    pub plain_lost: u32,
+    /// With the offer, and answered.
+    pub ecn_answered: u32,
+}
+
 /// What a rule can see of a RST in one side's name. All unknown if there was none.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct RstFacts {
@@ -204,6 +215,10 @@ pub struct FlowFacts {
     pub icmp_mtu: Option<u32>,
     /// SYN-ACKs seen after the originator had acknowledged one.
     pub late_syn_acks: u32,
+    /// Of most connections both directions are captured; looked up as [`SideFacts::in_sight`].
+    pub both_ways: bool,
+    /// If its SYNs offer ECN and are without answer.
+    pub rivals: Rivals,
     /// From the first SYN to the last, ms.
     pub syn_span_ms: u64,
     /// What its payload and its clock tell.
@@ -263,6 +278,8 @@ impl Default for FlowFacts {
             app: AppFacts::default(),
             late_syn_acks: 0,
             syn_span_ms: 0,
+            both_ways: false,
+            rivals: Rivals::default(),
         }
     }
 }

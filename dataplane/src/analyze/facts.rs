@@ -2,7 +2,7 @@
 //! Reads the flow and its trouble record, changes nothing; the snapshot goes to guards, then to rule bodies.
 
 use rules::event::Event;
-use rules::facts::{FlowFacts, RstFacts, Side, SideFacts};
+use rules::facts::{FlowFacts, Rivals, RstFacts, Side, SideFacts};
 
 use super::{Outcome, SILENCE_PACKETS, app};
 use crate::flow::Flow;
@@ -70,6 +70,8 @@ pub fn of_flow(
         app: app::facts(flow, app, now),
         icmp_mtu: (trouble.icmp_too_big > 0 && trouble.icmp_mtu > 0).then_some(trouble.icmp_mtu),
         late_syn_acks: u32::from(flow.rare.late_syn_acks),
+        both_ways: false,
+        rivals: Rivals::default(),
         syn_span_ms: flow.rare.syn_ns.saturating_sub(flow.start_ns) / 1_000_000,
     }
 }

@@ -4,6 +4,7 @@
 use rules::event::{Event, EventSet};
 use rules::facts::{AnswerCounts, DnsFacts, Name};
 
+use super::clock::SECOND;
 use super::engine::Engine;
 use crate::activity::Party;
 use crate::analyze::app::{self, Tables, dns};
@@ -23,6 +24,8 @@ const FORGET_HELLO: Nanos = (CHECKS as Nanos + 1) * 1_000_000_000;
 /// The same datagram so soon again is a second copy of it, as taps and bridges make them.
 const COPY: Nanos = 20_000_000;
 const UDP_HEADER: usize = 8;
+/// Who has not asked again by then won't, ns.
+const CONTENT: Nanos = 6 * SECOND;
 
 /// What is known of applications.
 #[derive(Debug)]
@@ -104,7 +107,21 @@ impl Engine {
                 return false;
             }
             let Some((question, due)) = self.apps.questions.due(now) else { return true };
+            self.asked_once(&question, due);
             self.tell(&question, Event::DnsTimeout, None, due, None);
+        }
+    }
+
+    /// Resolver libraries ask again within 5 s. Who doesn't had an answer, and if none of this server was ever seen, its
+    /// answers pass elsewhere.
+    fn asked_once(&mut self, question: &Question, now: Nanos) {
+        let server = Party::of(&question.key, usize::from(question.from_low)).addr;
+        let waited = now.saturating_sub(question.first_ns);
+        if question.asks == 1
+            && (CONTENT..CONTENT + SECOND).contains(&waited)
+            && self.sightings.passes(server).is_none()
+        {
+            self.sightings.host(server, false);
         }
     }
 

@@ -57,7 +57,8 @@ impl Engine {
                 d.on_known += u32::from(known);
             });
         }
-        if outcome.established && flow.has(flow_flag::HANDSHAKE) {
+        // An ACK that follows the SYN tells of an answer, seen here or not.
+        if outcome.established && flow.dirs[flow.orig()].syn > 0 {
             self.activity.both(client, server, Count::Established);
             if repeated(flow) && u64::from(flow.syn_ack_us) * 1000 >= REPEAT {
                 self.activity.both(client, server, Count::Recovered);
@@ -93,14 +94,19 @@ impl Engine {
     #[inline]
     fn follow_sight(&mut self, slot: u32, outcome: &Outcome, packet: &Packet) {
         let flow = &self.table.flows[slot as usize];
-        let (client, server) = (&flow.dirs[flow.orig()], &flow.dirs[flow.orig() ^ 1]);
-        let (asked, answered) = parties(flow);
-        if outcome.established && client.syn > 0 {
-            self.sightings.connection(answered.addr, server.packets > 0);
+        let (own, other) = (&flow.dirs[outcome.dir], &flow.dirs[outcome.dir ^ 1]);
+        let (_, server) = parties(flow);
+        if outcome.established && flow.dirs[flow.orig()].syn > 0 {
+            let seen = flow.dirs[flow.orig() ^ 1].packets > 0;
+            self.sightings.connection(server.addr, seen);
+            if !self.trials.is_empty() {
+                self.trial_answered(slot, flow.last_ns);
+            }
         } else if outcome.refused {
-            self.sightings.host(answered.addr, true);
-        } else if packet.tcp.flags & flags::SYN != 0 && server.syn_ack == 1 && client.packets == 0 {
-            self.sightings.connection(asked.addr, false);
+            self.sightings.host(server.addr, true);
+        } else if packet.tcp.flags & flags::SYN != 0 && own.syn_ack == 1 && other.packets == 0 {
+            // It answers a SYN that was not seen.
+            self.sightings.connection(Party::of(&flow.key, outcome.dir ^ 1).addr, false);
         }
     }
 

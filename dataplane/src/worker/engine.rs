@@ -8,6 +8,7 @@ use rules::{Hits, RuleSet};
 
 use super::apps::{self, Apps};
 use super::outlet::{Outlet, Queues};
+use super::trials::Trials;
 use super::watch::Watches;
 use crate::activity::Activity;
 use crate::analyze::{self, Outcome};
@@ -47,6 +48,7 @@ pub(super) struct Engine {
     pub(super) siblings: SiblingTable,
     pub(super) sightings: Sightings,
     pub(super) watches: Watches,
+    pub(super) trials: Trials,
     pub(super) account: WorkerAccount,
     pub(super) timeouts: Timeouts,
     pub(super) cutoff: u64,
@@ -90,6 +92,7 @@ impl Engine {
             siblings: SiblingTable::new(config.siblings),
             sightings: Sightings::default(),
             watches: Watches::default(),
+            trials: Trials::default(),
             account: WorkerAccount::default(),
             timeouts: config.timeouts,
             cutoff: config.cutoff_bytes,

@@ -32,6 +32,7 @@ impl Engine {
         let mut snapshot = facts::of_flow(flow, trouble, app, outcome, now, packet.is_none());
         if !events.and(SILENCES).is_empty() {
             self.look_around(slot, &mut snapshot);
+            snapshot.rivals = self.trials.rivals(&self.table.flows[slot as usize]);
         }
         self.ask(slot, events, now, packet, &snapshot);
     }
@@ -39,8 +40,11 @@ impl Engine {
     /// What a silence proves depends on whether the silent side's packets pass here at all.
     pub(super) fn look_around(&self, slot: u32, snapshot: &mut FlowFacts) {
         let flow = &self.table.flows[slot as usize];
+        let both_ways = self.sightings.both_ways();
+        snapshot.both_ways = both_ways == Some(true);
         for (dir, side) in [(flow.orig(), &mut snapshot.orig), (flow.orig() ^ 1, &mut snapshot.resp)] {
-            let passes = self.sightings.passes(Party::of(&flow.key, dir).addr);
+            let host = self.sightings.passes(Party::of(&flow.key, dir).addr);
+            let passes = host.or(both_ways.filter(|both| !both));
             side.out_of_sight = passes == Some(false);
             side.in_sight = !side.out_of_sight && (passes == Some(true) || flow.dirs[dir].packets > 0);
         }

@@ -13,6 +13,31 @@ pub(super) static FLOW: &[Fact<FlowFacts>] = &[
         Get::Int(|f| Some(f.late_syn_acks.into())),
     ),
     row(
+        "flow.plain_answered",
+        "connections",
+        "To the same service since SYNs that offer ECN stay unanswered there: connections without the offer that came \
+            about; only on `syn_timeout`.",
+        Get::Int(|f| Some(f.rivals.plain_answered.into())),
+    ),
+    row(
+        "flow.plain_lost",
+        "connections",
+        "Likewise, those without the offer that got no answer for 3 s.",
+        Get::Int(|f| Some(f.rivals.plain_lost.into())),
+    ),
+    row(
+        "flow.ecn_answered",
+        "connections",
+        "Likewise, those with the offer that came about.",
+        Get::Int(|f| Some(f.rivals.ecn_answered.into())),
+    ),
+    row(
+        "flow.both_ways",
+        "",
+        "Of most connections here both directions are captured; where `flow.resp.in_sight` is looked up, otherwise false.",
+        Get::Bool(|f| Some(f.both_ways)),
+    ),
+    row(
         "flow.syn_span_ms",
         "ms",
         "Time from the first SYN to the last; 0 if there was one, or none.",
