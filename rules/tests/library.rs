@@ -58,6 +58,7 @@ fn flow() -> FlowFacts {
     };
     facts.orig.unacked = Some(0);
     facts.resp.unacked = Some(0);
+    facts.resp.packets = 1;
     facts
 }
 
@@ -312,7 +313,9 @@ fn asked(wait_ms: u64, since_last_ms: u64, rcode: Option<u8>, counts: AnswerCoun
     let dns = Some(DnsFacts { kind: 28, rcode, wait_ms, since_last_ms, asks: 2, repeats: 1 });
     let name = Name::of(b"db.example");
     let app = AppFacts { name, dns, service: Some(counts), ..AppFacts::default() };
-    FlowFacts { app, proto: 17, dport: 53, established: false, ..flow() }
+    let mut facts = FlowFacts { app, proto: 17, dport: 53, established: false, ..flow() };
+    facts.resp.in_sight = true;
+    facts
 }
 
 #[test]
@@ -322,6 +325,20 @@ fn names_that_are_late_lost_or_refused() {
     let timeout = |ms| names(&set, Event::DnsTimeout, &asked(ms, ms, None, some));
     assert_eq!((timeout(3_000), timeout(4_000), timeout(5_000)).1, ["dns_unanswered"]);
     assert!(timeout(3_000).is_empty() && timeout(5_000).is_empty());
+    let sighted = |event, out_of_sight, both_ways, repeats, since_last_ms| {
+        let mut facts = asked(4_000, since_last_ms, None, some);
+        (facts.resp.in_sight, facts.resp.out_of_sight, facts.both_ways) = (false, out_of_sight, both_ways);
+        facts.app.dns = facts.app.dns.map(|dns| DnsFacts { repeats, ..dns });
+        !names(&set, event, &facts).is_empty()
+    };
+    let timeout_of = |out, both, repeats, last| sighted(Event::DnsTimeout, out, both, repeats, last);
+    assert!(timeout_of(false, true, 0, 3_000), "asked elsewhere again, where both directions are seen");
+    assert!(!timeout_of(false, false, 0, 3_000) && !timeout_of(true, true, 0, 3_000));
+    assert!(timeout_of(true, false, 2, 1_000), "still asking three seconds later");
+    assert!(!timeout_of(true, false, 1, 3_000), "it has stopped asking");
+    let retry_of = |out, both, repeats| sighted(Event::DnsRetry, out, both, repeats, 1_000);
+    assert!(retry_of(true, false, 1) && retry_of(false, true, 0));
+    assert!(!retry_of(false, false, 0) && !retry_of(true, true, 0), "a client without a cache");
     let told_by_icmp = |event| {
         let mut facts = asked(4_000, 4_000, None, some);
         facts.orig.icmp_unreachable = 1;

@@ -133,8 +133,8 @@ impl Engine {
         account.trouble_refused = self.slab.refused;
         account.siblings_evicted = self.siblings.evicted;
         account.events.siblings_unwatched = self.siblings.unwatched;
-        let shown = self.sightings.connections;
-        (account.connections_whole, account.connections_one_sided) = (shown.whole, shown.one_sided);
+        account.connections_whole = self.sightings.connections.whole;
+        account.connections_one_sided = self.sightings.connections.one_sided;
         account.fragments_evicted = self.fragments.evicted;
         account.apps_refused = self.apps.slab.refused;
         account.questions_forgotten = self.apps.questions.forgotten;

@@ -84,7 +84,7 @@ struct Scenario {
     build: fn(&mut World),
 }
 
-const SCENARIOS: [Scenario; 52] = [
+const SCENARIOS: [Scenario; 50] = [
     Scenario {
         name: "healthy",
         about: "200 clean flows, DNS, ping, ARP: nothing to report",
@@ -274,16 +274,6 @@ const SCENARIOS: [Scenario; 52] = [
         name: "port_scan",
         about: "a client probes --flows (150) ports of one host: silence, refusals, a few open",
         build: crowd::port_scan,
-    },
-    Scenario {
-        name: "slow_scan",
-        about: "a client probes --flows (40) ports of one host, one every 2.6 s, and meets silence",
-        build: crowd::slow_scan,
-    },
-    Scenario {
-        name: "ecn_blackhole_flows",
-        about: "connections whose SYNs all offer ECN vanish, those without the offer get through",
-        build: negotiation::ecn_blackhole_flows,
     },
     Scenario {
         name: "host_scan",
