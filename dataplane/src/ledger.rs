@@ -109,6 +109,9 @@ pub struct WorkerAccount {
     pub kept: KeptAccount,
     /// Services whose healthy flows were forgotten for others.
     pub siblings_evicted: u64,
+    /// Connections that came about, by whether both ends were seen or one never was.
+    pub connections_whole: u64,
+    pub connections_one_sided: u64,
     pub history_cut: u64,
     pub tails_rescued: u64,
     pub tails_forgotten: u64,
@@ -130,6 +133,8 @@ pub struct EventAccount {
     pub activity_lost: u64,
     /// What clients did with services, and is missing from scans and port reuse for want of room.
     pub pairs_lost: u64,
+    /// Failures at services whose healthy flows the judge is not told of, since it is of so many already.
+    pub siblings_unwatched: u64,
     pub rows: u64,
     pub rows_dropped: u64,
 }
@@ -149,7 +154,7 @@ impl WorkerAccount {
     }
 
     /// Every account that is one number.
-    fn sums(&mut self) -> [&mut u64; 32] {
+    fn sums(&mut self) -> [&mut u64; 35] {
         let WorkerAccount { events: e, kept, .. } = self;
         [
             &mut self.received,
@@ -165,6 +170,8 @@ impl WorkerAccount {
             &mut self.questions_forgotten,
             &mut self.icmp_unmatched,
             &mut self.siblings_evicted,
+            &mut self.connections_whole,
+            &mut self.connections_one_sided,
             &mut self.span_duplicates,
             &mut self.fragments_followed,
             &mut self.fragments_unmatched,
@@ -182,6 +189,7 @@ impl WorkerAccount {
             &mut e.dropped,
             &mut e.activity_lost,
             &mut e.pairs_lost,
+            &mut e.siblings_unwatched,
             &mut e.rows,
             &mut e.rows_dropped,
         ]

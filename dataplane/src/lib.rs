@@ -14,5 +14,6 @@ pub mod judge;
 pub mod ledger;
 pub mod record;
 pub mod siblings;
+pub mod sightings;
 pub mod source;
 pub mod worker;

@@ -44,6 +44,8 @@ pub struct SiblingTable {
     watched: Vec<(u32, Nanos)>,
     /// Services forgotten for others.
     pub evicted: u64,
+    /// Failures at services that are not told of, since so many are already.
+    pub unwatched: u64,
 }
 
 impl SiblingTable {
@@ -54,6 +56,7 @@ impl SiblingTable {
             mask: cells - 1,
             watched: Vec::with_capacity(WATCHED),
             evicted: 0,
+            unwatched: 0,
         }
     }
 
@@ -104,6 +107,8 @@ impl SiblingTable {
         } else if self.watched.len() < WATCHED {
             self.watched.push((at, until));
             self.cells[at as usize].news = true;
+        } else {
+            self.unwatched += 1;
         }
     }
 
@@ -259,6 +264,19 @@ mod tests {
         table.silent_again(&slept);
         let siblings = told(&mut table).expect("news");
         assert_eq!((siblings.silences, siblings.longest_silence_ms), (1, 90_000));
+    }
+
+    #[test]
+    fn services_in_trouble_beyond_the_most_are_counted() {
+        let mut table = SiblingTable::new(4096);
+        for service in 0..100 {
+            table.watch(&flow(1, 1000 + service), 1);
+            table.watch(&flow(2, 1000 + service), 1);
+        }
+        assert_eq!(table.unwatched, 2 * (100 - WATCHED as u64));
+        assert!(table.news(WATCH_FOR + 1).is_none());
+        table.watch(&flow(1, 9), WATCH_FOR + 1);
+        assert_eq!(table.unwatched, 2 * (100 - WATCHED as u64), "there is room again");
     }
 
     #[test]

@@ -118,6 +118,10 @@ pub struct SideFacts {
     pub icmp_unreachable_code: Option<u8>,
     /// ICMP "time exceeded" that quoted this side's packets.
     pub icmp_time_exceeded: u32,
+    /// Its packets are known to pass this capture point; looked up only where a silence is the evidence.
+    pub in_sight: bool,
+    /// It is known to act where this capture doesn't see it; likewise.
+    pub out_of_sight: bool,
 }
 
 impl SideFacts {
@@ -135,6 +139,17 @@ impl SideFacts {
     pub fn loss_ppm(&self) -> Option<u64> {
         (u64::from(self.losses()) * 1_000_000).checked_div(self.segments())
     }
+}
+
+/// What became of other connections to a service while SYNs that offer ECN stay unanswered there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rivals {
+    /// Begun since the first of those SYNs, without the offer, and answered.
+    pub plain_answered: u32,
+    /// Without the offer, and not answered for 3 s either.
+    pub plain_lost: u32,
+    /// With the offer, and answered.
+    pub ecn_answered: u32,
 }
 
 /// What a rule can see of a RST in one side's name. All unknown if there was none.
@@ -218,6 +233,12 @@ pub struct FlowFacts {
     pub late_syn_acks: u32,
     /// The rule is asked because what it said may be wrong (`disproved`).
     pub disproved: bool,
+    /// Of most connections both directions are captured; looked up as [`SideFacts::in_sight`].
+    pub both_ways: bool,
+    /// If its SYNs offer ECN and are without answer.
+    pub rivals: Rivals,
+    /// From the first SYN to the last, ms.
+    pub syn_span_ms: u64,
     /// What its payload and its clock tell.
     pub app: AppFacts,
 }
@@ -275,6 +296,9 @@ impl Default for FlowFacts {
             app: AppFacts::default(),
             late_syn_acks: 0,
             disproved: false,
+            syn_span_ms: 0,
+            both_ways: false,
+            rivals: Rivals::default(),
         }
     }
 }
@@ -396,5 +420,7 @@ pub struct ServiceFacts {
     pub last_1s: Counts,
     pub last_10s: Counts,
     pub last_60s: Counts,
+    /// Most unfinished handshakes within 1 s, of the last 60 s.
+    pub unfinished_most: u32,
     pub states: ServiceStates,
 }

@@ -165,6 +165,7 @@ fn hosts_and_services() {
         last_1s: zero,
         last_10s: zero,
         last_60s: counts(0, syns, unanswered),
+        unfinished_most: 0,
         states: Default::default(),
     };
     let host_hits = |facts| {

@@ -58,6 +58,7 @@ fn flow() -> FlowFacts {
     };
     facts.orig.unacked = Some(0);
     facts.resp.unacked = Some(0);
+    facts.resp.packets = 1;
     facts
 }
 
@@ -173,8 +174,41 @@ fn syn_no_synack() {
     assert!(names(&set, Event::SynTimeout, &unanswered(None)).is_empty());
     let facts = unanswered(Some(3_000));
     let verdict = verdict(&set, "syn_no_synack", &Snapshot::Flow(&facts, Event::SynTimeout));
-    assert!(verdict.incident.unwrap().1.contains("3 times in 3 s"));
+    let explain = verdict.incident.unwrap().1;
+    assert!(explain.contains("3 times in 3 s and got no answer at all"), "{explain}");
     assert_eq!(verdict.advise.len(), 3);
+    let mut told = facts;
+    (told.orig.icmp_unreachable, told.orig.icmp_unreachable_code) = (2, Some(13));
+    let explain = self::verdict(&set, "syn_no_synack", &Snapshot::Flow(&told, Event::SynTimeout)).incident;
+    let explain = explain.unwrap().1;
+    assert!(explain.contains("code 13") && !explain.contains("no answer at all"), "{explain}");
+}
+
+#[test]
+fn a_silence_proves_something_only_of_whom_is_in_sight() {
+    let set = set();
+    let found = |syns, syn_span_ms, sight: Option<bool>| {
+        let mut facts = FlowFacts { syns, syn_span_ms, syn_acks: 0, syn_age_ms: Some(4_000), ..flow() };
+        (facts.resp.in_sight, facts.resp.out_of_sight) = (sight == Some(true), sight == Some(false));
+        !names(&set, Event::SynTimeout, &facts).is_empty()
+    };
+    assert!(found(1, 0, Some(true)), "it would have been seen");
+    assert!(!found(1, 0, None), "it may have been refused past here");
+    assert!(found(2, 1_000, None), "nobody repeats what was answered");
+    assert!(!found(3, 1_000, Some(false)), "but some repeat within a second what was refused");
+    assert!(found(3, 3_000, Some(false)));
+    let hello = |packets, out_of_sight| {
+        let app = AppFacts {
+            tls_answered: Some(false),
+            tls_over: Some(false),
+            hello_ms: Some(3_500),
+            ..AppFacts::default()
+        };
+        let mut facts = FlowFacts { app, by: None, ..flow() };
+        (facts.resp.packets, facts.resp.out_of_sight) = (packets, out_of_sight);
+        !names(&set, Event::TlsTimeout, &facts).is_empty()
+    };
+    assert!(hello(1, false) && !hello(0, false) && !hello(1, true));
 }
 
 #[test]
@@ -290,10 +324,12 @@ fn tls_no_server_hello() {
 }
 
 fn asked(wait_ms: u64, since_last_ms: u64, rcode: Option<u8>, counts: AnswerCounts) -> FlowFacts {
-    let dns = Some(DnsFacts { kind: 28, rcode, wait_ms, since_last_ms, asks: 2 });
+    let dns = Some(DnsFacts { kind: 28, rcode, wait_ms, since_last_ms, asks: 2, repeats: 1 });
     let name = Name::of(b"db.example");
     let app = AppFacts { name, dns, service: Some(counts), ..AppFacts::default() };
-    FlowFacts { app, proto: 17, dport: 53, established: false, ..flow() }
+    let mut facts = FlowFacts { app, proto: 17, dport: 53, established: false, ..flow() };
+    facts.resp.in_sight = true;
+    facts
 }
 
 #[test]
@@ -303,7 +339,34 @@ fn names_that_are_late_lost_or_refused() {
     let timeout = |ms| names(&set, Event::DnsTimeout, &asked(ms, ms, None, some));
     assert_eq!((timeout(3_000), timeout(4_000), timeout(5_000)).1, ["dns_unanswered"]);
     assert!(timeout(3_000).is_empty() && timeout(5_000).is_empty());
+    let sighted = |event, out_of_sight, both_ways, repeats, since_last_ms| {
+        let mut facts = asked(4_000, since_last_ms, None, some);
+        (facts.resp.in_sight, facts.resp.out_of_sight, facts.both_ways) = (false, out_of_sight, both_ways);
+        facts.app.dns = facts.app.dns.map(|dns| DnsFacts { repeats, ..dns });
+        !names(&set, event, &facts).is_empty()
+    };
+    let timeout_of = |out, both, repeats, last| sighted(Event::DnsTimeout, out, both, repeats, last);
+    assert!(timeout_of(false, true, 0, 3_000), "asked elsewhere again, where both directions are seen");
+    assert!(!timeout_of(false, false, 0, 3_000) && !timeout_of(true, true, 0, 3_000));
+    assert!(timeout_of(true, false, 2, 1_000), "still asking three seconds later");
+    assert!(!timeout_of(true, false, 1, 3_000), "it has stopped asking");
+    let retry_of = |out, both, repeats| sighted(Event::DnsRetry, out, both, repeats, 1_000);
+    assert!(retry_of(true, false, 1) && retry_of(false, true, 0));
+    assert!(!retry_of(false, false, 0) && !retry_of(true, true, 0), "a client without a cache");
+    let told_by_icmp = |event| {
+        let mut facts = asked(4_000, 4_000, None, some);
+        facts.orig.icmp_unreachable = 1;
+        names(&set, event, &facts)
+    };
+    assert!(told_by_icmp(Event::DnsTimeout).is_empty() && told_by_icmp(Event::DnsRetry).is_empty());
+    assert!(told_by_icmp(Event::IcmpUnreachable).is_empty(), "a datagram that was no question");
     let retry = |ms| names(&set, Event::DnsRetry, &asked(ms, ms, None, some));
+    let advice = |ms| {
+        let facts = asked(ms, ms, None, some);
+        verdict(&set, "dns_timeout_retry", &Snapshot::Flow(&facts, Event::DnsRetry)).advise.concat()
+    };
+    assert!(advice(5_001).contains("single-request-reopen"));
+    assert!(!advice(1_000).contains("single-request-reopen"), "that is another timeout");
     assert_eq!(retry(300), ["dns_timeout_retry"]);
     assert!(retry(299).is_empty());
 
@@ -321,11 +384,7 @@ fn names_that_are_late_lost_or_refused() {
     assert!(explain.unwrap().contains("3 of 20 DNS questions late"));
     let few = AnswerCounts { late: 2, errors: 4, ..some };
     assert_eq!(answer(&asked(1_000, 1_000, Some(0), few)), (vec!["dns_slow".to_owned()], None));
-    assert_eq!(
-        answer(&asked(5_015, 7, Some(0), some)),
-        (vec!["dns_slow".to_owned()], None),
-        "lost, not slow"
-    );
+    assert_eq!(answer(&asked(5_015, 7, Some(0), some)), (vec![], None), "lost, not slow");
     let (names, explain) = answer(&asked(8, 8, Some(2), some));
     assert_eq!(names, ["dns_error"]);
     assert!(explain.unwrap().contains("5 of 20 DNS questions with an error"));
@@ -374,7 +433,17 @@ fn host(client: ClientFacts) -> HostFacts {
 
 fn service(last_60s: Counts, last_1s: Counts, states: ServiceStates) -> ServiceFacts {
     let addr = address("10.0.4.21");
-    ServiceFacts { addr, port: 8080, proto: 6, now_ns: 0, last_1s, last_10s: last_1s, last_60s, states }
+    ServiceFacts {
+        addr,
+        port: 8080,
+        proto: 6,
+        now_ns: 0,
+        last_1s,
+        last_10s: last_1s,
+        last_60s,
+        unfinished_most: last_1s.unfinished,
+        states,
+    }
 }
 
 fn said_of_host(set: &Arc<RuleSet>, facts: &HostFacts) -> Vec<(String, String)> {
@@ -460,6 +529,10 @@ fn floods_outages_and_lost_syns_are_told_apart() {
     assert_eq!(said_of_service(&set, &unfinished(500, 49, 0)), []);
     assert_eq!(said_of_service(&set, &unfinished(500, 100, 250)), [], "clients that mean it");
     assert_eq!(said_of_service(&set, &unfinished(100, 50, 49))[0].0, "syn_flood");
+    // The burst came first, the hundredth half a minute later.
+    let slowly = |now| ServiceFacts { unfinished_most: 60, ..unfinished(100, now, 0) };
+    assert!(said_of_service(&set, &slowly(1))[0].1.contains("60 of them within one second"));
+    assert_eq!(said_of_service(&set, &slowly(0)), [], "it is over");
 
     let lost = |syns, syn_unanswered, recovered, states| {
         let counts = Counts { syns, syn_unanswered, recovered, ..Counts::default() };

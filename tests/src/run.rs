@@ -62,6 +62,8 @@ pub struct Outcome {
     /// Those that later packets disproved.
     pub withdrawn: Vec<Incident>,
     pub opened: Vec<Incident>,
+    /// Opened, and then found to be part of another.
+    pub folded: Vec<Incident>,
     pub account: WorkerAccount,
     pub judged: JudgeAccount,
     pub written: Option<WriterAccount>,
@@ -95,6 +97,7 @@ pub struct Pipeline<S: Source> {
     rows: Vec<FlowRow>,
     opened: Vec<Incident>,
     closed: Vec<Incident>,
+    folded: Vec<Incident>,
 }
 
 impl<S: Source> Pipeline<S> {
@@ -124,6 +127,7 @@ impl<S: Source> Pipeline<S> {
             rows: Vec::new(),
             opened: Vec::new(),
             closed: Vec::new(),
+            folded: Vec::new(),
         }
     }
 
@@ -168,6 +172,7 @@ impl<S: Source> Pipeline<S> {
         let opened = self.judge.opened();
         self.opened.extend(opened.iter().cloned());
         self.closed.extend(self.judge.closed());
+        self.folded.extend(self.judge.folded());
         opened
     }
 
@@ -214,6 +219,7 @@ impl<S: Source> Pipeline<S> {
             incidents,
             withdrawn,
             opened: self.opened,
+            folded: self.folded,
             account: self.worker.account(),
             judged: self.judge.account(),
             written: self.writer.map(|writer| writer.account().clone()),
@@ -247,7 +253,7 @@ impl<S: Source> Pipeline<S> {
             "{judged:#?}"
         );
         assert_eq!((judged.open, judged.incidents_opened), (0, judged.incidents_closed), "{judged:#?}");
-        assert_eq!(judged.incidents_closed, self.closed.len() as u64);
+        assert_eq!(judged.incidents_closed, (self.closed.len() + self.folded.len()) as u64);
         let lost: u64 = account.kept.unwritten.iter().sum();
         match &self.writer {
             Some(writer) => {

@@ -132,6 +132,19 @@ fn a_storm_of_thousands_of_flows_is_one_incident() {
 }
 
 #[test]
+fn what_a_slow_scan_met_before_it_was_known_is_folded_into_it() {
+    let (packets, _) = captures::scenario("slow_scan", &Options::default());
+    let outcome = replay(captures::synthetic(&packets));
+    let scan = outcome.incidents.iter().find(|i| i.kind == "port_scan").unwrap();
+    // Beside the scan another client's attempt was lost; it is told with the scanner's at the same port.
+    let rest: Vec<_> = outcome.incidents.iter().filter(|i| i.kind != "port_scan").collect();
+    assert!(rest.len() == 1 && rest[0].kind == "syn_no_synack" && rest[0].flows == 2, "{rest:?}");
+    assert_eq!((scan.count, scan.flows), (40, 39), "{:?}", scan.evidence);
+    assert!(outcome.folded.len() > 5, "they had been told of as they opened");
+    assert!(outcome.folded.iter().all(|i| i.explain.contains(&scan.id)), "{:?}", outcome.folded[0]);
+}
+
+#[test]
 fn ten_thousand_in_time_wait_are_a_pile() {
     let options = Options { flows: Some(10_300), ..Options::default() };
     let (packets, truth) = captures::scenario("time_wait_pileup", &options);

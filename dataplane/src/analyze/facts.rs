@@ -72,6 +72,7 @@ pub fn at_hand(flow: &Flow, trouble: Option<&Trouble>, outcome: &Outcome) -> Flo
         last_syn_plain: flow.rare.oddities & oddity::LAST_SYN_PLAIN != 0,
         syn_acks: u32::from(flow.senders[0].syn_ack) + u32::from(flow.senders[1].syn_ack),
         late_syn_acks: u32::from(flow.rare.late_syn_acks),
+        syn_span_ms: flow.rare.syn_ns.saturating_sub(flow.start_ns) / 1_000_000,
         ..FlowFacts::default()
     };
     facts.app.connect_us = app::connect_us(flow);

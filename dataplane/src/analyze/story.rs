@@ -10,10 +10,11 @@ use rules::event::{Event, EventSet};
 use super::sequence::{ACK_LOST_SEGMENT, Marks, NOTHING, RETRANSMISSION, WINDOW_FULL};
 use crate::decode::{Packet, Tcp, flags};
 use crate::flow::Flow;
-use crate::flow::record::{dir_flag, flow_flag, oddity};
+use crate::flow::record::{Rare, dir_flag, flow_flag, oddity};
 use crate::flow::story::{End, Story};
 
 const CONTROL: u8 = flags::SYN | flags::FIN | flags::RST;
+const SYN_ACK: u8 = flags::SYN | flags::ACK;
 const CONGESTION: u8 = flags::ECE | flags::CWR;
 /// IP's "congestion experienced" (RFC 3168 §5).
 const CE: u8 = 3;
@@ -76,6 +77,7 @@ fn tell(flow: &mut Flow, dir: usize, packet: &Packet, marks: Marks) {
 fn congestion(flow: &mut Flow, dir: usize, packet: &Packet) {
     let seen = packet.tcp.flags;
     let rare = &mut flow.rare;
+    accurate(rare, packet);
     let add = |count: &mut [u16; 2], yes: bool| count[dir] = count[dir].saturating_add(u16::from(yes));
     add(&mut rare.ece, seen & flags::ECE != 0);
     add(&mut rare.cwr, seen & flags::CWR != 0);
@@ -92,6 +94,28 @@ fn congestion(flow: &mut Flow, dir: usize, packet: &Packet) {
         }
     } else {
         rare.ecn_answers = rare.ecn_answers.saturating_add(u8::from(seen & flags::ECE != 0));
+    }
+}
+
+/// Follows whether accurate ECN (RFC 9768) is agreed on, where the three flags together are a counter: a client offers it by
+/// setting all of them, and a server that answers with any but ECE alone (classic ECN) or all three (a mirror) takes it.
+fn accurate(rare: &mut Rare, packet: &Packet) {
+    let three = (packet.tcp.flags & CONGESTION, packet.tcp.accurate_ecn);
+    let agreed = match packet.tcp.flags & (flags::SYN | flags::ACK) {
+        flags::SYN => three == (CONGESTION, true),
+        SYN_ACK => {
+            rare.oddities & oddity::ACCURATE_ECN != 0
+                && three != (CONGESTION, true)
+                && (three.1 || three.0 & flags::CWR != 0)
+        }
+        // AE in a later segment is part of a counter: so a connection tells that was under way.
+        _ if three.1 => true,
+        _ => return,
+    };
+    if agreed {
+        rare.oddities |= oddity::ACCURATE_ECN;
+    } else {
+        rare.oddities &= !oddity::ACCURATE_ECN;
     }
 }
 

@@ -22,6 +22,10 @@ const CHECKS: u8 = 10;
 /// ms; what is repeated later was answered in between, unseen.
 const FIRST_REPEAT_MS: u32 = 10_000;
 
+/// New data after two repeats, the first of which may be a probe (RFC 8985 §7.3): the timer had run out, and nobody sends
+/// more then before an acknowledgement came (RFC 5681 §3.1), seen here or not.
+const ANSWERED_UNSEEN: u8 = 3;
+
 /// Packet time in ms, modulo 2^32 and never 0.
 #[inline(always)]
 pub(super) fn ms(now: Nanos) -> u32 {
@@ -66,6 +70,8 @@ pub(super) fn follow(
         (own.waiting_ms, own.unanswered_sends) = (ms(now), 1);
     } else if repeat.is_retransmission() || marks & KEEPALIVE != 0 {
         again(flow, dir, marks, now, out);
+    } else if own.unanswered_sends >= ANSWERED_UNSEEN && tcp.payload > 0 && repeat == Repeat::No {
+        (own.waiting_ms, own.unanswered_sends) = (ms(now), 1);
     }
     if marks & KEEPALIVE != 0 {
         keepalive(flow, slab, dir, now);

@@ -132,6 +132,8 @@ pub struct Tcp {
     pub ack: u32,
     pub window: u16,
     pub flags: u8,
+    /// The ninth flag, AE (RFC 9768; once NS).
+    pub accurate_ecn: bool,
     /// Payload bytes on the wire, from the IP length, whatever the capture kept of them.
     pub payload: u32,
     pub options: TcpOptions,

@@ -70,6 +70,7 @@ fn tcp(bytes: &[u8], at: usize, left: usize, ends: Ends, packet: &mut Packet) {
         ack: u32::from_be_bytes([header[8], header[9], header[10], header[11]]),
         window: u16::from_be_bytes([header[14], header[15]]),
         flags: header[13],
+        accurate_ecn: header[12] & 1 != 0,
         payload: (left - header_len) as u32,
         options: TcpOptions::default(),
     };

@@ -27,6 +27,8 @@ pub struct Question {
     /// Next in its chain of [`Questions::chains`].
     chain: u32,
     pub asks: u32,
+    /// Of these, from the same socket with the same id.
+    pub repeats: u16,
     pub id: u16,
     pub kind: u16,
     pub from_low: bool,
@@ -156,6 +158,7 @@ impl Questions {
             hash,
             chain: self.chains[bucket],
             asks,
+            repeats: 0,
             id,
             kind,
             from_low,

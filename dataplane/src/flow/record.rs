@@ -102,6 +102,8 @@ pub mod crowd_flag {
     pub const TRACKED: u8 = 1;
     /// What became of the attempt that began it has been told.
     pub const SETTLED: u8 = 2;
+    /// A DNS question was asked on it.
+    pub const ASKED: u8 = 4;
 }
 
 /// Bits of [`Flow::offered`], one byte a side, of its first SYN or SYN-ACK.
@@ -124,6 +126,8 @@ pub mod oddity {
     pub const LAST_SYN_PLAIN: u8 = 4;
     /// The client answered the SYN-ACK with a RST, and has sent no SYN since.
     pub const ABORTED: u8 = 8;
+    /// Accurate ECN (RFC 9768) was offered or is agreed on: ECE, CWR and AE are a counter.
+    pub const ACCURATE_ECN: u8 = 16;
 }
 
 /// What is known of one direction; exactly one cache line.
@@ -346,6 +350,9 @@ impl Flow {
 
     /// Segments of `dir` after its SYN that echo congestion, and that say they heard.
     pub fn congestion(&self, dir: usize) -> (u16, u16) {
+        if self.rare.oddities & oddity::ACCURATE_ECN != 0 {
+            return (0, 0);
+        }
         let (ece, cwr) = (self.rare.ece[dir], self.rare.cwr[dir]);
         let syns = u16::from(self.rare.ecn_syns);
         if dir == self.orig() {

@@ -327,6 +327,8 @@ fn native(flow: &Flow, trouble: &Trouble, mut say: impl FnMut(&str, u32)) {
     say("syn_retransmission", repeats(|s| s.syn));
     say("synack_retransmission", repeats(|s| s.syn_ack));
     say("rst_midflow", trouble.midflow_rsts);
+    let unseen = flow.senders[flow.orig()].syn > 0 && flow.dirs[flow.orig() ^ 1].packets == 0;
+    say("one_sided", u32::from(unseen && flow.has(flow_flag::ESTABLISHED)));
     say("conn_refused", u32::from(flow.has(flow_flag::REFUSED)));
     say("rst_injected", (0..2).filter(|&dir| flow.rst_injected(dir) == Some(true)).count() as u32);
     say("ttl_changed", flow.senders.iter().map(|s| u32::from(s.ttl_changes)).sum());

@@ -352,7 +352,11 @@ mod tests {
         let same = Siblings { largest_acked: [300, 1448], ..siblings };
         assert_eq!(said(&failing(&[stuck]), &same), Vec::<String>::new());
         let small = Siblings { largest_acked: [300, 119], ..siblings };
-        assert_eq!(said(&failing(&[stuck]), &small), Vec::<String>::new(), "small talk proves nothing of size");
+        assert_eq!(
+            said(&failing(&[stuck]), &small),
+            Vec::<String>::new(),
+            "small talk proves nothing of size"
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! waits for the settling time, so that a storm of its cause can take it over; then it opens its group's incident or
 //! joins it. Groups, and the parts and flow ids in each, are bounded; what finds no room is counted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use rules::event::Event;
@@ -15,6 +15,9 @@ use super::incident::{Draft, Incident, Subject};
 use super::known::{Home, Known};
 use super::message::Hit;
 use crate::source::Nanos;
+
+/// Causes of an open incident that are told apart.
+const CAUSES: usize = 4;
 
 /// What hits have in common that belong to one incident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,6 +90,8 @@ pub struct Part {
 struct Group {
     serial: Home,
     open: Option<Draft>,
+    /// Causes of what is open, as long as they are few.
+    causes: Option<BTreeSet<Option<Cause>>>,
     parts: BTreeMap<Option<Cause>, Part>,
     /// Flows kept for the incident, unsettled parts included.
     captures: u32,
@@ -104,6 +109,18 @@ pub struct Groups {
     earliest_last: Nanos,
     limit: usize,
     captures_per_incident: u32,
+}
+
+impl Group {
+    fn brought_about_by(&mut self, cause: Option<Cause>) {
+        if self.open.is_none() {
+            self.causes = Some(BTreeSet::new());
+        }
+        if let Some(causes) = &mut self.causes {
+            causes.insert(cause);
+        }
+        self.causes.take_if(|causes| causes.len() > CAUSES);
+    }
 }
 
 impl Groups {
@@ -199,6 +216,7 @@ impl Groups {
         let group = self.groups.entry(key).or_insert_with(|| Group {
             serial,
             open: None,
+            causes: Some(BTreeSet::new()),
             parts: BTreeMap::new(),
             captures: 0,
         });
@@ -260,6 +278,23 @@ impl Groups {
         parts
     }
 
+    /// Hands over the incidents that opened at `since` or later, of whose causes a storm takes every one.
+    pub fn fold(&mut self, takes: Takes, since: Nanos) -> Vec<(GroupKey, Home, Draft, u32)> {
+        let mut folded = Vec::new();
+        self.groups.retain(|key, group| {
+            let ours = |causes: &BTreeSet<_>| causes.iter().all(|cause| takes.takes(key, *cause));
+            if group.causes.as_ref().is_some_and(ours)
+                && let Some(draft) = group.open.take_if(|draft| draft.tally.first_ns >= since)
+            {
+                let unsettled: u32 = group.parts.values().map(|part| part.captures).sum();
+                folded.push((*key, group.serial, draft, group.captures.saturating_sub(unsettled)));
+                group.captures = unsettled;
+            }
+            group.open.is_some() || !group.parts.is_empty()
+        });
+        folded
+    }
+
     /// Books a part out of the unsettled ones.
     fn settled(&mut self, cause: Option<Cause>, part: &Part) {
         self.parts -= 1;
@@ -304,6 +339,7 @@ impl Groups {
         for (_, _, key, cause) in due {
             let Some(group) = self.groups.get_mut(&key) else { continue };
             let Some(mut part) = group.parts.remove(&cause) else { continue };
+            group.brought_about_by(cause);
             let said = matches!(cause, Some(Cause::Attempt(_))).then(|| remark(&key)).flatten();
             part.draft.remark = said.unwrap_or_default();
             match &mut group.open {

@@ -75,6 +75,7 @@ pub struct Judge {
     latest: Nanos,
     opened: Vec<(Order, Incident)>,
     closed: Vec<(Order, Incident)>,
+    folded: Vec<(Order, Incident)>,
     /// Commands a tick gave rise to.
     watches: Vec<Command>,
     account: JudgeAccount,
@@ -98,6 +99,7 @@ impl Judge {
             latest: 0,
             opened: Vec::new(),
             closed: Vec::new(),
+            folded: Vec::new(),
             watches: Vec::new(),
             account: JudgeAccount::default(),
             rules,
@@ -155,6 +157,12 @@ impl Judge {
     /// Incidents that closed since the last call, by first event, then worker and sequence.
     pub fn closed(&mut self) -> Vec<Incident> {
         drain(&mut self.closed)
+    }
+
+    /// Incidents that opened and then turned out to be part of another, since the last call: who was told of their
+    /// opening is told that they closed; they are none of their own.
+    pub fn folded(&mut self) -> Vec<Incident> {
+        drain(&mut self.folded)
     }
 
     pub fn account(&self) -> JudgeAccount {

@@ -124,10 +124,15 @@ impl Storm {
 
     /// Takes over what a group had gathered. The storm's own count has these events already.
     pub fn absorb(&mut self, key: &GroupKey, home: Home, part: &Part) {
+        self.take(key.rule, home, &part.draft, (part.own_flows, part.captures));
+    }
+
+    /// Takes over an incident, or a part of one, of which `own_flows` are not here yet.
+    pub fn take(&mut self, rule: u16, home: Home, draft: &Draft, (own_flows, captures): (u64, u32)) {
         self.absorbed.insert(home);
-        self.captures += part.captures;
-        self.draft.tally.merge(&part.draft.tally, part.own_flows, false);
-        self.book(key.rule, part.draft.tally.flows, &part.draft.evidence);
+        self.captures += captures;
+        self.draft.tally.merge(&draft.tally, own_flows, false);
+        self.book(rule, draft.tally.flows, &draft.evidence);
     }
 
     /// Takes in a flow it caused; `own`: no other rule brought this flow before. `verdict`: the rule's, if it was

@@ -12,9 +12,10 @@ use super::Judge;
 use super::groups::Takes;
 use super::incident::Draft;
 use super::message::Command;
-use super::sight::{Sight, takes};
+use super::sight::{Crowdwise, Sight, takes};
 use super::storms::{Actor, Measure, Storm, counted};
 use super::window::{BUCKET_NS, Field, SPANS};
+use crate::source::Nanos;
 
 /// Entries from which on a client is worth a look that does nothing else of note.
 const MANY_ENTRIES: u32 = 1000;
@@ -39,7 +40,18 @@ impl Judge {
         for (key, [last_1s, last_10s, last_60s]) in self.services.tick(bucket, self.bucket) {
             let states = self.gauges.facts(&key, &last_60s, self.bucket);
             let (addr, port, proto) = key;
-            let facts = ServiceFacts { addr, port, proto, now_ns, last_1s, last_10s, last_60s, states };
+            let unfinished_most = self.services.unfinished_most(&key);
+            let facts = ServiceFacts {
+                addr,
+                port,
+                proto,
+                now_ns,
+                last_1s,
+                last_10s,
+                last_60s,
+                unfinished_most,
+                states,
+            };
             matched.extend(self.matching(Sight::Service(facts)));
         }
         // They came in the order of a worker's hash table.
@@ -111,6 +123,19 @@ impl Judge {
         }
     }
 
+    /// A slow scan is known for what it is long after its first attempts failed: their incidents are part of its own.
+    fn fold(&mut self, storm: &mut Storm, began: Nanos) {
+        let since = began.saturating_sub(self.config.before_storm);
+        let into = storm.draft.incident(&self.rules, false).id;
+        for (key, home, mut draft, captures) in self.groups.fold(storm.takes, since) {
+            self.account.absorbed += draft.tally.flows;
+            storm.take(key.rule, home, &draft, (draft.tally.flows, captures));
+            draft.remark = format!("It is part of what incident {into} tells of.");
+            self.folded.push((draft.order(), draft.incident(&self.rules, true)));
+            self.account.incidents_closed += 1;
+        }
+    }
+
     fn open_storm(&mut self, rule: u16, verdict: &Verdict, measure: Measure, sight: &Sight) {
         let actor = sight.actor();
         // A second may lie in one bucket more (see `Track::told`).
@@ -145,6 +170,9 @@ impl Judge {
         for (key, home, part) in &parts {
             self.account.absorbed += part.draft.tally.flows;
             storm.absorb(key, *home, part);
+        }
+        if matches!(measure.crowdwise, Some(Crowdwise::Ports | Crowdwise::Hosts)) {
+            self.fold(&mut storm, first_ns);
         }
         if let (Actor::Host(addr), Some(wish)) = (actor, &verdict.capture) {
             self.watches.push(Command::Watch {

@@ -139,6 +139,9 @@ struct Track {
     pending: Counts,
     /// `pending` holds something.
     reported: bool,
+    /// Unfinished handshakes within 1 s, by the bucket that second ended in: those that no later second of the last
+    /// 60 has reached.
+    peaks: VecDeque<(u64, u32)>,
 }
 
 impl Track {
@@ -162,6 +165,17 @@ impl Track {
             self.rebuild();
         }
         self.slide(now);
+        self.peak(now);
+    }
+
+    /// Takes the second that ends now among the fullest ones.
+    fn peak(&mut self, now: u64) {
+        let unfinished = self.sums[0].counts().unfinished;
+        while self.peaks.pop_back_if(|(_, lower)| *lower <= unfinished).is_some() {}
+        if unfinished > 0 {
+            self.peaks.push_back((now, unfinished));
+        }
+        while self.peaks.pop_front_if(|(bucket, _)| *bucket + LONGEST < now + SPANS[0]).is_some() {}
     }
 
     /// Sums from nothing, for a report that belongs to a bucket already passed (a worker behind another).
@@ -270,6 +284,11 @@ impl<K: Copy + Eq + Hash> Windows<K> {
         self.tracks.get(key).map(|track| track.sums.map(|sums| sums.counts()))
     }
 
+    /// Most unfinished handshakes within one second of the last 60, as of the last report that came in.
+    pub fn unfinished_most(&self, key: &K) -> u32 {
+        self.tracks.get(key).and_then(|track| track.peaks.front()).map_or(0, |(_, most)| *most)
+    }
+
     /// Events of one kind in the buckets after `after`, and the first bucket that holds one.
     pub fn since(&self, key: &K, field: Field, after: u64) -> (u64, Option<u64>) {
         let Some(track) = self.tracks.get(key) else { return (0, None) };
@@ -327,6 +346,26 @@ mod tests {
             let expected =
                 SPANS.map(|span| all.iter().filter(|(b, _)| b + span > bucket).map(|(_, n)| n).sum::<u32>());
             assert_eq!(got, expected);
+        }
+    }
+
+    #[test]
+    fn the_fullest_second_is_remembered_for_a_minute() {
+        let mut windows = Windows::new(4);
+        let mut all: Vec<(u64, u32)> = Vec::new();
+        let mut seed = 1_u64;
+        let mut bucket = 1000;
+        for _ in 0..1500 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            bucket += 1 + (seed >> 61) * (seed >> 62);
+            let unfinished = if seed >> 58 & 3 == 0 { (seed >> 40) as u32 % 60 } else { 1 };
+            all.push((bucket, unfinished));
+            windows.report(1, &Counts { unfinished, ..Counts::default() }, bucket - 1);
+            windows.tick(bucket, bucket);
+            let second =
+                |end: u64| all.iter().filter(|(b, _)| *b <= end && b + 10 > end).map(|(_, n)| n).sum::<u32>();
+            let expected = all.iter().filter(|(b, _)| b + 590 >= bucket).map(|(b, _)| second(*b)).max();
+            assert_eq!(Some(windows.unfinished_most(&1)), expected);
         }
     }
 

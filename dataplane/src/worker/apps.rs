@@ -4,7 +4,9 @@
 use rules::event::{Event, EventSet};
 use rules::facts::{AnswerCounts, DnsFacts, Name};
 
+use super::clock::SECOND;
 use super::engine::Engine;
+use crate::activity::Party;
 use crate::analyze::app::{self, Tables, dns};
 use crate::analyze::{Outcome, facts};
 use crate::config::WorkerConfig;
@@ -12,7 +14,7 @@ use crate::decode::{Class, Packet};
 use crate::flow::app::AppSlab;
 use crate::flow::keeper::Stamp;
 use crate::flow::questions::{Asked, Question, Questions};
-use crate::flow::record::NONE;
+use crate::flow::record::{NONE, crowd_flag};
 use crate::flow::services::{Answer, Services};
 use crate::flow::waits::{CHECKS, Due, Waits};
 use crate::source::Nanos;
@@ -22,6 +24,8 @@ const FORGET_HELLO: Nanos = (CHECKS as Nanos + 1) * 1_000_000_000;
 /// The same datagram so soon again is a second copy of it, as taps and bridges make them.
 const COPY: Nanos = 20_000_000;
 const UDP_HEADER: usize = 8;
+/// Who has not asked again by then won't, ns.
+const CONTENT: Nanos = 6 * SECOND;
 
 /// What is known of applications.
 #[derive(Debug)]
@@ -103,7 +107,21 @@ impl Engine {
                 return false;
             }
             let Some((question, due)) = self.apps.questions.due(now) else { return true };
+            self.asked_once(&question, due);
             self.tell(&question, Event::DnsTimeout, None, due, None);
+        }
+    }
+
+    /// Resolver libraries ask again within 5 s. Who doesn't had an answer, and if none of this server was ever seen, its
+    /// answers pass elsewhere.
+    fn asked_once(&mut self, question: &Question, now: Nanos) {
+        let server = Party::of(&question.key, usize::from(question.from_low)).addr;
+        let waited = now.saturating_sub(question.first_ns);
+        if question.asks == 1
+            && (CONTENT..CONTENT + SECOND).contains(&waited)
+            && self.sightings.passes(server).is_none()
+        {
+            self.sightings.host(server, false);
         }
     }
 
@@ -132,6 +150,7 @@ impl Engine {
         if message.is_answer && from == dns::PORT {
             self.dns_answer(slot, stamp, packet, &message);
         } else if !message.is_answer && to == dns::PORT {
+            self.table.flows[slot as usize].crowd |= crowd_flag::ASKED;
             self.dns_question(stamp, packet, &message);
         }
     }
@@ -151,6 +170,7 @@ impl Engine {
         let mut told = None;
         if let Some(question) = repeated {
             question.asks = question.asks.saturating_add(1);
+            question.repeats += u16::from(same.is_some() && question.repeats < u16::MAX);
             asks = question.asks;
             told = Some(*question);
             if same.is_some() {
@@ -167,6 +187,7 @@ impl Engine {
     }
 
     fn dns_answer(&mut self, slot: u32, stamp: &Stamp, packet: &Packet, message: &dns::Message) {
+        self.sightings.host(Party::of(&packet.key, usize::from(!packet.from_low)).addr, true);
         let questions = &mut self.apps.questions;
         let index = match message.question {
             Some(question) => questions.find(&packet.key, message.id, question.hash),
@@ -221,7 +242,9 @@ impl Engine {
             wait_ms: since(question.first_ns),
             since_last_ms: since(question.last_ns),
             asks: question.asks,
+            repeats: question.repeats.into(),
         });
+        self.look_around(slot, &mut snapshot);
         self.ask(slot, EventSet::EMPTY.with(event), now, packet, &snapshot);
     }
 }

@@ -129,6 +129,7 @@ impl Engine {
                 self.activity.host(Party::of(&key, orig), Count::SynUnanswered);
                 self.activity.service(Party::of(&key, orig ^ 1), Count::SynUnanswered);
             }
+            self.trial_waits(slot, self.table.flows[slot as usize].rare.syn_checks == UNANSWERED_AFTER, due);
             let next = self.deadline(slot);
             self.table.rearm(slot, next);
             let mut outcome = Outcome::default();

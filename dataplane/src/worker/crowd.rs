@@ -57,7 +57,8 @@ impl Engine {
                 d.on_known += u32::from(known);
             });
         }
-        if outcome.established && flow.has(flow_flag::HANDSHAKE) {
+        // An ACK that follows the SYN tells of an answer, seen here or not.
+        if outcome.established && flow.senders[flow.orig()].syn > 0 {
             self.activity.both(client, server, Count::Established);
             if repeated(flow) && u64::from(flow.syn_ack_us) * 1000 >= REPEAT {
                 self.activity.both(client, server, Count::Recovered);
@@ -81,8 +82,32 @@ impl Engine {
                 self.activity.pair(&client, &server, |d| d.short += 1);
             }
         }
+        self.follow_sight(slot, outcome, packet);
         self.attempted(slot);
         self.follow_standing(slot);
+    }
+
+    /// Whose packets this connection shows.
+    #[inline]
+    fn follow_sight(&mut self, slot: u32, outcome: &Outcome, packet: &Packet) {
+        let flow = &self.table.flows[slot as usize];
+        let other = &flow.dirs[outcome.dir ^ 1];
+        let (_, server) = parties(flow);
+        if outcome.established && flow.senders[flow.orig()].syn > 0 {
+            let seen = flow.dirs[flow.orig() ^ 1].packets > 0;
+            self.sightings.connection(server.addr, seen);
+            if !self.trials.is_empty() {
+                self.trial_answered(slot, flow.last_ns);
+            }
+        } else if outcome.refused {
+            self.sightings.host(server.addr, true);
+        } else if packet.tcp.flags & flags::SYN != 0
+            && flow.senders[outcome.dir].syn_ack == 1
+            && other.packets == 0
+        {
+            // It answers a SYN that was not seen.
+            self.sightings.connection(Party::of(&flow.key, outcome.dir ^ 1).addr, false);
+        }
     }
 
     /// Tells once what became of the attempt, if that is known now.
@@ -157,6 +182,8 @@ impl Engine {
             Standing::None
         } else if flow.has(flow_flag::ESTABLISHED) {
             match (fin(flow.orig()), fin(flow.orig() ^ 1)) {
+                // The other FIN may have passed unseen, as everything of that side did.
+                (true, false) if flow.dirs[flow.orig() ^ 1].packets == 0 => Standing::None,
                 (true, false) => Standing::CloseWait,
                 (false, true) => Standing::FinWait2,
                 _ => Standing::Established,

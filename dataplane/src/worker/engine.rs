@@ -8,6 +8,7 @@ use rules::{Hits, RuleSet};
 
 use super::apps::{self, Apps};
 use super::outlet::{Outlet, Queues};
+use super::trials::Trials;
 use super::watch::Watches;
 use crate::activity::Activity;
 use crate::analyze::{self, Outcome};
@@ -24,6 +25,7 @@ use crate::hold::Holds;
 use crate::ledger::WorkerAccount;
 use crate::record::Recorder;
 use crate::siblings::SiblingTable;
+use crate::sightings::Sightings;
 use crate::source::Nanos;
 
 #[derive(Debug)]
@@ -46,7 +48,9 @@ pub(super) struct Engine {
     pub(super) outlet: Outlet,
     pub(super) activity: Activity,
     pub(super) siblings: SiblingTable,
+    pub(super) sightings: Sightings,
     pub(super) watches: Watches,
+    pub(super) trials: Trials,
     pub(super) account: WorkerAccount,
     pub(super) timeouts: Timeouts,
     pub(super) cutoff: u64,
@@ -89,7 +93,9 @@ impl Engine {
             hits: Hits::new(),
             outlet: Outlet::new(queues, number),
             siblings: SiblingTable::new(config.siblings),
+            sightings: Sightings::default(),
             watches: Watches::default(),
+            trials: Trials::default(),
             account: WorkerAccount::default(),
             timeouts: config.timeouts,
             cutoff: config.cutoff_bytes,
@@ -129,6 +135,9 @@ impl Engine {
         account.events.pairs_lost = self.activity.pairs_lost;
         account.trouble_refused = self.slab.refused;
         account.siblings_evicted = self.siblings.evicted;
+        account.events.siblings_unwatched = self.siblings.unwatched;
+        account.connections_whole = self.sightings.connections.whole;
+        account.connections_one_sided = self.sightings.connections.one_sided;
         account.fragments_evicted = self.fragments.evicted;
         account.apps_refused = self.apps.slab.refused;
         account.questions_forgotten = self.apps.questions.forgotten;

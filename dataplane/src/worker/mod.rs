@@ -11,6 +11,7 @@ mod crowd;
 mod engine;
 mod lifecycle;
 mod outlet;
+mod trials;
 mod unusual;
 mod verdict;
 mod watch;

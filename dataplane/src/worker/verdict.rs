@@ -6,12 +6,17 @@ use rules::facts::FlowFacts;
 
 use super::engine::Engine;
 use super::watch::Watch;
+use crate::activity::Party;
 use crate::analyze::{Outcome, facts};
 use crate::flow::keeper::Stamp;
 use crate::flow::record::{NONE, flow_flag};
 use crate::hold::Sink;
 use crate::judge::message::{Command, Hit};
 use crate::source::Nanos;
+
+/// Events whose evidence is that something did not come.
+const SILENCES: EventSet =
+    EventSet::EMPTY.with(Event::SynTimeout).with(Event::Stalled).with(Event::TlsTimeout);
 
 impl Engine {
     /// Evaluates the guards of every rule that waits for one of the outcome's events, and tells the judge of
@@ -37,11 +42,28 @@ impl Engine {
             }
         }
         let app = self.apps.slab.get(flow.app);
-        let snapshot = facts::of_flow(flow, trouble, app, outcome, now, packet.is_none());
+        let mut snapshot = facts::of_flow(flow, trouble, app, outcome, now, packet.is_none());
+        if !events.and(SILENCES).is_empty() {
+            self.look_around(slot, &mut snapshot);
+            snapshot.rivals = self.trials.rivals(&self.table.flows[slot as usize]);
+        }
         self.ask(slot, events, now, packet, &snapshot);
         if disproved {
             let snapshot = FlowFacts { disproved: true, ..snapshot };
             self.ask(slot, EventSet::EMPTY.with(Event::Disproved), now, packet, &snapshot);
+        }
+    }
+
+    /// What a silence proves depends on whether the silent side's packets pass here at all.
+    pub(super) fn look_around(&self, slot: u32, snapshot: &mut FlowFacts) {
+        let flow = &self.table.flows[slot as usize];
+        let both_ways = self.sightings.both_ways();
+        snapshot.both_ways = both_ways == Some(true);
+        for (dir, side) in [(flow.orig(), &mut snapshot.orig), (flow.orig() ^ 1, &mut snapshot.resp)] {
+            let host = self.sightings.passes(Party::of(&flow.key, dir).addr);
+            let passes = host.or(both_ways.filter(|both| !both));
+            side.out_of_sight = passes == Some(false);
+            side.in_sight = !side.out_of_sight && (passes == Some(true) || flow.dirs[dir].packets > 0);
         }
     }
 

@@ -36,6 +36,8 @@ pub struct AppFacts {
     /// The request to the first byte of its answer, ms; only on the event that tells of it.
     pub answer_ms: Option<u64>,
     pub dns: Option<DnsFacts>,
+    /// A DNS question was asked on this flow.
+    pub dns_asked: bool,
 }
 
 /// HTTP or DNS answers of one address and port within a minute.
@@ -61,6 +63,8 @@ pub struct DnsFacts {
     pub since_last_ms: u64,
     /// How often it was asked, repeats from other ports and to other servers included.
     pub asks: u32,
+    /// Of these, repeats of the very same message: from the same socket, with the same id.
+    pub repeats: u32,
 }
 
 const TCP: u8 = 6;
@@ -196,4 +200,11 @@ pub(crate) static APP: &[Fact<FlowFacts>] = &[
         "How often it was asked, repeats from other ports and to other servers included.",
         Get::Int(|f| dns(f).map(|dns| int(dns.asks))),
     ),
+    row(
+        "flow.dns_repeats",
+        "times",
+        "Of these, repeats of the very same message: from the same socket, with the same id.",
+        Get::Int(|f| dns(f).map(|dns| int(dns.repeats))),
+    ),
+    row("flow.dns_asked", "", "A DNS question was asked on this flow.", Get::Bool(|f| Some(f.app.dns_asked))),
 ];

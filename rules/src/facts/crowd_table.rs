@@ -272,6 +272,12 @@ pub(super) static SERVICE: &[Fact<ServiceFacts>] = window_facts!(
         row("service.port", "", "The service's port.", Get::Int(|s| Some(s.port.into()))),
         row("service.proto", "", "IP protocol number: 6 TCP, 17 UDP.", Get::Int(|s| Some(s.proto.into()))),
         row(
+            "service.unfinished_most",
+            "handshakes",
+            "Most unfinished handshakes within any one second (to 100 ms) of the last 60.",
+            Get::Int(|s| Some(s.unfinished_most.into())),
+        ),
+        row(
             "service.syn_recv",
             "connections",
             "Connections that wait for the ACK that completes the handshake.",

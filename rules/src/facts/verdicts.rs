@@ -18,6 +18,37 @@ pub(super) static FLOW: &[Fact<FlowFacts>] = &[
         "The rule is asked because of `disproved`: what it said of the flow may be wrong.",
         Get::Bool(|f| Some(f.disproved)),
     ),
+    row(
+        "flow.plain_answered",
+        "connections",
+        "To the same service since SYNs that offer ECN stay unanswered there: connections without the offer that came \
+            about; only on `syn_timeout`.",
+        Get::Int(|f| Some(f.rivals.plain_answered.into())),
+    ),
+    row(
+        "flow.plain_lost",
+        "connections",
+        "Likewise, those without the offer that got no answer for 3 s.",
+        Get::Int(|f| Some(f.rivals.plain_lost.into())),
+    ),
+    row(
+        "flow.ecn_answered",
+        "connections",
+        "Likewise, those with the offer that came about.",
+        Get::Int(|f| Some(f.rivals.ecn_answered.into())),
+    ),
+    row(
+        "flow.both_ways",
+        "",
+        "Of most connections here both directions are captured; where `flow.resp.in_sight` is looked up, otherwise false.",
+        Get::Bool(|f| Some(f.both_ways)),
+    ),
+    row(
+        "flow.syn_span_ms",
+        "ms",
+        "Time from the first SYN to the last; 0 if there was one, or none.",
+        Get::Int(|f| Some(int(f.syn_span_ms))),
+    ),
 ];
 
 impl FlowFacts {
@@ -97,6 +128,14 @@ macro_rules! side_facts {
             side_facts!(@ $side, icmp_time_exceeded, "messages",
                 "ICMP \"time exceeded\" that quoted its packets.",
                 Int, |f| Some(f.$side.icmp_time_exceeded.into())),
+            side_facts!(@ $side, in_sight, "",
+                concat!("Packets of the ", $who, " are known to pass this capture point, by this connection or others of \
+                    its host; on `syn_timeout`, `stalled`, `tls_timeout` and those of DNS, otherwise false."),
+                Bool, |f| Some(f.$side.in_sight)),
+            side_facts!(@ $side, out_of_sight, "",
+                concat!("The ", $who, " is known to act where this capture does not see it (one direction only, or another \
+                    path): that it is silent here proves nothing. On the same events."),
+                Bool, |f| Some(f.$side.out_of_sight)),
         ]
     };
     (@ $side:ident, $name:ident, $unit:literal, $doc:expr, $kind:ident, $get:expr) => {

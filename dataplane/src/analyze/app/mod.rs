@@ -15,7 +15,7 @@ use super::Outcome;
 use crate::decode::{Packet, flags};
 use crate::flow::Flow;
 use crate::flow::app::{App, AppSlab, app_flag};
-use crate::flow::record::{dir_flag, flow_flag};
+use crate::flow::record::{crowd_flag, dir_flag, flow_flag};
 use crate::flow::services::{Answer, Services};
 use crate::flow::waits::Waits;
 use crate::source::Nanos;
@@ -195,12 +195,19 @@ pub fn connect_us(flow: &Flow) -> Option<u64> {
 /// What rules see of a flow's record.
 pub fn facts(flow: &Flow, app: Option<&App>, now: Nanos) -> AppFacts {
     let connect_us = connect_us(flow);
+    let dns_asked = flow.crowd & crowd_flag::ASKED != 0;
     let known = |value: u32| (value > 0).then(|| u64::from(value));
     let first_byte_us = known(flow.first_byte_us);
     // An early first answer has left no other trace.
     let first_answer_ms = first_byte_us.map(|us| (us / 1000).max(1));
     let Some(app) = app else {
-        return AppFacts { connect_us, first_byte_us, answer_ms: first_answer_ms, ..AppFacts::default() };
+        return AppFacts {
+            connect_us,
+            first_byte_us,
+            answer_ms: first_answer_ms,
+            dns_asked,
+            ..AppFacts::default()
+        };
     };
     let hello = app.has(app_flag::HELLO);
     AppFacts {
@@ -218,6 +225,7 @@ pub fn facts(flow: &Flow, app: Option<&App>, now: Nanos) -> AppFacts {
         first_byte_us,
         answer_ms: known(app.answer_ms).or(first_answer_ms),
         dns: None,
+        dns_asked,
     }
 }
 

@@ -200,7 +200,7 @@ impl Thread {
         for incident in self.judge.opened() {
             self.pass_on(Told::Opened(Box::new(incident)));
         }
-        for incident in self.judge.closed() {
+        for incident in self.judge.folded().into_iter().chain(self.judge.closed()) {
             let captured = words::captured(&incident, &self.kept);
             self.pass_on(Told::Closed { incident: Box::new(incident), captured });
         }

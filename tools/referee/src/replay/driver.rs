@@ -132,6 +132,11 @@ impl Replay {
                 recording.keep(&incident);
             }
         }
+        for incident in self.judge.folded() {
+            if let Some(recording) = &mut self.recording {
+                recording.keep(&incident);
+            }
+        }
         for incident in self.judge.closed() {
             if !incident.withdrawn {
                 self.outputs.line(Kind::Incidents, &incident);

@@ -221,6 +221,7 @@ fn flows(f: &Finished) -> Value {
         "without_trouble_record": w.trouble_refused,
         "without_app_record": w.apps_refused,
         "dns_questions_forgotten": w.questions_forgotten,
+        "connections_whole": w.connections_whole, "connections_one_sided": w.connections_one_sided,
     })
 }
 
@@ -229,7 +230,7 @@ fn events(f: &Finished) -> Value {
     json!({
         "raised": e.raised, "delivered": e.delivered, "dropped": e.dropped, "taken": f.counted.messages,
         "rows": e.rows, "rows_dropped": e.rows_dropped, "activity_lost": e.activity_lost,
-        "pairs_lost": e.pairs_lost,
+        "pairs_lost": e.pairs_lost, "siblings_unwatched": e.siblings_unwatched,
         "commands_dropped": f.counted.commands_dropped, "reports_dropped": f.counted.reports_dropped,
     })
 }

@@ -63,6 +63,7 @@ fn notes(finished: &Finished, rules: &RuleSet) {
         Inputs::Files { reports, late, .. } => file_notes(reports, *late),
         Inputs::Interfaces { reports, clock_steps } => interface_notes(reports, *clock_steps),
     }
+    one_direction(finished.worker.connections_whole, finished.worker.connections_one_sided);
     for failure in &finished.body_failures {
         let times = term::plural(failure.count, "time");
         let off = match failure.switched_off {
@@ -80,6 +81,18 @@ fn notes(finished: &Finished, rules: &RuleSet) {
                 rule.file, rule.line, rule.name
             ));
         }
+    }
+}
+
+/// A mirror of one direction shows no answer, and a missing answer is then no evidence.
+fn one_direction(whole: u64, one_sided: u64) {
+    let percent = one_sided * 100 / (whole + one_sided).max(1);
+    if one_sided >= 5 && percent >= 5 {
+        term::note(&format!(
+            "of {percent} % of the connections only one direction was captured ({one_sided} of {}): what the other end \
+             did not say there proves nothing, and is not reported; mirror both directions (SPAN: both; tap: both lines)",
+            whole + one_sided
+        ));
     }
 }
 

@@ -75,6 +75,25 @@ pub fn port_scan(world: &mut World) {
     background(world, 12.0);
 }
 
+/// A client probes a port of one host every 2.6 s, once each, and meets nothing but silence: known as a scan long after
+/// its first attempts failed. Another client's SYNs to a host that is gone, repeated, are no part of it.
+pub fn slow_scan(world: &mut World) {
+    let scanner = world.host(Net::Clients, 240);
+    for i in 0..world.flows(40).max(30) {
+        let mut c = world.open(240, (60, 1000 + i as u16), SECOND + u64::from(i) * 2600 * MS);
+        probe(&mut c, Met::Silence);
+        world.unlisted(c);
+    }
+    world.claim_host("port_scan", scanner, HOST);
+    let mut c = world.open(7, (60, 1001), 3 * SECOND);
+    let claims = trouble::syn_no_synack(&mut c);
+    world.troubled(c, claims);
+    for i in 0..6 {
+        healthy::flow(world, 1 + i, (60, 22), between(&mut world.rng.clone(), 0.0, 1.0));
+    }
+    background(world, 110.0);
+}
+
 /// A client tries one port on many hosts, another on 19, a third watches many that answer.
 pub fn host_scan(world: &mut World) {
     let scanner = world.host(Net::Clients, 240);

@@ -147,8 +147,7 @@ pub fn retried(world: &mut World) {
         second.ask(world, 0x71, name, false, at + SECOND);
         second.answer(world, 0x71, name, false, at + SECOND + 9 * MS);
         // The same datagram again, as Windows does after a second.
-        let again =
-            Socket::open(world, 9, RESOLVER, &[claim("dns_timeout_retry"), also("dns_slow", None, 0)]);
+        let again = Socket::open(world, 9, RESOLVER, &[claim("dns_timeout_retry")]);
         again.ask(world, 0x72, name, false, at);
         again.ask(world, 0x72, name, false, at + SECOND);
         again.answer(world, 0x72, name, false, at + SECOND + 9 * MS);
@@ -165,7 +164,7 @@ pub fn retried(world: &mut World) {
 
 /// A and AAAA from one socket at once; the second is lost, and glibc asks both again after 5 s, one by one.
 fn pair(world: &mut World, name: u64, at: u64) {
-    let claims = [claim("dns_timeout_retry"), claim("dns_unanswered"), also("dns_slow", None, 0)];
+    let claims = [claim("dns_timeout_retry"), claim("dns_unanswered")];
     let socket = Socket::open(world, 1 + name as u32 % 7, RESOLVER, &claims);
     let again = at + 5 * SECOND;
     socket.ask(world, 0x10, name, false, at);

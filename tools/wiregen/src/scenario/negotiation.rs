@@ -31,6 +31,44 @@ pub fn ecn_syn_blackhole(c: &mut Conversation) -> Vec<Claim> {
     vec![main_claim("ecn_syn_blackhole", 1, FIRST), also("syn_retransmission", Some(2), SECOND_BIT)]
 }
 
+/// All SYNs of two connections offer ECN and vanish; those without the offer reach the same service before, meanwhile and
+/// after. At another service a SYN with the offer and its repeats are lost, too, but others with the offer get through.
+pub fn ecn_blackhole_flows(world: &mut World) {
+    for i in 0..24 {
+        healthy::flow(world, 1 + i, (20, 8443), SECOND + u64::from(i) * 700 * MS);
+    }
+    for (i, server) in [(0, 20), (1, 20), (2, 21)] {
+        let mut c = world.open(40 + i, (server, 8443), 3 * SECOND + u64::from(i) * 400 * MS);
+        let (start, isn) = (c.ready[Client.index()], c.profile.end(Client).isn);
+        for at in [0, 1, 3, 7] {
+            let marks = if at == 0 { FIRST } else { FIRST | SECOND_BIT };
+            c.push(Segment {
+                at: start + at * SECOND,
+                seq: isn,
+                marks,
+                ..c.segment(Client, SYN | ECE | CWR)
+            });
+        }
+        let said = if server == 20 {
+            main_claim("ecn_syn_blackhole", 1, FIRST)
+        } else {
+            also("syn_retransmission", Some(3), SECOND_BIT)
+        };
+        world.troubled(c, vec![said, main_claim("syn_no_synack", 1, FIRST)]);
+    }
+    for i in 0..6 {
+        let mut c = world.open(50 + i, (21, 8443), 2 * SECOND + u64::from(i) * 900 * MS);
+        if i % 2 == 0 {
+            ecn_handshake(&mut c)
+        } else {
+            c.handshake()
+        }
+        chat(&mut c, 3);
+        c.close(Client, false);
+        world.healthy(c);
+    }
+}
+
 /// Senders that don't listen among some that do.
 pub fn ecn_ce(world: &mut World) {
     healthy::with_siblings(world, "ecn_ce", 2);

@@ -14,7 +14,17 @@ use crate::tcp::{Conversation, Kind, Segment};
 
 const SERVICE: (u32, u16) = (30, 5432);
 
-pub(super) const SCENARIOS: [Scenario; 8] = [
+pub(super) const SCENARIOS: [Scenario; 10] = [
+    Scenario {
+        name: "slow_scan",
+        about: "a client probes --flows (40) ports of one host, one every 2.6 s, and meets silence",
+        build: super::crowd::slow_scan,
+    },
+    Scenario {
+        name: "ecn_blackhole_flows",
+        about: "connections whose SYNs all offer ECN vanish, those without the offer get through",
+        build: super::negotiation::ecn_blackhole_flows,
+    },
     Scenario {
         name: "handshake_incomplete",
         about: "SYN-ACKs that nobody acknowledges, or that are answered by RST; others acknowledged late",
