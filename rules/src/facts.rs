@@ -9,12 +9,13 @@ use std::net::{IpAddr, Ipv4Addr};
 mod app;
 mod crowd;
 mod crowd_table;
+mod link_table;
 mod name;
 pub mod table;
 mod verdicts;
 
 pub use app::{AnswerCounts, AppFacts, DnsFacts};
-pub use crowd::{ClientFacts, Dealings, ServiceStates, Spread};
+pub use crowd::{ClientFacts, Dealings, LinkFacts, RANKED, ServiceEntries, ServiceStates, Spread};
 pub use name::{NAME_BYTES, Name};
 
 /// Which end of a flow: the originator (sender of the SYN, else the first sender seen) or the responder.

@@ -4,10 +4,11 @@
 //! Workers tell changes, so sums over workers are right by themselves. What a worker or this table had no room for
 //! is missing from the gauge; both count it.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use rules::facts::{Counts, ServiceStates};
+use rules::facts::{Counts, LinkFacts, RANKED, ServiceEntries, ServiceStates};
 
 use super::aged::Aged;
 use super::message::{Entries, LINGERS, StateChanges};
@@ -61,13 +62,26 @@ struct Service {
 
 type ServiceKey = (IpAddr, u16, u8);
 
+/// What the gauges show, for metrics.
+#[derive(Clone, Debug, Default)]
+pub struct Standing {
+    /// Entries of all traffic in the table of a stateful device in the path; and the most there were.
+    pub entries: u32,
+    pub peak: u32,
+    /// The services with most entries: address, port, protocol; and their connections by state.
+    pub services: Vec<(ServiceKey, ServiceStates)>,
+    /// The clients with most entries.
+    pub clients: Vec<(u32, IpAddr)>,
+}
+
 #[derive(Debug)]
 pub struct Gauges {
     services: Aged<ServiceKey, Service>,
     clients: Aged<IpAddr, Gauge>,
     all: Gauge,
-    top: Option<(IpAddr, u32)>,
-    /// When `top` was last looked for.
+    top_clients: Vec<(u32, IpAddr)>,
+    top_services: Vec<(u32, ServiceKey)>,
+    /// When those were last looked for.
     looked: u64,
     /// Most entries of all traffic at once.
     pub peak: u32,
@@ -79,7 +93,8 @@ impl Gauges {
             services: Aged::new(services),
             clients: Aged::new(clients),
             all: Gauge::default(),
-            top: None,
+            top_clients: Vec::new(),
+            top_services: Vec::new(),
             looked: 0,
             peak: 0,
         }
@@ -118,16 +133,50 @@ impl Gauges {
     /// Once a tick, after its reports.
     pub fn tick(&mut self, now: u64) {
         self.peak = self.peak.max(self.all.entries(now));
-        if now >= self.looked + SECOND {
+        if now >= self.looked + SECOND || self.top_services.is_empty() {
             self.looked = now;
             if let Some(before) = now.checked_sub(2 * LONGEST) {
                 self.clients.expire(before);
             }
-            let all = self.clients.values_mut().map(|(client, gauge)| (gauge.entries(now), *client));
-            self.top = all
-                .max_by_key(|(entries, client)| (*entries, std::cmp::Reverse(*client)))
-                .filter(|(entries, _)| *entries > 0)
-                .map(|(entries, client)| (client, entries));
+            self.top_clients = self.most_clients(RANKED, now);
+            self.top_services = self.most_services(RANKED, now);
+        }
+    }
+
+    fn most_clients(&mut self, number: usize, now: u64) -> Vec<(u32, IpAddr)> {
+        most(number, self.clients.values_mut().map(|(client, gauge)| (gauge.entries(now), *client)))
+    }
+
+    fn most_services(&mut self, number: usize, now: u64) -> Vec<(u32, ServiceKey)> {
+        most(number, self.services.values_mut().map(|(key, service)| (service.entries.entries(now), *key)))
+    }
+
+    /// Puts what is known of all traffic's entries into its facts.
+    pub fn fill(&mut self, link: &mut LinkFacts, now: u64) {
+        link.state_entries = self.all.entries(now);
+        for (place, (entries, client)) in link.clients.iter_mut().zip(&self.top_clients) {
+            *place = Some((*client, *entries));
+        }
+        for (place, (entries, (addr, port, proto))) in link.services.iter_mut().zip(&self.top_services) {
+            *place = Some(ServiceEntries { addr: *addr, port: *port, proto: *proto, entries: *entries });
+        }
+    }
+
+    /// How things stand, with at most `number` services and clients, those with most entries first. `last_60s`: of a
+    /// service.
+    pub fn standing(
+        &mut self,
+        number: usize,
+        now: u64,
+        last_60s: impl Fn(&ServiceKey) -> Counts,
+    ) -> Standing {
+        let services = self.most_services(number, now);
+        let facts = |(_, key): (u32, ServiceKey)| (key, self.facts(&key, &last_60s(&key), now));
+        Standing {
+            services: services.into_iter().map(facts).collect(),
+            clients: self.most_clients(number, now),
+            entries: self.all.entries(now),
+            peak: self.peak,
         }
     }
 
@@ -140,8 +189,8 @@ impl Gauges {
         let mut states = ServiceStates {
             time_wait: last_60s.closed,
             entries_total: self.all.entries(now),
-            top_client: self.top.map(|(client, _)| client),
-            top_client_entries: self.top.map_or(0, |(_, entries)| entries),
+            top_client: self.top_clients.first().map(|(_, client)| *client),
+            top_client_entries: self.top_clients.first().map_or(0, |(entries, _)| *entries),
             ..ServiceStates::default()
         };
         if let Some(service) = self.services.get_mut(key, now) {
@@ -153,6 +202,20 @@ impl Gauges {
         }
         states
     }
+}
+
+/// The holders of most entries, most first; of equals the least address.
+fn most<K: Ord>(number: usize, holders: impl Iterator<Item = (u32, K)>) -> Vec<(u32, K)> {
+    let mut most: Vec<(u32, K)> = Vec::with_capacity(number + 1);
+    for holder in holders.filter(|(entries, _)| *entries > 0) {
+        let at =
+            most.partition_point(|(entries, key)| (Reverse(*entries), key) < (Reverse(holder.0), &holder.1));
+        if at < number {
+            most.truncate(number - 1);
+            most.insert(at, holder);
+        }
+    }
+    most
 }
 
 #[cfg(test)]

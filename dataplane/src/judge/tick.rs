@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rules::Verdict;
-use rules::facts::{ClientFacts, Counts, HostFacts, ServiceFacts};
+use rules::facts::{ClientFacts, Counts, HostFacts, LinkFacts, ServiceFacts};
 
 use super::Judge;
 use super::groups::Takes;
@@ -14,6 +14,7 @@ use super::message::Command;
 use super::sight::{Sight, takes};
 use super::storms::{Actor, Measure, Storm, counted};
 use super::window::{BUCKET_NS, Field};
+use crate::source::Nanos;
 
 /// Entries from which on a client is worth a look that does nothing else of note.
 const MANY_ENTRIES: u32 = 1000;
@@ -46,6 +47,17 @@ impl Judge {
             let facts = ServiceFacts { addr, port, proto, now_ns, last_1s, last_10s, last_60s, states };
             self.matched(&Sight::Service(facts));
         }
+        self.evaluate_link(bucket, now_ns);
+    }
+
+    /// Link rules: on the sums over all services, and on what all traffic takes in a state table.
+    fn evaluate_link(&mut self, bucket: u64, now_ns: Nanos) {
+        let Some(link) = &mut self.link else { return };
+        link.tick(bucket, self.bucket);
+        let [last_1s, last_10s, last_60s] = link.sums(&()).unwrap_or_default();
+        let mut facts = LinkFacts { now_ns, last_1s, last_10s, last_60s, ..LinkFacts::default() };
+        self.gauges.fill(&mut facts, self.bucket);
+        self.matched(&Sight::Link(facts));
     }
 
     fn matched(&mut self, sight: &Sight) {
@@ -74,14 +86,17 @@ impl Judge {
         let level = sight.level(&storm.measure);
         let so_far = storm.draft.tally.count;
         let events = match (storm.measure.field, storm.measure.crowdwise) {
-            (Some(field), _) => counted(&self.hosts, &self.services, actor, field, after).0,
+            (Some(field), _) => {
+                counted((&self.hosts, &self.services, self.link.as_ref()), actor, field, after).0
+            }
             (None, Some(what)) => sight.began(what).map_or(level, |(_, total)| total).saturating_sub(so_far),
             (None, None) => 1,
         };
         storm.counted_to = self.bucket;
         storm.draft.tally.events(self.bucket.saturating_mul(BUCKET_NS), events);
         if storm.measure.field == Some(Field::Rsts) {
-            let reset = counted(&self.hosts, &self.services, actor, Field::FlowsReset, after).0;
+            let reset =
+                counted((&self.hosts, &self.services, self.link.as_ref()), actor, Field::FlowsReset, after).0;
             storm.draft.tally.flows_reset += reset;
         }
         if level > storm.peak {
@@ -105,7 +120,8 @@ impl Judge {
         let after = hits_began.map_or(window_start, |ns| window_start.min(ns / BUCKET_NS));
         let (count, first_ns) = match (measure.field, measure.crowdwise.and_then(|what| sight.began(what))) {
             (Some(field), _) => {
-                let (count, first) = counted(&self.hosts, &self.services, actor, field, after);
+                let (count, first) =
+                    counted((&self.hosts, &self.services, self.link.as_ref()), actor, field, after);
                 (count, first.unwrap_or(self.bucket).saturating_sub(1) * BUCKET_NS)
             }
             (None, Some((first_ns, count))) => (count, first_ns),
@@ -117,7 +133,8 @@ impl Judge {
         let states = measure.crowdwise.is_some_and(|what| sight.began(what).is_none());
         draft.tally.events(self.bucket.saturating_mul(BUCKET_NS), if states { level } else { count });
         if measure.field == Some(Field::Rsts) {
-            draft.tally.flows_reset = counted(&self.hosts, &self.services, actor, Field::FlowsReset, after).0;
+            draft.tally.flows_reset =
+                counted((&self.hosts, &self.services, self.link.as_ref()), actor, Field::FlowsReset, after).0;
         }
         self.last_serial += 1;
         let mut storm = Storm::new(self.last_serial, draft, (actor, measure), level, self.bucket);
