@@ -12,6 +12,7 @@ use rules::facts::{Counts, LinkFacts, RANKED, ServiceEntries, ServiceStates};
 
 use super::aged::Aged;
 use super::message::{Entries, LINGERS, StateChanges};
+use super::text;
 use super::window::BUCKET_NS;
 
 const SECOND: u64 = 1_000_000_000 / BUCKET_NS;
@@ -68,10 +69,19 @@ pub struct Standing {
     /// Entries of all traffic in the table of a stateful device in the path; and the most there were.
     pub entries: u32,
     pub peak: u32,
-    /// The services with most entries: address, port, protocol; and their connections by state.
-    pub services: Vec<(ServiceKey, ServiceStates)>,
-    /// The clients with most entries.
-    pub clients: Vec<(u32, IpAddr)>,
+    /// The services with most entries, most first.
+    pub services: Vec<ServiceStanding>,
+    /// The clients with most entries, and how many.
+    pub clients: Vec<(IpAddr, u32)>,
+}
+
+/// How the connections to a service stand.
+#[derive(Clone, Debug)]
+pub struct ServiceStanding {
+    pub addr: IpAddr,
+    pub port: u16,
+    pub proto: String,
+    pub states: ServiceStates,
 }
 
 #[derive(Debug)]
@@ -171,10 +181,17 @@ impl Gauges {
         last_60s: impl Fn(&ServiceKey) -> Counts,
     ) -> Standing {
         let services = self.most_services(number, now);
-        let facts = |(_, key): (u32, ServiceKey)| (key, self.facts(&key, &last_60s(&key), now));
+        let service = |(_, key): (u32, ServiceKey)| {
+            let (states, (addr, port, proto)) = (self.facts(&key, &last_60s(&key), now), key);
+            ServiceStanding { addr, port, proto: text::protocol(proto), states }
+        };
         Standing {
-            services: services.into_iter().map(facts).collect(),
-            clients: self.most_clients(number, now),
+            services: services.into_iter().map(service).collect(),
+            clients: self
+                .most_clients(number, now)
+                .into_iter()
+                .map(|(entries, who)| (who, entries))
+                .collect(),
             entries: self.all.entries(now),
             peak: self.peak,
         }

@@ -39,7 +39,7 @@ pub use self::config::{JudgeAccount, JudgeConfig};
 use self::crowd::Crowd;
 use self::diagnosis::Wellness;
 use self::gauges::Gauges;
-pub use self::gauges::Standing;
+pub use self::gauges::{ServiceStanding, Standing};
 use self::groups::{Cause, GroupKey, Groups};
 pub use self::incident::{Incident, Subject};
 use self::known::{Home, Known, NOWHERE};
