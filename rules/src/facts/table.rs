@@ -195,7 +195,7 @@ static FLOW: &[Fact<FlowFacts>] = &[
     row(
         "flow.packets_since_idle",
         "packets",
-        "Packets since that silence, this one included; 0 if there was none.",
+        "Packets since that silence, this one included, what followed a RST left out; 0 if there was none.",
         Get::Int(|f| Some(int(f.packets_since_idle))),
     ),
     row(
