@@ -68,6 +68,11 @@ pub struct RuleMeta {
 }
 
 impl RuleMeta {
+    /// Later packets can turn its verdict: it waits for those that follow a RST.
+    pub const fn can_turn(&self) -> bool {
+        self.events.contains(Event::AfterRst)
+    }
+
     /// The packet comment for a hit of this rule: "referee: rst_after_idle (rst)". Does not allocate.
     pub fn comment(&self, event: Event) -> &str {
         &self.comments[event as usize]

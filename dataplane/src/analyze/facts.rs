@@ -92,19 +92,15 @@ fn side(flow: &Flow, dir: usize, trouble: &Trouble, outcome: &Outcome, now: Nano
     let waited = if outcome.dir == dir { 0 } else { outcome.waited_ms };
     let reopened = if outcome.dir == dir { outcome.reopened_ms } else { 0 };
     let tcp = flow.key.proto == TCP;
-    let syn = tcp && own.has(dir_flag::SYN);
-    let offered = |what| flow.offered[dir] & what != 0;
-    let known = |what| syn && (offered(what) || !offered(offer::CUT));
     let seen = own.has(dir_flag::SEEN);
     let all_acked = own.has(dir_flag::SEQ) && own.largest_acked > 0;
     SideFacts {
         packets: u64::from(own.packets),
         bytes: own.bytes,
         payload: own.payload,
-        mss: known(offer::MSS).then(|| u32::from(flow.mss[dir])),
-        wscale: known(offer::WSCALE)
-            .then(|| if offered(offer::WSCALE) { i32::from(flow.wscale[dir]) } else { -1 }),
-        sack: known(offer::SACK).then(|| offered(offer::SACK)),
+        mss: flow.offers(dir, offer::MSS).map(|_| flow.mss[dir].into()),
+        wscale: flow.offers(dir, offer::WSCALE).map(|yes| if yes { flow.wscale[dir].into() } else { -1 }),
+        sack: flow.offers(dir, offer::SACK),
         ttl_min: seen.then_some(own.ttl_min),
         ttl_max: seen.then_some(own.ttl_max),
         unacked: flow.unacked(dir),
