@@ -136,14 +136,15 @@ impl Activity {
     /// What rules read is counted, the rest is not. `secret`: key of the hashes, so that nobody can aim collisions.
     pub fn new(capacity: u32, rules: &RuleSet, secret: u64) -> Activity {
         let scopes = |scope| rules.rules().iter().any(|rule| rule.scope == scope);
+        let link = scopes(Scope::Link);
         Activity {
             hosts: Table::new(capacity, secret),
             services: Table::new(capacity, secret),
             pairs: Pairs::new(capacity / 4, secret),
             tells_pairs: false,
             hosts_want: rules.counts_read(Scope::Host),
-            services_want: rules.counts_read(Scope::Service),
-            wanted: (scopes(Scope::Host), scopes(Scope::Service)),
+            services_want: rules.counts_read(Scope::Service).union(rules.counts_read(Scope::Link)),
+            wanted: (scopes(Scope::Host) || link, scopes(Scope::Service) || link),
             lost: 0,
             pairs_lost: 0,
         }

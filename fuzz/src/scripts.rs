@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use rules::facts::{ClientFacts, Counts, FlowFacts, HostFacts, ServiceFacts, ServiceStates, Side, SideFacts};
+use rules::facts::{ClientFacts, Counts, FlowFacts, HostFacts, LinkFacts, ServiceFacts, ServiceStates, Side, SideFacts};
 use rules::{Bodies, BodyLimits, Event, Hits, Override, RuleSet, Scope, Snapshot, SourceFile};
 
 const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -30,18 +30,20 @@ pub fn rules(data: &[u8]) {
     }
     set.match_host(&host(), &mut hits);
     set.match_service(&service(), &mut hits);
+    set.match_link(&link(), &mut hits);
     run_bodies(&set);
 }
 
 fn run_bodies(set: &Arc<RuleSet>) {
     let limits = BodyLimits { operations: 2000, ..BodyLimits::default() };
     let mut bodies = Bodies::new(Arc::clone(set), limits);
-    let (flow, host, service) = (extreme(), host(), service());
+    let (flow, host, service, link) = (extreme(), host(), service(), link());
     for (index, rule) in (0..8_u16).zip(set.rules()) {
         let snapshot = match rule.scope {
             Scope::Flow => Snapshot::Flow(&flow, Event::Rst),
             Scope::Host => Snapshot::Host(&host),
             Scope::Service => Snapshot::Service(&service),
+            Scope::Link => Snapshot::Link(&link),
         };
         if let Err(error) = bodies.run(index, &snapshot) {
             let text = error.to_string();
@@ -88,4 +90,9 @@ fn service() -> ServiceFacts {
     let [last_1s, last_10s, last_60s] = counts();
     let states = ServiceStates::default();
     ServiceFacts { addr: NOBODY, port: 443, proto: 6, now_ns: u64::MAX, last_1s, last_10s, last_60s, unfinished_most: u32::MAX, states }
+}
+
+fn link() -> LinkFacts {
+    let [last_1s, last_10s, last_60s] = counts();
+    LinkFacts { state_entries: u32::MAX, last_1s, last_10s, last_60s, ..LinkFacts::default() }
 }

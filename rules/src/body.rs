@@ -16,7 +16,7 @@ use rhai::{Engine, EvalAltResult, Scope as RhaiScope};
 use crate::body::engine::Stage;
 use crate::body::views::Subjects;
 use crate::event::Event;
-use crate::facts::{FlowFacts, HostFacts, ServiceFacts};
+use crate::facts::{FlowFacts, HostFacts, LinkFacts, ServiceFacts};
 use crate::set::{RuleMeta, RuleSet, Scope};
 use crate::verdict::Verdict;
 
@@ -26,6 +26,7 @@ pub enum Snapshot<'a> {
     Flow(&'a FlowFacts, Event),
     Host(&'a HostFacts),
     Service(&'a ServiceFacts),
+    Link(&'a LinkFacts),
 }
 
 impl Snapshot<'_> {
@@ -34,6 +35,7 @@ impl Snapshot<'_> {
             Snapshot::Flow(..) => Scope::Flow,
             Snapshot::Host(_) => Scope::Host,
             Snapshot::Service(_) => Scope::Service,
+            Snapshot::Link(_) => Scope::Link,
         }
     }
 }

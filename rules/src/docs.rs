@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use crate::event::Event;
 use crate::facts::table::{Fact, Subject};
-use crate::facts::{FlowFacts, HostFacts, ServiceFacts};
+use crate::facts::{FlowFacts, HostFacts, LinkFacts, ServiceFacts};
 use crate::language::RuleFile;
 use crate::language::builtin::{self, Builtin};
 use crate::language::syntax::Parser;
@@ -85,6 +85,7 @@ pub fn markdown() -> String {
     facts::<FlowFacts>(&mut page, "of a flow, in rules on any event but `tick`");
     facts::<HostFacts>(&mut page, "of a host, in rules on `tick`; a window is 1, 10 or 60 seconds");
     facts::<ServiceFacts>(&mut page, "of a service, in rules on `tick`; a window is 1, 10 or 60 seconds");
+    facts::<LinkFacts>(&mut page, "of all traffic, in rules on `tick`; a window is 1, 10 or 60 seconds");
     shipped(&mut page);
     page
 }

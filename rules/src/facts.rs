@@ -10,13 +10,14 @@ mod app;
 mod at_hand;
 mod crowd;
 mod crowd_table;
+mod link_table;
 mod name;
 pub mod table;
 mod verdicts;
 
 pub use app::{AnswerCounts, AppFacts, DnsFacts};
 pub use at_hand::is_at_hand;
-pub use crowd::{ClientFacts, Dealings, ServiceStates, Spread};
+pub use crowd::{ClientFacts, Dealings, LinkFacts, RANKED, ServiceEntries, ServiceStates, Spread};
 pub use name::{NAME_BYTES, Name};
 
 /// Which end of a flow: the originator (sender of the SYN, else the first sender seen) or the responder.
@@ -217,7 +218,7 @@ pub struct FlowFacts {
     /// Length of the silence just broken, ms: nothing outstanding before it, and at most `packets_since_idle`
     /// packets since; 0 if there was none of a second or more.
     pub idle_before_ms: u64,
-    /// Packets since that silence, the one raising the event included; 0 if there was none.
+    /// Packets since that silence, the one raising the event included, none that followed a RST; 0 if there was none.
     pub packets_since_idle: u64,
     /// Round trip between the tap and the originator, µs, from the handshake; unknown if not seen whole.
     pub rtt_client_us: Option<u64>,

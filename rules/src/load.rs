@@ -237,6 +237,7 @@ fn compile_rule(
         Some(Scope::Flow) => lower(rule, &context, &mut refusals).map(Guard::Flow),
         Some(Scope::Host) => lower(rule, &context, &mut refusals).map(Guard::Host),
         Some(Scope::Service) => lower(rule, &context, &mut refusals).map(Guard::Service),
+        Some(Scope::Link) => lower(rule, &context, &mut refusals).map(Guard::Link),
         None => None,
     };
     let (Some(scope), Some(guard), true) = (scope, guard, refusals.is_empty()) else {
@@ -306,10 +307,8 @@ fn events(names: &[Name], refusals: &mut Vec<Refusal>) -> EventSet {
     events
 }
 
-/// The scope follows from the event; for `tick`, from whether the rule speaks of hosts or of services.
+/// The scope follows from the event; for `tick`, from what the rule speaks of.
 fn scope(events: EventSet, name: &Name, reach: &Reach, refusals: &mut Vec<Refusal>) -> Option<Scope> {
-    let (flow, host, service) =
-        (reach.roots.get("flow"), reach.roots.get("host"), reach.roots.get("service"));
     let at = name.at;
     if events.is_empty() {
         return None;
@@ -318,12 +317,15 @@ fn scope(events: EventSet, name: &Name, reach: &Reach, refusals: &mut Vec<Refusa
         refusals.push(Refusal::new(at, message, help));
         None
     };
+    let wide = [("host", Scope::Host), ("service", Scope::Service), ("link", Scope::Link)];
+    let mut spoken = wide.iter().filter_map(|(root, scope)| Some((*scope, *reach.roots.get(root)?)));
+    let (first, second) = (spoken.next(), spoken.next());
     if !events.contains(Event::Tick) {
-        return match host.or(service) {
+        return match first {
             None => Some(Scope::Flow),
-            Some(at) => refuse(
-                *at,
-                "this rule's events are about a flow: `host` and `service` have no facts here",
+            Some((_, at)) => refuse(
+                at,
+                "this rule's events are about a flow: `host`, `service` and `link` have no facts here",
                 "use flow's facts, or write `on tick`",
             ),
         };
@@ -331,20 +333,20 @@ fn scope(events: EventSet, name: &Name, reach: &Reach, refusals: &mut Vec<Refusa
     if events != EventSet::EMPTY.with(Event::Tick) {
         return refuse(at, "`tick` cannot be combined with events of a flow", "write two rules");
     }
-    match (flow, host, service) {
+    match (reach.roots.get("flow"), first, second) {
         (Some(at), _, _) => refuse(
             *at,
-            "a tick is about a host or a service: `flow` has no facts here",
-            "use the facts of host or service",
+            "a tick is about a host, a service or the link: `flow` has no facts here",
+            "use the facts of host, service or link",
         ),
-        (_, Some(_), None) => Some(Scope::Host),
-        (_, None, Some(_)) => Some(Scope::Service),
-        (_, Some(_), Some(at)) => {
-            refuse(*at, "one rule cannot speak of both `host` and `service`", "write two rules")
+        (_, Some((one, _)), Some((other, at))) => {
+            let what = format!("one rule cannot speak of both `{}` and `{}`", one.as_str(), other.as_str());
+            refuse(at, &what, "write two rules")
         }
-        (_, None, None) => refuse(
+        (_, Some((scope, _)), None) => Some(scope),
+        (_, None, _) => refuse(
             at,
-            "a rule on `tick` must name a fact of `host` or of `service`",
+            "a rule on `tick` must name a fact of `host`, `service` or `link`",
             "for example `when host.rsts(1) >= 50`",
         ),
     }

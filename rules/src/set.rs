@@ -1,7 +1,7 @@
 //! A loaded set of rules: what workers and the judge ask "does any rule match this?".
 //!
 //! Built on the thread that loads rules, then shared; matching runs on workers (flows) and on the judge
-//! (hosts, services) and neither allocates, locks nor touches Rhai. The hits go to the judge, which runs
+//! (hosts, services, the link) and neither allocates, locks nor touches Rhai. The hits go to the judge, which runs
 //! the bodies ([`crate::body::Bodies`]).
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use rhai::{AST, Dynamic};
 
 use crate::error::LoadError;
 use crate::event::{Event, EventSet};
-use crate::facts::{CountSet, FlowFacts, HostFacts, ServiceFacts};
+use crate::facts::{CountSet, FlowFacts, HostFacts, LinkFacts, ServiceFacts};
 use crate::lower::types::{Stop, Term};
 
 /// A rule file: its name as the user knows it (path) and its text.
@@ -37,6 +37,8 @@ pub enum Scope {
     Flow,
     Host,
     Service,
+    /// All traffic at the capture point.
+    Link,
 }
 
 impl Scope {
@@ -45,6 +47,7 @@ impl Scope {
             Scope::Flow => "flow",
             Scope::Host => "host",
             Scope::Service => "service",
+            Scope::Link => "link",
         }
     }
 }
@@ -67,6 +70,11 @@ pub struct RuleMeta {
 }
 
 impl RuleMeta {
+    /// Later packets can turn its verdict: it waits for those that follow a RST.
+    pub const fn can_turn(&self) -> bool {
+        self.events.contains(Event::AfterRst)
+    }
+
     /// The packet comment for a hit of this rule: "referee: rst_after_idle (rst)". Does not allocate.
     pub fn comment(&self, event: Event) -> &str {
         &self.comments[event as usize]
@@ -128,6 +136,7 @@ pub(crate) enum Guard {
     Flow(Term<FlowFacts, bool>),
     Host(Term<HostFacts, bool>),
     Service(Term<ServiceFacts, bool>),
+    Link(Term<LinkFacts, bool>),
 }
 
 /// A rule's body, as the judge runs it.
@@ -152,6 +161,7 @@ pub struct RuleSet {
     flow_by_event: [Vec<u16>; Event::ALL.len()],
     host: Vec<Guarded<HostFacts>>,
     service: Vec<Guarded<ServiceFacts>>,
+    link: Vec<Guarded<LinkFacts>>,
     faults: Vec<AtomicU64>,
     hash: String,
 }
@@ -173,6 +183,7 @@ impl RuleSet {
             flow_by_event: Default::default(),
             host: Vec::new(),
             service: Vec::new(),
+            link: Vec::new(),
             faults: Vec::new(),
             hash,
         }
@@ -195,6 +206,7 @@ impl RuleSet {
                 }
                 Guard::Host(guard) => self.host.push(Guarded { rule, guard }),
                 Guard::Service(guard) => self.service.push(Guarded { rule, guard }),
+                Guard::Link(guard) => self.link.push(Guarded { rule, guard }),
             }
         }
         self.rules.push(meta);
@@ -257,6 +269,13 @@ impl RuleSet {
     /// Adds to `hits` the service rules whose condition holds.
     pub fn match_service(&self, facts: &ServiceFacts, hits: &mut Hits) {
         for guarded in &self.service {
+            self.ask(guarded, facts, hits);
+        }
+    }
+
+    /// Adds to `hits` the link rules whose condition holds.
+    pub fn match_link(&self, facts: &LinkFacts, hits: &mut Hits) {
+        for guarded in &self.link {
             self.ask(guarded, facts, hits);
         }
     }

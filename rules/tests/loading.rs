@@ -164,11 +164,13 @@ fn the_scope_must_fit_the_event() {
         "rule \"x\" on rst when host.rsts(1) > 3 then { }",
         1,
         22,
-        "`host` and `service` have no facts here",
+        "`host`, `service` and `link` have no facts here",
     );
-    refused("rule \"x\" on rst then { capture(service); }", 1, 32, "`host` and `service`");
+    refused("rule \"x\" on rst then { capture(service); }", 1, 32, "`host`, `service` and `link`");
     refused("rule \"x\" on tick when flow.established then { }", 1, 23, "`flow` has no facts here");
-    refused("rule \"x\" on tick then { }", 1, 6, "must name a fact of `host` or of `service`");
+    refused("rule \"x\" on tick then { }", 1, 6, "must name a fact of `host`, `service` or `link`");
+    refused("rule \"x\" on rst when link.syns(1) > 3 then { }", 1, 22, "`host`, `service` and `link`");
+    refused("rule \"x\" on tick when link.syns(1) > host.syns(1) then { }", 1, 23, "both `host` and `link`");
     refused("rule \"x\" on tick, rst when host.rsts(1) > 3 then { }", 1, 6, "cannot be combined");
     refused(
         "rule \"x\" on tick when host.rsts(1) > 3 then { advise(`${service.port}`); }",
@@ -180,7 +182,12 @@ fn the_scope_must_fit_the_event() {
     refused("rule \"x\" on tick when host.rsts > 3 then { }", 1, 23, "needs a window");
     refused("rule \"x\" on tick when host.addr(1) == 3 then { }", 1, 28, "is not a function");
     // A helper function speaks for the rule that calls it.
-    refused("fn f() { host.rsts(1) }\nrule \"x\" on rst then { f(); }", 1, 10, "`host` and `service`");
+    refused(
+        "fn f() { host.rsts(1) }\nrule \"x\" on rst then { f(); }",
+        1,
+        10,
+        "`host`, `service` and `link`",
+    );
 }
 
 #[test]

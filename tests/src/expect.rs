@@ -213,7 +213,7 @@ fn is_about(line: &Line, subject: &Subject) -> bool {
     match subject {
         Subject::Host { host } => line.host == Some(*host),
         Subject::Service { dst, dport, .. } => (line.dst, line.dport) == (Some(*dst), Some(*dport)),
-        Subject::Flow { .. } => false,
+        Subject::Flow { .. } | Subject::Link { .. } => false,
     }
 }
 
@@ -224,6 +224,7 @@ fn names(incident: &Incident, ids: &[String], dst: IpAddr, dport: u16) -> bool {
             (*d, *p) == (dst, dport)
         }
         Subject::Host { host } => *host == dst,
+        Subject::Link { .. } => false,
     };
     incident.flow_ids.iter().any(|id| ids.contains(id)) || incident.flows > 100 && service
 }

@@ -95,16 +95,12 @@ pub fn server_rtt_us(flow: &Flow) -> Option<u64> {
 
 fn side_at_hand(facts: &mut SideFacts, flow: &Flow, dir: usize, trouble: Option<&Trouble>) {
     let own: &Direction = &flow.dirs[dir];
-    let syn = flow.key.proto == TCP && own.has(dir_flag::SYN);
-    let offered = |what| flow.offered[dir] & what != 0;
-    let known = |what| syn && (offered(what) || !offered(offer::CUT));
     facts.packets = u64::from(own.packets);
     facts.bytes = own.bytes;
     facts.payload = own.payload;
-    facts.mss = known(offer::MSS).then(|| u32::from(flow.mss[dir]));
-    facts.wscale =
-        known(offer::WSCALE).then(|| if offered(offer::WSCALE) { i32::from(flow.wscale[dir]) } else { -1 });
-    facts.sack = known(offer::SACK).then(|| offered(offer::SACK));
+    facts.mss = flow.offers(dir, offer::MSS).map(|_| flow.mss[dir].into());
+    facts.wscale = flow.offers(dir, offer::WSCALE).map(|yes| if yes { flow.wscale[dir].into() } else { -1 });
+    facts.sack = flow.offers(dir, offer::SACK);
     facts.rsts = u32::from(flow.senders[dir].rst);
     facts.fins = u32::from(flow.senders[dir].fin);
     facts.retransmissions = trouble.map_or(0, |trouble| trouble.dirs[dir].own.retransmission);

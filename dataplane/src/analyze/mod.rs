@@ -86,6 +86,10 @@ pub fn segment(flow: &mut Flow, slab: &mut TroubleSlab, packet: &Packet, now: Na
     out.ttl = Some(packet.ttl);
     out.fin_before = (flow.dirs[0].flags | flow.dirs[1].flags) & dir_flag::FIN != 0;
     out.rst_before = flow.has(flow_flag::RST);
+    if out.rst_before {
+        // What follows does not take the RST away from the silence before it.
+        flow.idle_packets = flow.idle_packets.saturating_add(1);
+    }
     silence(flow, now);
     count(flow, dir, packet, now);
     turn(flow, packet, out);

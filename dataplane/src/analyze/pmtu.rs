@@ -5,7 +5,7 @@ use rules::event::Event;
 
 use super::Outcome;
 use super::repeats::Repeat;
-use crate::decode::{Packet, flags};
+use crate::decode::{Packet, Tcp, flags};
 use crate::flow::Flow;
 use crate::flow::record::{NONE, before, offer};
 use crate::flow::trouble::{DirectionTrouble, TroubleSlab};
@@ -55,8 +55,14 @@ fn follow_troubled(
         let peer = &mut trouble.dirs[dir ^ 1];
         if peer.stuck_sends > 0 {
             peer.peer_alive = true;
-            if tcp.flags & flags::ACK != 0 && before(peer.stuck_seq, tcp.ack) {
-                arrives(flow, peer, dir ^ 1, tcp.ack, out);
+            let all = before(peer.stuck_seq, tcp.ack);
+            let as_large = as_large_pass(peer.stuck_seq, peer.stuck_payload, tcp);
+            if tcp.flags & flags::ACK != 0 && (all || as_large) {
+                if all {
+                    arrives(flow, peer, dir ^ 1, tcp.ack, out);
+                } else {
+                    passes(peer, out);
+                }
                 (peer.stuck_sends, peer.peer_alive) = (0, false);
             }
         }
@@ -90,9 +96,13 @@ fn follow_troubled(
 fn arrives(flow: &Flow, stuck: &DirectionTrouble, dir: usize, ack: u32, out: &mut Outcome) {
     let size = flow.on_the_wire(dir, u32::from(stuck.stuck_payload));
     if !stuck.stuck_shrunk && !before(ack, stuck.stuck_seq.wrapping_add(size)) {
-        out.arrived_sends = stuck.stuck_sends;
-        out.events.insert(Event::Disproved);
+        passes(stuck, out);
     }
+}
+
+fn passes(stuck: &DirectionTrouble, out: &mut Outcome) {
+    out.arrived_sends = stuck.stuck_sends;
+    out.events.insert(Event::Disproved);
 }
 
 impl Flow {
@@ -115,5 +125,33 @@ impl Flow {
         let of = |dir: usize| u32::from(self.mss[dir]);
         let most = of(dir ^ 1);
         (most > 0).then(|| if of(dir) > 0 { most.min(of(dir)) } else { most })
+    }
+}
+
+/// The peer has selectively acknowledged what two such segments carry, sent after the stuck one: the path takes its
+/// size, and loss has hit it again and again. (What one carries may be many small ones.)
+fn as_large_pass(stuck_seq: u32, stuck_payload: u16, tcp: &Tcp) -> bool {
+    let [left, right] = tcp.options.sack_edges;
+    tcp.options.sack_blocks > 0
+        && before(stuck_seq, left)
+        && before(left, right)
+        && right.wrapping_sub(left) >= 2 * u32::from(stuck_payload)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_large_ones_that_arrive_behind_it_say_that_the_path_takes_them() {
+        let says = |left: u32, right: u32| {
+            let mut tcp = Tcp::default();
+            (tcp.options.sack_blocks, tcp.options.sack_edges) = (1, [left, right]);
+            as_large_pass(u32::MAX - 99, 1400, &tcp)
+        };
+        assert!(says(1300, 4100) && says(10_000, 20_000));
+        assert!(!says(1300, 4099), "one and a small one");
+        assert!(!says(u32::MAX - 5000, u32::MAX - 100), "before it");
+        assert!(!says(4100, 1300) && !as_large_pass(0, 1400, &Tcp::default()), "no block at all");
     }
 }

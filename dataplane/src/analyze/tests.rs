@@ -264,7 +264,16 @@ fn a_silence_counts_only_with_nothing_outstanding() {
         t.take(3 * S, Seg::new(false, RST, 1, 0));
         let f = t.facts();
         assert_eq!((f.idle_before_ms, f.packets_since_idle, f.orig.unacked), (20_000, 3, Some(10)));
-        t.b(ACK, 1, 21, 0);
+        // Whatever follows the RST, it came then.
+        for _ in 0..20 {
+            t.b(ACK | FIN, 1, 21, 0).a(RST, 21, 1, 0);
+        }
+        assert_eq!((t.facts().idle_before_ms, t.facts().packets_since_idle), (20_000, 3));
+    });
+    twice(|t| {
+        t.handshake().a(ACK, 1, 1, 10).b(ACK, 1, 11, 0);
+        t.take(20 * S, Seg::new(true, ACK, 11, 1).data(10));
+        t.b(ACK, 1, 21, 0).a(ACK, 21, 1, 0).b(ACK, 1, 21, 0);
         // A short silence soon after a long one doesn't hide it; eight packets later it is forgotten.
         t.take(2 * S, Seg::new(true, ACK, 21, 1));
         assert_eq!((t.facts().idle_before_ms, t.facts().packets_since_idle), (20_000, 5));

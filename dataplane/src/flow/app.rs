@@ -2,10 +2,9 @@
 //! slab; a flow that finds it full goes on without, counted. Worker's thread; never allocates after start.
 //! `analyze::app` writes the records, facts and rows are read from them.
 
-use dataplane_sys::Table;
 use rules::facts::{AnswerCounts, NAME_BYTES, Name};
 
-use super::record::NONE;
+use super::slab::{Record, Slab};
 use super::waits::{Link, Waiting};
 use crate::source::Nanos;
 
@@ -91,64 +90,16 @@ pub struct AppEnd {
     pub dns_errors: u16,
 }
 
-/// The slab.
-#[derive(Debug)]
-pub struct AppSlab {
-    pub records: Table<App>,
-    free: u32,
-    never_used: u32,
-    /// Flows that asked when it was full.
-    pub refused: u64,
+impl Record for App {
+    fn next_free(&mut self) -> &mut u32 {
+        &mut self.link.next
+    }
 }
 
-impl AppSlab {
-    pub fn new(capacity: u32) -> AppSlab {
-        AppSlab { records: Table::zeroed(capacity as usize), free: NONE, never_used: 0, refused: 0 }
-    }
+/// The slab.
+pub type AppSlab = Slab<App>;
 
-    /// The record at `*index`, taken now if the flow has none yet.
-    #[inline]
-    pub fn get_or_take(&mut self, index: &mut u32) -> Option<&mut App> {
-        if *index == NONE {
-            *index = self.take()?;
-        }
-        self.records.get_mut(*index as usize)
-    }
-
-    #[inline]
-    pub fn get(&self, index: u32) -> Option<&App> {
-        self.records.get(index as usize)
-    }
-
-    #[inline]
-    pub fn get_mut(&mut self, index: u32) -> Option<&mut App> {
-        self.records.get_mut(index as usize)
-    }
-
-    fn take(&mut self) -> Option<u32> {
-        let index = if self.free != NONE {
-            let index = self.free;
-            self.free = self.records[index as usize].link.next;
-            index
-        } else if (self.never_used as usize) < self.records.len() {
-            self.never_used += 1;
-            self.never_used - 1
-        } else {
-            self.refused += 1;
-            return None;
-        };
-        self.records[index as usize] = bytemuck::Zeroable::zeroed();
-        Some(index)
-    }
-
-    /// Takes a record back; it doesn't wait any more.
-    pub fn give_back(&mut self, index: u32) {
-        if let Some(record) = self.records.get_mut(index as usize) {
-            record.link.next = self.free;
-            self.free = index;
-        }
-    }
-
+impl Slab<App> {
     pub fn end_of(&self, index: u32) -> AppEnd {
         let end = |app: &App| AppEnd {
             tls_us: app.tls_us,

@@ -2,11 +2,11 @@
 //! thread; all memory is taken at start, nothing here allocates after it.
 //!
 //! `record` is one flow (seven cache lines, of them `story` and `sender` one each), `table` finds and makes them,
-//! `timer` wakes them on packet time, `trouble` and its `notes` hold what only troubled flows need, `keeper` their
-//! handshakes, `row` what is told of them when they end, under the name `community` gives them. `analyze` reads
-//! and writes the records next. `fragments` leads later fragments to their flow, `copies` tells the second
-//! delivery of a packet; `app` holds what is known of applications, `questions` those of DNS, `services` how
-//! services answer, `waits` who waits for an answer.
+//! `timer` wakes them on packet time, `trouble` and its `notes` hold what only troubled flows need and `app` what is
+//! known of applications (both in a `slab`), `keeper` their handshakes, `row` what is told of them when they end,
+//! under the name `community` gives them. `analyze` reads and writes the records next. `fragments` leads later
+//! fragments to their flow, `copies` tells the second delivery of a packet; `questions` holds those of DNS, `services`
+//! how services answer, `waits` who waits for an answer.
 
 pub mod app;
 mod community;
@@ -19,6 +19,7 @@ pub mod record;
 pub mod row;
 pub mod sender;
 pub mod services;
+pub mod slab;
 pub mod story;
 pub mod table;
 pub mod timer;

@@ -305,6 +305,14 @@ pub struct Flow {
 const _: () = assert!(size_of::<Flow>() == 448);
 
 impl Flow {
+    /// Whether `dir` offered something (one of [`offer`]) in its first SYN or SYN-ACK; unknown if there was none, or
+    /// if the capture cut its options short.
+    pub fn offers(&self, dir: usize, what: u8) -> Option<bool> {
+        let offered = self.offered[dir] & what != 0;
+        let known = self.dirs[dir].has(dir_flag::SYN) && (offered || self.offered[dir] & offer::CUT == 0);
+        known.then_some(offered)
+    }
+
     #[inline(always)]
     pub fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0

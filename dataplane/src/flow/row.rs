@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use rules::RuleSet;
+use rules::{RuleMeta, RuleSet};
 use serde::Serialize;
 
 use super::app::AppEnd;
@@ -214,9 +214,7 @@ fn side(flow: &Flow, dir: usize, trouble: &Trouble) -> SideRow {
     let (t, copies) = (&trouble.dirs[dir], &trouble.copies[dir]);
     let (own, sender) = (&flow.dirs[dir], &flow.senders[dir]);
     let seen = own.has(dir_flag::SEEN);
-    let syn = own.has(dir_flag::SYN);
-    let offered = |what| flow.offered[dir] & what != 0;
-    let known = |what| syn && (offered(what) || !offered(offer::CUT));
+    let had = |what| flow.offers(dir, what) == Some(true);
     SideRow {
         packets: own.packets.saturating_add(copies.packets),
         bytes: own.bytes + copies.bytes,
@@ -228,10 +226,10 @@ fn side(flow: &Flow, dir: usize, trouble: &Trouble) -> SideRow {
             syn_ack: sender.syn_ack.saturating_add(copies.syn_ack),
             fin: sender.fin.saturating_add(copies.fin),
             rst: sender.rst.saturating_add(copies.rst),
-            mss: (syn && offered(offer::MSS)).then_some(flow.mss[dir]),
-            wscale: (syn && offered(offer::WSCALE)).then_some(flow.wscale[dir]),
-            sack_perm: known(offer::SACK).then(|| offered(offer::SACK)),
-            timestamps: known(offer::TIMESTAMPS).then(|| offered(offer::TIMESTAMPS)),
+            mss: had(offer::MSS).then_some(flow.mss[dir]),
+            wscale: had(offer::WSCALE).then_some(flow.wscale[dir]),
+            sack_perm: flow.offers(dir, offer::SACK),
+            timestamps: flow.offers(dir, offer::TIMESTAMPS),
             max_payload: own.max_payload,
             ece: flow.rare.ece[dir],
             cwr: flow.rare.cwr[dir],
@@ -300,12 +298,21 @@ pub fn findings(ended: &EndedFlow, rules: &RuleSet) -> BTreeMap<String, u64> {
     say("icmp_unreachable", trouble.notes.iter().map(|notes| u32::from(notes.unreachable)).sum());
     for hits in trouble.rule_hits() {
         let rule = rules.rules().get(usize::from(hits.rule));
-        // Its guard may have matched before later packets turned the verdict.
-        if let Some(rule) = rule.filter(|rule| rule.name != "rst_injected") {
+        // The guard of one that can turn may have matched before later packets turned it; if the kind is counted
+        // natively, that is the last word.
+        let turned = |rule: &&RuleMeta| rule.can_turn() && tcp && is_native(flow, trouble, &rule.name);
+        if let Some(rule) = rule.filter(|rule| !turned(rule)) {
             found.entry(rule.name.clone()).or_insert(u64::from(hits.count));
         }
     }
     found
+}
+
+/// The kind is one that [`native`] counts.
+fn is_native(flow: &Flow, trouble: &Trouble, kind: &str) -> bool {
+    let mut known = false;
+    native(flow, trouble, |native, _| known |= native == kind);
+    known
 }
 
 fn native(flow: &Flow, trouble: &Trouble, mut say: impl FnMut(&str, u32)) {
@@ -337,7 +344,7 @@ fn native(flow: &Flow, trouble: &Trouble, mut say: impl FnMut(&str, u32)) {
     say("icmp_frag_needed", trouble.icmp_too_big);
     say("port_reuse", u32::from(flow.has(flow_flag::PORT_REUSE)));
     let both_syns = flow.dirs.iter().all(|d| d.has(dir_flag::SYN));
-    let lacks = |what| flow.offered.iter().any(|offered| offered & (what | offer::CUT) == 0);
+    let lacks = |what| (0..2).any(|dir| flow.offers(dir, what) == Some(false));
     say("wscale_missing", u32::from(both_syns && lacks(offer::WSCALE)));
     say("sack_missing", u32::from(both_syns && lacks(offer::SACK)));
     let low = |dir: usize| flow.offered[dir] & offer::MSS != 0 && flow.mss[dir] < LOW_MSS;

@@ -1,10 +1,8 @@
 //! What only a troubled flow needs: Wireshark's counts, the stuck segment, what rules found. A bounded slab;
 //! a flow that finds it full goes on without, counted. Worker's thread; never allocates after start.
 
-use dataplane_sys::Table;
-
 use super::notes::Notes;
-use super::record::NONE;
+use super::slab::{Record, Slab};
 use crate::decode::{Packet, flags};
 
 /// Rules whose guards matched on one flow, at most; further ones are counted in [`Trouble::hits_lost`].
@@ -196,77 +194,11 @@ impl Trouble {
     }
 }
 
+impl Record for Trouble {
+    fn next_free(&mut self) -> &mut u32 {
+        &mut self.next_free
+    }
+}
+
 /// The slab.
-#[derive(Debug)]
-pub struct TroubleSlab {
-    records: Table<Trouble>,
-    free: u32,
-    never_used: u32,
-    in_use: u32,
-    /// Flows that asked when it was full.
-    pub refused: u64,
-}
-
-impl TroubleSlab {
-    pub fn new(capacity: u32) -> TroubleSlab {
-        let records = Table::zeroed(capacity as usize);
-        TroubleSlab { records, free: NONE, never_used: 0, in_use: 0, refused: 0 }
-    }
-
-    /// The record at `*index`, taken now if the flow has none yet.
-    #[inline]
-    pub fn get_or_take(&mut self, index: &mut u32) -> Option<&mut Trouble> {
-        if *index == NONE {
-            *index = self.take()?;
-        }
-        self.records.get_mut(*index as usize)
-    }
-
-    /// As [`TroubleSlab::get_or_take`], for what is not the flow's own trouble: half of the records are left alone,
-    /// for flows that have some.
-    pub fn get_or_take_spare(&mut self, index: &mut u32) -> Option<&mut Trouble> {
-        if *index == NONE && self.in_use >= self.records.len() as u32 / 2 {
-            return None;
-        }
-        self.get_or_take(index)
-    }
-
-    #[inline]
-    pub fn get(&self, index: u32) -> Option<&Trouble> {
-        self.records.get(index as usize)
-    }
-
-    #[inline]
-    pub fn get_mut(&mut self, index: u32) -> Option<&mut Trouble> {
-        self.records.get_mut(index as usize)
-    }
-
-    fn take(&mut self) -> Option<u32> {
-        let index = if self.free != NONE {
-            let index = self.free;
-            self.free = self.records[index as usize].next_free;
-            index
-        } else if (self.never_used as usize) < self.records.len() {
-            self.never_used += 1;
-            self.never_used - 1
-        } else {
-            self.refused += 1;
-            return None;
-        };
-        self.records[index as usize] = Trouble::default();
-        self.in_use += 1;
-        Some(index)
-    }
-
-    pub fn give_back(&mut self, index: u32) {
-        if let Some(record) = self.records.get_mut(index as usize) {
-            record.next_free = self.free;
-            self.free = index;
-            self.in_use -= 1;
-        }
-    }
-
-    pub fn in_use(&self) -> u32 {
-        self.in_use
-    }
-}
+pub type TroubleSlab = Slab<Trouble>;

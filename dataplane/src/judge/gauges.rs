@@ -4,13 +4,15 @@
 //! Workers tell changes, so sums over workers are right by themselves. What a worker or this table had no room for
 //! is missing from the gauge; both count it.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use rules::facts::{Counts, ServiceStates};
+use rules::facts::{Counts, LinkFacts, RANKED, ServiceEntries, ServiceStates};
 
 use super::aged::Aged;
 use super::message::{Entries, LINGERS, StateChanges};
+use super::text;
 use super::window::BUCKET_NS;
 
 const SECOND: u64 = 1_000_000_000 / BUCKET_NS;
@@ -80,6 +82,30 @@ struct Service {
 
 type ServiceKey = (IpAddr, u16, u8);
 
+/// What the gauges show, for metrics.
+#[derive(Clone, Debug, Default)]
+pub struct Standing {
+    /// Entries of all traffic in the table of a stateful device in the path; and the most there were.
+    pub entries: u32,
+    pub peak: u32,
+    /// The services with most entries, most first.
+    pub services: Vec<ServiceStanding>,
+    /// The clients with most entries, and how many.
+    pub clients: Vec<(IpAddr, u32)>,
+}
+
+/// How the connections to a service stand.
+#[derive(Clone, Debug)]
+pub struct ServiceStanding {
+    pub addr: IpAddr,
+    pub port: u16,
+    pub proto: String,
+    pub states: ServiceStates,
+}
+
+/// Entries of all traffic from which on it is worth the while to rank who holds them.
+const RANKED_FROM: u32 = 1000;
+
 #[derive(Debug)]
 pub struct Gauges {
     services: Aged<ServiceKey, Service>,
@@ -89,9 +115,10 @@ pub struct Gauges {
     all: Gauge,
     /// The client that holds most, when last told of or looked at; nobody has come to hold more since.
     most: Option<(IpAddr, u32)>,
-    /// `most`, once a second.
-    top: Option<(IpAddr, u32)>,
-    /// When `top` was last looked for.
+    /// Those that hold most, and the services most are held for, once a second; none while all hold few.
+    top_clients: Vec<(u32, IpAddr)>,
+    top_services: Vec<(u32, ServiceKey)>,
+    /// When those were last looked for.
     looked: u64,
     /// Most entries of all traffic at once.
     pub peak: u32,
@@ -104,7 +131,8 @@ impl Gauges {
             clients: Aged::new(clients),
             all: Gauge::default(),
             most: None,
-            top: None,
+            top_clients: Vec::new(),
+            top_services: Vec::new(),
             looked: 0,
             peak: 0,
         }
@@ -140,13 +168,67 @@ impl Gauges {
     /// Once a tick, after its reports.
     pub fn tick(&mut self, now: u64) {
         self.peak = self.peak.max(self.all.entries(now));
-        if now >= self.looked + SECOND {
+        if now >= self.looked + SECOND || self.top_clients.is_empty() {
             self.looked = now;
             if let Some(before) = now.checked_sub(u64::from(LONGEST) * SECOND) {
                 self.clients.expire(before);
             }
             self.look(now);
-            self.top = self.most;
+            self.rank(now);
+        }
+    }
+
+    fn rank(&mut self, now: u64) {
+        let few = self.all.entries(now) < RANKED_FROM;
+        (self.top_clients, self.top_services) = if few {
+            let top = self.most.map(|(client, entries)| (entries, client));
+            (top.into_iter().collect(), Vec::new())
+        } else {
+            (self.most_clients(RANKED, now), self.most_services(RANKED, now))
+        };
+    }
+
+    fn most_clients(&mut self, number: usize, now: u64) -> Vec<(u32, IpAddr)> {
+        most(number, self.clients.values_mut().map(|(client, gauge)| (clamped(gauge.entries(now)), *client)))
+    }
+
+    fn most_services(&mut self, number: usize, now: u64) -> Vec<(u32, ServiceKey)> {
+        most(number, self.services.values_mut().map(|(key, service)| (service.entries.entries(now), *key)))
+    }
+
+    /// Puts what is known of all traffic's entries into its facts.
+    pub fn fill(&mut self, link: &mut LinkFacts, now: u64) {
+        link.state_entries = self.all.entries(now);
+        for (place, (entries, client)) in link.clients.iter_mut().zip(&self.top_clients) {
+            *place = Some((*client, *entries));
+        }
+        for (place, (entries, (addr, port, proto))) in link.services.iter_mut().zip(&self.top_services) {
+            *place = Some(ServiceEntries { addr: *addr, port: *port, proto: *proto, entries: *entries });
+        }
+    }
+
+    /// How things stand, with at most `number` services and clients, those with most entries first. `last_60s`: of a
+    /// service.
+    pub fn standing(
+        &mut self,
+        number: usize,
+        now: u64,
+        last_60s: impl Fn(&ServiceKey) -> Counts,
+    ) -> Standing {
+        let services = self.most_services(number, now);
+        let service = |(_, key): (u32, ServiceKey)| {
+            let (states, (addr, port, proto)) = (self.facts(&key, &last_60s(&key), now), key);
+            ServiceStanding { addr, port, proto: text::protocol(proto), states }
+        };
+        Standing {
+            services: services.into_iter().map(service).collect(),
+            clients: self
+                .most_clients(number, now)
+                .into_iter()
+                .map(|(entries, who)| (who, entries))
+                .collect(),
+            entries: self.all.entries(now),
+            peak: self.peak,
         }
     }
 
@@ -180,8 +262,8 @@ impl Gauges {
         let mut states = ServiceStates {
             time_wait: last_60s.closed,
             entries_total: self.all.entries(now),
-            top_client: self.top.map(|(client, _)| client),
-            top_client_entries: self.top.map_or(0, |(_, entries)| entries),
+            top_client: self.top_clients.first().map(|(_, client)| *client),
+            top_client_entries: self.top_clients.first().map_or(0, |(entries, _)| *entries),
             ..ServiceStates::default()
         };
         if let Some(service) = self.services.peek_mut(key) {
@@ -202,6 +284,20 @@ fn more(most: Option<(IpAddr, u32)>, (client, entries): (IpAddr, u32)) -> Option
         _ if entries == 0 => most,
         _ => Some((client, entries)),
     }
+}
+
+/// The holders of most entries, most first; of equals the least address.
+fn most<K: Ord>(number: usize, holders: impl Iterator<Item = (u32, K)>) -> Vec<(u32, K)> {
+    let mut most: Vec<(u32, K)> = Vec::with_capacity(number + 1);
+    for holder in holders.filter(|(entries, _)| *entries > 0) {
+        let at =
+            most.partition_point(|(entries, key)| (Reverse(*entries), key) < (Reverse(holder.0), &holder.1));
+        if at < number {
+            most.truncate(number - 1);
+            most.insert(at, holder);
+        }
+    }
+    most
 }
 
 #[cfg(test)]
@@ -262,7 +358,7 @@ mod tests {
             if gauges.looked == now {
                 let all =
                     gauges.clients.values_mut().map(|(client, own)| (*client, clamped(own.entries(now))));
-                assert_eq!(gauges.top, all.fold(None, more));
+                assert_eq!(gauges.most, all.fold(None, more));
             }
         }
     }

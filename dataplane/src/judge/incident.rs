@@ -53,12 +53,31 @@ pub struct Incident {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(untagged)]
 pub enum Subject {
-    Flow { proto: String, src: IpAddr, sport: u16, dst: IpAddr, dport: u16 },
-    Host { host: IpAddr },
-    Service { dst: IpAddr, dport: u16, proto: String },
+    Flow {
+        proto: String,
+        src: IpAddr,
+        sport: u16,
+        dst: IpAddr,
+        dport: u16,
+    },
+    Host {
+        host: IpAddr,
+    },
+    Service {
+        dst: IpAddr,
+        dport: u16,
+        proto: String,
+    },
+    /// Traffic that is about no single host or service.
+    Link {
+        link: &'static str,
+    },
 }
 
 impl Subject {
+    /// All traffic at the capture point.
+    pub const ALL_TRAFFIC: Subject = Subject::Link { link: "all" };
+
     pub fn flow(facts: &FlowFacts) -> Subject {
         Subject::Flow {
             proto: text::protocol(facts.proto),
@@ -78,6 +97,7 @@ impl Subject {
             Subject::Flow { .. } => Scope::Flow,
             Subject::Host { .. } => Scope::Host,
             Subject::Service { .. } => Scope::Service,
+            Subject::Link { .. } => Scope::Link,
         }
     }
 }
@@ -349,6 +369,7 @@ fn id(rule: &str, subject: &Subject, first_ns: Nanos) -> String {
         Subject::Flow { proto, src, sport, dst, dport } => format!("{proto} {src} {sport} {dst} {dport}"),
         Subject::Host { host } => format!("{host}"),
         Subject::Service { dst, dport, proto } => format!("{proto} {dst} {dport}"),
+        Subject::Link { link } => format!("link {link}"),
     };
     let digest = Sha256::digest(format!("{rule}\0{subject}\0{first_ns}"));
     digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()

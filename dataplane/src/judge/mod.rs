@@ -32,13 +32,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use rules::facts::Counts;
-use rules::{RuleSet, Snapshot, Verdict};
+use rules::{RuleSet, Scope, Snapshot, Verdict};
 
 use self::captures::Captures;
 pub use self::config::{JudgeAccount, JudgeConfig};
 use self::crowd::Crowd;
 use self::diagnosis::Wellness;
 use self::gauges::Gauges;
+pub use self::gauges::{ServiceStanding, Standing};
 use self::groups::{Cause, GroupKey, Groups};
 pub use self::incident::{Incident, Subject};
 use self::known::{Home, Known, NOWHERE};
@@ -63,6 +64,8 @@ pub struct Judge {
     storms: Storms,
     hosts: Windows<IpAddr>,
     services: Windows<(IpAddr, u16, u8)>,
+    /// Of all services together, if a rule asks.
+    link: Option<Windows<()>>,
     crowd: Crowd,
     gauges: Gauges,
     captures: Captures,
@@ -89,6 +92,7 @@ impl Judge {
             storms: Storms::default(),
             hosts: Windows::new(config.max_hosts),
             services: Windows::new(config.max_services),
+            link: wants_link(&rules).then(|| Windows::new(1)),
             crowd: Crowd::new(config.max_pairs),
             gauges: Gauges::new(config.max_services, config.max_hosts),
             captures: Captures::new(config.default_limits, config.max_kept),
@@ -117,6 +121,9 @@ impl Judge {
                 // That an entry was made or is gone is no news for rules.
                 if *counts != Counts::default() || changes.standing != [0; 5] {
                     self.services.report(key, counts, self.bucket);
+                }
+                if let Some(link) = self.link.as_mut().filter(|_| *counts != Counts::default()) {
+                    link.report((), counts, self.bucket);
                 }
                 self.gauges.service(key, changes, self.bucket);
             }
@@ -163,6 +170,12 @@ impl Judge {
     /// opening is told that they closed; they are none of their own.
     pub fn folded(&mut self) -> Vec<Incident> {
         drain(&mut self.folded)
+    }
+
+    /// How things stand now, with at most `number` services and clients.
+    pub fn standing(&mut self, number: usize) -> Standing {
+        let sums = |key: &(IpAddr, u16, u8)| self.services.sums(key).map(|[_, _, last_60s]| last_60s);
+        self.gauges.standing(number, self.bucket, |key| sums(key).unwrap_or_default())
     }
 
     pub fn account(&self) -> JudgeAccount {
@@ -307,6 +320,10 @@ impl Judge {
             self.account.incidents_withdrawn += u64::from(draft.withdrawn.is_some());
         }
     }
+}
+
+fn wants_link(rules: &RuleSet) -> bool {
+    rules.rules().iter().any(|rule| rule.scope == Scope::Link)
 }
 
 fn drain(waiting: &mut Vec<(Order, Incident)>) -> Vec<Incident> {

@@ -1,7 +1,7 @@
-//! What a host or service rule looks at in one tick, and what about it made the rule match. Plain values on the
+//! What a host, service or link rule looks at in one tick, and what about it made the rule match. Plain values on the
 //! judge's thread.
 
-use rules::facts::{Counts, HostFacts, ServiceFacts, ServiceStates};
+use rules::facts::{Counts, HostFacts, LinkFacts, RANKED, ServiceFacts, ServiceStates};
 use rules::{Hits, RuleSet, Snapshot};
 
 use super::groups::{Cause, Takes};
@@ -14,6 +14,7 @@ use crate::source::Nanos;
 pub enum Sight {
     Host(HostFacts),
     Service(ServiceFacts),
+    Link(LinkFacts),
 }
 
 /// What only shows over many flows, beside the counts; asked in this order.
@@ -36,6 +37,7 @@ impl Sight {
         match self {
             Sight::Host(facts) => Actor::Host(facts.addr),
             Sight::Service(facts) => Actor::Service(facts.addr, facts.port, facts.proto),
+            Sight::Link(_) => Actor::Link,
         }
     }
 
@@ -43,15 +45,15 @@ impl Sight {
         match self {
             Sight::Host(facts) => Snapshot::Host(facts),
             Sight::Service(facts) => Snapshot::Service(facts),
+            Sight::Link(facts) => Snapshot::Link(facts),
         }
     }
 
     pub const fn sums(&self) -> [Counts; 3] {
         match self {
             Sight::Host(HostFacts { last_1s, last_10s, last_60s, .. })
-            | Sight::Service(ServiceFacts { last_1s, last_10s, last_60s, .. }) => {
-                [*last_1s, *last_10s, *last_60s]
-            }
+            | Sight::Service(ServiceFacts { last_1s, last_10s, last_60s, .. })
+            | Sight::Link(LinkFacts { last_1s, last_10s, last_60s, .. }) => [*last_1s, *last_10s, *last_60s],
         }
     }
 
@@ -60,6 +62,7 @@ impl Sight {
         match self {
             Sight::Host(facts) => rules.match_host(facts, &mut hits),
             Sight::Service(facts) => rules.match_service(facts, &mut hits),
+            Sight::Link(facts) => rules.match_link(facts, &mut hits),
         }
         hits
     }
@@ -78,6 +81,7 @@ impl Sight {
         match self {
             Sight::Host(facts) => Sight::Host(HostFacts { last_1s, last_10s, last_60s, ..facts }),
             Sight::Service(facts) => Sight::Service(ServiceFacts { last_1s, last_10s, last_60s, ..facts }),
+            Sight::Link(facts) => Sight::Link(LinkFacts { last_1s, last_10s, last_60s, ..facts }),
         }
     }
 
@@ -89,7 +93,12 @@ impl Sight {
             (Sight::Host(facts), Crowdwise::Churn) => facts.client.churn = Default::default(),
             (Sight::Host(facts), Crowdwise::States) => facts.client.state_entries = 0,
             (Sight::Service(facts), Crowdwise::States) => facts.states = ServiceStates::default(),
-            (Sight::Service(_), _) => {}
+            (Sight::Link(facts), Crowdwise::States) => {
+                facts.state_entries = 0;
+                facts.clients = [None; RANKED];
+                facts.services = [None; RANKED];
+            }
+            (Sight::Service(_) | Sight::Link(_), _) => {}
         }
         self
     }
@@ -103,6 +112,7 @@ impl Sight {
             (Sight::Host(facts), Crowdwise::Reuse) => facts.client.reuse.reuses,
             (Sight::Host(facts), Crowdwise::Churn) => facts.client.churn.short_10s,
             (Sight::Host(facts), Crowdwise::States) => facts.client.state_entries,
+            (Sight::Link(facts), _) => facts.state_entries,
             (Sight::Service(ServiceFacts { states: s, .. }), _) => {
                 s.syn_recv.max(s.close_wait).max(s.fin_wait2).max(s.time_wait)
             }

@@ -26,6 +26,8 @@ use crate::source::Nanos;
 pub enum Actor {
     Host(IpAddr),
     Service(IpAddr, u16, u8),
+    /// All traffic.
+    Link,
 }
 
 impl Actor {
@@ -33,6 +35,7 @@ impl Actor {
         match self {
             Actor::Host(host) => Subject::Host { host },
             Actor::Service(addr, port, proto) => Subject::service(addr, port, proto),
+            Actor::Link => Subject::ALL_TRAFFIC,
         }
     }
 }
@@ -223,10 +226,12 @@ impl Storms {
     }
 }
 
+/// What hosts, services and, if a rule asks, all traffic did.
+pub(super) type Counted<'a> = (&'a Windows<IpAddr>, &'a Windows<(IpAddr, u16, u8)>, Option<&'a Windows<()>>);
+
 /// An actor's events of one kind after a bucket, and the first bucket that holds one.
 pub(super) fn counted(
-    hosts: &Windows<IpAddr>,
-    services: &Windows<(IpAddr, u16, u8)>,
+    (hosts, services, link): Counted,
     actor: Actor,
     field: Field,
     after: u64,
@@ -234,6 +239,7 @@ pub(super) fn counted(
     match actor {
         Actor::Host(host) => hosts.since(&host, field, after),
         Actor::Service(addr, port, proto) => services.since(&(addr, port, proto), field, after),
+        Actor::Link => link.map_or((0, None), |link| link.since(&(), field, after)),
     }
 }
 

@@ -9,7 +9,7 @@ use rules::facts::{FlowFacts, Side};
 use rules::{Hits, SourceFile};
 use serde_json::{Value, json};
 
-use super::message::CaptureLimits;
+use super::message::{CaptureLimits, Dealing, Entries, StateChanges};
 use super::*;
 
 const RULES: &str = r#"
@@ -647,4 +647,64 @@ then {
     }
     // Nothing was said before.
     assert_eq!(run(&[(1, false, SEC)]).1.len(), 0);
+}
+
+/// A minute of traffic that takes `entries` entries in a state table, three in four of them of one client and one
+/// service; `lost` SYNs vanish.
+fn filled(overrides: &[rules::Override], entries: u32, lost: u32) -> Vec<Incident> {
+    let rules = RuleSet::load(&rules::library(), overrides).expect("the rules are right");
+    let mut judge = Judge::new(Arc::new(rules), JudgeConfig::default());
+    let mut commands = Vec::new();
+    judge.handle(&Message::Tick(START), &mut commands);
+    for (n, part) in [(1, entries - entries / 4), (2, entries / 4)] {
+        let made = Entries { made: part, ..Entries::default() };
+        let changes = StateChanges { standing: [0; 5], entries: made };
+        let counts = Counts { syns: part, syn_unanswered: lost / 2, ..Counts::default() };
+        let addr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, n));
+        judge.handle(&Message::Service { addr, port: 443, proto: 6, counts, changes }, &mut commands);
+        let dealing = Dealing { begun: part, ..Dealing::default() };
+        let message = Message::Dealing { client: client(n.into()), addr, port: 443, proto: 6, dealing };
+        judge.handle(&message, &mut commands);
+    }
+    (1..=20).for_each(|tick| judge.handle(&Message::Tick(START + tick * BUCKET_NS), &mut commands));
+    assert_eq!(judge.standing(1).services.len(), 1);
+    judge.finish(&mut commands);
+    assert!(judge.body_failures().is_empty(), "{:?}", judge.body_failures());
+    judge.closed()
+}
+
+#[test]
+fn a_state_table_of_known_size_warns_at_four_fifths_and_names_who_fills_it() {
+    let size = |rule: &str| rules::Override {
+        rule: rule.to_owned(),
+        param: "table_size".to_owned(),
+        value: "10_000".to_owned(),
+    };
+    let size = [size("state_table_near_full")];
+    assert_eq!(filled(&size, 7_999, 0), []);
+    let near = filled(&size, 8_000, 0);
+    let near = as_json(&near);
+    assert_eq!(near.len(), 1, "{near:?}");
+    assert_eq!((&near[0]["kind"], &near[0]["scope"]), (&json!("state_table_near_full"), &json!("link")));
+    assert_eq!((&near[0]["subject"], &near[0]["severity"]), (&json!({"link": "all"}), &json!("warning")));
+    let explain = near[0]["explain"].as_str().unwrap();
+    for words in ["80 % of the 10000", "So far every SYN", "10.0.0.1:443 with 75 %, 10.0.0.2:443 with 25 %"] {
+        assert!(explain.contains(words), "{words:?} is not in {explain}");
+    }
+    let named = format!("Clients that fill it: {} with 75 %", client(1));
+    assert!(explain.contains(&named), "{explain}");
+    let full = filled(&size, 10_100, 4);
+    assert_eq!(
+        full.iter().map(|i| (&*i.kind, i.severity)).collect::<Vec<_>>(),
+        [("state_table_near_full", rules::Severity::Critical)]
+    );
+    assert!(full[0].explain.contains("4 of 10100 SYNs"), "{}", full[0].explain);
+}
+
+#[test]
+fn a_state_table_that_nobody_told_of_is_no_incident_while_every_syn_is_answered() {
+    assert_eq!(filled(&[], 60_000, 0), []);
+    let lost = filled(&[], 60_000, 2_000);
+    assert!(lost.iter().all(|i| i.kind == "syn_unanswered_ratio") && !lost.is_empty(), "{lost:?}");
+    assert!(lost[0].explain.contains("near a table size of 65536"), "{}", lost[0].explain);
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rules::facts::{ClientFacts, Counts, HostFacts, ServiceFacts};
+use rules::facts::{ClientFacts, Counts, HostFacts, LinkFacts, ServiceFacts};
 use rules::{Hits, Verdict};
 
 use super::Judge;
@@ -59,6 +59,19 @@ impl Judge {
         for (sight, hits) in &matched {
             self.matched(sight, hits);
         }
+        self.evaluate_link(bucket, now_ns);
+    }
+
+    /// Link rules: on the sums over all services, and on what all traffic takes in a state table.
+    fn evaluate_link(&mut self, bucket: u64, now_ns: Nanos) {
+        let Some(link) = &mut self.link else { return };
+        link.tick(bucket, self.bucket);
+        let [last_1s, last_10s, last_60s] = link.sums(&()).unwrap_or_default();
+        let mut facts = LinkFacts { now_ns, last_1s, last_10s, last_60s, ..LinkFacts::default() };
+        self.gauges.fill(&mut facts, self.bucket);
+        if let Some((sight, hits)) = self.matching(Sight::Link(facts)) {
+            self.matched(&sight, &hits);
+        }
     }
 
     /// Hosts that did something rules may ask about, as clients or otherwise.
@@ -105,14 +118,17 @@ impl Judge {
         let level = sight.level(&storm.measure);
         let so_far = storm.draft.tally.count;
         let events = match (storm.measure.field, storm.measure.crowdwise) {
-            (Some(field), _) => counted(&self.hosts, &self.services, actor, field, after).0,
+            (Some(field), _) => {
+                counted((&self.hosts, &self.services, self.link.as_ref()), actor, field, after).0
+            }
             (None, Some(what)) => sight.began(what).map_or(level, |(_, total)| total).saturating_sub(so_far),
             (None, None) => 1,
         };
         storm.counted_to = self.bucket;
         storm.draft.tally.events(self.bucket.saturating_mul(BUCKET_NS), events);
         if storm.measure.field == Some(Field::Rsts) {
-            let reset = counted(&self.hosts, &self.services, actor, Field::FlowsReset, after).0;
+            let reset =
+                counted((&self.hosts, &self.services, self.link.as_ref()), actor, Field::FlowsReset, after).0;
             storm.draft.tally.flows_reset += reset;
         }
         if level > storm.peak {
@@ -151,7 +167,8 @@ impl Judge {
         let after = hits_began.map_or(window_start, |ns| window_start.min(ns / BUCKET_NS));
         let (count, first_ns) = match (measure.field, measure.crowdwise.and_then(|what| sight.began(what))) {
             (Some(field), _) => {
-                let (count, first) = counted(&self.hosts, &self.services, actor, field, after);
+                let (count, first) =
+                    counted((&self.hosts, &self.services, self.link.as_ref()), actor, field, after);
                 (count, first.unwrap_or(self.bucket).saturating_sub(1) * BUCKET_NS)
             }
             (None, Some((first_ns, count))) => (count, first_ns),
@@ -163,7 +180,8 @@ impl Judge {
         let states = measure.crowdwise.is_some_and(|what| sight.began(what).is_none());
         draft.tally.events(self.bucket.saturating_mul(BUCKET_NS), if states { level } else { count });
         if measure.field == Some(Field::Rsts) {
-            draft.tally.flows_reset = counted(&self.hosts, &self.services, actor, Field::FlowsReset, after).0;
+            draft.tally.flows_reset =
+                counted((&self.hosts, &self.services, self.link.as_ref()), actor, Field::FlowsReset, after).0;
         }
         self.last_serial += 1;
         let mut storm = Storm::new(self.last_serial, draft, (actor, measure), level, self.bucket);

@@ -11,7 +11,6 @@ use crate::analyze::Outcome;
 use crate::decode::FlowKey;
 use crate::flow::Flow;
 use crate::flow::record::oddity;
-use crate::flow::record::oddity;
 use crate::source::Nanos;
 
 /// Services looked at at once.

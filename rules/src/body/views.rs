@@ -1,4 +1,4 @@
-//! The subjects of a rule as its body sees them: `flow`, `flow.orig`, `host`, `service`, and addresses.
+//! The subjects of a rule as its body sees them: `flow`, `flow.orig`, `host`, `service`, `link`, and addresses.
 //!
 //! Values on the judge's thread. Their getters are registered from the table of facts; an unknown fact
 //! reads as `()`.
@@ -10,10 +10,10 @@ use rhai::{Dynamic, Engine, EvalAltResult, ImmutableString};
 
 use crate::body::Snapshot;
 use crate::facts::table::{Fact, Get, Subject, Window};
-use crate::facts::{FlowFacts, HostFacts, ServiceFacts};
+use crate::facts::{FlowFacts, HostFacts, LinkFacts, ServiceFacts};
 use crate::network::Network;
 
-/// `flow`, `host` or `service`; cheap to hand around.
+/// `flow`, `host`, `service` or `link`; cheap to hand around.
 #[derive(Clone, Debug)]
 pub(crate) struct View<S>(Arc<S>);
 
@@ -36,6 +36,7 @@ pub(crate) enum Subjects {
     Flow(View<FlowFacts>),
     Host(View<HostFacts>),
     Service(View<ServiceFacts>),
+    Link(View<LinkFacts>),
 }
 
 impl Subjects {
@@ -44,6 +45,7 @@ impl Subjects {
             Snapshot::Flow(facts, _) => Subjects::Flow(View(Arc::new(**facts))),
             Snapshot::Host(facts) => Subjects::Host(View(Arc::new(**facts))),
             Snapshot::Service(facts) => Subjects::Service(View(Arc::new(**facts))),
+            Snapshot::Link(facts) => Subjects::Link(View(Arc::new(**facts))),
         }
     }
 
@@ -52,6 +54,7 @@ impl Subjects {
             (Subjects::Flow(view), "flow") => Some(Dynamic::from(view.clone())),
             (Subjects::Host(view), "host") => Some(Dynamic::from(view.clone())),
             (Subjects::Service(view), "service") => Some(Dynamic::from(view.clone())),
+            (Subjects::Link(view), "link") => Some(Dynamic::from(view.clone())),
             _ => None,
         }
     }
@@ -64,10 +67,12 @@ pub(crate) fn register(engine: &mut Engine) {
     engine.register_type_with_name::<View<FlowFacts>>("flow");
     engine.register_type_with_name::<View<HostFacts>>("host");
     engine.register_type_with_name::<View<ServiceFacts>>("service");
+    engine.register_type_with_name::<View<LinkFacts>>("link");
     engine.register_type_with_name::<SideView>("side of a flow");
     register_subject::<FlowFacts>(engine);
     register_subject::<HostFacts>(engine);
     register_subject::<ServiceFacts>(engine);
+    register_subject::<LinkFacts>(engine);
     for group in ["orig", "resp"] {
         let view = move |flow: &mut View<FlowFacts>| SideView { facts: Arc::clone(&flow.0), group };
         engine.register_get(group, view);

@@ -5,6 +5,8 @@
 
 use std::net::IpAddr;
 
+use super::Counts;
+
 /// Attempts of one client on many ports of one host, or on one port of many hosts, of the last 60 s.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Spread {
@@ -86,4 +88,31 @@ pub struct ServiceStates {
     /// The client that most entries belong to, and how many.
     pub top_client: Option<IpAddr>,
     pub top_client_entries: u32,
+}
+
+/// Clients and services named in order of their entries.
+pub const RANKED: usize = 3;
+
+/// A service and the entries of its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServiceEntries {
+    pub addr: IpAddr,
+    pub port: u16,
+    pub proto: u8,
+    pub entries: u32,
+}
+
+/// What a rule on `tick` can see of all traffic at the capture point.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LinkFacts {
+    pub now_ns: u64,
+    /// Sums over all services, of the last 1, 10 and 60 s.
+    pub last_1s: Counts,
+    pub last_10s: Counts,
+    pub last_60s: Counts,
+    /// Entries of all traffic in the table of a stateful device in the path.
+    pub state_entries: u32,
+    /// Whom most of them belong to, most first.
+    pub clients: [Option<(IpAddr, u32)>; RANKED],
+    pub services: [Option<ServiceEntries>; RANKED],
 }

@@ -6,7 +6,7 @@ use crate::facts::table::{Fact, Get, Window, int, row};
 use crate::facts::{Counts, HostFacts, ServiceFacts};
 
 /// Snapshots that keep [`Counts`] for each window.
-trait Windows {
+pub(super) trait Windows {
     fn counts(&self, window: Window) -> &Counts;
 }
 
@@ -30,16 +30,16 @@ impl Windows for ServiceFacts {
     }
 }
 
-fn rate(count: u32, window: Window) -> f64 {
+pub(super) fn rate(count: u32, window: Window) -> f64 {
     f64::from(count) / window.seconds() as f64
 }
 
 /// Unknown while there is nothing to take a part of.
-fn ratio(part: u32, whole: u32) -> Option<f64> {
+pub(super) fn ratio(part: u32, whole: u32) -> Option<f64> {
     (whole != 0).then(|| f64::from(part) / f64::from(whole))
 }
 
-/// The facts both hosts and services have, for each window.
+/// The facts hosts, services and the link have, for each window.
 macro_rules! window_facts {
     ($subject:ty, $root:literal, [$($own:expr),*], $syns:literal, $rsts:literal) => {
         &[
@@ -84,6 +84,7 @@ macro_rules! window_facts {
         ]
     };
 }
+pub(super) use window_facts;
 
 pub(super) static HOST: &[Fact<HostFacts>] = window_facts!(
     HostFacts,

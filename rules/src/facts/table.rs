@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use crate::facts::app::APP;
 use crate::facts::verdicts;
-use crate::facts::{FlowFacts, HostFacts, Name, ServiceFacts, Side};
+use crate::facts::{FlowFacts, HostFacts, LinkFacts, Name, ServiceFacts, Side};
 
 /// A sliding window of packet time that host and service counts are kept for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl<S> Fact<S> {
 
 /// A snapshot whose facts rules can name.
 pub trait Subject: Sized + 'static {
-    /// The name rules use: `flow`, `host`, `service`.
+    /// The name rules use: `flow`, `host`, `service`, `link`.
     const ROOT: &'static str;
     fn facts() -> impl Iterator<Item = &'static Fact<Self>>;
 
@@ -103,6 +103,13 @@ impl Subject for ServiceFacts {
     const ROOT: &'static str = "service";
     fn facts() -> impl Iterator<Item = &'static Fact<ServiceFacts>> {
         super::crowd_table::SERVICE.iter()
+    }
+}
+
+impl Subject for LinkFacts {
+    const ROOT: &'static str = "link";
+    fn facts() -> impl Iterator<Item = &'static Fact<LinkFacts>> {
+        super::link_table::LINK.iter()
     }
 }
 
@@ -188,7 +195,7 @@ static FLOW: &[Fact<FlowFacts>] = &[
     row(
         "flow.packets_since_idle",
         "packets",
-        "Packets since that silence, this one included; 0 if there was none.",
+        "Packets since that silence, this one included, what followed a RST left out; 0 if there was none.",
         Get::Int(|f| Some(int(f.packets_since_idle))),
     ),
     row(

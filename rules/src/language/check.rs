@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rhai::{ASTNode, Expr, FnCallExpr, Position, Stmt};
 
 use crate::facts::table::{Subject, Window};
-use crate::facts::{CountSet, FlowFacts, HostFacts, ServiceFacts, is_at_hand};
+use crate::facts::{CountSet, FlowFacts, HostFacts, LinkFacts, ServiceFacts, is_at_hand};
 use crate::language::builtin;
 use crate::language::syntax::Refusal;
 use crate::nearest::nearest;
@@ -47,7 +47,7 @@ pub(crate) struct Names<'a> {
     pub(crate) functions: &'a BTreeSet<(&'a str, usize)>,
 }
 
-pub(crate) const ROOTS: [&str; 3] = [FlowFacts::ROOT, HostFacts::ROOT, ServiceFacts::ROOT];
+pub(crate) const ROOTS: [&str; 4] = [FlowFacts::ROOT, HostFacts::ROOT, ServiceFacts::ROOT, LinkFacts::ROOT];
 
 /// What a block reaches, and everything wrong with it.
 pub(crate) fn check(statements: &[Stmt], names: &Names) -> (Reach, Vec<Refusal>) {
@@ -206,7 +206,8 @@ impl Checker<'_> {
         let checked = match chain.root {
             "flow" => check_path::<FlowFacts>(&chain),
             "host" => check_path::<HostFacts>(&chain),
-            _ => check_path::<ServiceFacts>(&chain),
+            "service" => check_path::<ServiceFacts>(&chain),
+            _ => check_path::<LinkFacts>(&chain),
         };
         if let Err(refusal) = checked {
             self.refusals.push(refusal);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use comfy_table::Table;
 use rules::facts::table::{Fact, Subject};
-use rules::facts::{FlowFacts, HostFacts, ServiceFacts};
+use rules::facts::{FlowFacts, HostFacts, LinkFacts, ServiceFacts};
 use rules::{Event, RuleSet, Severity};
 
 use crate::config::Config;
@@ -39,6 +39,7 @@ pub fn rules_list(rules: Option<&Path>) -> Result<(), Failure> {
         facts::<FlowFacts>(out, "of a flow, on any event but tick")?;
         facts::<HostFacts>(out, "of a host, on tick")?;
         facts::<ServiceFacts>(out, "of a service, on tick")?;
+        facts::<LinkFacts>(out, "of all traffic, on tick")?;
         writeln!(out, "Severities\n  {}\n", Severity::ALL.map(Severity::as_str).join(", "))?;
         writeln!(out, "Rules")?;
         loaded(out, &rules)

@@ -72,6 +72,10 @@ pub struct OutputArgs {
     /// Write the books here, one JSON object (- for standard output)
     #[arg(long, value_name = "PATH")]
     pub ledger: Option<PathBuf>,
+    /// Write the books and gauges here as Prometheus text, whole each time: at the end, and every 10 s of a live run.
+    /// For node_exporter: a name.prom in the folder of its textfile collector
+    #[arg(long, value_name = "PATH")]
+    pub metrics: Option<PathBuf>,
 }
 
 #[derive(Args)]

@@ -193,9 +193,14 @@ impl Recording {
         ))
     }
 
+    /// What was written so far, and what the disk refused.
+    pub fn account(&self) -> WriterAccount {
+        self.writer.account()
+    }
+
     /// Packets that the disk refused so far.
     pub fn unwritten(&self) -> u64 {
-        self.writer.account().unwritten_packets.iter().sum()
+        self.account().unwritten_packets.iter().sum()
     }
 
     /// After the recorder has flushed: closes the segments and ends the thread.

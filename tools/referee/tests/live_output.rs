@@ -176,3 +176,28 @@ fn it_runs_without_any_privilege_and_its_worker_on_one_core() {
     assert!(kept.iter().any(|record| record.to_string().contains("rst_midflow")), "{kept:?}");
     ended.ran.exits(0);
 }
+
+#[test]
+fn metrics_are_written_while_it_runs_and_at_its_end() {
+    if !need_root("live metrics") {
+        return;
+    }
+    let namespace = Namespace::new();
+    let mut wire = Wire::new(&namespace, Shape::default());
+    let bench = bench();
+    let running = Running::start(&namespace, &bench, &["-i", "tap0", "--metrics", "referee.prom"]);
+    wire.send_all(&cut_off(4000, 80));
+    let page = until("the first metrics", || fs::read_to_string(bench.path("referee.prom")).ok());
+    for line in ["referee_running 1", "# TYPE referee_flows gauge", "referee_state_table_entries "] {
+        assert!(page.contains(line), "{line:?} is not in {page}");
+    }
+    let ended = running.stop();
+    ended.books();
+    ended.ran.exits(0);
+    let page = bench.read("referee.prom");
+    let received = format!("referee_received_packets_total {}", ended.ledger.unwrap()["received"]);
+    let seen = "referee_interface_packets_total{interface=\"tap0\"} ";
+    for line in ["referee_running 0", &received, seen, "referee_incidents_closed_total 1"] {
+        assert!(page.contains(line), "{line:?} is not in {page}");
+    }
+}

@@ -212,3 +212,77 @@ fn a_reader_that_goes_away_ends_it_quietly() {
     let ledger = &lines(&bench.read("l"))[0];
     assert_eq!((&ledger["input_complete"], &ledger["balanced"]), (&Value::from(true), &Value::from(true)));
 }
+
+/// The page taken apart as Prometheus does: every family has its head once, before its values; every value is a number.
+fn families(page: &str) -> std::collections::BTreeMap<String, Vec<(String, f64)>> {
+    let mut families = std::collections::BTreeMap::new();
+    let mut lines = page.lines();
+    let mut current = String::new();
+    while let Some(line) = lines.next() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, text) = help.split_once(' ').unwrap();
+            let kind = lines.next().unwrap().strip_prefix(&format!("# TYPE {name} ")).unwrap();
+            assert!(!text.is_empty() && ["counter", "gauge"].contains(&kind), "{line}");
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
+            assert!(name.starts_with("referee_") && !families.contains_key(name), "{name}");
+            name.clone_into(&mut current);
+            families.insert(current.clone(), Vec::new());
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+        assert!(name == current && labels.ends_with('}'), "{line} stands in {current}");
+        families
+            .get_mut(name)
+            .unwrap()
+            .push((labels.trim_end_matches('}').to_owned(), value.parse().unwrap()));
+    }
+    families
+}
+
+#[test]
+fn metrics_are_the_books_and_gauges_in_prometheus_form() {
+    let bench = Bench::new();
+    bench.capture("connection_churn", 5.0);
+    let all = ["--metrics", "referee.prom", "--ledger", "l", "--store", "s", "connection_churn.pcap"];
+    bench.replay(&all).exits(0);
+    let page = bench.read("referee.prom");
+    let families = families(&page);
+    let told = include_str!("../../../docs/metrics.md");
+    let untold = families.keys().find(|name| !told.contains(&format!("| `{name}` |")));
+    assert_eq!(untold, None, "docs/metrics.md lists every family");
+    let sum = |name: &str| families[name].iter().map(|(_, value)| value).sum::<f64>();
+    let ledger = &lines(&bench.read("l"))[0];
+    let number = |value: &Value| value.as_f64().unwrap();
+    assert_eq!(sum("referee_received_packets_total"), number(&ledger["received"]));
+    assert_eq!(sum("referee_analysed_packets_total"), number(&ledger["analysed"]));
+    assert_eq!(sum("referee_kept_packets_total"), number(&ledger["kept"]));
+    assert_eq!(sum("referee_written_packets_total"), number(&ledger["written"]));
+    assert_eq!(sum("referee_incidents_closed_total"), number(&ledger["judge"]["incidents_closed"]));
+    assert_eq!(families["referee_dropped_packets_total"][0], ("reason=\"no_socket\"".to_owned(), 0.0));
+    assert_eq!(sum("referee_running"), 0.0);
+    let peak = number(&ledger["judge"]["state_entries_peak"]);
+    assert!(peak > 100.0 && sum("referee_state_table_entries_peak") == peak);
+    let entries = sum("referee_state_table_entries");
+    for of in ["referee_state_table_client_entries", "referee_state_table_service_entries"] {
+        assert!((1..=10).contains(&families[of].len()) && sum(of) <= entries, "{page}");
+    }
+    assert!(families["referee_state_table_service_entries"][0].0.ends_with("protocol=\"tcp\""), "{page}");
+    assert!(page.contains(",state=\"time_wait\"} "), "{page}");
+    let told = bench.replay(&["--metrics", "-", "connection_churn.pcap"]).exits(0);
+    assert!(told.stdout.starts_with("# HELP referee_build_info "), "{}", told.stdout);
+    bench.replay(&["--metrics", "l", "--ledger", "l", "connection_churn.pcap"]).exits(2).says(&["already"]);
+    bench.replay(&["--metrics", "no/such/x.prom", "connection_churn.pcap"]).exits(1).says(&["can't be made"]);
+}
+
+#[test]
+fn a_state_table_of_known_size_is_watched_in_a_capture() {
+    let bench = Bench::new();
+    bench.capture("connection_churn", 5.0);
+    let told = |size: &str| {
+        let set = format!("state_table_near_full.table_size={size}");
+        kinds(&bench.replay(&["--set", &set, "--incidents", "-", "connection_churn.pcap"]).exits(0))
+    };
+    assert!(told("100").contains(&"state_table_near_full".to_owned()));
+    assert_eq!(told("1_000_000"), told("0"));
+}

@@ -3,19 +3,20 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::thread;
 use std::time::Duration;
 
 use dataplane::flow::row::FlowRow;
 use dataplane::judge::message::{Command, Message, Note};
-use dataplane::judge::{BodyFailure, Incident, Judge, JudgeAccount};
+use dataplane::judge::{BodyFailure, Incident, Judge, JudgeAccount, Standing};
 use dataplane::worker::Queues;
 use rules::RuleSet;
 
 use super::worker::Shared;
 use crate::report::finished::{Counted, Kept};
+use crate::report::metrics;
 use crate::report::words;
 
 /// Messages taken from one worker before the next one's turn.
@@ -35,6 +36,8 @@ pub enum Told {
         captured: bool,
     },
     Row(Box<FlowRow>),
+    /// How things stand, because main asked.
+    Standing(Box<(JudgeAccount, Standing)>),
 }
 
 /// The judge's end of one worker.
@@ -70,6 +73,7 @@ impl Lane {
 #[derive(Debug, Default)]
 pub struct Verdicts {
     pub account: JudgeAccount,
+    pub standing: Standing,
     pub counted: Counted,
     pub body_failures: Vec<BodyFailure>,
     pub kept: Kept,
@@ -90,6 +94,8 @@ pub struct Thread {
     lanes: Vec<Lane>,
     rules: Arc<RuleSet>,
     outbox: SyncSender<Told>,
+    /// Main wants to know how things stand.
+    asked: Arc<AtomicBool>,
     commands: Vec<Command>,
     counted: Counted,
     kept: Kept,
@@ -98,12 +104,19 @@ pub struct Thread {
 }
 
 impl Thread {
-    pub fn new(judge: Judge, lanes: Vec<Lane>, rules: Arc<RuleSet>, outbox: SyncSender<Told>) -> Thread {
+    pub fn new(
+        judge: Judge,
+        lanes: Vec<Lane>,
+        rules: Arc<RuleSet>,
+        outbox: SyncSender<Told>,
+        asked: Arc<AtomicBool>,
+    ) -> Thread {
         Thread {
             judge,
             lanes,
             rules,
             outbox,
+            asked,
             commands: Vec::new(),
             counted: Counted::default(),
             kept: Kept::default(),
@@ -123,6 +136,7 @@ impl Thread {
                 busy |= self.serve(lane);
             }
             self.tell();
+            self.answer();
             if busy {
                 nap = NAPS.0;
             } else if ended && self.lanes.iter().all(Lane::is_empty) {
@@ -206,6 +220,15 @@ impl Thread {
         }
     }
 
+    fn answer(&mut self) {
+        if self.asked.load(Ordering::Relaxed) {
+            self.asked.store(false, Ordering::Relaxed);
+            let answer = (self.judge.account(), self.judge.standing(metrics::SHOWN));
+            // If there is no room, main asks again.
+            let _ = self.outbox.try_send(Told::Standing(Box::new(answer)));
+        }
+    }
+
     fn pass_on(&mut self, told: Told) {
         let lost = match self.patient {
             true => self.outbox.send(told).is_err(),
@@ -232,6 +255,7 @@ impl Thread {
         }
         Verdicts {
             account: self.judge.account(),
+            standing: self.judge.standing(metrics::SHOWN),
             counted: self.counted,
             body_failures: self.judge.body_failures(),
             kept: self.kept,

@@ -5,6 +5,7 @@
 //! `supervise` does the rest, until it is told to stop.
 
 mod judge;
+mod metrics;
 mod privileges;
 mod status;
 mod supervise;
@@ -13,6 +14,7 @@ mod worker;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -29,6 +31,7 @@ use crate::cli::{Mode, RunArgs};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::error::{Code, Failure};
 use crate::recording::Prepared;
+use crate::report::metrics::counted;
 use crate::report::outputs::{Kind, Outputs};
 use crate::report::tell;
 use crate::{rules_load, term};
@@ -60,6 +63,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let built = build(sources, recorders, &config, &rules, outputs.wants(Kind::Flows))?;
     // As it will be written to; from the next line on packets are taken.
     prepared.as_ref().map(|prepared| privileges::without(|| prepared.probe())).transpose()?;
+    privileges::without(|| outputs.probe())?;
     taps.iter_mut().try_for_each(Tap::begin).map_err(refused)?;
     privileges::give_up()?;
     let recording = prepared.map(Prepared::start).transpose()?;
@@ -73,6 +77,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         signals,
         duration: args.duration.map(Duration::from_secs_f64),
         store: store.clone(),
+        metrics: metrics::Metrics::new(counted(&rules)),
     };
     let done = run.supervise();
     let failure = done.failure;
@@ -196,6 +201,8 @@ pub struct Threads {
     /// Interface of each worker, as index into the taps.
     taps: Vec<usize>,
     inbox: Receiver<Told>,
+    /// Set, it has the judge say how things stand.
+    asked: Arc<AtomicBool>,
     chunks: usize,
 }
 
@@ -247,9 +254,10 @@ impl Built {
     fn spawn(self, rules: &Arc<RuleSet>, config: &JudgeConfig) -> Result<Threads, Failure> {
         let failed = |error: std::io::Error| Failure::failed(format!("no thread can be made: {error}"));
         let (outbox, inbox) = sync_channel(OUTBOX);
+        let asked = Arc::new(AtomicBool::new(false));
         let shared = self.lanes.iter().map(|lane| Arc::clone(&lane.shared)).collect();
         let judge = Judge::new(Arc::clone(rules), config.clone());
-        let judge = judge::Thread::new(judge, self.lanes, Arc::clone(rules), outbox);
+        let judge = judge::Thread::new(judge, self.lanes, Arc::clone(rules), outbox, Arc::clone(&asked));
         let judge = thread::Builder::new().name("judge".to_owned()).spawn(|| judge.run()).map_err(failed)?;
         let mut workers = Vec::new();
         let mut names: Vec<String> = Vec::new();
@@ -263,6 +271,6 @@ impl Built {
             let builder = thread::Builder::new().name(format!("worker-{number}"));
             workers.push(builder.spawn(|| thread.run()).map_err(failed)?);
         }
-        Ok(Threads { workers, judge, shared, taps, inbox, chunks: self.chunks })
+        Ok(Threads { workers, judge, shared, taps, inbox, asked, chunks: self.chunks })
     }
 }

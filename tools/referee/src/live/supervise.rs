@@ -19,6 +19,7 @@ use signal_hook::flag;
 
 use super::Threads;
 use super::judge::Told;
+use super::metrics::{Metrics, Seen};
 use super::status::{Figures, Status};
 use super::worker::{Ended, Snapshot};
 use crate::error::{Code, Failure};
@@ -78,6 +79,7 @@ pub struct Run {
     pub signals: Signals,
     pub duration: Option<Duration>,
     pub store: Option<PathBuf>,
+    pub metrics: Metrics,
 }
 
 /// A run that has ended.
@@ -100,16 +102,18 @@ struct Desk {
     closed: u64,
     /// The run is being ended: what closes now is told in the report.
     ending: bool,
+    metrics: Metrics,
 }
 
 impl Run {
     /// Runs until a signal, the end of `--duration`, the loss of an interface, or nobody is left to read.
     pub fn supervise(self) -> Done {
-        let Run { taps, clock, threads, recording, outputs, signals, duration, store } = self;
+        let Run { taps, clock, threads, recording, outputs, signals, duration, store, metrics } = self;
         let names: Vec<&str> = taps.iter().map(|tap| tap.nic().name.as_str()).collect();
         let status = Status::new(&names.join(" "));
         let tally = (!outputs.to_stdout()).then(Tally::default);
-        let mut desk = Desk { recording, outputs, tally, store, status, opened: 0, closed: 0, ending: false };
+        let mut desk =
+            Desk { recording, outputs, tally, store, status, opened: 0, closed: 0, ending: false, metrics };
         let linked = taps.iter().map(|tap| tap.nic().carrier).collect();
         let snapshots = vec![Snapshot::default(); threads.shared.len()];
         let mut watch = Watch { taps, clock, snapshots, linked };
@@ -168,6 +172,7 @@ impl Desk {
                 self.outputs.line(Kind::Live, &Stated { state: "closed", incident: &incident });
                 self.tell_closed(*incident, captured);
             }
+            Told::Standing(judged) => self.metrics.judged = *judged,
             Told::Row(row) => {
                 self.outputs.line(Kind::Flows, &*row);
                 if let Some(tally) = &mut self.tally {
@@ -246,6 +251,9 @@ impl Watch {
         let reports = self.reports()?;
         publish_losses(threads, &reports);
         desk.status.show(self.figures(&reports, desk));
+        let writer = desk.recording.as_ref().map(Recording::account);
+        let seen = Seen { taps: &self.taps, reports: &reports, snapshots: &self.snapshots, writer };
+        desk.metrics.look(&threads.asked, &mut desk.outputs, seen);
         desk.look();
         self.links(desk)
     }
@@ -328,6 +336,7 @@ fn end(mut watch: Watch, threads: Threads, mut desk: Desk, mut failure: Option<F
         live: workers.iter().map(|worker| worker.live).sum(),
         peak: workers.iter().map(|worker| worker.peak).sum(),
         judge: verdicts.account,
+        standing: verdicts.standing,
         counted: verdicts.counted,
         body_failures: verdicts.body_failures,
         chunks: (

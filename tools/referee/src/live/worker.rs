@@ -31,6 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How a worker is doing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Snapshot {
+    pub account: WorkerAccount,
     pub live: u32,
     /// How far back its history reaches, ns.
     pub horizon: Nanos,
@@ -166,7 +167,7 @@ impl Thread {
     fn publish(&mut self) {
         self.tell_losses();
         let (live, horizon) = (self.worker.live_flows(), self.worker.horizon());
-        self.shared.snapshot.force_push(Snapshot { live, horizon });
+        self.shared.snapshot.force_push(Snapshot { account: self.worker.account(), live, horizon });
     }
 
     fn tell_losses(&mut self) {

@@ -19,6 +19,7 @@ use rules::RuleSet;
 use super::progress::Progress;
 use crate::recording::Recording;
 use crate::report::finished::{Counted, Finished, Inputs, Kept};
+use crate::report::metrics;
 use crate::report::outputs::{Kind, Outputs};
 use crate::report::tally::Tally;
 
@@ -189,6 +190,7 @@ impl Replay {
             live: self.worker.live_flows(),
             peak: self.worker.peak_flows(),
             judge: self.judge.account(),
+            standing: self.judge.standing(metrics::SHOWN),
             counted: self.counted,
             body_failures: self.judge.body_failures(),
             chunks: (chunks, recorded.as_ref().map_or(0, |recorded| recorded.account.chunks_free as usize)),

@@ -3,7 +3,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use dataplane::judge::{BodyFailure, JudgeAccount};
+use dataplane::judge::{BodyFailure, JudgeAccount, Standing};
 use dataplane::ledger::WorkerAccount;
 use dataplane::source::afxdp::TapReport;
 use dataplane::source::file::InputReport;
@@ -81,6 +81,7 @@ pub struct Finished {
     pub live: u32,
     pub peak: u32,
     pub judge: JudgeAccount,
+    pub standing: Standing,
     pub counted: Counted,
     pub body_failures: Vec<BodyFailure>,
     pub recorded: Option<Recorded>,

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use super::finished::{Finished, Inputs, InterfaceReport};
 
 /// Names of `WorkerAccount::classes`, in its order.
-const CLASSES: [&str; 6] = ["tcp", "udp", "icmp", "other_ip", "non_ip", "malformed"];
+pub const CLASSES: [&str; 6] = ["tcp", "udp", "icmp", "other_ip", "non_ip", "malformed"];
 
 /// The `--ledger` object.
 #[derive(Debug, Serialize)]
@@ -184,7 +184,7 @@ fn unbalanced_interface(report: &InterfaceReport) -> Vec<String> {
 }
 
 /// What was lost before any worker, by [`DropReason`].
-fn lost(inputs: &Inputs) -> [u64; DropReason::ALL.len()] {
+pub fn lost(inputs: &Inputs) -> [u64; DropReason::ALL.len()] {
     let Inputs::Interfaces { reports, .. } = inputs else { return [0; DropReason::ALL.len()] };
     DropReason::ALL.map(|reason| reports.iter().map(|report| report.tap.dropped[reason as usize]).sum())
 }

@@ -3,7 +3,9 @@
 
 pub mod finished;
 pub mod ledger;
+pub mod metrics;
 pub mod outputs;
+pub mod page;
 pub mod tally;
 pub mod words;
 
@@ -40,6 +42,7 @@ pub fn tell(
     let ledger = Ledger::of(&finished, rules);
     outputs.line(Kind::Ledger, &ledger);
     outputs.line(Kind::Live, &Last { ledger: &ledger });
+    outputs.metrics(true, || metrics::text(&metrics::Sample::last(&finished, rules)));
     let mut failures = Vec::new();
     if let Some(tally) = tally {
         failures.extend(words::show(tally, &finished, &ledger, store).err());

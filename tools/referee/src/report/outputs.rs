@@ -1,4 +1,4 @@
-//! The machine-readable outputs of a run: flows, incidents and the ledger, a JSON object a line.
+//! The machine-readable outputs of a run: flows, incidents and the ledger, a JSON object a line; and metrics.
 //!
 //! Main thread, between two batches of a replay. An output that fails is given up alone and named at the end; the others
 //! go on. All that goes to standard output shares one buffer, so that lines never tear.
@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::cli::OutputArgs;
 use crate::error::Failure;
+use crate::report::page::Page;
 
 const BUFFER: usize = 256 << 10;
 
@@ -24,10 +25,12 @@ pub enum Kind {
     Ledger,
     /// Incidents as they open and close, and the ledger at the end: a live run's `--json`.
     Live,
+    /// Not lines: a page, written anew each time.
+    Metrics,
 }
 
 impl Kind {
-    const ALL: [Kind; 4] = [Kind::Flows, Kind::Incidents, Kind::Ledger, Kind::Live];
+    const ALL: [Kind; 5] = [Kind::Flows, Kind::Incidents, Kind::Ledger, Kind::Live, Kind::Metrics];
 
     const fn flag(self) -> &'static str {
         match self {
@@ -35,6 +38,7 @@ impl Kind {
             Kind::Incidents => "--incidents",
             Kind::Ledger => "--ledger",
             Kind::Live => "--json",
+            Kind::Metrics => "--metrics",
         }
     }
 }
@@ -77,6 +81,8 @@ pub struct Outputs {
     targets: [Option<usize>; Kind::ALL.len()],
     to_stdout: bool,
     line: Vec<u8>,
+    /// Metrics, if they go to a file that can be replaced.
+    page: Option<Page>,
 }
 
 impl Outputs {
@@ -91,6 +97,7 @@ impl Outputs {
             (Kind::Incidents, wanted.incidents.as_deref()),
             (Kind::Ledger, wanted.ledger.as_deref()),
             (Kind::Live, live.then_some(Path::new("-"))),
+            (Kind::Metrics, wanted.metrics.as_deref()),
         ];
         let mut used: BTreeSet<(u64, u64)> =
             inputs.iter().filter_map(|path| identity(&fs::metadata(path).ok()?)).collect();
@@ -99,6 +106,7 @@ impl Outputs {
             targets: [None; Kind::ALL.len()],
             to_stdout: false,
             line: Vec::new(),
+            page: None,
         };
         let mut stdout = None;
         for (kind, path) in paths {
@@ -108,6 +116,10 @@ impl Outputs {
                     outputs.to_stdout = true;
                     outputs.add(Sink::new("standard output".to_owned(), Box::new(io::stdout())))
                 })
+            } else if kind == Kind::Metrics && Page::suits(path) {
+                unused(kind, path, &used)?;
+                outputs.page = Some(Page::open(path)?);
+                continue;
             } else {
                 let file = create(kind, path, &mut used)?;
                 outputs.add(Sink::new(path.display().to_string(), Box::new(file)))
@@ -128,7 +140,24 @@ impl Outputs {
     }
 
     pub fn wants(&self, kind: Kind) -> bool {
-        self.targets[kind as usize].is_some()
+        self.targets[kind as usize].is_some() || kind == Kind::Metrics && self.page.is_some()
+    }
+
+    /// Tries whether the metrics can be written, now that this thread has fewer privileges.
+    ///
+    /// # Errors
+    /// Failed: they can't.
+    pub fn probe(&self) -> Result<(), Failure> {
+        self.page.as_ref().map_or(Ok(()), Page::probe)
+    }
+
+    /// Writes the metrics, if anybody wants them: a file each time, anything else only when it is the last time.
+    pub fn metrics(&mut self, last: bool, text: impl FnOnce() -> String) {
+        if let Some(page) = &mut self.page {
+            page.write(&text());
+        } else if let Some(target) = self.targets[Kind::Metrics as usize].filter(|_| last) {
+            self.sinks[target].with(|out| out.write_all(text().as_bytes()));
+        }
     }
 
     /// The outputs given up since the last call, in words.
@@ -142,6 +171,7 @@ impl Outputs {
                     None => format!("nobody reads {} any more; nothing more is written to it", sink.name),
                 }
             })
+            .chain(self.page.as_mut().and_then(Page::news))
             .collect()
     }
 
@@ -166,7 +196,8 @@ impl Outputs {
     /// Writes out what is buffered and says what failed.
     pub fn finish(mut self) -> Vec<Failure> {
         self.sinks.iter_mut().for_each(|sink| sink.with(Write::flush));
-        self.sinks.iter().filter_map(Sink::failure).collect()
+        let page = self.page.as_ref().and_then(Page::failure);
+        self.sinks.iter().filter_map(Sink::failure).chain(page).collect()
     }
 }
 
@@ -175,17 +206,25 @@ fn identity(meta: &Metadata) -> Option<(u64, u64)> {
     meta.is_file().then(|| (meta.dev(), meta.ino()))
 }
 
-fn create(kind: Kind, path: &Path, used: &mut BTreeSet<(u64, u64)>) -> Result<File, Failure> {
-    let named = format!("{} {}", kind.flag(), path.display());
-    let twice = || {
-        Failure::usage(format!("{named}: this file is an input or another output already"))
-            .help("give every output a file of its own")
-    };
-    // Before it is opened, which empties it.
+fn named(kind: Kind, path: &Path) -> String {
+    format!("{} {}", kind.flag(), path.display())
+}
+
+/// # Errors
+/// Usage: the file has another purpose already.
+fn unused(kind: Kind, path: &Path, used: &BTreeSet<(u64, u64)>) -> Result<(), Failure> {
     let existing = fs::metadata(path).ok().and_then(|meta| identity(&meta));
     if existing.is_some_and(|id| used.contains(&id)) {
-        return Err(twice());
+        let what = format!("{}: this file is an input or another output already", named(kind, path));
+        return Err(Failure::usage(what).help("give every output a file of its own"));
     }
+    Ok(())
+}
+
+fn create(kind: Kind, path: &Path, used: &mut BTreeSet<(u64, u64)>) -> Result<File, Failure> {
+    // Before it is opened, which empties it.
+    unused(kind, path, used)?;
+    let named = named(kind, path);
     let made = File::create(path).and_then(|file| file.metadata().map(|meta| (file, meta)));
     let (file, meta) = made.map_err(|error| {
         Failure::failed(format!("{named}: can't be made: {error}"))

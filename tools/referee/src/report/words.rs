@@ -17,6 +17,9 @@ use crate::error::Failure;
 use crate::term::{self, Paint, count, plural, rate, wrap};
 use crate::time::{span, utc};
 
+/// Sizes that the state tables of Linux devices usually have.
+const USUAL_TABLES: [u64; 4] = [65_536, 131_072, 262_144, 1_048_576];
+
 /// Shows the report.
 ///
 /// # Errors
@@ -111,6 +114,7 @@ fn subject(subject: &Subject) -> String {
         }
         Subject::Host { host } => format!("host {host}"),
         Subject::Service { dst, dport, proto } => format!("service {proto} {}", end(dst, *dport)),
+        Subject::Link { .. } => "all traffic".to_owned(),
     }
 }
 
@@ -148,8 +152,7 @@ fn numbers(tally: &Tally, f: &Finished, ledger: &Ledger) -> String {
     table.add_row(["packets", &format!("{} ({})", count(ledger.received), plural(ledger.bytes, "byte"))]);
     let peak = count(u64::from(f.peak));
     table.add_row(["flows", &format!("{} ({peak} live at most)", count(f.worker.flows_created))]);
-    let entries = count(f.judge.state_entries_peak);
-    table.add_row(["state table", &format!("{entries} entries at most in a firewall that saw all this")]);
+    table.add_row(["state table", &state_table(f.judge.state_entries_peak)]);
     if let Some((first, last)) = tally.span {
         let lasted = span(last.saturating_sub(first));
         table.add_row(["time span", &format!("{} to {} ({lasted})", utc(first), utc(last))]);
@@ -185,6 +188,13 @@ fn numbers(tally: &Tally, f: &Finished, ledger: &Ledger) -> String {
     text.push_str(&rows(&table));
     text.push('\n');
     text
+}
+
+/// Near a usual size it is worth a word; whether there is such a table the wire doesn't tell, so it is no more.
+fn state_table(peak: u64) -> String {
+    let near = USUAL_TABLES.iter().find(|size| (**size * 80..=**size * 110).contains(&(peak * 100)));
+    let near = near.map(|size| format!(", near a usual limit of {}", count(*size))).unwrap_or_default();
+    format!("{} entries at most in a firewall that saw all this{near}", count(peak))
 }
 
 fn rows(table: &Table) -> String {
@@ -224,6 +234,16 @@ fn reasons(account: &BTreeMap<&'static str, u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_that_may_be_full_is_worth_a_word() {
+        let near =
+            |peak| state_table(peak).split_once("near a usual limit of ").map(|(_, size)| size.to_owned());
+        assert_eq!(near(52_428), None);
+        assert_eq!(near(52_429).as_deref(), Some("65,536"));
+        assert_eq!((near(80_000), near(104_858).as_deref()), (None, Some("131,072")));
+        assert_eq!((near(0), near(u64::from(u32::MAX))), (None, None));
+    }
 
     #[test]
     fn paths_survive_a_shell() {

@@ -3,6 +3,7 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "helpers of tests may panic as tests may")]
 #![allow(dead_code, reason = "every test file uses its part")]
 
+pub mod network;
 pub mod running;
 pub mod wire;
 
