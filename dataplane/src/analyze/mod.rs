@@ -5,8 +5,8 @@
 //! `repeats` tells repeats from reordering by what was seen before, `pmtu` follows the segment that is stuck,
 //! `state` the handshake and the close, `story` Zeek's account of both, `sack` looks for impossible blocks;
 //! `sender` asks whether a RST fits the side it names, `wait` how long one side waits for the other; `icmp` reads
-//! what routers say of a flow. [`segment`] calls them in order. `app` reads payload where a turn begins. `facts`
-//! turns the flow into what rules see; guards come next.
+//! what routers say of a flow. [`segment`] calls them in order, unless `plain` sees that none has anything to say.
+//! `app` reads payload where a turn begins. `facts` turns the flow into what rules see; guards come next.
 
 pub mod app;
 mod base;
@@ -14,6 +14,7 @@ mod copy;
 pub mod facts;
 mod fragment;
 mod icmp;
+mod plain;
 mod pmtu;
 mod repeats;
 mod sack;
@@ -81,11 +82,29 @@ pub struct Outcome {
 /// bytes just written one by one stalls on them.
 #[inline]
 pub fn segment(flow: &mut Flow, slab: &mut TroubleSlab, packet: &Packet, now: Nanos, out: &mut Outcome) {
-    let dir = usize::from(!packet.from_low);
-    out.dir = dir;
+    begin(flow, packet, out);
+    let dir = out.dir;
+    if plain::is_plain(flow, dir, packet, now) {
+        count(flow, dir, packet, now);
+        turn(flow, packet, out);
+        plain::take(flow, dir, packet, now);
+    } else {
+        through_all(flow, slab, packet, now, out);
+    }
+}
+
+#[inline(always)]
+fn begin(flow: &Flow, packet: &Packet, out: &mut Outcome) {
+    out.dir = usize::from(!packet.from_low);
     out.ttl = Some(packet.ttl);
     out.fin_before = (flow.dirs[0].flags | flow.dirs[1].flags) & dir_flag::FIN != 0;
     out.rst_before = flow.has(flow_flag::RST);
+}
+
+/// The long way, of anything but a plain segment.
+#[inline(never)]
+fn through_all(flow: &mut Flow, slab: &mut TroubleSlab, packet: &Packet, now: Nanos, out: &mut Outcome) {
+    let dir = out.dir;
     if out.rst_before {
         // What follows does not take the RST away from the silence before it.
         flow.idle_packets = flow.idle_packets.saturating_add(1);

@@ -37,6 +37,18 @@ pub(super) fn follow(flow: &mut Flow, dir: usize, packet: &Packet, now: Nanos, o
         return;
     }
     let own = &mut flow.dirs[dir];
+    step(own, packet);
+    if own.ttl_min != own.ttl_max || own.shows(sign::RST) {
+        vote(flow, dir, packet.ttl);
+        if flow.dirs[dir].shows(sign::RST) {
+            lives_on(flow, dir, now, out);
+        }
+    }
+}
+
+/// What its IP header adds to the side's.
+#[inline(always)]
+pub(super) fn step(own: &mut Direction, packet: &Packet) {
     if let Some(id) = packet.ip_id {
         let step = id.wrapping_sub(own.ip_id);
         own.ip_id = id;
@@ -47,12 +59,6 @@ pub(super) fn follow(flow: &mut Flow, dir: usize, packet: &Packet, now: Nanos, o
         }
     }
     own.signs |= if packet.df { sign::DF } else { sign::NO_DF };
-    if own.ttl_min != own.ttl_max || own.shows(sign::RST) {
-        vote(flow, dir, packet.ttl);
-        if flow.dirs[dir].shows(sign::RST) {
-            lives_on(flow, dir, now, out);
-        }
-    }
 }
 
 /// The IP-ID moved on by other than one.

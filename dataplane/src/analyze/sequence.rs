@@ -71,7 +71,7 @@ pub(super) fn read(flow: &Flow, dir: usize, tcp: &Tcp, now: Nanos) -> Marks {
             marks |= KEEPALIVE;
         }
         if plain && tcp.payload > 0 {
-            marks |= window_full(flow, dir, tcp);
+            marks |= if fills_window(flow, dir, tcp) { WINDOW_FULL } else { NOTHING };
         } else if plain && ahead == 0 && tcp.ack == own.last_ack {
             marks |= same_ack(flow, dir, tcp);
         }
@@ -91,11 +91,11 @@ pub(super) fn read(flow: &Flow, dir: usize, tcp: &Tcp, now: Nanos) -> Marks {
 
 /// The segment fills the other side's window to its edge. The window counts if its scale is known.
 #[inline(always)]
-fn window_full(flow: &Flow, dir: usize, tcp: &Tcp) -> Marks {
+pub(super) fn fills_window(flow: &Flow, dir: usize, tcp: &Tcp) -> bool {
     let other = &flow.dirs[dir ^ 1];
     let known = other.scale & scale::MASK != scale::UNKNOWN && other.has(dir_flag::WINDOW);
     let edge = other.last_ack.wrapping_add(flow.scaled_window(dir ^ 1));
-    if known && tcp.seq.wrapping_add(tcp.payload) == edge { WINDOW_FULL } else { NOTHING }
+    known && tcp.seq.wrapping_add(tcp.payload) == edge
 }
 
 /// A segment with no data and no news but, perhaps, of the window.
@@ -280,7 +280,7 @@ fn set_aside(flow: &mut Flow, dir: usize) {
 
 /// A segment with an ACK, no RST.
 #[inline(always)]
-fn acknowledge(flow: &mut Flow, dir: usize, tcp: &Tcp) {
+pub(super) fn acknowledge(flow: &mut Flow, dir: usize, tcp: &Tcp) {
     let own = &mut flow.dirs[dir];
     own.flags |= dir_flag::ACK;
     own.scale &= !scale::ASIDE;

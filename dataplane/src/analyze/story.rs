@@ -24,23 +24,36 @@ const CE: u8 = 3;
 pub(super) fn follow(flow: &mut Flow, dir: usize, packet: &Packet, marks: Marks, events: &mut EventSet) {
     let tcp = &packet.tcp;
     let data = tcp.payload > 0;
-    let told = if data { flow_flag::TOLD_DATA } else { flow_flag::TOLD_ACK };
-    let ordinary = tcp.flags & (CONTROL | CONGESTION) == 0 && packet.ecn != CE && tcp.window != 0;
-    if ordinary && marks == NOTHING {
-        if flow.has(told << dir) {
-            return;
-        }
-        // A side whose SYN was seen has a state, and an ordinary segment doesn't change it.
-        if flow.dirs[dir].has(dir_flag::SYN) && tcp.flags & flags::ACK != 0 {
-            flow.unwritten.note(dir, data);
-            flow.flags |= told << dir;
-            return;
-        }
+    let plain = tcp.flags & (CONTROL | CONGESTION | flags::ACK) == flags::ACK && packet.ecn != CE;
+    if plain && tcp.window != 0 && marks == NOTHING && is_easy(flow, dir, data) {
+        ordinary(flow, dir, data);
+        return;
     }
     tell(flow, dir, packet, marks);
     if packet.tcp.flags & (flags::ECE | flags::SYN) == flags::ECE {
         events.insert(Event::CongestionEcho);
     }
+}
+
+/// An ordinary segment of this side changes nothing but perhaps a letter: it said its like before, or its SYN was
+/// seen, so that its end has a state.
+#[inline(always)]
+pub(super) fn is_easy(flow: &Flow, dir: usize, data: bool) -> bool {
+    flow.has(told(dir, data)) | flow.dirs[dir].has(dir_flag::SYN)
+}
+
+/// Notes the letter of an ordinary segment, if it is the first.
+#[inline(always)]
+pub(super) fn ordinary(flow: &mut Flow, dir: usize, data: bool) {
+    if !flow.has(told(dir, data)) {
+        flow.unwritten.note(dir, data);
+        flow.flags |= told(dir, data);
+    }
+}
+
+#[inline(always)]
+fn told(dir: usize, data: bool) -> u16 {
+    if data { flow_flag::TOLD_DATA << dir } else { flow_flag::TOLD_ACK << dir }
 }
 
 #[cold]
@@ -69,8 +82,7 @@ fn tell(flow: &mut Flow, dir: usize, packet: &Packet, marks: Marks) {
         scaled(story, dir ^ 1, b'g', |s| &mut s.gaps);
     }
     if tcp.flags & CONTROL == 0 && story.end(dir) != End::Inactive {
-        let told = if tcp.payload > 0 { flow_flag::TOLD_DATA } else { flow_flag::TOLD_ACK };
-        flow.flags |= told << dir;
+        flow.flags |= told(dir, tcp.payload > 0);
     }
 }
 

@@ -82,6 +82,17 @@ pub(super) fn follow(
     }
 }
 
+/// The same for a segment that sends nothing again and finds nobody waiting for long.
+#[inline(always)]
+pub(super) fn ordinary(flow: &mut Flow, dir: usize, data: bool, now: Nanos) {
+    let other = &mut flow.dirs[dir ^ 1];
+    (other.waiting_ms, other.unanswered_sends) = (0, 0);
+    let own = &mut flow.dirs[dir];
+    if data && own.waiting_ms == 0 {
+        (own.waiting_ms, own.unanswered_sends) = (ms(now), 1);
+    }
+}
+
 /// Something sent before is sent again, and nothing came back yet.
 #[cold]
 fn again(flow: &mut Flow, dir: usize, marks: Marks, now: Nanos, out: &mut Outcome) {

@@ -54,7 +54,8 @@ pub enum Delivery {
 pub struct Copies {
     sets: Table<Set>,
     mask: u64,
-    /// As [`Rare::copied`](super::record::Rare::copied), over all flows: for packets that can't be told from a repeat by themselves.
+    /// As [`Rare::copied`](super::record::Rare::copied), over all flows: for packets that can't be told from a repeat
+    /// by themselves.
     copied: u8,
 }
 
