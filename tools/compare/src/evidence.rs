@@ -7,7 +7,9 @@ use dataplane::decode::flags;
 
 use crate::findings::{Packets, sender};
 use crate::loss::{FOREIGN_TTL, View};
+use crate::paths::{Basis, Paths};
 use crate::record::Record;
+use crate::report::TapName;
 
 /// Packet numbers listed in one finding.
 const LISTED: usize = 20;
@@ -28,12 +30,16 @@ pub fn flag_names(r: &Record) -> String {
 /// Evidence for the packets of one direction that only `tap` saw.
 pub fn of_missing(
     view: &View<'_, '_>,
+    paths: &Paths,
     tap: usize,
     client: usize,
     kind: &str,
     packets: &Packets<'_>,
 ) -> Map<String, Value> {
     let mut out = Map::new();
+    if kind != "icmp_from_between" {
+        rests_on(view, paths, tap, &mut out);
+    }
     let Some((_, first)) = packets.first() else { return out };
     let direction = if first.dir() == client { "client_to_server" } else { "server_to_client" };
     out.insert("direction".into(), json!(direction));
@@ -54,6 +60,26 @@ pub fn of_missing(
         }
     }
     out
+}
+
+/// Why it is taken to lead past the other tap, and what else could be.
+fn rests_on(view: &View<'_, '_>, paths: &Paths, tap: usize, out: &mut Map<String, Value>) {
+    let (world, other) = (view.world, TapName::of(1 - tap).letter());
+    let Some(basis) = paths.basis(world, view.conn, tap) else { return };
+    out.insert("crosses".into(), json!(basis.words()));
+    let unseen = paths.is_service_unseen(world, view.conn, tap);
+    out.insert("service_seen_at_other_tap".into(), json!(!unseen));
+    let doubt = match basis {
+        _ if !unseen => return,
+        Basis::Conversation => return,
+        Basis::Hosts | Basis::Host => {
+            format!("{other} saw nothing else of this service: a filter of its capture would look the same")
+        }
+        Basis::Network | Basis::Everything => {
+            format!("{other} saw nothing of the far host: another path to it, or a filter, would look the same")
+        }
+    };
+    out.insert("doubt".into(), json!(doubt));
 }
 
 fn lost(view: &View<'_, '_>, tap: usize, packets: &Packets<'_>, out: &mut Map<String, Value>) {

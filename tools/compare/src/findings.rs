@@ -96,7 +96,7 @@ fn missing(world: &World<'_>, conn: &Conn, client: usize, fates: &Fates, out: &m
         let mut errors: [Packets<'_>; 2] = Default::default();
         let mut made: [Packets<'_>; 2] = Default::default();
         for (index, r) in world.packets(conn, tap) {
-            let list = match fates.0[tap][index as usize] {
+            let list = match fates.of[tap][index as usize] {
                 Fate::Lost => &mut lost,
                 Fate::Made if r.is_rst() => &mut resets,
                 Fate::Made if r.is_error => &mut errors,
@@ -114,7 +114,7 @@ fn missing(world: &World<'_>, conn: &Conn, client: usize, fates: &Fates, out: &m
         for (kind, packets) in kinds {
             for packets in packets.into_iter().filter(|packets| !packets.is_empty()) {
                 let view = view.get_or_insert_with(|| View::new(world, conn));
-                let evidence = evidence::of_missing(view, tap, client, kind, &packets);
+                let evidence = evidence::of_missing(view, &fates.paths, tap, client, kind, &packets);
                 out.push(Finding {
                     kind,
                     flow: name(world.flows.key(conn.flow), client),
@@ -134,7 +134,7 @@ fn books(world: &World<'_>, fates: &Fates, tap: usize) -> Books {
     let read = world.taps[tap];
     let mut books =
         Books { packets: read.packets, not_ip: read.not_ip, malformed: read.malformed, ..Books::default() };
-    for fate in &fates.0[tap] {
+    for fate in &fates.of[tap] {
         *match fate {
             Fate::Matched => &mut books.matched,
             Fate::Lost | Fate::PerhapsLost => &mut books.lost_between,
@@ -145,6 +145,8 @@ fn books(world: &World<'_>, fates: &Fates, tap: usize) -> Books {
             Fate::Outside => &mut books.outside_overlap,
             Fate::Elsewhere => &mut books.other_path,
             Fate::Local => &mut books.local,
+            Fate::Unrecorded => &mut books.not_recorded,
+            Fate::Undecided => &mut books.undecided,
             Fate::Unproven => &mut books.unproven,
         } += 1;
     }

@@ -18,12 +18,16 @@ mod flows;
 mod loss;
 mod matching;
 mod pairing;
+mod paths;
 mod places;
 mod raw;
 mod read;
 mod record;
+mod recorded;
 mod report;
 mod spans;
+mod votes;
+mod watch;
 
 pub use flows::Flows;
 pub use read::{Reading, Tap};
@@ -38,6 +42,10 @@ pub fn compare(a: &Tap, b: &Tap, flows: &Flows) -> Report {
     findings::report(&world, &fates)
 }
 
+#[cfg(test)]
+mod stage;
+#[cfg(test)]
+mod stage_tests;
 #[cfg(test)]
 mod testing;
 

@@ -100,6 +100,27 @@ impl<'w, 't> View<'w, 't> {
         }
     }
 
+    /// A tap shows one direction of the conversation only, and the other tap packets of this one.
+    pub fn is_one_sided(&self, tap: usize, dir: usize) -> bool {
+        let sent = &self.conn.sent;
+        sent[tap][dir] == 0 && sent[tap][1 - dir] > 0 && sent[1 - tap][dir] > 0
+    }
+
+    /// A tap shows that bytes of this direction, of which it has no packet, were received.
+    pub fn proves_passed(&self, tap: usize, dir: usize) -> bool {
+        let acked = self.ways[tap][1 - dir].acked;
+        let first = self.ways[1 - tap][dir].data.start();
+        acked.zip(first).is_some_and(|(acked, first)| acked > first)
+    }
+
+    /// A tap saw the same sent again in this direction.
+    pub fn asks_again(&self, tap: usize, dir: usize) -> bool {
+        let mut packets = self.world.packets(self.conn, tap).filter(|(_, r)| r.dir() == dir && !r.is_rst());
+        packets.any(|(index, r)| {
+            (r.span() > 0 && r.flags != 0 || r.asks().is_some()) && self.is_sent_again(tap, index, r)
+        })
+    }
+
     fn part(&self, tap: usize, index: u32, r: &Record) -> (i64, i64) {
         let from = self.positions[tap].get(&index).copied().unwrap_or(0);
         (from, from + i64::from(r.span()))

@@ -129,7 +129,7 @@ pub fn first_pass(world: &mut World<'_>) {
         pairs.append(&mut doubtful);
     }
     world.kept = kept(world, &pairs);
-    places::locate(world, &pairs);
+    places::locate(world, &mut pairs);
     let stamps: Vec<Pair> = pairs
         .iter()
         .map(|pair| {
@@ -187,7 +187,7 @@ pub fn second_pass(world: &mut World<'_>) {
         }
         world.conns[n].matched = matched as u32;
     }
-    world.places.hops = places::hops(world);
+    (world.places.hops, world.places.other_hops) = places::hops(world);
 }
 
 /// How well two packets that look alike go together; `None` if they can't be one.

@@ -87,6 +87,7 @@ impl Tap {
             ip_id: packet.ip_id.unwrap_or(0),
             ttl: packet.ttl,
             ecn: packet.ecn,
+            dscp: packet.dscp,
             from_low: packet.from_low,
             ..Record::default()
         };
@@ -100,7 +101,7 @@ impl Tap {
                     record.ack = raw::dns_token(bytes, end);
                 }
             }
-            Class::Icmp => icmp(bytes, packet, &mut record),
+            Class::Icmp => icmp(flows, bytes, packet, &mut record),
             // Fragments and what is not decoded further: without an IP-ID, its bytes must tell it apart.
             _ if record.ip_id == 0 => (record.head, _) = raw::payload_hashes(bytes, end, 16),
             _ => {}
@@ -126,7 +127,7 @@ impl Tap {
     }
 }
 
-fn icmp(bytes: &[u8], packet: &Packet, record: &mut Record) {
+fn icmp(flows: &mut Flows, bytes: &[u8], packet: &Packet, record: &mut Record) {
     let icmp = &packet.icmp;
     record.seq = u32::from(icmp.kind) << 8 | u32::from(icmp.code);
     let v6 = packet.key.v6;
@@ -137,6 +138,9 @@ fn icmp(bytes: &[u8], packet: &Packet, record: &mut Record) {
         // What an error quotes has another TTL and checksum at each hop; who and which segment stay.
         let hash = raw::mix(quote.key.hash(1), u64::from(quote.seq.unwrap_or(0)));
         record.head = ((hash >> 32) as u32 ^ hash as u32).max(1);
+        if record.is_error {
+            record.body = flows.number(&quote.key).saturating_add(1);
+        }
     } else if !record.is_error {
         let header = if v6 { 40 } else { 20 };
         let len = (packet.ip_len as usize).saturating_sub(header + 8);

@@ -74,6 +74,10 @@ pub struct Books {
     pub outside_overlap: u64,
     /// Of flows not known to pass the other tap.
     pub other_path: u64,
+    /// The other tap does not record their direction.
+    pub not_recorded: u64,
+    /// What is known of them contradicts itself, or does not say which tap they pass first.
+    pub undecided: u64,
     /// Multicast, broadcast, link-local.
     pub local: u64,
     /// The other tap misses packets, and nothing tells whether these were lost or missed.
@@ -92,6 +96,8 @@ impl Books {
             + self.missed_by_other_tap
             + self.outside_overlap
             + self.other_path
+            + self.not_recorded
+            + self.undecided
             + self.local
             + self.unproven
     }

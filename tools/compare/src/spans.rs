@@ -48,6 +48,10 @@ impl Spans {
         from < to && self.at(from).is_some_and(|span| span.0 <= from && to <= span.1)
     }
 
+    pub fn start(&self) -> Option<i64> {
+        self.0.first().map(|(from, _)| *from)
+    }
+
     pub fn end(&self) -> Option<i64> {
         self.0.last().map(|(_, to)| *to)
     }

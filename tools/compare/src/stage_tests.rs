@@ -1,0 +1,219 @@
+//! Conversations played packet by packet: what the middle refuses, what a tap never shows, and which tap is first.
+
+use std::net::IpAddr;
+
+use crate::stage::{MS, Stage, Talk, host, talk};
+use crate::testing::{found, judge};
+use wiregen::scenario::Packet;
+use wiregen::check;
+
+/// Some conversations that cross: three clients with two services of one server.
+fn crossing(stage: &mut Stage, v6: bool) {
+    for n in 0..12u8 {
+        let port = if n % 2 == 0 { 443 } else { 80 };
+        stage.converse(&talk(host(v6, 1, 1 + n % 3), 40_000 + u16::from(n), host(v6, 2, 9), port), 4);
+    }
+}
+
+#[test]
+fn a_service_that_is_refused_in_between() {
+    for v6 in [false, true] {
+        // The server's other services cross, its network's, or only everything else does.
+        for server in [host(v6, 2, 9), host(v6, 2, 77), host(v6, 3, 5)] {
+            let mut stage = Stage::new();
+            crossing(&mut stage, v6);
+            for n in 0..5 {
+                stage.refused(&talk(host(v6, 1, 1), 50_000 + n, server, 22));
+            }
+            crossing(&mut stage, v6);
+            let report = judge(&stage.a, &stage.b);
+            assert_eq!(found(&report, "packet_lost_between"), (5, 5), "{server}: {:?}", report.summary);
+            assert_eq!(found(&report, "rst_one_side_only"), (5, 5), "{server}: {:?}", report.summary);
+            assert_eq!(report.findings.len(), 10);
+            for finding in &report.findings {
+                assert!(finding.evidence["doubt"].as_str().unwrap().contains("filter"), "{finding:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_service_whose_syns_are_dropped_in_between() {
+    for (v6, server) in [(false, 9), (true, 9), (false, 88)] {
+        let mut stage = Stage::new();
+        crossing(&mut stage, v6);
+        for n in 0..4 {
+            stage.dropped(&talk(host(v6, 1, 2), 50_000 + n, host(v6, 2, server), 22), 3);
+        }
+        crossing(&mut stage, v6);
+        let report = judge(&stage.a, &stage.b);
+        assert_eq!(found(&report, "packet_lost_between"), (4, 12), "{:?}", report.summary);
+        assert_eq!(report.findings.len(), 4);
+    }
+}
+
+/// Puts a conversation past tap A, and leaves B out.
+fn around(stage: &mut Stage, talk: &Talk) {
+    let b = stage.b.len();
+    stage.converse(talk, 3);
+    stage.b.truncate(b);
+}
+
+#[test]
+fn what_is_answered_without_the_other_tap_goes_another_way() {
+    let mut stage = Stage::new();
+    crossing(&mut stage, false);
+    for n in 0..9 {
+        around(&mut stage, &talk(host(false, 1, 1), 51_000 + n, host(false, 7, n as u8), 443));
+    }
+    // Unanswered ones to such places say nothing of the middle; nor do others on the client's side.
+    stage.dropped(&talk(host(false, 1, 1), 52_000, host(false, 7, 3), 443), 3);
+    stage.dropped(&talk(host(false, 1, 1), 52_001, host(false, 7, 200), 25), 3);
+    stage.dropped(&talk(host(false, 1, 1), 52_002, host(false, 9, 9), 25), 3);
+    stage.dropped(&talk(host(false, 1, 1), 52_003, host(false, 1, 99), 25), 3);
+    crossing(&mut stage, false);
+    let report = judge(&stage.a, &stage.b);
+    assert!(report.findings.is_empty(), "{:#?}", report.findings);
+}
+
+#[test]
+fn a_capture_filter_at_one_tap_loses_nothing() {
+    let mut stage = Stage::new();
+    for n in 0..30u16 {
+        let port = if n % 2 == 0 { 443 } else { 80 };
+        stage.converse(&talk(host(false, 1, 1), 40_000 + n, host(false, 2, 9), port), 4);
+    }
+    stage.dropped(&talk(host(false, 1, 1), 50_000, host(false, 2, 9), 80), 2);
+    stage.converse(&talk(host(false, 1, 1), 50_001, host(false, 2, 9), 443), 4);
+    let filtered: Vec<Packet> = stage.b.iter().filter(|packet| !is_of(packet, 80)).cloned().collect();
+    let report = judge(&stage.a, &filtered);
+    assert!(report.findings.is_empty(), "{:#?}", report.findings);
+}
+
+fn is_of(packet: &Packet, port: u16) -> bool {
+    let seen = check::read(&packet.bytes).unwrap();
+    seen.sport == port || seen.dport == port
+}
+
+fn from(packet: &Packet, hosts: &[IpAddr]) -> bool {
+    hosts.contains(&check::read(&packet.bytes).unwrap().src)
+}
+
+#[test]
+fn a_tap_of_one_direction_loses_nothing() {
+    let servers = [host(false, 2, 9), host(false, 2, 10)];
+    for hops in [2, 0] {
+        for (tap, keeps_server) in [(0, true), (0, false), (1, true), (1, false)] {
+            let mut stage = Stage { hops, ..Stage::new() };
+            for round in 0..3 {
+                crossing(&mut stage, false);
+                for n in 0..10 {
+                    let dns = talk(host(false, 1, 1), 33_000 + n, servers[1], 53);
+                    let question = [n as u8, round, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+                    let answer = [n as u8, round, 0x81, 0, 0, 1, 0, 1, 0, 0, 0, 0];
+                    stage.udp(&dns, true, &question, crate::stage::Way::Passes);
+                    stage.udp(&dns, false, &answer, crate::stage::Way::Passes);
+                    stage.now += 30 * MS;
+                }
+            }
+            let tapped = if tap == 0 { &mut stage.a } else { &mut stage.b };
+            tapped.retain(|packet| from(packet, &servers) == keeps_server);
+            let report = judge(&stage.a, &stage.b);
+            assert!(report.findings.is_empty(), "{hops} {tap} {keeps_server}: {:#?}", report.findings);
+            let books: u64 = report.summary.accounts.values().map(|books| books.not_recorded).sum();
+            assert_eq!(books, stage.a.len().abs_diff(stage.b.len()) as u64, "{:?}", report.summary.accounts);
+        }
+    }
+}
+
+#[test]
+fn losses_in_the_recorded_direction_of_a_one_way_tap_are_found() {
+    let servers = [host(false, 2, 9)];
+    let mut stage = Stage::new();
+    crossing(&mut stage, false);
+    stage.dropped(&talk(host(false, 1, 1), 50_000, servers[0], 443), 3);
+    crossing(&mut stage, false);
+    stage.b.retain(|packet| !from(packet, &servers));
+    let report = judge(&stage.a, &stage.b);
+    assert_eq!(found(&report, "packet_lost_between"), (1, 3), "{:?}", report.summary);
+    assert_eq!(report.findings.len(), 1);
+}
+
+#[test]
+fn answers_that_all_vanish_are_lost_though_the_tap_shows_none() {
+    use crate::stage::Way;
+    use wiregen::packet::{ACK, SYN};
+    let mut stage = Stage::new();
+    crossing(&mut stage, false);
+    for n in 0..5u16 {
+        let talk = talk(host(false, 1, 1), 50_000 + n, host(false, 2, 50), 443);
+        for _ in 0..3 {
+            stage.tcp(&talk, true, SYN, [7, 0], 0, Way::Passes);
+            stage.tcp(&talk, false, SYN | ACK, [9, 8], 0, Way::Lost);
+            stage.now += 1000 * MS;
+        }
+    }
+    crossing(&mut stage, false);
+    let report = judge(&stage.a, &stage.b);
+    assert_eq!(found(&report, "packet_lost_between"), (5, 15), "{:?}", report.summary);
+}
+
+#[test]
+fn one_flow_that_comes_back_another_way() {
+    let mut stage = Stage::new();
+    crossing(&mut stage, false);
+    let talk = talk(host(false, 1, 1), 50_000, host(false, 2, 9), 443);
+    stage.converse(&talk, 20);
+    crossing(&mut stage, false);
+    let server = talk.server.0;
+    stage.a.retain(|packet| !(is_of(packet, 50_000) && from(packet, &[server])));
+    let report = judge(&stage.a, &stage.b);
+    assert!(report.findings.is_empty(), "{:#?}", report.findings);
+    assert_eq!(report.summary.accounts[&crate::TapName::B].not_recorded, 22);
+}
+
+#[test]
+fn taps_a_breath_apart_with_drifting_clocks() {
+    use crate::stage::Way;
+    use wiregen::packet::{ACK, RST};
+    for (hops, way) in [(1, 0), (1, 400), (0, 3_000), (0, 20_000)] {
+        for (drift_ppm, v6) in [(200.0, false), (-200.0, true), (0.0, false)] {
+            let mut stage = Stage { hops, way, drift_ppm, ..Stage::new() };
+            let mut resets = 0;
+            for n in 0..200u16 {
+                let talk = talk(host(v6, 1, 1 + (n % 9) as u8), 40_000 + n, host(v6, 2, (n % 4) as u8), 443);
+                stage.converse(&talk, 2);
+                stage.now += 50 * MS;
+                if n % 4 == 0 {
+                    // An old connection, answered by RST from the middle, towards its client.
+                    let old = talk.client.1 + 10_000;
+                    let talk = Talk { client: (talk.client.0, old), ..talk };
+                    stage.tcp(&talk, true, ACK, [5, 9], 10, Way::Passes);
+                    stage.tcp(&talk, false, RST, [9, 0], 0, Way::Made);
+                    resets += 1;
+                }
+            }
+            let report = judge(&stage.a, &stage.b);
+            let name = format!("{hops} {way} {drift_ppm}");
+            assert_eq!(found(&report, "rst_one_side_only"), (resets, resets), "{name} {:?}", report.summary);
+            assert_eq!(report.findings.len() as u64, resets, "{name} {:?}", report.summary);
+            assert!(report.findings.iter().all(|finding| finding.seen_at == Some(crate::TapName::A)));
+        }
+    }
+}
+
+#[test]
+fn where_nothing_tells_which_tap_is_first_nothing_is_said() {
+    use crate::stage::Way;
+    use wiregen::packet::{ACK, RST};
+    let mut stage = Stage { hops: 0, way: 0, ..Stage::new() };
+    crossing(&mut stage, false);
+    let talk = talk(host(false, 1, 1), 50_000, host(false, 2, 9), 443);
+    stage.tcp(&talk, true, ACK, [5, 9], 10, Way::Passes);
+    stage.tcp(&talk, false, RST, [9, 0], 0, Way::Made);
+    stage.now += 100 * MS;
+    crossing(&mut stage, false);
+    let report = judge(&stage.a, &stage.b);
+    assert!(report.findings.is_empty(), "{:#?}", report.findings);
+    assert_eq!(report.summary.accounts[&crate::TapName::A].undecided, 1);
+}
