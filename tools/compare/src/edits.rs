@@ -1,18 +1,43 @@
-//! What the middle changed in packets that both taps saw: options of the handshake, sequence numbers, ECN,
-//! payload. Main thread; one walk over a connection's matched packets.
+//! What the middle changed in packets that both taps saw: options of the handshake, sequence numbers, ECN, TTL,
+//! payload, DSCP. Main thread; one walk over a connection's matched packets.
+
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
 use dataplane::decode::flags;
 
 use crate::conn::{Conn, World};
+use crate::fate::is_local;
 use crate::findings::name;
 use crate::matching::partner;
 use crate::record::{Extra, Record};
-use crate::report::{Finding, TapName};
+use crate::report::{Finding, Remark, TapName};
 
 const CE: u8 = 3;
 const ECN_FLAGS: u8 = flags::ECE | flags::CWR;
+
+/// Packets whose DSCP was changed: by the tap they pass first, what it was and what it became.
+#[derive(Default)]
+pub struct Remarked(BTreeMap<(usize, u8, u8), u64>);
+
+impl Remarked {
+    /// The most frequent first.
+    pub fn list(self) -> Vec<Remark> {
+        let way = |first: usize| if first == 0 { "a_to_b" } else { "b_to_a" };
+        let each = self.0.into_iter();
+        let mut list: Vec<Remark> = each
+            .map(|((first, sent, received), packets)| Remark {
+                direction: way(first),
+                sent,
+                received,
+                packets,
+            })
+            .collect();
+        list.sort_by_key(|remark| std::cmp::Reverse(remark.packets));
+        list
+    }
+}
 
 /// A SYN's options as they were sent and as they arrived.
 #[derive(Clone, Copy)]
@@ -49,26 +74,63 @@ struct Changes {
     bleached: Changed,
     bleached_flags: u64,
     marked: Changed,
+    ecn: Changed,
+    /// First pair of ECN fields that neither of these is.
+    ecn_fields: Option<[u8; 2]>,
+    ttl: Changed,
+    ttl_values: Option<[u8; 2]>,
     altered: Changed,
     sack: Changed,
     garbled: Changed,
 }
 
+impl Changes {
+    /// The two ECN bits of IP, and the two flags of TCP that go with them (RFC 3168).
+    fn header(&mut self, sent: &Record, received: &Record, first: usize) {
+        let flags = sent.flags & ECN_FLAGS & !received.flags != 0;
+        self.bleached_flags += u64::from(flags);
+        if flags || sent.ecn != 0 && received.ecn == 0 {
+            self.bleached.add(sent.ts, first);
+        }
+        match (sent.ecn, received.ecn) {
+            (_, 0) => {}
+            (was, is) if was == is => {}
+            (1 | 2, CE) => self.marked.add(sent.ts, first),
+            (was, is) => {
+                self.ecn.add(sent.ts, first);
+                self.ecn_fields.get_or_insert([was, is]);
+            }
+        }
+    }
+}
+
 /// Adds what was changed in one connection.
-pub fn of_connection(world: &World<'_>, conn: &Conn, client: usize, out: &mut Vec<Finding>) {
-    let changes = walk(world, conn);
+pub fn of_connection(
+    world: &World<'_>,
+    conn: &Conn,
+    client: usize,
+    remarked: &mut Remarked,
+    out: &mut Vec<Finding>,
+) {
+    let changes = walk(world, conn, remarked);
     let mut tell = Tell { world, conn, client, out };
     if changes.offers.iter().any(Option::is_some) {
         options(&changes.offers, &mut tell);
     }
     rewritten(conn, &changes, client, &mut tell);
-    tell.changed("ecn_bleached", changes.bleached, json!({"handshake_flags": changes.bleached_flags}));
+    tell.changed("ecn_bleached", changes.bleached, json!({"tcp_flags": changes.bleached_flags}));
     tell.changed("ecn_ce_between", changes.marked, json!({}));
+    let pair =
+        |values: Option<[u8; 2]>| values.map(|[sent, received]| json!({"sent": sent, "received": received}));
+    tell.changed("ecn_altered", changes.ecn, pair(changes.ecn_fields).unwrap_or_default());
+    tell.changed("ttl_raised", changes.ttl, pair(changes.ttl_values).unwrap_or_default());
     tell.changed("payload_altered", changes.altered, json!({}));
 }
 
-fn walk(world: &World<'_>, conn: &Conn) -> Changes {
+fn walk(world: &World<'_>, conn: &Conn, remarked: &mut Remarked) -> Changes {
     let mut changes = Changes::default();
+    let (low, high) = world.flows.ends(conn.flow, true);
+    let is_routed = !is_local(low) && !is_local(high);
     for (index, a) in world.packets(conn, 0) {
         let Some(b) = partner(world, 0, index) else { continue };
         let first = conn.first_tap[a.dir()].unwrap_or(0);
@@ -80,16 +142,13 @@ fn walk(world: &World<'_>, conn: &Conn) -> Changes {
                 options_of(&mut changes, conn, (sent, sent_extra), received_extra, first);
             }
         }
-        if sent.ecn != received.ecn {
-            if received.ecn == 0 {
-                changes.bleached.add(sent.ts, first);
-            } else if received.ecn == CE {
-                changes.marked.add(sent.ts, first);
-            }
+        changes.header(sent, received, first);
+        if sent.dscp != received.dscp {
+            *remarked.0.entry((first, sent.dscp, received.dscp)).or_default() += 1;
         }
-        if a.has(flags::SYN) && sent.flags & ECN_FLAGS & !received.flags != 0 {
-            changes.bleached.add(sent.ts, first);
-            changes.bleached_flags += 1;
+        if received.ttl > sent.ttl && is_routed && conn.first_tap[a.dir()].is_some() {
+            changes.ttl.add(sent.ts, first);
+            changes.ttl_values.get_or_insert([sent.ttl, received.ttl]);
         }
         if a.body != 0 && b.body != 0 && a.body != b.body && !a.is_error {
             changes.altered.add(sent.ts, first);

@@ -5,11 +5,12 @@ use serde_json::{Map, Value, json};
 
 use dataplane::decode::flags;
 
-use crate::findings::{Packets, sender};
+use crate::conn::World;
+use crate::findings::{Packets, client_dir, name, sender};
 use crate::loss::{FOREIGN_TTL, View};
 use crate::paths::{Basis, Paths};
 use crate::record::Record;
-use crate::report::TapName;
+use crate::report::{FlowName, TapName};
 
 /// Packet numbers listed in one finding.
 const LISTED: usize = 20;
@@ -53,6 +54,7 @@ pub fn of_missing(
             out.insert("icmp_type".into(), json!(first.seq >> 8));
             out.insert("icmp_code".into(), json!(first.seq & 0xff));
             out.insert("ttl".into(), json!(first.ttl));
+            out.insert("about".into(), json!(first.quoted().map(|flow| quoted(view.world, flow))));
         }
         _ => {
             out.insert("alleged_sender".into(), json!(sender(key, first.from_low)));
@@ -60,6 +62,12 @@ pub fn of_missing(
         }
     }
     out
+}
+
+/// The flow that an ICMP error speaks of.
+fn quoted(world: &World<'_>, flow: u32) -> FlowName {
+    let client = world.of_flow(flow).first().map_or(1, |conn| client_dir(world, conn));
+    name(world.flows.key(flow), client)
 }
 
 /// Why it is taken to lead past the other tap, and what else could be.
@@ -76,7 +84,9 @@ fn rests_on(view: &View<'_, '_>, paths: &Paths, tap: usize, out: &mut Map<String
             format!("{other} saw nothing else of this service: a filter of its capture would look the same")
         }
         Basis::Network | Basis::Everything => {
-            format!("{other} saw nothing of the far host: another path to it, or a filter, would look the same")
+            format!(
+                "{other} saw nothing of the far host: another path to it, or a filter, would look the same"
+            )
         }
     };
     out.insert("doubt".into(), json!(doubt));

@@ -220,7 +220,8 @@ impl Judge<'_, '_> {
             return Fate::Outside;
         }
         let Some(flow) = r.quoted() else { return Fate::Made };
-        let mut here = self.world.of_flow(flow).iter().flat_map(|conn| self.world.packets(conn, tap)).peekable();
+        let mut here =
+            self.world.of_flow(flow).iter().flat_map(|conn| self.world.packets(conn, tap)).peekable();
         if here.peek().is_none() {
             return Fate::Undecided;
         }

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use dataplane::decode::{FlowKey, flags};
+use serde_json::json;
 
 use crate::conn::{Conn, World};
-use crate::edits;
+use crate::edits::{self, Remarked};
 use crate::evidence;
 use crate::fate::{Fate, Fates};
 use crate::loss::View;
 use crate::record::Record;
-use crate::report::{Books, Finding, FlowName, Report, Summary, TapName};
+use crate::report::{Books, Finding, FlowName, Report, Summary, TapName, Unrecorded};
 
 /// Packets of one finding.
 pub type Packets<'t> = Vec<(u32, &'t Record)>;
@@ -20,6 +21,7 @@ pub type Packets<'t> = Vec<(u32, &'t Record)>;
 /// Makes the report.
 pub fn report(world: &World<'_>, fates: &Fates) -> Report {
     let mut findings = Vec::new();
+    let mut remarked = Remarked::default();
     let mut client_votes = 0i64;
     let mut matched = 0;
     for conn in &world.conns {
@@ -27,17 +29,23 @@ pub fn report(world: &World<'_>, fates: &Fates) -> Report {
         if let Some(first) = conn.first_tap[client] {
             client_votes += if first == 0 { 1 } else { -1 };
         }
+        let before = findings.len();
         if conn.matched > 0 {
             matched += 1;
-            edits::of_connection(world, conn, client, &mut findings);
+            edits::of_connection(world, conn, client, &mut remarked, &mut findings);
         }
         if conn.ranges.iter().any(|range| range.len() > conn.matched as usize) {
             missing(world, conn, client, fates, &mut findings);
+        }
+        let side = conn.first_tap[client].map(TapName::of);
+        for finding in &mut findings[before..] {
+            finding.evidence.insert("client_side".into(), json!(side));
         }
     }
     findings.sort_by(|x, y| (x.kind, x.first_ns, &x.flow).cmp(&(y.kind, y.first_ns, &y.flow)));
     let mut summary = summary(world, fates, client_votes);
     summary.connections_matched = matched;
+    summary.dscp_remarked = remarked.list();
     for finding in &findings {
         *summary.findings.entry(finding.kind).or_default() += 1;
     }
@@ -45,7 +53,7 @@ pub fn report(world: &World<'_>, fates: &Fates) -> Report {
 }
 
 /// The direction of the one who began it.
-fn client_dir(world: &World<'_>, conn: &Conn) -> usize {
+pub fn client_dir(world: &World<'_>, conn: &Conn) -> usize {
     let mut first: Option<(u64, usize)> = None;
     for tap in [0, 1] {
         for (_, r) in world.packets(conn, tap) {
@@ -80,11 +88,11 @@ pub fn name(key: &FlowKey, client: usize) -> FlowName {
     FlowName { proto, src: src.0.to_string(), sport: src.1, dst: dst.0.to_string(), dport: dst.1 }
 }
 
-/// The sender's address and port, as text.
+/// The sender's address, and port if it has one, as text.
 pub fn sender(key: &FlowKey, from_low: bool) -> String {
     let (addr, port) =
         if from_low { (key.low_addr(), key.low_port) } else { (key.high_addr(), key.high_port) };
-    SocketAddr::new(addr, port).to_string()
+    if matches!(key.proto, 6 | 17) { SocketAddr::new(addr, port).to_string() } else { addr.to_string() }
 }
 
 /// What was lost, and what was made, in each direction of a connection.
@@ -153,6 +161,18 @@ fn books(world: &World<'_>, fates: &Fates, tap: usize) -> Books {
     books
 }
 
+fn not_recorded(fates: &Fates) -> Vec<Unrecorded> {
+    let mut list = Vec::new();
+    for tap in [0, 1] {
+        for (first, direction) in [(0, "a_to_b"), (1, "b_to_a")] {
+            if fates.recorded.is_way_missing(tap, first) {
+                list.push(Unrecorded { tap: TapName::of(tap), direction });
+            }
+        }
+    }
+    list
+}
+
 fn summary(world: &World<'_>, fates: &Fates, client_votes: i64) -> Summary {
     let clock = world.clock.as_ref();
     let [a, b] = [0, 1].map(|tap| books(world, fates, tap));
@@ -174,6 +194,11 @@ fn summary(world: &World<'_>, fates: &Fates, client_votes: i64) -> Summary {
         rtt_between_ns: clock.filter(|clock| clock.half_rtt.is_some()).map(|clock| clock.rtt()),
         hops_a_to_b: world.places.hops[0],
         hops_b_to_a: world.places.hops[1],
+        other_hops_a_to_b: world.places.other_hops[0],
+        other_hops_b_to_a: world.places.other_hops[1],
+        dscp_remarked: Vec::new(),
+        not_recorded: not_recorded(fates),
+        hosts_in_both: world.hosts[0].intersection(&world.hosts[1]).count() as u64,
         client_side: (client_votes != 0).then(|| TapName::of(usize::from(client_votes < 0))),
         sides_guessed: world.places.guessed,
         ip_id_kept: world.kept.ip_id,

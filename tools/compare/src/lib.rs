@@ -31,7 +31,7 @@ mod watch;
 
 pub use flows::Flows;
 pub use read::{Reading, Tap};
-pub use report::{Books, Finding, FlowName, Report, Summary, TapName};
+pub use report::{Books, Finding, FlowName, Remark, Report, Summary, TapName, Unrecorded};
 
 /// Compares two captures read with the same [`Flows`].
 pub fn compare(a: &Tap, b: &Tap, flows: &Flows) -> Report {
@@ -42,10 +42,6 @@ pub fn compare(a: &Tap, b: &Tap, flows: &Flows) -> Report {
     findings::report(&world, &fates)
 }
 
-#[cfg(test)]
-mod stage;
-#[cfg(test)]
-mod stage_tests;
 #[cfg(test)]
 mod testing;
 

@@ -122,7 +122,8 @@ impl Paths {
         if services(world, conn).iter().any(|service| service.0 == far && self.around.contains(service)) {
             return None;
         }
-        let of = |ways: &HashMap<Address, Ways>, which: Address| ways.get(&which).copied().unwrap_or_default();
+        let of =
+            |ways: &HashMap<Address, Ways>, which: Address| ways.get(&which).copied().unwrap_or_default();
         let host = of(&self.hosts[tap], far);
         if host.lead_across() && self.pairs.contains(&world.flows.ends(conn.flow, true)) {
             return Some(Basis::Hosts);

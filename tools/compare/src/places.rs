@@ -165,9 +165,8 @@ pub fn hops(world: &World<'_>) -> ([Option<i16>; 2], [u64; 2]) {
     for conn in &world.conns {
         count_hops(world, conn, &mut counts);
     }
-    let most = counts.map(|counts| {
-        (0i16..).zip(counts).max_by_key(|(_, count)| *count).filter(|(_, count)| *count > 0)
-    });
+    let most = counts
+        .map(|counts| (0i16..).zip(counts).max_by_key(|(_, count)| *count).filter(|(_, count)| *count > 0));
     let all = counts.map(|counts| counts.iter().map(|count| u64::from(*count)).sum::<u64>());
     let others = [0, 1].map(|way: usize| all[way] - most[way].map_or(0, |(_, count)| u64::from(count)));
     (most.map(|most| most.map(|(lost, _)| lost - 255)), others)

@@ -108,6 +108,22 @@ impl Books {
     }
 }
 
+/// Packets of one direction whose DSCP (RFC 2474) was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Remark {
+    pub direction: &'static str,
+    pub sent: u8,
+    pub received: u8,
+    pub packets: u64,
+}
+
+/// A direction that a tap does not record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unrecorded {
+    pub tap: TapName,
+    pub direction: &'static str,
+}
+
 /// The two captures as wholes.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
@@ -129,6 +145,13 @@ pub struct Summary {
     /// Routers between the taps, by TTL, for packets that pass A first and those that pass B first.
     pub hops_a_to_b: Option<i16>,
     pub hops_b_to_a: Option<i16>,
+    /// Packets that passed another number of them.
+    pub other_hops_a_to_b: u64,
+    pub other_hops_b_to_a: u64,
+    pub dscp_remarked: Vec<Remark>,
+    pub not_recorded: Vec<Unrecorded>,
+    /// Addresses that both captures have packets of.
+    pub hosts_in_both: u64,
     /// The tap nearer to those who begin connections.
     pub client_side: Option<TapName>,
     /// No packet showed which tap is first; the raw time stamps decided.

@@ -1,6 +1,10 @@
 //! Whole comparisons of generated captures: what the middle did is found, and nothing else.
 
+mod played;
+mod stage;
+
 use wiregen::check::{self, Seen};
+use wiregen::encap::Encap;
 use wiregen::packet::{self, Ethernet, Ip, RST, TcpHeader};
 use wiregen::scenario::Packet;
 use wiregen::twotap::{Around, Middle, On, Path};
@@ -15,7 +19,7 @@ fn nothing_wrong_nothing_said() {
         (false, Around::Nothing),
         (true, Around::Nothing),
         (false, Around::Vlan(9)),
-        (true, Around::Vxlan(70)),
+        (true, Around::Tunnel(Encap::Vxlan)),
     ] {
         for scenario in
             ["healthy", "retransmission", "zero_window", "keepalive", "rst_midflow", "conn_refused"]

@@ -79,7 +79,8 @@ impl Votes {
     }
 
     pub fn add(&mut self, other: &Votes) {
-        let lists = [(&mut self.plain, other.plain), (&mut self.ttl, other.ttl), (&mut self.short, other.short)];
+        let lists =
+            [(&mut self.plain, other.plain), (&mut self.ttl, other.ttl), (&mut self.short, other.short)];
         for (own, more) in lists {
             own.iter_mut().zip(more).for_each(|(own, more)| *own = own.saturating_add(more));
         }
@@ -126,7 +127,12 @@ mod tests {
             let from_low = i % 2 == 0;
             let a = 1_000_000_000 + i * 50_000;
             let gained = (i * 50_000) as i64 * ppm / 1_000_000;
-            moment(a, if from_low { way } else { -way } + gained, from_low, if from_low { step } else { -step })
+            moment(
+                a,
+                if from_low { way } else { -way } + gained,
+                from_low,
+                if from_low { step } else { -step },
+            )
         };
         (0..100).map(turn).collect()
     }

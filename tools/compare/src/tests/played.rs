@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use crate::stage::{MS, Stage, Talk, host, talk};
+use super::stage::{MS, Stage, Talk, host, talk};
 use crate::testing::{found, judge};
-use wiregen::scenario::Packet;
 use wiregen::check;
+use wiregen::scenario::Packet;
 
 /// Some conversations that cross: three clients with two services of one server.
 fn crossing(stage: &mut Stage, v6: bool) {
@@ -111,8 +111,8 @@ fn a_tap_of_one_direction_loses_nothing() {
                     let dns = talk(host(false, 1, 1), 33_000 + n, servers[1], 53);
                     let question = [n as u8, round, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
                     let answer = [n as u8, round, 0x81, 0, 0, 1, 0, 1, 0, 0, 0, 0];
-                    stage.udp(&dns, true, &question, crate::stage::Way::Passes);
-                    stage.udp(&dns, false, &answer, crate::stage::Way::Passes);
+                    stage.udp(&dns, true, &question, super::stage::Way::Passes);
+                    stage.udp(&dns, false, &answer, super::stage::Way::Passes);
                     stage.now += 30 * MS;
                 }
             }
@@ -141,7 +141,7 @@ fn losses_in_the_recorded_direction_of_a_one_way_tap_are_found() {
 
 #[test]
 fn answers_that_all_vanish_are_lost_though_the_tap_shows_none() {
-    use crate::stage::Way;
+    use super::stage::Way;
     use wiregen::packet::{ACK, SYN};
     let mut stage = Stage::new();
     crossing(&mut stage, false);
@@ -174,7 +174,7 @@ fn one_flow_that_comes_back_another_way() {
 
 #[test]
 fn taps_a_breath_apart_with_drifting_clocks() {
-    use crate::stage::Way;
+    use super::stage::Way;
     use wiregen::packet::{ACK, RST};
     for (hops, way) in [(1, 0), (1, 400), (0, 3_000), (0, 20_000)] {
         for (drift_ppm, v6) in [(200.0, false), (-200.0, true), (0.0, false)] {
@@ -204,7 +204,7 @@ fn taps_a_breath_apart_with_drifting_clocks() {
 
 #[test]
 fn where_nothing_tells_which_tap_is_first_nothing_is_said() {
-    use crate::stage::Way;
+    use super::stage::Way;
     use wiregen::packet::{ACK, RST};
     let mut stage = Stage { hops: 0, way: 0, ..Stage::new() };
     crossing(&mut stage, false);
@@ -216,4 +216,85 @@ fn where_nothing_tells_which_tap_is_first_nothing_is_said() {
     let report = judge(&stage.a, &stage.b);
     assert!(report.findings.is_empty(), "{:#?}", report.findings);
     assert_eq!(report.summary.accounts[&crate::TapName::A].undecided, 1);
+}
+
+#[test]
+fn header_fields_that_are_changed() {
+    for v6 in [false, true] {
+        // TTL falls by the routers in between: no finding. DSCP is told.
+        let mut stage = Stage::new();
+        crossing(&mut stage, v6);
+        let remarked: Vec<Packet> = stage.b.iter().map(|packet| with_tos(packet, v6, 46 << 2)).collect();
+        let report = judge(&stage.a, &remarked);
+        let s = &report.summary;
+        assert!(report.findings.is_empty() && s.hops_a_to_b == Some(2) && s.hops_b_to_a == Some(2), "{s:?}");
+        let told: Vec<_> = s.dscp_remarked.iter().map(|r| (r.direction, r.sent, r.received)).collect();
+        assert_eq!(told, [("a_to_b", 0, 46), ("b_to_a", 46, 0)]);
+        // ECN between: erased, marked, or made another.
+        for (sent, received, kind) in [
+            (2, 0, "ecn_bleached"),
+            (1, 3, "ecn_ce_between"),
+            (2, 1, "ecn_altered"),
+            (3, 2, "ecn_altered"),
+            (0, 2, "ecn_altered"),
+        ] {
+            let client = |packet: &Packet| check::read(&packet.bytes).unwrap().dport < 1024;
+            let set = |packets: &[Packet], ecn: u8| -> Vec<Packet> {
+                packets.iter().map(|p| with_tos(p, v6, if client(p) { ecn } else { 0 })).collect()
+            };
+            let report = judge(&set(&stage.a, sent), &set(&stage.b, received));
+            assert_eq!(found(&report, kind).0, 12, "{kind} {:?}", report.summary.findings);
+            assert_eq!(report.findings.len(), 12, "{sent} {received} {:?}", report.summary.findings);
+        }
+        // A box that sets every TTL.
+        let at = if v6 { 14 + 7 } else { 14 + 8 };
+        let ttl = |packet: &Packet| {
+            let mut packet = packet.clone();
+            if check::read(&packet.bytes).unwrap().dport < 1024 {
+                packet.bytes[at] = 255;
+            }
+            packet
+        };
+        let raised: Vec<Packet> = stage.b.iter().map(ttl).collect();
+        let report = judge(&stage.a, &raised);
+        assert_eq!(found(&report, "ttl_raised").0, 12, "{:?}", report.summary.findings);
+        assert_eq!(report.findings.len(), 12);
+    }
+}
+
+/// The packet with another traffic class.
+fn with_tos(packet: &Packet, v6: bool, tos: u8) -> Packet {
+    let mut packet = packet.clone();
+    if v6 {
+        packet.bytes[14] = 0x60 | tos >> 4;
+        packet.bytes[15] = packet.bytes[15] & 0x0f | tos << 4;
+    } else {
+        packet.bytes[15] = tos;
+    }
+    packet
+}
+
+#[test]
+fn a_router_in_between_speaks_of_what_it_stopped() {
+    use super::stage::Way;
+    use wiregen::packet::{Ethernet, Ip, icmp};
+    let mut stage = Stage::new();
+    crossing(&mut stage, false);
+    let talk = talk(host(false, 1, 1), 50_000, host(false, 2, 9), 22);
+    stage.tcp(&talk, true, wiregen::packet::SYN, [5000, 0], 0, Way::Lost);
+    let quoted = stage.a.last().unwrap().bytes[14..42].to_vec();
+    stage.packet(false, Way::Made, |_, id| {
+        let ip = Ip { src: host(false, 66, 1), dst: talk.client.0, ttl: 254, id, dont_fragment: false };
+        let mut bytes = Vec::new();
+        icmp(&mut bytes, &Ethernet::default(), &ip, 3, 13, [0; 4], &quoted);
+        bytes
+    });
+    crossing(&mut stage, false);
+    let report = judge(&stage.a, &stage.b);
+    assert_eq!(found(&report, "icmp_from_between"), (1, 1), "{:?}", report.summary);
+    assert_eq!(found(&report, "packet_lost_between"), (1, 1));
+    let finding = report.findings.iter().find(|finding| finding.kind == "icmp_from_between").unwrap();
+    assert_eq!(finding.evidence["router"], "10.66.0.1");
+    assert_eq!(finding.evidence["about"]["dport"], 22);
+    assert_eq!((finding.seen_at, report.findings.len()), (Some(crate::TapName::A), 2));
 }
