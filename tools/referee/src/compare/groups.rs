@@ -55,7 +55,7 @@ fn cause(finding: &Finding) -> (Option<TapName>, String) {
         "rst_one_side_only" | "packet_injected_between" => service(flow),
         "icmp_from_between" => [of("router"), of("icmp_type"), of("icmp_code")].join(" "),
         "mss_clamped" | "wscale_stripped" | "sack_stripped" | "timestamps_stripped" => {
-            of("syn") + &of("synack")
+            [of("syn"), of("synack")].concat()
         }
         _ => String::new(),
     };

@@ -126,7 +126,7 @@ fn lost(f: &Finding, seen: &str, missing: &str, when: &str) -> String {
         let after = format!(", though {missing} has no later packet that would show that it still captured");
         said.push_str(&after);
     }
-    said + "." + &doubt(f)
+    format!("{said}.{}", doubt(f))
 }
 
 /// What else it could be.
@@ -159,7 +159,7 @@ fn made(f: &Finding, seen: &str, missing: &str, when: &str) -> String {
     if !why.is_empty() {
         said = format!("{said} ({})", why.join("; "));
     }
-    said + "." + &doubt(f)
+    format!("{said}.{}", doubt(f))
 }
 
 /// "sent 1460, received 1360", for SYN and SYN-ACK.
