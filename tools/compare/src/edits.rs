@@ -86,18 +86,18 @@ struct Changes {
 
 impl Changes {
     /// The two ECN bits of IP, and the two flags of TCP that go with them (RFC 3168).
-    fn header(&mut self, sent: &Record, received: &Record, first: usize) {
+    fn header(&mut self, sent: &Record, received: &Record, (ts, first): (u64, usize)) {
         let flags = sent.flags & ECN_FLAGS & !received.flags != 0;
         self.bleached_flags += u64::from(flags);
         if flags || sent.ecn != 0 && received.ecn == 0 {
-            self.bleached.add(sent.ts, first);
+            self.bleached.add(ts, first);
         }
         match (sent.ecn, received.ecn) {
             (_, 0) => {}
             (was, is) if was == is => {}
-            (1 | 2, CE) => self.marked.add(sent.ts, first),
+            (1 | 2, CE) => self.marked.add(ts, first),
             (was, is) => {
-                self.ecn.add(sent.ts, first);
+                self.ecn.add(ts, first);
                 self.ecn_fields.get_or_insert([was, is]);
             }
         }
@@ -135,23 +135,24 @@ fn walk(world: &World<'_>, conn: &Conn, remarked: &mut Remarked) -> Changes {
         let Some(b) = partner(world, 0, index) else { continue };
         let first = conn.first_tap[a.dir()].unwrap_or(0);
         let (sent, received) = if first == 0 { (a, b) } else { (b, a) };
+        let ts = world.taps[first].stamp(sent);
         let extra = |tap: usize, r: &Record| world.taps[tap].extra(r).copied();
         if a.extra != 0 || b.extra != 0 {
             let both = extra(first, sent).zip(extra(1 - first, received));
             if let Some((sent_extra, received_extra)) = both {
-                options_of(&mut changes, conn, (sent, sent_extra), received_extra, first);
+                options_of(&mut changes, conn, (sent, sent_extra), received_extra, (ts, first));
             }
         }
-        changes.header(sent, received, first);
+        changes.header(sent, received, (ts, first));
         if sent.dscp != received.dscp {
             *remarked.0.entry((first, sent.dscp, received.dscp)).or_default() += 1;
         }
         if received.ttl > sent.ttl && is_routed && conn.first_tap[a.dir()].is_some() {
-            changes.ttl.add(sent.ts, first);
+            changes.ttl.add(ts, first);
             changes.ttl_values.get_or_insert([sent.ttl, received.ttl]);
         }
         if a.body != 0 && b.body != 0 && a.body != b.body && !a.is_error {
-            changes.altered.add(sent.ts, first);
+            changes.altered.add(ts, first);
         }
     }
     changes
@@ -162,21 +163,21 @@ fn options_of(
     conn: &Conn,
     (r, sent): (&Record, Extra),
     received: Extra,
-    first: usize,
+    (ts, first): (u64, usize),
 ) {
     if sent.cut || received.cut {
         return;
     }
     if r.has(flags::SYN) {
         let offer = &mut changes.offers[usize::from(r.has(flags::ACK))];
-        *offer = offer.or(Some(Offer { sent, received, first, ts: r.ts }));
+        *offer = offer.or(Some(Offer { sent, received, first, ts }));
     }
     // SACK blocks name the other direction's sequence numbers.
     let delta = conn.delta[1 - r.dir()];
     if let (Some(at_first), Some(at_second), true) = (sent.sack, received.sack, delta != 0) {
-        changes.sack.add(r.ts, first);
+        changes.sack.add(ts, first);
         if at_first == at_second {
-            changes.garbled.add(r.ts, first);
+            changes.garbled.add(ts, first);
         }
     }
 }
@@ -282,7 +283,7 @@ fn rewritten(conn: &Conn, changes: &Changes, client: usize, tell: &mut Tell<'_, 
     let matched = packets.filter(|(i, r)| tell.world.is_matched(first, *i) && conn.delta[r.dir()] != 0);
     let mut all = Changed::default();
     for (_, r) in matched {
-        all.add(r.ts, first);
+        all.add(tell.world.taps[first].stamp(r), first);
     }
     let evidence = json!({
         "client_delta_b_minus_a": signed(conn.delta[client]),

@@ -105,7 +105,7 @@ fn lost(view: &View<'_, '_>, tap: usize, packets: &Packets<'_>, out: &mut Map<St
     }
     let unanswered = packets.iter().filter(|(i, r)| view.is_unanswered(tap, *i, r)).count();
     out.insert("never_answered".into(), json!(unanswered));
-    let other = view.world.taps[1 - tap].span.map_or(0, |(_, last)| last);
+    let other = view.world.taps[1 - tap].level_span().map_or(0, |(_, last)| last);
     let late = packets
         .iter()
         .filter(|(_, r)| view.world.clock.as_ref().is_some_and(|clock| clock.to_other(tap, r.ts) > other));

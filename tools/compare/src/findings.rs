@@ -12,8 +12,10 @@ use crate::edits::{self, Remarked};
 use crate::evidence;
 use crate::fate::{Fate, Fates};
 use crate::loss::View;
+use crate::read::Tap;
 use crate::record::Record;
-use crate::report::{Books, Finding, FlowName, Report, Summary, TapName, Unrecorded};
+use crate::report::{Books, ClockStep, Finding, FlowName, Report, Summary, TapName, Unrecorded};
+use crate::steps::Step;
 
 /// Packets of one finding.
 pub type Packets<'t> = Vec<(u32, &'t Record)>;
@@ -129,8 +131,8 @@ fn missing(world: &World<'_>, conn: &Conn, client: usize, fates: &Fates, out: &m
                     seen_at: Some(TapName::of(tap)),
                     missing_at: Some(TapName::of(1 - tap)),
                     count: packets.len() as u64,
-                    first_ns: packets.first().map_or(0, |(_, r)| r.ts),
-                    last_ns: packets.last().map_or(0, |(_, r)| r.ts),
+                    first_ns: packets.first().map_or(0, |(_, r)| world.taps[tap].stamp(r)),
+                    last_ns: packets.last().map_or(0, |(_, r)| world.taps[tap].stamp(r)),
                     evidence,
                 });
             }
@@ -161,6 +163,12 @@ fn books(world: &World<'_>, fates: &Fates, tap: usize) -> Books {
     books
 }
 
+/// Where B's clock is set, by its own time after that.
+fn clock_steps(b: &Tap) -> Vec<ClockStep> {
+    let at = |step: &Step| b.records.get(step.place as usize).map_or(0, |r| b.stamp(r));
+    b.steps.iter().map(|step| ClockStep { at_b_ns: at(step), b_less_a_by_ns: step.by }).collect()
+}
+
 fn not_recorded(fates: &Fates) -> Vec<Unrecorded> {
     let mut list = Vec::new();
     for tap in [0, 1] {
@@ -177,7 +185,8 @@ fn summary(world: &World<'_>, fates: &Fates, client_votes: i64) -> Summary {
     let clock = world.clock.as_ref();
     let [a, b] = [0, 1].map(|tap| books(world, fates, tap));
     let spans = world.taps.map(|tap| tap.span.map(|(first, last)| [first, last]));
-    let overlap = clock.zip(spans[0].zip(spans[1])).map(|(clock, (a, b))| {
+    let levels = world.taps.map(|tap| tap.level_span().map(|(first, last)| [first, last]));
+    let overlap = clock.zip(levels[0].zip(levels[1])).map(|(clock, (a, b))| {
         let b = b.map(|ts| clock.to_a(ts));
         [a[0].max(b[0]), a[1].min(b[1])]
     });
@@ -202,6 +211,7 @@ fn summary(world: &World<'_>, fates: &Fates, client_votes: i64) -> Summary {
         client_side: (client_votes != 0).then(|| TapName::of(usize::from(client_votes < 0))),
         sides_guessed: world.places.guessed,
         ip_id_kept: world.kept.ip_id,
+        clock_steps: clock_steps(world.taps[1]),
         span_a_ns: spans[0],
         span_b_ns: spans[1],
         overlap_ns: overlap.filter(|overlap| overlap[0] <= overlap[1]),

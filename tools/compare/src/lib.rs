@@ -5,8 +5,8 @@
 //! [`Report`] goes to the caller.
 //!
 //! The way: [`read`] makes small records of both captures; `conn` pairs their connections; `matching` finds each
-//! packet's counterpart without regard to time; `clock` and `places` read clocks and geometry off those pairs;
-//! `matching` again, now with time; `fate` puts each packet into one account; `findings` tells what is wrong.
+//! packet's counterpart without regard to time; `clock` and `places` read clocks and geometry off those pairs, `steps` takes out that a clock
+//! was set; `matching` again, now with time; `fate` puts each packet into one account; `findings` tells what is wrong.
 
 mod clock;
 mod conn;
@@ -26,17 +26,28 @@ mod record;
 mod recorded;
 mod report;
 mod spans;
+mod steps;
 mod votes;
 mod watch;
 
 pub use flows::Flows;
 pub use read::{Reading, Tap};
-pub use report::{Books, Finding, FlowName, Remark, Report, Summary, TapName, Unrecorded};
+pub use report::{Books, ClockStep, Finding, FlowName, Remark, Report, Summary, TapName, Unrecorded};
 
 /// Compares two captures read with the same [`Flows`].
 pub fn compare(a: &Tap, b: &Tap, flows: &Flows) -> Report {
     let mut world = conn::World::new([a, b], flows);
+    let steps = matching::first_pass(&mut world);
+    if steps.is_empty() {
+        return finish(world);
+    }
+    let level = b.without_steps(&steps);
+    let mut world = conn::World::new([a, &level], flows);
     matching::first_pass(&mut world);
+    finish(world)
+}
+
+fn finish(mut world: conn::World<'_>) -> Report {
     matching::second_pass(&mut world);
     let fates = fate::decide(&world);
     findings::report(&world, &fates)

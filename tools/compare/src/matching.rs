@@ -11,6 +11,7 @@ use crate::pairing::TCP;
 use crate::places;
 use crate::raw::mix;
 use crate::record::Record;
+use crate::steps::{self, Stamp, Step};
 
 const UDP: u8 = 17;
 /// A packet that is longer under way than this is another one, ns.
@@ -104,8 +105,8 @@ fn groups(
 }
 
 /// Pairs packets that leave no choice, and reads off them what the middle keeps, who lives where, and how the
-/// clocks stand.
-pub fn first_pass(world: &mut World<'_>) {
+/// clocks stand. Gives the steps of a clock that was set meanwhile.
+pub fn first_pass(world: &mut World<'_>) -> Vec<Step> {
     let mut pairs = Vec::new();
     let mut doubtful = Vec::new();
     let mut entries = Vec::new();
@@ -139,6 +140,11 @@ pub fn first_pass(world: &mut World<'_>) {
         })
         .collect();
     world.clock = Clock::fit(&stamps);
+    let stamp = |(pair, stamps): (&Pairing, &Pair)| {
+        Some(Stamp { place: pair.b, a: stamps.a, b: stamps.b, from_a: stamps.from_a? })
+    };
+    let mut both: Vec<Stamp> = pairs.iter().zip(&stamps).filter_map(stamp).collect();
+    steps::find(&mut both)
 }
 
 /// What nine in ten of the packets that have it keep.

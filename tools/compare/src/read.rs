@@ -8,6 +8,7 @@ use dataplane::source::{Batch, Nanos, Poll, Source};
 use crate::flows::Flows;
 use crate::raw;
 use crate::record::{Extra, Record};
+use crate::steps::Step;
 
 /// DNS, also multicast.
 const DNS_PORTS: [u16; 2] = [53, 5353];
@@ -23,6 +24,10 @@ pub struct Tap {
     pub malformed: u64,
     /// Earliest and latest time stamp, by its own clock.
     pub span: Option<(Nanos, Nanos)>,
+    /// Taken out of the records' stamps.
+    pub(crate) steps: Vec<Step>,
+    /// Earliest and latest stamp without them.
+    level: Option<(Nanos, Nanos)>,
 }
 
 /// A capture being read.
@@ -120,6 +125,33 @@ impl Tap {
             self.extras.push(extra);
             record.extra = self.extras.len() as u32;
         }
+    }
+
+    /// As if its clock had not been set.
+    pub(crate) fn without_steps(&self, steps: &[Step]) -> Tap {
+        let mut records = self.records.clone();
+        for step in steps {
+            let from = records.get_mut(step.place as usize..).unwrap_or_default();
+            from.iter_mut().for_each(|r| r.ts = r.ts.wrapping_add_signed(step.by.saturating_neg()));
+        }
+        let stamps = || records.iter().map(|r| r.ts);
+        let level = stamps().min().zip(stamps().max());
+        Tap { records, extras: self.extras.clone(), steps: steps.to_vec(), level, ..*self }
+    }
+
+    /// Earliest and latest time of a record.
+    pub(crate) fn level_span(&self) -> Option<(Nanos, Nanos)> {
+        if self.steps.is_empty() { self.span } else { self.level }
+    }
+
+    /// A time of a record as its clock gave it.
+    pub(crate) fn stamp(&self, r: &Record) -> Nanos {
+        if self.steps.is_empty() {
+            return r.ts;
+        }
+        let place = self.records.partition_point(|other| other.number < r.number) as u32;
+        let steps = self.steps.iter().filter(|step| step.place <= place);
+        steps.fold(r.ts, |ts, step| ts.wrapping_add_signed(step.by))
     }
 
     pub(crate) fn extra(&self, record: &Record) -> Option<&Extra> {

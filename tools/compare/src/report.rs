@@ -124,6 +124,15 @@ pub struct Unrecorded {
     pub direction: &'static str,
 }
 
+/// One of the two clocks was set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ClockStep {
+    /// By B's clock, after it.
+    pub at_b_ns: u64,
+    /// What B's clock less A's grew by.
+    pub b_less_a_by_ns: i64,
+}
+
 /// The two captures as wholes.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
@@ -158,6 +167,8 @@ pub struct Summary {
     pub sides_guessed: bool,
     /// The middle leaves IPv4 identifications as they are.
     pub ip_id_kept: bool,
+    /// The offset is the one before the first of these.
+    pub clock_steps: Vec<ClockStep>,
     /// First and last time stamp of each capture, by its own clock.
     pub span_a_ns: Option<[u64; 2]>,
     pub span_b_ns: Option<[u64; 2]>,

@@ -1,5 +1,6 @@
 //! Whole comparisons of generated captures: what the middle did is found, and nothing else.
 
+mod adverse;
 mod played;
 mod stage;
 

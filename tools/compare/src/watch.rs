@@ -29,7 +29,7 @@ pub struct Watches<'w, 't> {
 impl<'w, 't> Watches<'w, 't> {
     pub fn new(world: &'w World<'t>) -> Watches<'w, 't> {
         let watch = |tap: usize| {
-            let (first, last) = world.taps[tap].span.unwrap_or((0, 0));
+            let (first, last) = world.taps[tap].level_span().unwrap_or((0, 0));
             Watch { first, last, passed: [false; 2] }
         };
         let usual = world.clock.as_ref().map_or(0, |clock| clock.usual_transit);

@@ -168,6 +168,14 @@ fn numbers(s: &Summary, inputs: &[Input]) -> String {
         table.add_row(["both ran", &span(last.saturating_sub(first))]);
     }
     table.add_row(["clocks", &clocks(s)]);
+    for step in &s.clock_steps {
+        let by = signed(step.b_less_a_by_ns);
+        let way = if step.b_less_a_by_ns > 0 { "forward" } else { "back" };
+        table.add_row([
+            "clock set",
+            &format!("B's by {by} {way} (or A's the other way) at {}", utc(step.at_b_ns)),
+        ]);
+    }
     let hops = |hops: Option<i16>| hops.map_or_else(|| "unknown".to_owned(), |hops| hops.to_string());
     if s.matched_packets > 0 {
         let rtt = s.rtt_between_ns.map_or_else(|| "not known".to_owned(), signed);
