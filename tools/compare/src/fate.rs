@@ -11,7 +11,7 @@ use crate::conn::{Conn, World};
 use crate::loss::View;
 use crate::paths::{Basis, Paths};
 use crate::record::Record;
-use crate::recorded::Recorded;
+use crate::recorded::{Lacks, Recorded};
 use crate::watch::{Watches, When};
 
 /// An account.
@@ -83,7 +83,7 @@ pub fn decide<'t>(world: &World<'t>) -> Fates {
             }
         }
     }
-    settle(&mut fates);
+    settle(world, &mut fates);
     Fates { of: fates, paths: judge.paths, recorded: judge.recorded }
 }
 
@@ -94,16 +94,21 @@ fn has_free(world: &World<'_>, conn: &Conn) -> bool {
     }
 }
 
-/// Where taps miss packets, a packet that could be one of those is not called lost.
-fn settle(fates: &mut [Vec<Fate>; 2]) {
-    let count = |fates: &[Fate], what: Fate| fates.iter().filter(|fate| **fate == what).count();
-    for own in fates {
+/// Where the other tap misses packets, or has some that can't be read, a packet that could be one of those is not
+/// called lost.
+fn settle(world: &World<'_>, fates: &mut [Vec<Fate>; 2]) {
+    let count = |fates: &[Fate], what: Fate| fates.iter().filter(|fate| **fate == what).count() as u64;
+    for (tap, own) in fates.iter_mut().enumerate() {
         let missed = count(own, Fate::Missed);
         let doubtful = count(own, Fate::PerhapsLost) + count(own, Fate::PerhapsMade);
         let doubt = missed > 0 && missed * 10 >= doubtful;
+        let sure = count(own, Fate::Lost) + count(own, Fate::Made);
+        let unread = world.taps[1 - tap].malformed;
+        let blind = unread > 0 && unread * 10 >= sure + doubtful;
         for fate in own.iter_mut() {
             *fate = match *fate {
-                Fate::PerhapsLost | Fate::PerhapsMade if doubt => Fate::Unproven,
+                Fate::PerhapsLost | Fate::PerhapsMade if doubt || blind => Fate::Unproven,
+                Fate::Lost | Fate::Made if blind => Fate::Unproven,
                 Fate::PerhapsLost => Fate::Lost,
                 Fate::PerhapsMade => Fate::Made,
                 other => other,
@@ -154,7 +159,7 @@ impl Judge<'_, '_> {
     fn is_genuine(&self, view: &View<'_, '_>, tap: usize, r: &Record) -> bool {
         view.conn.first_tap[r.dir()] == Some(1 - tap)
             && self.paths.basis(self.world, view.conn, tap).is_some_and(|basis| basis <= Basis::Host)
-            && !self.recorded.lacks(view, 1 - tap, r.dir())
+            && self.recorded.lacks(view, 1 - tap, r.dir()) == Lacks::No
             && !r.is_error
             && !view.is_forged(tap, r)
     }
@@ -184,8 +189,10 @@ impl Judge<'_, '_> {
         if view.is_resegmented(tap, index, r) {
             return Fate::Resegmented;
         }
-        if self.recorded.lacks(view, 1 - tap, r.dir()) {
-            return Fate::Unrecorded;
+        match self.recorded.lacks(view, 1 - tap, r.dir()) {
+            Lacks::Yes => return Fate::Unrecorded,
+            Lacks::Perhaps => return Fate::Undecided,
+            Lacks::No => {}
         }
         let Some(first) = conn.first_tap[r.dir()] else {
             return if conn.matched > 0 { Fate::Undecided } else { Fate::Elsewhere };

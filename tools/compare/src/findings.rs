@@ -193,7 +193,7 @@ fn summary(world: &World<'_>, fates: &Fates, client_votes: i64) -> Summary {
     let rounded = |value: f64| (value * 1000.0).round() / 1000.0;
     Summary {
         offset_ns: clock.map(|clock| clock.offset()),
-        offset_uncertainty_ns: clock.and_then(|clock| clock.half_rtt),
+        offset_uncertainty_ns: clock.and_then(|clock| clock.doubt),
         offset_at_end_ns: clock.map(|clock| clock.offset_at(clock.end)),
         drift_ppm: clock.and_then(|clock| clock.drift).map(|(drift, _)| rounded(drift)),
         drift_uncertainty_ppm: clock.and_then(|clock| clock.drift).map(|(_, doubt)| rounded(doubt)),

@@ -38,6 +38,15 @@ impl OneSided {
     }
 }
 
+/// Whether a tap does not record a direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lacks {
+    Yes,
+    /// It never shows the sender, and nothing tells whether these packets passed.
+    Perhaps,
+    No,
+}
+
 /// What each tap records.
 #[derive(Default)]
 pub struct Recorded {
@@ -93,16 +102,25 @@ impl Recorded {
     }
 
     /// The tap does not record this direction of the conversation.
-    pub fn lacks(&self, view: &View<'_, '_>, tap: usize, dir: usize) -> bool {
+    pub fn lacks(&self, view: &View<'_, '_>, tap: usize, dir: usize) -> Lacks {
+        let one_sided = view.is_one_sided(tap, dir);
         if view.conn.sent[tap][dir] > 0 {
-            return false;
+            return Lacks::No;
         }
-        if view.is_one_sided(tap, dir) && view.proves_passed(tap, dir) {
-            return true;
+        if one_sided && view.proves_passed(tap, dir) {
+            return Lacks::Yes;
+        }
+        if view.conn.first_tap[dir].is_some_and(|first| self.is_way_missing(tap, first)) {
+            return Lacks::Yes;
         }
         let sender = view.world.flows.ends(view.conn.flow, dir == 1).0;
-        let silent = !self.senders[tap].contains(&sender)
-            && self.hosts[tap].get(&sender).is_some_and(|host| host.passed());
-        silent || view.conn.first_tap[dir].is_some_and(|first| self.is_way_missing(tap, first))
+        if self.senders[tap].contains(&sender) {
+            return Lacks::No;
+        }
+        match self.hosts[tap].get(&sender) {
+            Some(host) if host.passed() => Lacks::Yes,
+            _ if one_sided && !view.asks_again(tap, 1 - dir) => Lacks::Perhaps,
+            _ => Lacks::No,
+        }
     }
 }

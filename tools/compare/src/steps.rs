@@ -56,11 +56,13 @@ pub fn find(stamps: &mut [Stamp]) -> Vec<Step> {
             continue;
         }
         let Some(by) = step_at(&ways, stamp) else { continue };
-        match steps.last_mut() {
-            // The same one, seen from the other direction's next packet.
-            Some(last) if !far_apart(&ways, last.place, stamp.place) => {}
-            _ if steps.len() < MOST => steps.push(Step { place: stamp.place, by }),
-            _ => return steps,
+        // The same one is seen again from the other direction's next packet.
+        if steps.last().is_some_and(|last| !far_apart(&ways, last.place, stamp.place)) {
+            continue;
+        }
+        steps.push(Step { place: stamp.place, by });
+        if steps.len() == MOST {
+            break;
         }
     }
     steps
