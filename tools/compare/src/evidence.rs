@@ -101,7 +101,10 @@ fn lost(view: &View<'_, '_>, tap: usize, packets: &Packets<'_>, out: &mut Map<St
         out.insert("rst".into(), json!(count(&Record::is_rst)));
         out.insert("data".into(), json!(count(&|r| r.len > 0)));
         let bytes: u64 = packets.iter().map(|(_, r)| u64::from(r.len)).sum();
-        out.insert("payload_bytes".into(), json!(bytes));
+        let arrived: Vec<u64> =
+            packets.iter().map(|(i, r)| view.arrived(tap, *i, r)).filter(|n| *n > 0).collect();
+        out.insert("payload_bytes".into(), json!(bytes.saturating_sub(arrived.iter().sum())));
+        out.insert("arrived_in_part".into(), json!(arrived.len()));
     }
     let unanswered = packets.iter().filter(|(i, r)| view.is_unanswered(tap, *i, r)).count();
     out.insert("never_answered".into(), json!(unanswered));

@@ -190,13 +190,16 @@ fn summary(world: &World<'_>, fates: &Fates, client_votes: i64) -> Summary {
         let b = b.map(|ts| clock.to_a(ts));
         [a[0].max(b[0]), a[1].min(b[1])]
     });
+    // What a step is wrong by would look like drift.
+    let stepped = world.taps[1].steps.iter().map(|step| step.doubt).fold(0, i64::saturating_add);
+    let drift = clock.and_then(|clock| clock.drift).filter(|_| world.taps[1].steps.is_empty());
     let rounded = |value: f64| (value * 1000.0).round() / 1000.0;
     Summary {
         offset_ns: clock.map(|clock| clock.offset()),
-        offset_uncertainty_ns: clock.and_then(|clock| clock.doubt),
+        offset_uncertainty_ns: clock.and_then(|clock| clock.doubt).map(|doubt| doubt.saturating_add(stepped)),
         offset_at_end_ns: clock.map(|clock| clock.offset_at(clock.end)),
-        drift_ppm: clock.and_then(|clock| clock.drift).map(|(drift, _)| rounded(drift)),
-        drift_uncertainty_ppm: clock.and_then(|clock| clock.drift).map(|(_, doubt)| rounded(doubt)),
+        drift_ppm: drift.map(|(drift, _)| rounded(drift)),
+        drift_uncertainty_ppm: drift.map(|(_, doubt)| rounded(doubt)),
         matched_packets: a.matched,
         only_a: a.only_here(),
         only_b: b.only_here(),

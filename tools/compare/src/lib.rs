@@ -5,8 +5,9 @@
 //! [`Report`] goes to the caller.
 //!
 //! The way: [`read`] makes small records of both captures; `conn` pairs their connections; `matching` finds each
-//! packet's counterpart without regard to time; `clock` and `places` read clocks and geometry off those pairs, `steps` takes out that a clock
-//! was set; `matching` again, now with time; `fate` puts each packet into one account; `findings` tells what is wrong.
+//! packet's counterpart without regard to time; `votes` and `places` read geometry off those pairs, `clock` and
+//! `steps` how clocks stand and whether one was set; `matching` again, now with time; `paths` and `recorded` say what
+//! should be at the other tap at all; `fate` puts each packet into one account; `findings` tells what is wrong.
 
 mod clock;
 mod conn;

@@ -146,6 +146,16 @@ impl<'w, 't> View<'w, 't> {
         r.len > 0 && self.ways[1 - tap][r.dir()].free.covers(from, to)
     }
 
+    /// Its bytes that are at the other tap in other segments, if only some are.
+    pub fn arrived(&self, tap: usize, index: u32, r: &Record) -> u64 {
+        let (from, to) = self.part(tap, index, r);
+        if r.len == 0 || r.flags == 0 {
+            0
+        } else {
+            self.ways[1 - tap][r.dir()].free.within(from, to).unsigned_abs()
+        }
+    }
+
     /// The other tap saw all it brings, in this or another packet.
     pub fn is_covered(&self, tap: usize, index: u32, r: &Record) -> bool {
         let (from, to) = self.part(tap, index, r);

@@ -144,7 +144,10 @@ pub fn first_pass(world: &mut World<'_>) -> Vec<Step> {
         Some(Stamp { place: pair.b, a: stamps.a, b: stamps.b, from_a: stamps.from_a? })
     };
     let mut both: Vec<Stamp> = pairs.iter().zip(&stamps).filter_map(stamp).collect();
-    steps::find(&mut both)
+    let mut found = steps::find(&mut both);
+    let records = &world.taps[1].records;
+    found.iter_mut().for_each(|step| steps::refine(step, |at| Some(records.get(at)?.ts)));
+    found
 }
 
 /// What nine in ten of the packets that have it keep.

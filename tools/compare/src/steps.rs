@@ -12,6 +12,10 @@ const LEAST_ONE_WAY: i64 = 1_000_000_000;
 /// Packets of a direction looked at before and after; and how many must be there.
 const LOOK: usize = 9;
 const NEEDED: usize = 3;
+/// The same for measuring a step that is known.
+const MEASURED: usize = 400;
+/// Packets before the first that shows a step, among which it may have been.
+const UNSEEN: usize = 256;
 /// Steps beyond this are not taken out.
 const MOST: usize = 64;
 
@@ -30,6 +34,8 @@ pub struct Stamp {
 pub struct Step {
     pub place: u32,
     pub by: i64,
+    /// What that can be wrong by.
+    pub doubt: i64,
 }
 
 impl Stamp {
@@ -56,16 +62,46 @@ pub fn find(stamps: &mut [Stamp]) -> Vec<Step> {
             continue;
         }
         let Some(by) = step_at(&ways, stamp) else { continue };
+        let (by, doubt) = measured(&ways, stamp.place).unwrap_or((by, by.abs() / 5));
         // The same one is seen again from the other direction's next packet.
         if steps.last().is_some_and(|last| !far_apart(&ways, last.place, stamp.place)) {
             continue;
         }
-        steps.push(Step { place: stamp.place, by });
+        steps.push(Step { place: stamp.place, by, doubt });
         if steps.len() == MOST {
             break;
         }
     }
     steps
+}
+
+/// The step, from the shortest ways before and after it.
+fn measured(ways: &[Vec<Stamp>; 2], place: u32) -> Option<(i64, i64)> {
+    let [to_a, to_b] = ways;
+    let around = |way: &[Stamp]| -> Option<[Vec<i64>; 2]> {
+        let at = way.partition_point(|stamp| stamp.place < place);
+        let parts = [way.get(at.saturating_sub(MEASURED)..at)?, way.get(at..way.len().min(at + MEASURED))?];
+        Some(parts.map(|part| part.iter().map(Stamp::ahead).collect()))
+    };
+    let (lows, highs) = (around(to_b)?, around(to_a)?);
+    let bounds = [0, 1].map(|i: usize| Some((*lows[i].iter().min()?, *highs[i].iter().max()?)));
+    let [Some((low, high)), Some((low_after, high_after))] = bounds else { return None };
+    let middle = |low: i64, high: i64| i128::from(low) + i128::from(high);
+    let by = (middle(low_after, high_after) - middle(low, high)) / 2;
+    let doubt = low.saturating_sub(high).saturating_abs() / 2
+        + low_after.saturating_sub(high_after).saturating_abs() / 2;
+    Some((i64::try_from(by).ok()?, doubt))
+}
+
+/// Moves a step to where B's own stamps show it, if it is B's clock that was set.
+pub fn refine(step: &mut Step, stamps: impl Fn(usize) -> Option<Nanos>) {
+    let place = step.place as usize;
+    let grown = |at: usize| Some(stamps(at)?.wrapping_sub(stamps(at.checked_sub(1)?)?) as i64);
+    let here = (place.saturating_sub(UNSEEN)..=place)
+        .filter_map(|at| Some((grown(at)?.abs_diff(step.by), at)))
+        .min()
+        .filter(|(off, _)| *off <= step.by.unsigned_abs() / 2);
+    step.place = here.map_or(step.place, |(_, at)| at as u32);
 }
 
 /// At least as many packets lie between two places as are needed to tell steps apart.

@@ -47,7 +47,13 @@ pub fn judge(a: &[Packet], b: &[Packet]) -> Report {
     let one = judge_once(a, b);
     let other = judge_once(b, a);
     let kinds = |report: &Report| report.summary.findings.clone();
-    assert_eq!(kinds(&one), kinds(&other), "the order of the files matters");
+    assert_eq!(
+        kinds(&one),
+        kinds(&other),
+        "the order of the files matters: {:?} {:?}",
+        one.summary,
+        other.summary
+    );
     one
 }
 

@@ -1,4 +1,5 @@
-//! When each tap captured, by its own clock, and whether a packet should have come to it then. Plain arithmetic.
+//! When each tap captured, by its own clock, and whether a packet should have come to it then.
+//! Plain arithmetic; looks at the clocks' relation, changes nothing.
 
 use crate::conn::{Conn, World};
 use crate::record::Record;

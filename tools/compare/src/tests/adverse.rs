@@ -146,10 +146,10 @@ fn a_clock_that_is_set_meanwhile() {
             })
             .collect();
         let report = judge(&taps.client, &stepped);
-        for kind in ["rst_one_side_only", "packet_lost_between"] {
-            assert!(found(&report, kind).1 <= done(&taps, kind).1, "{step} {kind} {:?}", report.summary);
-        }
-        assert!(report.summary.findings.len() <= 2, "{:?}", report.summary);
+        exact(&report, &taps, &format!("{step}"));
+        let steps = &report.summary.clock_steps;
+        assert_eq!((steps.len(), report.summary.drift_ppm), (1, None), "{steps:?}");
+        assert!((steps[0].b_less_a_by_ns - step).abs() < 1_000_000, "{steps:?}");
     }
 }
 

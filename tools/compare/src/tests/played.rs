@@ -298,3 +298,33 @@ fn a_router_in_between_speaks_of_what_it_stopped() {
     assert_eq!(finding.evidence["about"]["dport"], 22);
     assert_eq!((finding.seen_at, report.findings.len()), (Some(crate::TapName::A), 2));
 }
+
+#[test]
+fn one_segment_of_a_joined_one_is_lost() {
+    use super::stage::Way;
+    use wiregen::packet::ACK;
+    let mut stage = Stage::new();
+    crossing(&mut stage, false);
+    for n in 0..5u16 {
+        let talk = talk(host(false, 1, 1), 50_000 + n, host(false, 2, 9), 443);
+        stage.tcp(&talk, false, ACK, [9, 5], 0, Way::Passes);
+        stage.tcp(&talk, true, ACK, [5, 9], 10, Way::Passes);
+        // A's card sends three segments as one; the middle loses the second, which is sent again.
+        stage.tcp(&talk, true, ACK, [15, 9], 3000, Way::Lost);
+        stage.tcp(&talk, true, ACK, [15, 9], 1000, Way::Made);
+        stage.tcp(&talk, true, ACK, [2015, 9], 1000, Way::Made);
+        stage.now += 300 * MS;
+        stage.tcp(&talk, true, ACK, [1015, 9], 1000, Way::Passes);
+        stage.tcp(&talk, false, ACK, [9, 3015], 0, Way::Passes);
+    }
+    crossing(&mut stage, false);
+    let report = judge(&stage.a, &stage.b);
+    assert_eq!(found(&report, "packet_lost_between"), (5, 5), "{:?}", report.summary);
+    assert_eq!(report.findings.len(), 5);
+    let evidence = &report.findings[0].evidence;
+    assert_eq!(
+        (&evidence["payload_bytes"], &evidence["arrived_in_part"]),
+        (&1000.into(), &1.into()),
+        "{evidence:?}"
+    );
+}

@@ -2,6 +2,7 @@
 //!
 //! Main thread. Orders, counts and draws; nothing is decided here. `words` puts it between verdict and books.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
@@ -12,7 +13,7 @@ use super::sentences::sentence;
 use crate::term::{Paint, plural, wrap};
 
 /// Causes told of each kind.
-const CAUSES: usize = 3;
+const CAUSES: usize = 4;
 
 /// Kinds, the most important first.
 const RANKS: [&str; 16] = [
@@ -45,14 +46,12 @@ struct Cause<'f> {
     packets: u64,
 }
 
-/// What is alike in findings of one cause: the tap that saw it and, of packets lost or made, the service and what they
-/// were; of changes, from what to what.
+/// What is alike in findings of one cause: the tap that saw it and, of packets lost, what they were; of changes, from
+/// what to what. Services are told within.
 fn cause(finding: &Finding) -> (Option<TapName>, String) {
     let of = |field: &str| finding.evidence.get(field).map(Value::to_string).unwrap_or_default();
-    let flow = &finding.flow;
     let alike = match finding.kind {
-        "packet_lost_between" => format!("{} {}", what(finding), service(flow)),
-        "rst_one_side_only" | "packet_injected_between" => service(flow),
+        "packet_lost_between" => what(finding).to_owned(),
         "icmp_from_between" => [of("router"), of("icmp_type"), of("icmp_code")].join(" "),
         "mss_clamped" | "wscale_stripped" | "sack_stripped" | "timestamps_stripped" => {
             [of("syn"), of("synack")].concat()
@@ -105,7 +104,7 @@ fn of_kind(kind: &str, findings: Vec<&Finding>, paint: Paint) -> String {
     let mut causes: Vec<_> = causes.into_iter().collect();
     causes.sort_by(|(x, one), (y, other)| other.packets.cmp(&one.packets).then_with(|| x.cmp(y)));
     for (_, cause) in causes.iter().take(CAUSES) {
-        text.push_str(&of_cause(cause, paint));
+        text.push_str(&of_cause(cause));
     }
     let rest = causes.get(CAUSES..).unwrap_or_default();
     let connections: usize = rest.iter().map(|(_, cause)| cause.findings.len()).sum();
@@ -118,22 +117,34 @@ fn of_kind(kind: &str, findings: Vec<&Finding>, paint: Paint) -> String {
     text
 }
 
-fn of_cause(cause: &Cause<'_>, paint: Paint) -> String {
-    let worst = cause.findings.iter().min_by_key(|f| (std::cmp::Reverse(f.count), f.first_ns, &f.flow));
+fn of_cause(cause: &Cause<'_>) -> String {
+    let worst = cause.findings.iter().min_by_key(|f| (Reverse(f.count), f.first_ns, &f.flow));
     let Some(worst) = worst else { return String::new() };
     let mut text = format!("  {}\n{}", arrow(worst), wrap("    ", &sentence(worst)));
     let others = cause.findings.len() - 1;
     if others > 0 {
-        let to = match worst.kind {
-            "packet_lost_between" | "rst_one_side_only" | "packet_injected_between" => {
-                format!(" of {}", service(&worst.flow))
-            }
-            _ => String::new(),
-        };
-        let packets = sums(cause.packets - worst.count, others);
-        let _ = writeln!(text, "    {}", paint.dim(format!("the same of {packets} more{to}")));
+        let more =
+            format!("the same of {} more{}", sums(cause.packets - worst.count, others), services(cause));
+        text.push_str(&wrap("    ", &more));
     }
     text
+}
+
+/// Whether one service stands out among those of a cause.
+fn services(cause: &Cause<'_>) -> String {
+    let mut packets: HashMap<String, u64> = HashMap::new();
+    for finding in &cause.findings {
+        *packets.entry(service(&finding.flow)).or_default() += finding.count;
+    }
+    let most = packets.iter().max_by(|(x, one), (y, other)| one.cmp(other).then_with(|| y.cmp(x)));
+    match most {
+        Some((service, _)) if packets.len() == 1 => format!(", all of {service}"),
+        Some((service, most)) if most * 2 >= cause.packets => {
+            let of = plural(packets.len() as u64, "service");
+            format!(", of {of}; {} of all are of {service}", plural(*most, "packet"))
+        }
+        _ => format!(", of {}, none of which stands out", plural(packets.len() as u64, "service")),
+    }
 }
 
 /// One end of a flow; an ICMP message has no ports.

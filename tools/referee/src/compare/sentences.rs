@@ -118,6 +118,13 @@ fn lost(f: &Finding, seen: &str, missing: &str, when: &str) -> String {
     let what = if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) };
     let packets = plural(f.count, "packet");
     let mut said = format!("{packets}{what} passed {seen}, first at {when}, and never reached {missing}");
+    let in_part = number(f, "arrived_in_part").unwrap_or(0);
+    if in_part > 0 {
+        let bytes = plural(number(f, "payload_bytes").unwrap_or(0), "byte");
+        said.push_str(&format!(
+            " ({in_part} of them only in part: segments are joined at {seen}; {bytes} are missing)"
+        ));
+    }
     let silent = number(f, "never_answered").unwrap_or(0);
     if silent == f.count {
         said.push_str("; nothing answered");
@@ -140,9 +147,10 @@ fn doubt(f: &Finding) -> String {
 fn made(f: &Finding, seen: &str, missing: &str, when: &str) -> String {
     let what = if f.kind == "rst_one_side_only" { "RST" } else { "packet" };
     let what = if f.count == 1 { format!("The {what}") } else { plural(f.count, what) };
+    let (claim, it) = if f.count == 1 { ("claims", "it") } else { ("claim", "them") };
     let mut said =
-        format!("{what} that claims to come from {} reached {seen} at {when}", text(f, "alleged_sender"));
-    said = format!("{said}, and {missing} never saw it sent: the sender is between the two taps");
+        format!("{what} that {claim} to come from {} reached {seen} at {when}", text(f, "alleged_sender"));
+    said = format!("{said}, and {missing} never saw {it} sent: the sender is between the two taps");
     let mut why = Vec::new();
     if let (Some(ttl), Some(usual), true) = (number(f, "ttl"), number(f, "usual_ttl"), is(f, "ttl_foreign")) {
         why.push(format!("TTL {ttl} where that host's packets have {usual}"));

@@ -148,6 +148,7 @@ fn clocks(s: &Summary) -> String {
         (Some(_), Some(doubt)) => {
             let _ = write!(text, "; no drift (± {doubt:.1} ppm)");
         }
+        _ if !s.clock_steps.is_empty() => text.push_str(", before one of them was set; drift is not told"),
         _ => text.push_str("; too short to tell drift"),
     }
     text
@@ -191,6 +192,14 @@ fn numbers(s: &Summary, inputs: &[Input]) -> String {
         let way = if remark.direction == "a_to_b" { "from A to B" } else { "from B to A" };
         let (packets, sent, received) = (plural(remark.packets, "packet"), remark.sent, remark.received);
         table.add_row(["DSCP", &format!("{sent} became {received} in {packets} {way}")]);
+    }
+    for (tap, other) in [(TapName::A, TapName::B), (TapName::B, TapName::A)] {
+        let missed = s.accounts.get(&other).map_or(0, |books| books.missed_by_other_tap);
+        if missed > 0 {
+            let what =
+                format!("{}'s capture lacks {} that did pass it", tap.letter(), plural(missed, "packet"));
+            table.add_row(["missed", &what]);
+        }
     }
     for unrecorded in &s.not_recorded {
         let way = if unrecorded.direction == "a_to_b" { "from A to B" } else { "from B to A" };
