@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use dataplane::decode::flags;
 
@@ -12,7 +12,7 @@ use crate::fate::is_local;
 use crate::findings::name;
 use crate::matching::partner;
 use crate::record::{Extra, Record};
-use crate::report::{Finding, Remark, TapName};
+use crate::report::{Evidence, Finding, Remark, TapName};
 
 const CE: u8 = 3;
 const ECN_FLAGS: u8 = flags::ECE | flags::CWR;
@@ -118,13 +118,14 @@ pub fn of_connection(
         options(&changes.offers, &mut tell);
     }
     rewritten(conn, &changes, client, &mut tell);
-    tell.changed("ecn_bleached", changes.bleached, json!({"tcp_flags": changes.bleached_flags}));
-    tell.changed("ecn_ce_between", changes.marked, json!({}));
-    let pair =
-        |values: Option<[u8; 2]>| values.map(|[sent, received]| json!({"sent": sent, "received": received}));
+    tell.changed("ecn_bleached", changes.bleached, [("tcp_flags", json!(changes.bleached_flags))].into());
+    tell.changed("ecn_ce_between", changes.marked, Evidence::default());
+    let pair = |values: Option<[u8; 2]>| {
+        values.map(|[sent, received]| [("sent", json!(sent)), ("received", json!(received))].into())
+    };
     tell.changed("ecn_altered", changes.ecn, pair(changes.ecn_fields).unwrap_or_default());
     tell.changed("ttl_raised", changes.ttl, pair(changes.ttl_values).unwrap_or_default());
-    tell.changed("payload_altered", changes.altered, json!({}));
+    tell.changed("payload_altered", changes.altered, Evidence::default());
 }
 
 fn walk(world: &World<'_>, conn: &Conn, remarked: &mut Remarked) -> Changes {
@@ -190,11 +191,7 @@ struct Tell<'a, 't> {
 }
 
 impl Tell<'_, '_> {
-    fn add(&mut self, kind: &'static str, first: usize, count: u64, span: (u64, u64), evidence: Value) {
-        let evidence = match evidence {
-            Value::Object(map) => map,
-            _ => Map::new(),
-        };
+    fn add(&mut self, kind: &'static str, first: usize, count: u64, span: (u64, u64), evidence: Evidence) {
         self.out.push(Finding {
             kind,
             flow: name(self.world.flows.key(self.conn.flow), self.client),
@@ -207,7 +204,7 @@ impl Tell<'_, '_> {
         });
     }
 
-    fn changed(&mut self, kind: &'static str, changed: Changed, evidence: Value) {
+    fn changed(&mut self, kind: &'static str, changed: Changed, evidence: Evidence) {
         if let Some(span) = changed.span {
             self.add(kind, changed.first, changed.count, span, evidence);
         }
@@ -227,7 +224,7 @@ fn options(offers: &[Option<Offer>; 2], tell: &mut Tell<'_, '_>) {
     ];
     for (kind, lost) in kinds {
         let mut on = Vec::new();
-        let mut evidence = Map::new();
+        let mut evidence = Evidence::default();
         let mut at = None;
         for (offer, name) in offers.iter().zip(ON) {
             let Some(offer) = offer.as_ref().filter(|offer| lost(offer)) else { continue };
@@ -240,11 +237,11 @@ fn options(offers: &[Option<Offer>; 2], tell: &mut Tell<'_, '_>) {
                 "wscale_stripped" => json!({"sent": offer.sent.wscale, "received": null}),
                 _ => json!({"sent": true, "received": false}),
             };
-            evidence.insert(field.into(), values);
+            evidence.insert(field, values);
         }
         if let Some((first, span)) = at {
-            evidence.insert("on".into(), json!(on));
-            tell.add(kind, first, on.len() as u64, span, Value::Object(evidence));
+            evidence.insert("on", json!(on));
+            tell.add(kind, first, on.len() as u64, span, evidence);
         }
     }
     if let [Some(syn), Some(synack)] = offers {
@@ -262,14 +259,14 @@ fn scaling(syn: &Offer, synack: &Offer, tell: &mut Tell<'_, '_>) {
     if client_sends == server_reads && server_sends == client_reads && client.is_some() == server.is_some() {
         return;
     }
-    let evidence = json!({
-        "client_scales": client.is_some(),
-        "server_scales": server.is_some(),
-        "client_sends_shift": client_sends,
-        "server_reads_shift": server_reads,
-        "server_sends_shift": server_sends,
-        "client_reads_shift": client_reads,
-    });
+    let evidence = Evidence::from([
+        ("client_scales", json!(client.is_some())),
+        ("server_scales", json!(server.is_some())),
+        ("client_sends_shift", json!(client_sends)),
+        ("server_reads_shift", json!(server_reads)),
+        ("server_sends_shift", json!(server_sends)),
+        ("client_reads_shift", json!(client_reads)),
+    ]);
     tell.add("wscale_mismatch", syn.first, 1, (syn.ts, synack.ts), evidence);
 }
 
@@ -285,12 +282,12 @@ fn rewritten(conn: &Conn, changes: &Changes, client: usize, tell: &mut Tell<'_, 
     for (_, r) in matched {
         all.add(tell.world.taps[first].stamp(r), first);
     }
-    let evidence = json!({
-        "client_delta_b_minus_a": signed(conn.delta[client]),
-        "server_delta_b_minus_a": signed(conn.delta[1 - client]),
-        "sack_blocks_seen": changes.sack.count,
-        "sack_blocks_not_rewritten": changes.garbled.count,
-    });
+    let evidence = Evidence::from([
+        ("client_delta_b_minus_a", json!(signed(conn.delta[client]))),
+        ("server_delta_b_minus_a", json!(signed(conn.delta[1 - client]))),
+        ("sack_blocks_seen", json!(changes.sack.count)),
+        ("sack_blocks_not_rewritten", json!(changes.garbled.count)),
+    ]);
     if all.count > 0 {
         tell.changed("seq_rewritten", all, evidence.clone());
         tell.changed("sack_garbled", changes.garbled, evidence);

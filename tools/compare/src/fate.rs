@@ -72,14 +72,14 @@ pub fn decide<'t>(world: &World<'t>) -> Fates {
     if world.clock.is_none() {
         return Fates { of: fates, paths, recorded };
     }
-    let views: Vec<View<'_, '_>> =
-        world.conns.iter().filter(|conn| has_free(world, conn)).map(|conn| View::new(world, conn)).collect();
+    // Made again for each walk: together they would take more memory than the captures.
+    let views = || world.conns.iter().filter(|conn| has_free(world, conn)).map(|conn| View::new(world, conn));
     let mut judge = Judge { world, watches: Watches::new(world), paths, recorded, mirrored: [false; 2] };
-    judge.look_around(&views);
-    for view in &views {
+    judge.look_around(views);
+    for view in views() {
         for tap in [0, 1] {
             for (index, r) in world.packets(view.conn, tap).filter(|(i, _)| !world.is_matched(tap, *i)) {
-                fates[tap][index as usize] = judge.fate(view, tap, index, r);
+                fates[tap][index as usize] = judge.fate(&view, tap, index, r);
             }
         }
     }
@@ -120,25 +120,25 @@ fn settle(world: &World<'_>, fates: &mut [Vec<Fate>; 2]) {
 impl Judge<'_, '_> {
     /// What goes another way, which directions are recorded, whether anything passed a tap that it should have
     /// seen before its first packet or after its last, and which tap sees packets twice.
-    fn look_around(&mut self, views: &[View<'_, '_>]) {
-        for view in views {
-            self.recorded.look(view);
+    fn look_around<'w, 't: 'w, I: Iterator<Item = View<'w, 't>>>(&mut self, views: impl Fn() -> I) {
+        for view in views() {
+            self.recorded.look(&view);
             for tap in [0, 1] {
-                if self.is_answered(view, tap) {
+                if self.is_answered(&view, tap) {
                     self.paths.goes_around(self.world, view.conn, tap);
                 }
             }
         }
         let mut twice = [(0usize, 0usize); 2];
-        for view in views {
+        for view in views() {
             for tap in [0, 1] {
-                for (index, r) in self.free(view, tap) {
+                for (index, r) in self.free(&view, tap) {
                     if r.span() > 0 {
                         twice[tap].0 += 1;
                         twice[tap].1 += usize::from(view.is_copy(tap, index, r, false));
                     }
                     let when = self.watches.when(view.conn, tap, r, self.watches.margin);
-                    if when != When::Within && self.is_genuine(view, tap, r) {
+                    if when != When::Within && self.is_genuine(&view, tap, r) {
                         self.watches.of[1 - tap].passed[usize::from(when == When::After)] = true;
                     }
                 }

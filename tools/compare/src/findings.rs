@@ -17,6 +17,9 @@ use crate::record::Record;
 use crate::report::{Books, ClockStep, Finding, FlowName, Report, Summary, TapName, Unrecorded};
 use crate::steps::Step;
 
+/// Findings with all their evidence; of further ones only what is needed to tell them.
+const EXPLAINED: usize = 100_000;
+
 /// Packets of one finding.
 pub type Packets<'t> = Vec<(u32, &'t Record)>;
 
@@ -41,7 +44,8 @@ pub fn report(world: &World<'_>, fates: &Fates) -> Report {
         }
         let side = conn.first_tap[client].map(TapName::of);
         for finding in &mut findings[before..] {
-            finding.evidence.insert("client_side".into(), json!(side));
+            finding.evidence.insert("client_side", json!(side));
+            finding.evidence.shrink();
         }
     }
     findings.sort_by(|x, y| (x.kind, x.first_ns, &x.flow).cmp(&(y.kind, y.first_ns, &y.flow)));
@@ -124,7 +128,9 @@ fn missing(world: &World<'_>, conn: &Conn, client: usize, fates: &Fates, out: &m
         for (kind, packets) in kinds {
             for packets in packets.into_iter().filter(|packets| !packets.is_empty()) {
                 let view = view.get_or_insert_with(|| View::new(world, conn));
-                let evidence = evidence::of_missing(view, &fates.paths, tap, client, kind, &packets);
+                let full = out.len() < EXPLAINED;
+                let evidence =
+                    evidence::of_missing(view, &fates.paths, (tap, client), (kind, &packets), full);
                 out.push(Finding {
                     kind,
                     flow: name(world.flows.key(conn.flow), client),

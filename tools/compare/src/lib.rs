@@ -33,7 +33,9 @@ mod watch;
 
 pub use flows::Flows;
 pub use read::{Reading, Tap};
-pub use report::{Books, ClockStep, Finding, FlowName, Remark, Report, Summary, TapName, Unrecorded};
+pub use report::{
+    Books, ClockStep, Evidence, Finding, FlowName, Remark, Report, Summary, TapName, Unrecorded,
+};
 
 /// Compares two captures read with the same [`Flows`].
 pub fn compare(a: &Tap, b: &Tap, flows: &Flows) -> Report {

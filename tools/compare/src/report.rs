@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 /// One of the two captures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -37,6 +37,46 @@ pub struct FlowName {
     pub dport: u16,
 }
 
+/// What shows it: named values. A list, because there may be as many findings as packets.
+#[derive(Clone, Debug, Default)]
+pub struct Evidence(Vec<(&'static str, Value)>);
+
+impl Evidence {
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.iter().find(|(own, _)| *own == name).map(|(_, value)| value)
+    }
+
+    pub(crate) fn insert(&mut self, name: &'static str, value: Value) {
+        self.0.push((name, value));
+    }
+
+    pub(crate) fn shrink(&mut self) {
+        self.0.shrink_to_fit();
+    }
+}
+
+impl<const N: usize> From<[(&'static str, Value); N]> for Evidence {
+    fn from(values: [(&'static str, Value); N]) -> Evidence {
+        Evidence(values.into())
+    }
+}
+
+impl std::ops::Index<&str> for Evidence {
+    type Output = Value;
+
+    fn index(&self, name: &str) -> &Value {
+        self.get(name).unwrap_or(&Value::Null)
+    }
+}
+
+impl Serialize for Evidence {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut sorted: Vec<&(&str, Value)> = self.0.iter().collect();
+        sorted.sort_by_key(|(name, _)| *name);
+        to.collect_map(sorted.into_iter().map(|(name, value)| (name, value)))
+    }
+}
+
 /// One thing that is wrong in one connection.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
@@ -50,7 +90,7 @@ pub struct Finding {
     /// Time of the first, by the clock of the tap that saw it.
     pub first_ns: u64,
     pub last_ns: u64,
-    pub evidence: Map<String, Value>,
+    pub evidence: Evidence,
 }
 
 /// Where each packet of one capture ended up.

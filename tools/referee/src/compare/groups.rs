@@ -94,7 +94,13 @@ fn sums(packets: u64, connections: usize) -> String {
 
 fn of_kind(kind: &str, findings: Vec<&Finding>, paint: Paint) -> String {
     let packets = findings.iter().map(|finding| finding.count).sum();
-    let mut text = format!("{}  {}\n", paint.bold(kind), sums(packets, findings.len()));
+    let doubtful = findings.iter().filter(|finding| finding.evidence.get("doubt").is_some()).count();
+    let doubt = match doubtful {
+        0 => String::new(),
+        some if some == findings.len() => ", with doubt".to_owned(),
+        some => format!(", {} of them with doubt", plural(some as u64, "connection")),
+    };
+    let mut text = format!("{}  {}{doubt}\n", paint.bold(kind), sums(packets, findings.len()));
     let mut causes: HashMap<_, Cause<'_>> = HashMap::new();
     for finding in findings {
         let cause = causes.entry(cause(finding)).or_insert(Cause { findings: Vec::new(), packets: 0 });
