@@ -55,6 +55,7 @@ pub(super) fn ipv4(bytes: &[u8], at: usize, end: usize, packet: &mut Packet) {
     packet.ip_len = total as u32;
     packet.ip_id = Some(u16::from_be_bytes([header[4], header[5]]));
     packet.ecn = header[1] & 3;
+    packet.dscp = header[1] >> 2;
     packet.ttl = header[8];
     let fragment = u16::from_be_bytes([header[6], header[7]]);
     packet.df = fragment & 0x4000 != 0;
@@ -92,6 +93,7 @@ pub(super) fn ipv6(bytes: &[u8], at: usize, end: usize, packet: &mut Packet) {
     packet.ip_len = (payload + 40) as u32;
     packet.ip_id = None;
     packet.ecn = (header[1] >> 4) & 3;
+    packet.dscp = header[0] << 2 & 0x3c | header[1] >> 6;
     packet.ttl = header[7];
     // IPv6 routers never fragment: every packet behaves as if DF were set.
     packet.df = true;

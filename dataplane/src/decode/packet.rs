@@ -305,6 +305,8 @@ pub struct Packet {
     pub ttl: u8,
     /// IP ECN field (RFC 3168).
     pub ecn: u8,
+    /// Differentiated services code point (RFC 2474).
+    pub dscp: u8,
     /// Bytes from the start of the packet to the transport payload, or all that was decoded.
     pub headers: u16,
     /// Outer VLAN ids of the innermost frame that has any, 0 where there is none; more than two are counted in
@@ -335,6 +337,7 @@ impl Packet {
             df: false,
             ttl: 0,
             ecn: 0,
+            dscp: 0,
             headers: cap_len.min(128) as u16,
             vlan: [0; 2],
             vlan_depth: 0,

@@ -36,6 +36,8 @@ pub struct Clock {
     slope: f64,
     /// Half the shortest round trip between the taps; `None` if packets went one way only.
     pub half_rtt: Option<i64>,
+    /// What the offset can be wrong by, unless packets went one way only: that, and what drift leaves open.
+    pub doubt: Option<i64>,
     /// 99 in 100 packets seem to be under way at most this long, ns.
     pub usual_transit: i64,
     /// Parts per million, and how sure that is; `None` if the common time is too short to tell.
@@ -68,11 +70,15 @@ impl Clock {
         let slope = drift.map_or(0.0, |(slope, doubt)| if slope.abs() > doubt { slope } else { 0.0 });
         let low = bound(&to_b, slope, 1.0);
         let high = bound(&to_a, slope, -1.0);
-        let (ahead, half_rtt) = match (low, high) {
-            (Some(low), Some(high)) => ((low + high) / 2.0, Some(((low - high) / 2.0).abs() as i64)),
+        let (ahead, half) = match (low, high) {
+            (Some(low), Some(high)) => ((low + high) / 2.0, Some((low - high) / 2.0)),
             (Some(bound), None) | (None, Some(bound)) => (bound, None),
             (None, None) => (0.0, None),
         };
+        // Bounds the wrong way round: the way is shorter than what stamps are wrong by.
+        let half_rtt = half.map(|half| half.max(0.0) as i64);
+        let drifted = drift.map_or(0.0, |(_, doubt)| doubt * span);
+        let doubt = half.map(|half| (half.abs() + drifted) as i64);
         let drift = drift.map(|(s, doubt)| (if s.abs() > doubt { -s * 1e6 } else { 0.0 }, doubt * 1e6));
         let transit = |(x, y): &Point, sign: f64| (y - slope * x - ahead) * sign;
         let mut transits: Vec<f64> = to_b.iter().map(|point| transit(point, 1.0)).collect();
@@ -80,7 +86,7 @@ impl Clock {
         transits.sort_by(f64::total_cmp);
         let usual_transit = transits.get(transits.len() * 99 / 100).map_or(0, |transit| *transit as i64);
         let ahead = middle.saturating_add(ahead as i64);
-        Some(Clock { start, end, ahead, slope, half_rtt, usual_transit, drift })
+        Some(Clock { start, end, ahead, slope, half_rtt, doubt, usual_transit, drift })
     }
 
     /// A's clock less B's at [`Clock::start`], ns.

@@ -30,6 +30,8 @@ pub struct Conn {
     pub matched: u32,
     /// For each direction, the tap its packets pass first.
     pub first_tap: [Option<usize>; 2],
+    /// Packets by tap, then direction.
+    pub sent: [[u32; 2]; 2],
 }
 
 /// What the middle leaves as it was, as far as pairs found without it show.
@@ -66,8 +68,15 @@ impl<'t> World<'t> {
             let ranges = [a, b].map(|bounds| bounds[0] as usize..bounds[1] as usize);
             if flows.key(flow).proto == pairing::TCP {
                 pairing::connections(taps, &order, flow, ranges, &mut conns);
-            } else {
+            } else if ranges.iter().any(|range| !range.is_empty()) {
                 conns.push(Conn { flow, ranges, ..Conn::default() });
+            }
+        }
+        for conn in &mut conns {
+            for tap in [0, 1] {
+                for i in &order[tap][conn.ranges[tap].clone()] {
+                    conn.sent[tap][taps[tap].records[*i as usize].dir()] += 1;
+                }
             }
         }
         let snapped =
@@ -93,6 +102,13 @@ impl<'t> World<'t> {
     pub fn packets(&self, conn: &Conn, tap: usize) -> impl DoubleEndedIterator<Item = (u32, &'t Record)> {
         let records = &self.taps[tap].records;
         self.order[tap][conn.ranges[tap].clone()].iter().map(move |i| (*i, &records[*i as usize]))
+    }
+
+    /// Connections of a flow.
+    pub fn of_flow(&self, flow: u32) -> &[Conn] {
+        let from = self.conns.partition_point(|conn| conn.flow < flow);
+        let to = self.conns.partition_point(|conn| conn.flow <= flow);
+        &self.conns[from..to]
     }
 
     pub fn is_matched(&self, tap: usize, index: u32) -> bool {

@@ -1,18 +1,43 @@
-//! What the middle changed in packets that both taps saw: options of the handshake, sequence numbers, ECN,
-//! payload. Main thread; one walk over a connection's matched packets.
+//! What the middle changed in packets that both taps saw: options of the handshake, sequence numbers, ECN, TTL,
+//! payload, DSCP. Main thread; one walk over a connection's matched packets.
 
-use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+use serde_json::json;
 
 use dataplane::decode::flags;
 
 use crate::conn::{Conn, World};
+use crate::fate::is_local;
 use crate::findings::name;
 use crate::matching::partner;
 use crate::record::{Extra, Record};
-use crate::report::{Finding, TapName};
+use crate::report::{Evidence, Finding, Remark, TapName};
 
 const CE: u8 = 3;
 const ECN_FLAGS: u8 = flags::ECE | flags::CWR;
+
+/// Packets whose DSCP was changed: by the tap they pass first, what it was and what it became.
+#[derive(Default)]
+pub struct Remarked(BTreeMap<(usize, u8, u8), u64>);
+
+impl Remarked {
+    /// The most frequent first.
+    pub fn list(self) -> Vec<Remark> {
+        let way = |first: usize| if first == 0 { "a_to_b" } else { "b_to_a" };
+        let each = self.0.into_iter();
+        let mut list: Vec<Remark> = each
+            .map(|((first, sent, received), packets)| Remark {
+                direction: way(first),
+                sent,
+                received,
+                packets,
+            })
+            .collect();
+        list.sort_by_key(|remark| std::cmp::Reverse(remark.packets));
+        list
+    }
+}
 
 /// A SYN's options as they were sent and as they arrived.
 #[derive(Clone, Copy)]
@@ -49,50 +74,86 @@ struct Changes {
     bleached: Changed,
     bleached_flags: u64,
     marked: Changed,
+    ecn: Changed,
+    /// First pair of ECN fields that neither of these is.
+    ecn_fields: Option<[u8; 2]>,
+    ttl: Changed,
+    ttl_values: Option<[u8; 2]>,
     altered: Changed,
     sack: Changed,
     garbled: Changed,
 }
 
+impl Changes {
+    /// The two ECN bits of IP, and the two flags of TCP that go with them (RFC 3168).
+    fn header(&mut self, sent: &Record, received: &Record, (ts, first): (u64, usize)) {
+        let flags = sent.flags & ECN_FLAGS & !received.flags != 0;
+        self.bleached_flags += u64::from(flags);
+        if flags || sent.ecn != 0 && received.ecn == 0 {
+            self.bleached.add(ts, first);
+        }
+        match (sent.ecn, received.ecn) {
+            (_, 0) => {}
+            (was, is) if was == is => {}
+            (1 | 2, CE) => self.marked.add(ts, first),
+            (was, is) => {
+                self.ecn.add(ts, first);
+                self.ecn_fields.get_or_insert([was, is]);
+            }
+        }
+    }
+}
+
 /// Adds what was changed in one connection.
-pub fn of_connection(world: &World<'_>, conn: &Conn, client: usize, out: &mut Vec<Finding>) {
-    let changes = walk(world, conn);
+pub fn of_connection(
+    world: &World<'_>,
+    conn: &Conn,
+    client: usize,
+    remarked: &mut Remarked,
+    out: &mut Vec<Finding>,
+) {
+    let changes = walk(world, conn, remarked);
     let mut tell = Tell { world, conn, client, out };
     if changes.offers.iter().any(Option::is_some) {
         options(&changes.offers, &mut tell);
     }
     rewritten(conn, &changes, client, &mut tell);
-    tell.changed("ecn_bleached", changes.bleached, json!({"handshake_flags": changes.bleached_flags}));
-    tell.changed("ecn_ce_between", changes.marked, json!({}));
-    tell.changed("payload_altered", changes.altered, json!({}));
+    tell.changed("ecn_bleached", changes.bleached, [("tcp_flags", json!(changes.bleached_flags))].into());
+    tell.changed("ecn_ce_between", changes.marked, Evidence::default());
+    let pair = |values: Option<[u8; 2]>| {
+        values.map(|[sent, received]| [("sent", json!(sent)), ("received", json!(received))].into())
+    };
+    tell.changed("ecn_altered", changes.ecn, pair(changes.ecn_fields).unwrap_or_default());
+    tell.changed("ttl_raised", changes.ttl, pair(changes.ttl_values).unwrap_or_default());
+    tell.changed("payload_altered", changes.altered, Evidence::default());
 }
 
-fn walk(world: &World<'_>, conn: &Conn) -> Changes {
+fn walk(world: &World<'_>, conn: &Conn, remarked: &mut Remarked) -> Changes {
     let mut changes = Changes::default();
+    let (low, high) = world.flows.ends(conn.flow, true);
+    let is_routed = !is_local(low) && !is_local(high);
     for (index, a) in world.packets(conn, 0) {
         let Some(b) = partner(world, 0, index) else { continue };
         let first = conn.first_tap[a.dir()].unwrap_or(0);
         let (sent, received) = if first == 0 { (a, b) } else { (b, a) };
+        let ts = world.taps[first].stamp(sent);
         let extra = |tap: usize, r: &Record| world.taps[tap].extra(r).copied();
         if a.extra != 0 || b.extra != 0 {
             let both = extra(first, sent).zip(extra(1 - first, received));
             if let Some((sent_extra, received_extra)) = both {
-                options_of(&mut changes, conn, (sent, sent_extra), received_extra, first);
+                options_of(&mut changes, conn, (sent, sent_extra), received_extra, (ts, first));
             }
         }
-        if sent.ecn != received.ecn {
-            if received.ecn == 0 {
-                changes.bleached.add(sent.ts, first);
-            } else if received.ecn == CE {
-                changes.marked.add(sent.ts, first);
-            }
+        changes.header(sent, received, (ts, first));
+        if sent.dscp != received.dscp {
+            *remarked.0.entry((first, sent.dscp, received.dscp)).or_default() += 1;
         }
-        if a.has(flags::SYN) && sent.flags & ECN_FLAGS & !received.flags != 0 {
-            changes.bleached.add(sent.ts, first);
-            changes.bleached_flags += 1;
+        if received.ttl > sent.ttl && is_routed && conn.first_tap[a.dir()].is_some() {
+            changes.ttl.add(ts, first);
+            changes.ttl_values.get_or_insert([sent.ttl, received.ttl]);
         }
         if a.body != 0 && b.body != 0 && a.body != b.body && !a.is_error {
-            changes.altered.add(sent.ts, first);
+            changes.altered.add(ts, first);
         }
     }
     changes
@@ -103,21 +164,21 @@ fn options_of(
     conn: &Conn,
     (r, sent): (&Record, Extra),
     received: Extra,
-    first: usize,
+    (ts, first): (u64, usize),
 ) {
     if sent.cut || received.cut {
         return;
     }
     if r.has(flags::SYN) {
         let offer = &mut changes.offers[usize::from(r.has(flags::ACK))];
-        *offer = offer.or(Some(Offer { sent, received, first, ts: r.ts }));
+        *offer = offer.or(Some(Offer { sent, received, first, ts }));
     }
     // SACK blocks name the other direction's sequence numbers.
     let delta = conn.delta[1 - r.dir()];
     if let (Some(at_first), Some(at_second), true) = (sent.sack, received.sack, delta != 0) {
-        changes.sack.add(r.ts, first);
+        changes.sack.add(ts, first);
         if at_first == at_second {
-            changes.garbled.add(r.ts, first);
+            changes.garbled.add(ts, first);
         }
     }
 }
@@ -130,11 +191,7 @@ struct Tell<'a, 't> {
 }
 
 impl Tell<'_, '_> {
-    fn add(&mut self, kind: &'static str, first: usize, count: u64, span: (u64, u64), evidence: Value) {
-        let evidence = match evidence {
-            Value::Object(map) => map,
-            _ => Map::new(),
-        };
+    fn add(&mut self, kind: &'static str, first: usize, count: u64, span: (u64, u64), evidence: Evidence) {
         self.out.push(Finding {
             kind,
             flow: name(self.world.flows.key(self.conn.flow), self.client),
@@ -147,7 +204,7 @@ impl Tell<'_, '_> {
         });
     }
 
-    fn changed(&mut self, kind: &'static str, changed: Changed, evidence: Value) {
+    fn changed(&mut self, kind: &'static str, changed: Changed, evidence: Evidence) {
         if let Some(span) = changed.span {
             self.add(kind, changed.first, changed.count, span, evidence);
         }
@@ -167,7 +224,7 @@ fn options(offers: &[Option<Offer>; 2], tell: &mut Tell<'_, '_>) {
     ];
     for (kind, lost) in kinds {
         let mut on = Vec::new();
-        let mut evidence = Map::new();
+        let mut evidence = Evidence::default();
         let mut at = None;
         for (offer, name) in offers.iter().zip(ON) {
             let Some(offer) = offer.as_ref().filter(|offer| lost(offer)) else { continue };
@@ -180,11 +237,11 @@ fn options(offers: &[Option<Offer>; 2], tell: &mut Tell<'_, '_>) {
                 "wscale_stripped" => json!({"sent": offer.sent.wscale, "received": null}),
                 _ => json!({"sent": true, "received": false}),
             };
-            evidence.insert(field.into(), values);
+            evidence.insert(field, values);
         }
         if let Some((first, span)) = at {
-            evidence.insert("on".into(), json!(on));
-            tell.add(kind, first, on.len() as u64, span, Value::Object(evidence));
+            evidence.insert("on", json!(on));
+            tell.add(kind, first, on.len() as u64, span, evidence);
         }
     }
     if let [Some(syn), Some(synack)] = offers {
@@ -202,14 +259,14 @@ fn scaling(syn: &Offer, synack: &Offer, tell: &mut Tell<'_, '_>) {
     if client_sends == server_reads && server_sends == client_reads && client.is_some() == server.is_some() {
         return;
     }
-    let evidence = json!({
-        "client_scales": client.is_some(),
-        "server_scales": server.is_some(),
-        "client_sends_shift": client_sends,
-        "server_reads_shift": server_reads,
-        "server_sends_shift": server_sends,
-        "client_reads_shift": client_reads,
-    });
+    let evidence = Evidence::from([
+        ("client_scales", json!(client.is_some())),
+        ("server_scales", json!(server.is_some())),
+        ("client_sends_shift", json!(client_sends)),
+        ("server_reads_shift", json!(server_reads)),
+        ("server_sends_shift", json!(server_sends)),
+        ("client_reads_shift", json!(client_reads)),
+    ]);
     tell.add("wscale_mismatch", syn.first, 1, (syn.ts, synack.ts), evidence);
 }
 
@@ -223,14 +280,14 @@ fn rewritten(conn: &Conn, changes: &Changes, client: usize, tell: &mut Tell<'_, 
     let matched = packets.filter(|(i, r)| tell.world.is_matched(first, *i) && conn.delta[r.dir()] != 0);
     let mut all = Changed::default();
     for (_, r) in matched {
-        all.add(r.ts, first);
+        all.add(tell.world.taps[first].stamp(r), first);
     }
-    let evidence = json!({
-        "client_delta_b_minus_a": signed(conn.delta[client]),
-        "server_delta_b_minus_a": signed(conn.delta[1 - client]),
-        "sack_blocks_seen": changes.sack.count,
-        "sack_blocks_not_rewritten": changes.garbled.count,
-    });
+    let evidence = Evidence::from([
+        ("client_delta_b_minus_a", json!(signed(conn.delta[client]))),
+        ("server_delta_b_minus_a", json!(signed(conn.delta[1 - client]))),
+        ("sack_blocks_seen", json!(changes.sack.count)),
+        ("sack_blocks_not_rewritten", json!(changes.garbled.count)),
+    ]);
     if all.count > 0 {
         tell.changed("seq_rewritten", all, evidence.clone());
         tell.changed("sack_garbled", changes.garbled, evidence);

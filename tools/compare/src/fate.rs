@@ -9,7 +9,10 @@ use dataplane::decode::Address;
 
 use crate::conn::{Conn, World};
 use crate::loss::View;
+use crate::paths::{Basis, Paths};
 use crate::record::Record;
+use crate::recorded::{Lacks, Recorded};
+use crate::watch::{Watches, When};
 
 /// An account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +33,10 @@ pub enum Fate {
     Outside,
     /// Of a flow whose way is not known to lead past the other tap.
     Elsewhere,
+    /// The other tap does not record this direction.
+    Unrecorded,
+    /// What is known of it contradicts itself, or does not say which tap it passes first.
+    Undecided,
     /// Multicast, broadcast, link-local.
     Local,
     /// The other capture lacks packets that did pass, and nothing tells whether this is one.
@@ -39,58 +46,45 @@ pub enum Fate {
     PerhapsMade,
 }
 
-/// Fates of both captures' records.
-pub struct Fates(pub [Vec<Fate>; 2]);
-
-/// When one tap captured, by its own clock.
-struct Watch {
-    first: u64,
-    last: u64,
-    /// Packets that passed it before and after; so it did not run then.
-    passed: [bool; 2],
-}
-
-/// When a packet should have been at the other tap.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum When {
-    Before,
-    Within,
-    After,
+/// Fates of both captures' records, and what they rest on.
+pub struct Fates {
+    pub of: [Vec<Fate>; 2],
+    pub paths: Paths,
+    pub recorded: Recorded,
 }
 
 struct Judge<'w, 't> {
     world: &'w World<'t>,
-    watches: [Watch; 2],
+    watches: Watches<'w, 't>,
+    paths: Paths,
+    recorded: Recorded,
     /// Which taps get packets from two mirrored ports.
     mirrored: [bool; 2],
-    margin: i64,
 }
 
 /// Decides them all.
-pub fn decide(world: &World<'_>) -> Fates {
-    let mut fates = Fates([0, 1].map(|tap: usize| {
+pub fn decide<'t>(world: &World<'t>) -> Fates {
+    let mut fates = [0, 1].map(|tap: usize| -> Vec<Fate> {
         let of = |partner: &u32| if *partner == crate::conn::NONE { Fate::Elsewhere } else { Fate::Matched };
         world.partner[tap].iter().map(of).collect()
-    }));
-    let Some(clock) = &world.clock else { return fates };
-    let views: Vec<View<'_, '_>> =
-        world.conns.iter().filter(|conn| has_free(world, conn)).map(|conn| View::new(world, conn)).collect();
-    let watch = |tap: usize| {
-        let (first, last) = world.taps[tap].span.unwrap_or((0, 0));
-        Watch { first, last, passed: [false; 2] }
-    };
-    let margin = clock.usual_transit.max(0).saturating_mul(2).saturating_add(2_000_000);
-    let mut judge = Judge { world, watches: [watch(0), watch(1)], mirrored: [false; 2], margin };
-    judge.look_around(&views);
-    for view in &views {
+    });
+    let (paths, recorded) = (Paths::new(world), Recorded::new(world));
+    if world.clock.is_none() {
+        return Fates { of: fates, paths, recorded };
+    }
+    // Made again for each walk: together they would take more memory than the captures.
+    let views = || world.conns.iter().filter(|conn| has_free(world, conn)).map(|conn| View::new(world, conn));
+    let mut judge = Judge { world, watches: Watches::new(world), paths, recorded, mirrored: [false; 2] };
+    judge.look_around(views);
+    for view in views() {
         for tap in [0, 1] {
             for (index, r) in world.packets(view.conn, tap).filter(|(i, _)| !world.is_matched(tap, *i)) {
-                fates.0[tap][index as usize] = judge.fate(view, tap, index, r);
+                fates[tap][index as usize] = judge.fate(&view, tap, index, r);
             }
         }
     }
-    settle(&mut fates);
-    fates
+    settle(world, &mut fates);
+    Fates { of: fates, paths: judge.paths, recorded: judge.recorded }
 }
 
 fn has_free(world: &World<'_>, conn: &Conn) -> bool {
@@ -100,16 +94,21 @@ fn has_free(world: &World<'_>, conn: &Conn) -> bool {
     }
 }
 
-/// Where taps miss packets, a packet that could be one of those is not called lost.
-fn settle(fates: &mut Fates) {
-    let count = |fates: &[Fate], what: Fate| fates.iter().filter(|fate| **fate == what).count();
-    for own in &mut fates.0 {
+/// Where the other tap misses packets, or has some that can't be read, a packet that could be one of those is not
+/// called lost.
+fn settle(world: &World<'_>, fates: &mut [Vec<Fate>; 2]) {
+    let count = |fates: &[Fate], what: Fate| fates.iter().filter(|fate| **fate == what).count() as u64;
+    for (tap, own) in fates.iter_mut().enumerate() {
         let missed = count(own, Fate::Missed);
         let doubtful = count(own, Fate::PerhapsLost) + count(own, Fate::PerhapsMade);
         let doubt = missed > 0 && missed * 10 >= doubtful;
+        let sure = count(own, Fate::Lost) + count(own, Fate::Made);
+        let unread = world.taps[1 - tap].malformed;
+        let blind = unread > 0 && unread * 10 >= sure + doubtful;
         for fate in own.iter_mut() {
             *fate = match *fate {
-                Fate::PerhapsLost | Fate::PerhapsMade if doubt => Fate::Unproven,
+                Fate::PerhapsLost | Fate::PerhapsMade if doubt || blind => Fate::Unproven,
+                Fate::Lost | Fate::Made if blind => Fate::Unproven,
                 Fate::PerhapsLost => Fate::Lost,
                 Fate::PerhapsMade => Fate::Made,
                 other => other,
@@ -119,24 +118,28 @@ fn settle(fates: &mut Fates) {
 }
 
 impl Judge<'_, '_> {
-    /// Did anything pass a tap that it should have seen, before its first packet or after its last? And which
-    /// tap sees packets twice?
-    fn look_around(&mut self, views: &[View<'_, '_>]) {
-        let mut twice = [(0usize, 0usize); 2];
-        for view in views {
+    /// What goes another way, which directions are recorded, whether anything passed a tap that it should have
+    /// seen before its first packet or after its last, and which tap sees packets twice.
+    fn look_around<'w, 't: 'w, I: Iterator<Item = View<'w, 't>>>(&mut self, views: impl Fn() -> I) {
+        for view in views() {
+            self.recorded.look(&view);
             for tap in [0, 1] {
-                for (index, r) in self.free(view, tap) {
+                if self.is_answered(&view, tap) {
+                    self.paths.goes_around(self.world, view.conn, tap);
+                }
+            }
+        }
+        let mut twice = [(0usize, 0usize); 2];
+        for view in views() {
+            for tap in [0, 1] {
+                for (index, r) in self.free(&view, tap) {
                     if r.span() > 0 {
                         twice[tap].0 += 1;
                         twice[tap].1 += usize::from(view.is_copy(tap, index, r, false));
                     }
-                    let when = self.when(view.conn, tap, r, self.margin);
-                    let genuine = view.conn.first_tap[r.dir()] == Some(1 - tap)
-                        && self.leads_past(view.conn, tap)
-                        && !r.is_error
-                        && !view.is_forged(tap, r);
-                    if genuine && when != When::Within {
-                        self.watches[1 - tap].passed[usize::from(when == When::After)] = true;
+                    let when = self.watches.when(view.conn, tap, r, self.watches.margin);
+                    if when != When::Within && self.is_genuine(&view, tap, r) {
+                        self.watches.of[1 - tap].passed[usize::from(when == When::After)] = true;
                     }
                 }
             }
@@ -152,45 +155,31 @@ impl Judge<'_, '_> {
         view.world.packets(view.conn, tap).filter(move |(index, _)| !view.world.is_matched(tap, *index))
     }
 
-    /// When a packet should have been at the other tap; `beyond` makes that tap's time longer, or shorter.
-    fn when(&self, conn: &Conn, tap: usize, r: &Record, beyond: i64) -> When {
-        let Some(clock) = &self.world.clock else { return When::Within };
-        let half = clock.half_rtt.unwrap_or(0);
-        let way = if conn.first_tap[r.dir()] == Some(tap) { half } else { -half };
-        let there = i128::from(clock.to_other(tap, r.ts)) + i128::from(way);
-        let watch = &self.watches[1 - tap];
-        let (first, last) = (i128::from(watch.first), i128::from(watch.last));
-        // A capture shorter than its margins still has a middle.
-        let beyond = i128::from(beyond).max((first - last) / 4);
-        if there < first - beyond {
-            When::Before
-        } else if there > last + beyond {
-            When::After
-        } else {
-            When::Within
-        }
+    /// It came past the other tap.
+    fn is_genuine(&self, view: &View<'_, '_>, tap: usize, r: &Record) -> bool {
+        view.conn.first_tap[r.dir()] == Some(1 - tap)
+            && self.paths.basis(self.world, view.conn, tap).is_some_and(|basis| basis <= Basis::Host)
+            && self.recorded.lacks(view, 1 - tap, r.dir()) == Lacks::No
+            && !r.is_error
+            && !view.is_forged(tap, r)
     }
 
-    /// The other tap saw packets of the host on its side.
-    fn leads_past(&self, conn: &Conn, tap: usize) -> bool {
-        let far = |dir: usize| {
-            let (src, dst) = self.world.flows.ends(conn.flow, dir == 1);
-            if conn.first_tap[dir] == Some(tap) { dst } else { src }
-        };
-        conn.matched > 0 || conn.first_tap[0].is_some() && self.world.hosts[1 - tap].contains(&far(0))
-    }
-
-    /// A conversation that this tap saw both sides of, and the other nothing: it goes another way, or a filter
-    /// left it out there.
-    fn bypasses(&self, view: &View<'_, '_>, tap: usize) -> bool {
-        view.conn.matched == 0
+    /// A conversation that this tap saw both sides of, and the other nothing while it captured: it goes another way,
+    /// or a filter left it out there. A RST is no answer: whoever refuses for another sends one.
+    fn is_answered(&self, view: &View<'_, '_>, tap: usize) -> bool {
+        view.conn.ranges[1 - tap].is_empty()
             && self.world.packets(view.conn, tap).any(|(_, r)| {
-                view.conn.first_tap[r.dir()] == Some(1 - tap) && !r.is_error && !view.is_forged(tap, r)
+                view.conn.first_tap[r.dir()] == Some(1 - tap)
+                    && !r.is_error
+                    && !r.is_rst()
+                    && self.watches.surely(view.conn, tap, r) == When::Within
+                    && !view.is_forged(tap, r)
             })
     }
 
     fn fate(&self, view: &View<'_, '_>, tap: usize, index: u32, r: &Record) -> Fate {
-        let (src, dst) = self.world.flows.ends(view.conn.flow, r.from_low);
+        let conn = view.conn;
+        let (src, dst) = self.world.flows.ends(conn.flow, r.from_low);
         if is_local(src) || is_local(dst) {
             return Fate::Local;
         }
@@ -200,29 +189,51 @@ impl Judge<'_, '_> {
         if view.is_resegmented(tap, index, r) {
             return Fate::Resegmented;
         }
-        let Some(first) = view.conn.first_tap[r.dir()] else { return Fate::Elsewhere };
+        match self.recorded.lacks(view, 1 - tap, r.dir()) {
+            Lacks::Yes => return Fate::Unrecorded,
+            Lacks::Perhaps => return Fate::Undecided,
+            Lacks::No => {}
+        }
+        let Some(first) = conn.first_tap[r.dir()] else {
+            return if conn.matched > 0 { Fate::Undecided } else { Fate::Elsewhere };
+        };
         if r.is_error && first != tap {
             return self.error(view, tap, r);
         }
-        if !self.leads_past(view.conn, tap) || self.bypasses(view, tap) {
+        let Some(basis) = self.paths.basis(self.world, conn, tap) else { return Fate::Elsewhere };
+        if self.is_answered(view, tap) {
             return Fate::Elsewhere;
         }
-        let when = self.when(view.conn, tap, r, -self.margin);
+        let when = self.watches.surely(conn, tap, r);
         let sure = when == When::Within;
-        let silent = !sure && !self.watches[1 - tap].passed[usize::from(when == When::After)];
-        if first == tap {
+        let silent = !sure && !self.watches.of[1 - tap].passed[usize::from(when == When::After)];
+        let fate = if first == tap {
             self.lost(view, tap, (index, r), when, silent)
-        } else {
+        } else if basis <= Basis::Host || r.is_rst() {
             self.made(view, tap, (index, r), sure, silent)
+        } else {
+            Fate::Elsewhere
+        };
+        let is_guess = self.world.places.guessed && !view.retry_arrived(tap, index, r);
+        match fate {
+            Fate::Lost | Fate::Made | Fate::PerhapsLost | Fate::PerhapsMade if is_guess => Fate::Undecided,
+            fate => fate,
         }
     }
 
-    /// A router between the taps said it.
+    /// A router between the taps said it, if what it speaks of did not come to the other tap.
     fn error(&self, view: &View<'_, '_>, tap: usize, r: &Record) -> Fate {
-        match self.when(view.conn, tap, r, -self.margin) {
-            When::Within => Fate::Made,
-            When::Before | When::After => Fate::Outside,
+        if self.watches.surely(view.conn, tap, r) != When::Within {
+            return Fate::Outside;
         }
+        let Some(flow) = r.quoted() else { return Fate::Made };
+        let mut here =
+            self.world.of_flow(flow).iter().flat_map(|conn| self.world.packets(conn, tap)).peekable();
+        if here.peek().is_none() {
+            return Fate::Undecided;
+        }
+        let stopped = here.any(|(index, _)| !self.world.is_matched(tap, index));
+        if stopped { Fate::Made } else { Fate::Elsewhere }
     }
 
     fn lost(
@@ -241,7 +252,7 @@ impl Judge<'_, '_> {
             let proven = unanswered || r.span() > 0 && r.flags != 0;
             return if proven { Fate::Lost } else { Fate::PerhapsLost };
         }
-        let goes_on = self.watches[tap].last.saturating_sub(r.ts) >= 1_000_000_000;
+        let goes_on = self.watches.of[tap].last.saturating_sub(r.ts) >= 1_000_000_000;
         let asked_again = view.is_sent_again(tap, index, r);
         let struck = || {
             self.world.packets(view.conn, tap).any(|(other, made)| {

@@ -1,8 +1,6 @@
 //! One connection that has packets without counterpart: what its sequence space, its acknowledgments and the
 //! fingerprints of its packets say of each. Made for such connections only; looks, decides, changes nothing.
 
-use std::collections::HashMap;
-
 use dataplane::decode::flags;
 
 use crate::conn::{Conn, World};
@@ -36,10 +34,10 @@ pub struct View<'w, 't> {
     pub conn: &'w Conn,
     /// By tap, then direction.
     ways: [[Way; 2]; 2],
-    /// Position of each packet, by tap, in the connection's order.
-    positions: [HashMap<u32, i64>; 2],
-    /// Alike packets of one tap, by time.
-    alike: [HashMap<u64, Vec<u32>>; 2],
+    /// Position of each packet, by tap, then index.
+    positions: [Vec<(u32, i64)>; 2],
+    /// What makes packets of one tap look alike, and their place by time; sorted.
+    alike: [Vec<(u64, u32, u32)>; 2],
 }
 
 impl<'w, 't> View<'w, 't> {
@@ -72,7 +70,7 @@ impl<'w, 't> View<'w, 't> {
         let mut count = base.map(Unwrap::new);
         let mut data: [Vec<(i64, i64)>; 2] = Default::default();
         let mut free: [Vec<(i64, i64)>; 2] = Default::default();
-        for (index, r) in self.world.packets(self.conn, tap) {
+        for (place, (index, r)) in (0u32..).zip(self.world.packets(self.conn, tap)) {
             let (seq, ack) = self.world.numbers(self.conn, tap, r);
             let dir = r.dir();
             // The number of a RST is anybody's guess; it must not move the count.
@@ -91,31 +89,62 @@ impl<'w, 't> View<'w, 't> {
                     way.acked = way.acked.max(Some(acked));
                 }
             }
-            self.positions[tap].insert(index, position);
-            self.alike[tap].entry(loose_key(self.world, self.conn, tap, r)).or_default().push(index);
+            self.positions[tap].push((index, position));
+            self.alike[tap].push((loose_key(self.world, self.conn, tap, r), place, index));
         }
+        self.positions[tap].sort_unstable();
+        self.alike[tap].sort_unstable();
         for (dir, (data, free)) in data.into_iter().zip(free).enumerate() {
             self.ways[tap][dir].data = Spans::new(data);
             self.ways[tap][dir].free = Spans::new(free);
         }
     }
 
+    /// A tap shows one direction of the conversation only, and the other tap packets of this one.
+    pub fn is_one_sided(&self, tap: usize, dir: usize) -> bool {
+        let sent = &self.conn.sent;
+        sent[tap][dir] == 0 && sent[tap][1 - dir] > 0 && sent[1 - tap][dir] > 0
+    }
+
+    /// A tap shows that bytes of this direction, of which it has no packet, were received.
+    pub fn proves_passed(&self, tap: usize, dir: usize) -> bool {
+        let acked = self.ways[tap][1 - dir].acked;
+        let first = self.ways[1 - tap][dir].data.start();
+        acked.zip(first).is_some_and(|(acked, first)| acked > first)
+    }
+
+    /// A tap saw the same sent again in this direction.
+    pub fn asks_again(&self, tap: usize, dir: usize) -> bool {
+        let mut packets = self.world.packets(self.conn, tap).filter(|(_, r)| r.dir() == dir && !r.is_rst());
+        packets.any(|(index, r)| {
+            (r.span() > 0 && r.flags != 0 || r.asks().is_some()) && self.is_sent_again(tap, index, r)
+        })
+    }
+
+    /// Packets of a tap that look like this one, itself among them, by time.
+    fn alike(&self, tap: usize, r: &Record) -> impl Iterator<Item = u32> {
+        let key = loose_key(self.world, self.conn, tap, r);
+        let all = &self.alike[tap];
+        let from = all.partition_point(|(other, ..)| *other < key);
+        all.iter().skip(from).take_while(move |(other, ..)| *other == key).map(|(.., index)| *index)
+    }
+
     fn part(&self, tap: usize, index: u32, r: &Record) -> (i64, i64) {
-        let from = self.positions[tap].get(&index).copied().unwrap_or(0);
+        let at = self.positions[tap].binary_search_by_key(&index, |(index, _)| *index);
+        let from = at.ok().and_then(|at| self.positions[tap].get(at)).map_or(0, |(_, position)| *position);
         (from, from + i64::from(r.span()))
     }
 
     /// It was mirrored twice: another copy of it has the counterpart, or came first.
     pub fn is_copy(&self, tap: usize, index: u32, r: &Record, mirrored: bool) -> bool {
-        let alike = self.alike[tap].get(&loose_key(self.world, self.conn, tap, r));
-        alike.into_iter().flatten().any(|other| {
-            let twin = self.world.record(tap, *other);
+        self.alike(tap, r).any(|other| {
+            let twin = self.world.record(tap, other);
             let apart = twin.ts.abs_diff(r.ts);
             let same = match (r.ip_id, twin.ip_id) {
                 (0, 0) => apart <= MIRRORED && r.tsval == twin.tsval && (r.span() > 0 || mirrored),
                 (a, b) => a == b && apart <= SAME_ID,
             };
-            *other != index && same && (self.world.is_matched(tap, *other) || *other < index)
+            other != index && same && (self.world.is_matched(tap, other) || other < index)
         })
     }
 
@@ -123,6 +152,16 @@ impl<'w, 't> View<'w, 't> {
     pub fn is_resegmented(&self, tap: usize, index: u32, r: &Record) -> bool {
         let (from, to) = self.part(tap, index, r);
         r.len > 0 && self.ways[1 - tap][r.dir()].free.covers(from, to)
+    }
+
+    /// Its bytes that are at the other tap in other segments, if only some are.
+    pub fn arrived(&self, tap: usize, index: u32, r: &Record) -> u64 {
+        let (from, to) = self.part(tap, index, r);
+        if r.len == 0 || r.flags == 0 {
+            0
+        } else {
+            self.ways[1 - tap][r.dir()].free.within(from, to).unsigned_abs()
+        }
     }
 
     /// The other tap saw all it brings, in this or another packet.
@@ -172,9 +211,8 @@ impl<'w, 't> View<'w, 't> {
 
     /// When this tap saw the same before or after.
     fn again(&self, tap: usize, index: u32, r: &Record) -> impl Iterator<Item = u64> {
-        let alike = self.alike[tap].get(&loose_key(self.world, self.conn, tap, r));
-        let others = alike.into_iter().flatten().filter(move |other| **other != index);
-        others.map(move |other| self.world.record(tap, *other).ts)
+        let others = self.alike(tap, r).filter(move |other| *other != index);
+        others.map(move |other| self.world.record(tap, other).ts)
     }
 
     /// This tap saw it sent before.
@@ -184,9 +222,8 @@ impl<'w, 't> View<'w, 't> {
 
     /// The same was sent later, and that came to the other tap.
     pub fn retry_arrived(&self, tap: usize, index: u32, r: &Record) -> bool {
-        let alike = self.alike[tap].get(&loose_key(self.world, self.conn, tap, r));
-        alike.into_iter().flatten().any(|other| {
-            *other != index && self.world.record(tap, *other).ts > r.ts && self.world.is_matched(tap, *other)
+        self.alike(tap, r).any(|other| {
+            other != index && self.world.record(tap, other).ts > r.ts && self.world.is_matched(tap, other)
         })
     }
 

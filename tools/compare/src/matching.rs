@@ -11,6 +11,7 @@ use crate::pairing::TCP;
 use crate::places;
 use crate::raw::mix;
 use crate::record::Record;
+use crate::steps::{self, Stamp, Step};
 
 const UDP: u8 = 17;
 /// A packet that is longer under way than this is another one, ns.
@@ -104,8 +105,8 @@ fn groups(
 }
 
 /// Pairs packets that leave no choice, and reads off them what the middle keeps, who lives where, and how the
-/// clocks stand.
-pub fn first_pass(world: &mut World<'_>) {
+/// clocks stand. Gives the steps of a clock that was set meanwhile.
+pub fn first_pass(world: &mut World<'_>) -> Vec<Step> {
     let mut pairs = Vec::new();
     let mut doubtful = Vec::new();
     let mut entries = Vec::new();
@@ -129,7 +130,7 @@ pub fn first_pass(world: &mut World<'_>) {
         pairs.append(&mut doubtful);
     }
     world.kept = kept(world, &pairs);
-    places::locate(world, &pairs);
+    places::locate(world, &mut pairs);
     let stamps: Vec<Pair> = pairs
         .iter()
         .map(|pair| {
@@ -139,6 +140,14 @@ pub fn first_pass(world: &mut World<'_>) {
         })
         .collect();
     world.clock = Clock::fit(&stamps);
+    let stamp = |(pair, stamps): (&Pairing, &Pair)| {
+        Some(Stamp { place: pair.b, a: stamps.a, b: stamps.b, from_a: stamps.from_a? })
+    };
+    let mut both: Vec<Stamp> = pairs.iter().zip(&stamps).filter_map(stamp).collect();
+    let mut found = steps::find(&mut both);
+    let records = &world.taps[1].records;
+    found.iter_mut().for_each(|step| steps::refine(step, |at| Some(records.get(at)?.ts)));
+    found
 }
 
 /// What nine in ten of the packets that have it keep.
@@ -187,7 +196,7 @@ pub fn second_pass(world: &mut World<'_>) {
         }
         world.conns[n].matched = matched as u32;
     }
-    world.places.hops = places::hops(world);
+    (world.places.hops, world.places.other_hops) = places::hops(world);
 }
 
 /// How well two packets that look alike go together; `None` if they can't be one.

@@ -13,6 +13,8 @@ use crate::record::Record;
 pub const TCP: u8 = 6;
 /// Packets of a direction that are looked at to find a shift.
 const LOOK: usize = 256;
+/// Connections of a 5-tuple whose SYN-ACK may still come.
+const LATE: usize = 16;
 
 /// One connection in one capture.
 struct Part {
@@ -44,21 +46,24 @@ fn split(tap: &Tap, order: &[u32], range: Range<usize>) -> Vec<Part> {
     let mut parts = Vec::new();
     let mut begin = range.start;
     let mut isn: Option<(bool, u32)> = None;
+    let mut known: Vec<(bool, u32)> = Vec::new();
     for at in range.clone() {
         let r = &tap.records[order[at] as usize];
         if !r.has(flags::SYN) {
             continue;
         }
-        if r.has(flags::ACK) {
-            isn = isn.or(Some((!r.from_low, r.ack.wrapping_sub(1))));
+        let answer = r.has(flags::ACK);
+        let this = if answer { (!r.from_low, r.ack.wrapping_sub(1)) } else { (r.from_low, r.seq) };
+        // A late SYN-ACK of a connection before is no new one; one of an unknown connection shows that its SYN is missing.
+        if answer && known.iter().rev().take(LATE).any(|known| *known == this) {
             continue;
         }
-        let this = Some((r.from_low, r.seq));
-        if isn != this && at > begin {
+        known.push(this);
+        if isn != Some(this) && at > begin {
             parts.push(Part { range: begin..at, isn: isn.map(|(_, isn)| isn) });
             begin = at;
         }
-        isn = this;
+        isn = Some(this);
     }
     if begin < range.end {
         parts.push(Part { range: begin..range.end, isn: isn.map(|(_, isn)| isn) });

@@ -1,20 +1,25 @@
 //! Geometry: which hosts live on which side of the two taps, how many routers lie between, and what TTL each
-//! host's packets usually have. Read off pairs of packets that are surely the same; no clock needed.
+//! host's packets usually have. Read off pairs of packets that are surely the same; needs no common clock.
 
 use std::collections::HashMap;
 
 use dataplane::decode::Address;
 
 use crate::conn::{Conn, World};
+use crate::fate::is_local;
 use crate::matching::Pairing;
+use crate::votes::{Moment, Votes};
 
 /// What is known of hosts and path.
 #[derive(Debug, Default)]
 pub struct Places {
-    /// Above 0: on A's side; below: on B's.
-    votes: HashMap<Address, i64>,
+    hosts: HashMap<Address, Votes>,
+    /// Hosts of each network that live on A's side, and on B's.
+    networks: HashMap<Address, [u32; 2]>,
     /// Routers that packets from A's side, and from B's, pass between the taps.
     pub hops: [Option<i16>; 2],
+    /// Matched packets whose TTL says another number.
+    pub other_hops: [u64; 2],
     /// The TTL most packets of a host have at each tap.
     usual_ttl: [HashMap<Address, Majority>; 2],
     /// No packet showed which tap is first; the clocks as they are decided.
@@ -40,26 +45,25 @@ impl Majority {
     }
 }
 
-/// What the pairs of one connection's direction say.
-#[derive(Clone, Copy, Default)]
-struct Seen {
-    pairs: i64,
-    /// Pairs whose TTL is lower at B, less those whose TTL is lower at A.
-    ttl: i64,
-    /// Sum of B's time less A's.
-    ahead: i128,
-}
-
-impl Seen {
-    fn mean(&self) -> i128 {
-        self.ahead / i128::from(self.pairs.max(1))
-    }
+/// The network an address is taken to be in: /24 of IPv4, /64 of IPv6.
+pub fn network(host: Address) -> Address {
+    let v4 = host[0] == 0 && host[1] >> 32 <= 0xffff;
+    if v4 { [0, host[1] & !0xff] } else { [host[0], 0] }
 }
 
 impl Places {
-    /// The tap on a host's side.
+    /// The tap on a host's side, by its own packets.
+    fn host_side(&self, host: Address) -> Option<usize> {
+        self.hosts.get(&host).and_then(Votes::side)
+    }
+
+    /// The tap on a host's side: by its own packets, else where all its network's known hosts are.
     pub fn side(&self, host: Address) -> Option<usize> {
-        self.votes.get(&host).filter(|votes| **votes != 0).map(|votes| usize::from(*votes < 0))
+        self.host_side(host).or_else(|| match self.networks.get(&network(host)) {
+            Some([_, 0]) => Some(0),
+            Some([0, _]) => Some(1),
+            _ => None,
+        })
     }
 
     /// The tap a packet between these passes first.
@@ -75,43 +79,49 @@ impl Places {
     pub fn usual_ttl(&self, tap: usize, host: Address) -> Option<u8> {
         self.usual_ttl[tap].get(&host).filter(|ttl| ttl.weight > 0).map(|ttl| ttl.value)
     }
+
+    fn vote(&mut self, host: Address, votes: &Votes) {
+        self.hosts.entry(host).or_default().add(votes);
+    }
+
+    fn know_networks(&mut self) {
+        for (host, votes) in &self.hosts {
+            if let Some(side) = votes.side() {
+                self.networks.entry(network(*host)).or_default()[side] += 1;
+            }
+        }
+    }
 }
 
 /// Finds all of it, and each connection's way.
-pub fn locate(world: &mut World<'_>, pairs: &[Pairing]) {
-    let mut seen: Vec<[Seen; 2]> = vec![[Seen::default(); 2]; world.conns.len()];
+pub fn locate(world: &mut World<'_>, pairs: &mut [Pairing]) {
+    pairs.sort_unstable_by_key(|pair| (pair.conn, world.record(0, pair.a).ts, pair.a));
+    let mut own = vec![Votes::default(); world.conns.len()];
     let mut ahead_in_all = 0i128;
-    for pair in pairs {
-        let (a, b) = (world.record(0, pair.a), world.record(1, pair.b));
-        let of = &mut seen[pair.conn as usize][a.dir()];
-        of.pairs += 1;
-        of.ttl += i64::from(a.ttl > b.ttl) - i64::from(a.ttl < b.ttl);
-        let ahead = i128::from(b.ts.wrapping_sub(a.ts) as i64);
-        of.ahead += ahead;
-        ahead_in_all += ahead;
+    let mut moments = Vec::new();
+    for pairs in pairs.chunk_by(|x, y| x.conn == y.conn) {
+        moments.clear();
+        moments.extend(pairs.iter().map(|pair| Moment::of(world.record(0, pair.a), world.record(1, pair.b))));
+        ahead_in_all += moments.iter().map(|moment| i128::from(moment.ahead())).sum::<i128>();
+        own[pairs[0].conn as usize] = Votes::of(&moments);
     }
     let mut places = Places::default();
-    for (conn, seen) in world.conns.iter_mut().zip(&seen) {
-        let Some(low_first) = own_way(seen) else { continue };
-        conn.first_tap = [Some(1 - low_first), Some(low_first)];
+    for (conn, votes) in world.conns.iter().zip(&own).filter(|(_, votes)| votes.any()) {
         let (low, high) = world.flows.ends(conn.flow, true);
-        let weight = (seen[0].pairs + seen[1].pairs) * if low_first == 0 { 1 } else { -1 };
-        *places.votes.entry(low).or_default() += weight;
-        *places.votes.entry(high).or_default() -= weight;
+        if !is_local(low) && !is_local(high) {
+            places.vote(low, votes);
+            places.vote(high, &votes.turned());
+        }
     }
-    let lost = world.conns.iter().all(|conn| conn.first_tap[0].is_none());
-    places.guessed = lost && !pairs.is_empty();
-    let guess = places.guessed.then(|| usize::from(ahead_in_all < 0));
-    for (conn, seen) in world.conns.iter_mut().zip(&seen) {
-        if conn.first_tap[0].is_some() {
-            continue;
-        }
-        let low = places.first_tap(world.flows.ends(conn.flow, true));
-        // All went one way: whoever has the earlier stamps is taken to be first.
-        let sender = guess.map(|tap| if seen[1].pairs >= seen[0].pairs { tap } else { 1 - tap });
-        if let Some(low) = low.or(sender) {
-            conn.first_tap = [Some(1 - low), Some(low)];
-        }
+    places.know_networks();
+    for (conn, votes) in world.conns.iter_mut().zip(&own) {
+        let hosts = places.first_tap(world.flows.ends(conn.flow, true));
+        let low = votes.decide(hosts);
+        conn.first_tap = [low.map(|low| 1 - low), low];
+    }
+    if !pairs.is_empty() && places.hosts.values().all(|votes| votes.side().is_none()) {
+        guess(world, &own, ahead_in_all < 0);
+        places.guessed = !own.iter().any(Votes::any);
     }
     for tap in [0, 1] {
         places.usual_ttl[tap] = usual_ttls(world, tap);
@@ -119,15 +129,17 @@ pub fn locate(world: &mut World<'_>, pairs: &[Pairing]) {
     world.places = places;
 }
 
-/// The tap that packets of the low end pass first. What goes from A to B is stamped later at B by more than
-/// what comes back, whatever the clocks; where only one way was seen, or both at once, the TTL must tell.
-fn own_way(seen: &[Seen; 2]) -> Option<usize> {
-    let [high, low] = seen;
-    if high.pairs > 0 && low.pairs > 0 && low.mean() != high.mean() {
-        return Some(usize::from(low.mean() < high.mean()));
+/// All went one way, and no router lies between: whoever has the earlier stamps is taken to be first.
+fn guess(world: &mut World<'_>, own: &[Votes], b_is_earlier: bool) {
+    if own.iter().any(Votes::any) {
+        return;
     }
-    let lower_at_b = low.ttl - high.ttl;
-    (lower_at_b != 0).then_some(usize::from(lower_at_b < 0))
+    for conn in &mut world.conns {
+        let both = |dir: usize| conn.sent[0][dir].min(conn.sent[1][dir]);
+        let first = usize::from(b_is_earlier);
+        let low = if both(1) >= both(0) { first } else { 1 - first };
+        conn.first_tap = [Some(1 - low), Some(low)];
+    }
 }
 
 fn usual_ttls(world: &World<'_>, tap: usize) -> HashMap<Address, Majority> {
@@ -147,16 +159,17 @@ fn usual_ttls(world: &World<'_>, tap: usize) -> HashMap<Address, Majority> {
     all
 }
 
-/// The number of routers most matched packets passed, for each way.
-pub fn hops(world: &World<'_>) -> [Option<i16>; 2] {
+/// The number of routers most matched packets passed, for each way; and how many passed another number.
+pub fn hops(world: &World<'_>) -> ([Option<i16>; 2], [u64; 2]) {
     let mut counts = [[0u32; 511]; 2];
     for conn in &world.conns {
         count_hops(world, conn, &mut counts);
     }
-    counts.map(|counts| {
-        let most = (0i16..).zip(counts).max_by_key(|(_, count)| *count).filter(|(_, count)| *count > 0);
-        most.map(|(lost, _)| lost - 255)
-    })
+    let most = counts
+        .map(|counts| (0i16..).zip(counts).max_by_key(|(_, count)| *count).filter(|(_, count)| *count > 0));
+    let all = counts.map(|counts| counts.iter().map(|count| u64::from(*count)).sum::<u64>());
+    let others = [0, 1].map(|way: usize| all[way] - most[way].map_or(0, |(_, count)| u64::from(count)));
+    (most.map(|most| most.map(|(lost, _)| lost - 255)), others)
 }
 
 fn count_hops(world: &World<'_>, conn: &Conn, counts: &mut [[u32; 511]; 2]) {

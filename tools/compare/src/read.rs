@@ -8,6 +8,7 @@ use dataplane::source::{Batch, Nanos, Poll, Source};
 use crate::flows::Flows;
 use crate::raw;
 use crate::record::{Extra, Record};
+use crate::steps::Step;
 
 /// DNS, also multicast.
 const DNS_PORTS: [u16; 2] = [53, 5353];
@@ -23,6 +24,10 @@ pub struct Tap {
     pub malformed: u64,
     /// Earliest and latest time stamp, by its own clock.
     pub span: Option<(Nanos, Nanos)>,
+    /// Taken out of the records' stamps.
+    pub(crate) steps: Vec<Step>,
+    /// Earliest and latest stamp without them.
+    level: Option<(Nanos, Nanos)>,
 }
 
 /// A capture being read.
@@ -87,6 +92,7 @@ impl Tap {
             ip_id: packet.ip_id.unwrap_or(0),
             ttl: packet.ttl,
             ecn: packet.ecn,
+            dscp: packet.dscp,
             from_low: packet.from_low,
             ..Record::default()
         };
@@ -100,7 +106,7 @@ impl Tap {
                     record.ack = raw::dns_token(bytes, end);
                 }
             }
-            Class::Icmp => icmp(bytes, packet, &mut record),
+            Class::Icmp => icmp(flows, bytes, packet, &mut record),
             // Fragments and what is not decoded further: without an IP-ID, its bytes must tell it apart.
             _ if record.ip_id == 0 => (record.head, _) = raw::payload_hashes(bytes, end, 16),
             _ => {}
@@ -121,12 +127,39 @@ impl Tap {
         }
     }
 
+    /// As if its clock had not been set.
+    pub(crate) fn without_steps(&self, steps: &[Step]) -> Tap {
+        let mut records = self.records.clone();
+        for step in steps {
+            let from = records.get_mut(step.place as usize..).unwrap_or_default();
+            from.iter_mut().for_each(|r| r.ts = r.ts.wrapping_add_signed(step.by.saturating_neg()));
+        }
+        let stamps = || records.iter().map(|r| r.ts);
+        let level = stamps().min().zip(stamps().max());
+        Tap { records, extras: self.extras.clone(), steps: steps.to_vec(), level, ..*self }
+    }
+
+    /// Earliest and latest time of a record.
+    pub(crate) fn level_span(&self) -> Option<(Nanos, Nanos)> {
+        if self.steps.is_empty() { self.span } else { self.level }
+    }
+
+    /// A time of a record as its clock gave it.
+    pub(crate) fn stamp(&self, r: &Record) -> Nanos {
+        if self.steps.is_empty() {
+            return r.ts;
+        }
+        let place = self.records.partition_point(|other| other.number < r.number) as u32;
+        let steps = self.steps.iter().filter(|step| step.place <= place);
+        steps.fold(r.ts, |ts, step| ts.wrapping_add_signed(step.by))
+    }
+
     pub(crate) fn extra(&self, record: &Record) -> Option<&Extra> {
         self.extras.get((record.extra as usize).checked_sub(1)?)
     }
 }
 
-fn icmp(bytes: &[u8], packet: &Packet, record: &mut Record) {
+fn icmp(flows: &mut Flows, bytes: &[u8], packet: &Packet, record: &mut Record) {
     let icmp = &packet.icmp;
     record.seq = u32::from(icmp.kind) << 8 | u32::from(icmp.code);
     let v6 = packet.key.v6;
@@ -137,6 +170,9 @@ fn icmp(bytes: &[u8], packet: &Packet, record: &mut Record) {
         // What an error quotes has another TTL and checksum at each hop; who and which segment stay.
         let hash = raw::mix(quote.key.hash(1), u64::from(quote.seq.unwrap_or(0)));
         record.head = ((hash >> 32) as u32 ^ hash as u32).max(1);
+        if record.is_error {
+            record.body = flows.number(&quote.key).saturating_add(1);
+        }
     } else if !record.is_error {
         let header = if v6 { 40 } else { 20 };
         let len = (packet.ip_len as usize).saturating_sub(header + 8);

@@ -21,7 +21,8 @@ pub struct Record {
     pub len: u32,
     /// Hash of the first payload bytes; 0 if they were not captured or there are none.
     pub head: u32,
-    /// Hash of the whole payload; 0 if it was not captured or there is none.
+    /// Hash of the whole payload; 0 if it was not captured or there is none. Of an ICMP error, 1 + the number of the
+    /// flow it speaks of.
     pub body: u32,
     /// Index into [`crate::Flows`].
     pub flow: u32,
@@ -36,8 +37,9 @@ pub struct Record {
     /// TCP flags; 0 for other protocols.
     pub flags: u8,
     pub ttl: u8,
-    /// IP ECN field.
+    /// IP ECN field, and the code point beside it.
     pub ecn: u8,
+    pub dscp: u8,
     /// Sent by the low end of its flow's key.
     pub from_low: bool,
     /// An ICMP error: whoever sent it speaks of another flow.
@@ -88,6 +90,11 @@ impl Record {
     /// It answers this question.
     pub fn answers(&self, question: u32) -> bool {
         self.flags == 0 && self.ack == question | ANSWER
+    }
+
+    /// The flow an ICMP error speaks of.
+    pub fn quoted(&self) -> Option<u32> {
+        self.body.checked_sub(1).filter(|_| self.is_error)
     }
 
     pub fn is_rst(&self) -> bool {

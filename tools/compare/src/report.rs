@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 /// One of the two captures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TapName {
     A,
@@ -37,6 +37,46 @@ pub struct FlowName {
     pub dport: u16,
 }
 
+/// What shows it: named values. A list, because there may be as many findings as packets.
+#[derive(Clone, Debug, Default)]
+pub struct Evidence(Vec<(&'static str, Value)>);
+
+impl Evidence {
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.iter().find(|(own, _)| *own == name).map(|(_, value)| value)
+    }
+
+    pub(crate) fn insert(&mut self, name: &'static str, value: Value) {
+        self.0.push((name, value));
+    }
+
+    pub(crate) fn shrink(&mut self) {
+        self.0.shrink_to_fit();
+    }
+}
+
+impl<const N: usize> From<[(&'static str, Value); N]> for Evidence {
+    fn from(values: [(&'static str, Value); N]) -> Evidence {
+        Evidence(values.into())
+    }
+}
+
+impl std::ops::Index<&str> for Evidence {
+    type Output = Value;
+
+    fn index(&self, name: &str) -> &Value {
+        self.get(name).unwrap_or(&Value::Null)
+    }
+}
+
+impl Serialize for Evidence {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut sorted: Vec<&(&str, Value)> = self.0.iter().collect();
+        sorted.sort_by_key(|(name, _)| *name);
+        to.collect_map(sorted.into_iter().map(|(name, value)| (name, value)))
+    }
+}
+
 /// One thing that is wrong in one connection.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
@@ -50,7 +90,7 @@ pub struct Finding {
     /// Time of the first, by the clock of the tap that saw it.
     pub first_ns: u64,
     pub last_ns: u64,
-    pub evidence: Map<String, Value>,
+    pub evidence: Evidence,
 }
 
 /// Where each packet of one capture ended up.
@@ -74,6 +114,10 @@ pub struct Books {
     pub outside_overlap: u64,
     /// Of flows not known to pass the other tap.
     pub other_path: u64,
+    /// The other tap does not record their direction.
+    pub not_recorded: u64,
+    /// What is known of them contradicts itself, or does not say which tap they pass first.
+    pub undecided: u64,
     /// Multicast, broadcast, link-local.
     pub local: u64,
     /// The other tap misses packets, and nothing tells whether these were lost or missed.
@@ -92,6 +136,8 @@ impl Books {
             + self.missed_by_other_tap
             + self.outside_overlap
             + self.other_path
+            + self.not_recorded
+            + self.undecided
             + self.local
             + self.unproven
     }
@@ -100,6 +146,31 @@ impl Books {
     pub fn balanced(&self) -> bool {
         self.packets == self.matched + self.only_here() + self.not_ip + self.malformed
     }
+}
+
+/// Packets of one direction whose DSCP (RFC 2474) was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Remark {
+    pub direction: &'static str,
+    pub sent: u8,
+    pub received: u8,
+    pub packets: u64,
+}
+
+/// A direction that a tap does not record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unrecorded {
+    pub tap: TapName,
+    pub direction: &'static str,
+}
+
+/// One of the two clocks was set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ClockStep {
+    /// By B's clock, after it.
+    pub at_b_ns: u64,
+    /// What B's clock less A's grew by.
+    pub b_less_a_by_ns: i64,
 }
 
 /// The two captures as wholes.
@@ -123,12 +194,21 @@ pub struct Summary {
     /// Routers between the taps, by TTL, for packets that pass A first and those that pass B first.
     pub hops_a_to_b: Option<i16>,
     pub hops_b_to_a: Option<i16>,
+    /// Packets that passed another number of them.
+    pub other_hops_a_to_b: u64,
+    pub other_hops_b_to_a: u64,
+    pub dscp_remarked: Vec<Remark>,
+    pub not_recorded: Vec<Unrecorded>,
+    /// Addresses that both captures have packets of.
+    pub hosts_in_both: u64,
     /// The tap nearer to those who begin connections.
     pub client_side: Option<TapName>,
     /// No packet showed which tap is first; the raw time stamps decided.
     pub sides_guessed: bool,
     /// The middle leaves IPv4 identifications as they are.
     pub ip_id_kept: bool,
+    /// The offset is the one before the first of these.
+    pub clock_steps: Vec<ClockStep>,
     /// First and last time stamp of each capture, by its own clock.
     pub span_a_ns: Option<[u64; 2]>,
     pub span_b_ns: Option<[u64; 2]>,

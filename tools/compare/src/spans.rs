@@ -48,6 +48,17 @@ impl Spans {
         from < to && self.at(from).is_some_and(|span| span.0 <= from && to <= span.1)
     }
 
+    /// How much of `from..to` is in it.
+    pub fn within(&self, from: i64, to: i64) -> i64 {
+        let at = self.0.partition_point(|(_, end)| *end <= from);
+        let parts = self.0.iter().skip(at).take_while(|(begin, _)| *begin < to);
+        parts.map(|(begin, end)| to.min(*end) - from.max(*begin)).sum()
+    }
+
+    pub fn start(&self) -> Option<i64> {
+        self.0.first().map(|(from, _)| *from)
+    }
+
     pub fn end(&self) -> Option<i64> {
         self.0.last().map(|(_, to)| *to)
     }
@@ -64,6 +75,7 @@ mod tests {
         assert!(
             !spans.covers(6, 11) && !spans.covers(29, 31) && !spans.covers(40, 41) && !spans.covers(1, 1)
         );
+        assert_eq!([spans.within(2, 12), spans.within(7, 10), spans.within(29, 90)], [7, 0, 1]);
         assert_eq!((spans.end(), Spans::default().end()), (Some(30), None));
     }
 

@@ -14,11 +14,31 @@ pub fn read(packets: &[Packet], flows: &mut Flows) -> Tap {
     for packet in packets {
         writer.packet(packet.ts, &packet.bytes).unwrap();
     }
-    let bytes = Cursor::new(writer.finish().unwrap());
-    let mut source = FileSource::from_reader("test", Box::new(bytes)).unwrap();
+    read_file(writer.finish().unwrap(), flows)
+}
+
+pub fn read_file(bytes: Vec<u8>, flows: &mut Flows) -> Tap {
+    let mut source = FileSource::from_reader("test", Box::new(Cursor::new(bytes))).unwrap();
     let mut reading = Reading::new(flows);
     while reading.step(&mut source) {}
     reading.finish()
+}
+
+/// A pcap file whose packets are cut after `snap` bytes.
+pub fn cut(packets: &[Packet], snap: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    let word = |out: &mut Vec<u8>, value: u64| out.extend_from_slice(&(value as u32).to_le_bytes());
+    for value in [0xa1b2_3c4d, 0x0004_0002, 0, 0, snap as u64, 1] {
+        word(&mut out, value);
+    }
+    for Packet { ts, bytes } in packets {
+        let kept = bytes.len().min(snap);
+        for value in [ts / 1_000_000_000, ts % 1_000_000_000, kept as u64, bytes.len() as u64] {
+            word(&mut out, value);
+        }
+        out.extend_from_slice(&bytes[..kept]);
+    }
+    out
 }
 
 /// Compares, and checks what must hold of every report: balanced books, and that A and B are alike.
@@ -27,7 +47,13 @@ pub fn judge(a: &[Packet], b: &[Packet]) -> Report {
     let one = judge_once(a, b);
     let other = judge_once(b, a);
     let kinds = |report: &Report| report.summary.findings.clone();
-    assert_eq!(kinds(&one), kinds(&other), "the order of the files matters");
+    assert_eq!(
+        kinds(&one),
+        kinds(&other),
+        "the order of the files matters: {:?} {:?}",
+        one.summary,
+        other.summary
+    );
     one
 }
 

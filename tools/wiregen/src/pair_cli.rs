@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
+use wiregen::encap::Encap;
 use wiregen::mix;
 use wiregen::scenario::{self, Packet};
 use wiregen::twotap::{Around, Middle, On, Path, split};
 use wiregen::write::Writer;
 
-use super::{FileArgs, IpVersion, create, failed, idle_seconds, report};
+use super::{FileArgs, IpVersion, create, encap_parser, failed, idle_seconds, report};
 
 #[derive(Args)]
 pub struct PairArgs {
@@ -50,11 +51,11 @@ pub struct PairArgs {
     #[arg(long, default_value_t = 3)]
     hops: u8,
     /// The server tap's frames have this VLAN tag
-    #[arg(long, value_name = "ID", conflicts_with = "vxlan", value_parser = clap::value_parser!(u16).range(1..=4094))]
+    #[arg(long, value_name = "ID", conflicts_with = "encap", value_parser = clap::value_parser!(u16).range(1..=4094))]
     vlan: Option<u16>,
-    /// or are in this VXLAN
-    #[arg(long, value_name = "VNI", value_parser = clap::value_parser!(u32).range(1..=0x00ff_ffff))]
-    vxlan: Option<u32>,
+    /// or are in such a tunnel
+    #[arg(long, default_value = "none", value_parser = encap_parser())]
+    encap: Encap,
     /// One in so many SYNs, DNS questions and requests after a silence was sent before, and lost in between
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     lose_one_in: Option<u32>,
@@ -67,6 +68,9 @@ pub struct PairArgs {
     /// Remove SACK-permitted
     #[arg(long, value_enum, value_name = "ON")]
     strip_sack: Option<Which>,
+    /// Remove time stamps
+    #[arg(long, value_enum, value_name = "ON")]
+    strip_timestamps: Option<Which>,
     /// Rewrite sequence numbers
     #[arg(long, value_name = "DELTA")]
     shift: Option<u32>,
@@ -77,8 +81,17 @@ pub struct PairArgs {
     #[arg(long)]
     ecn: bool,
     /// and arrives without
-    #[arg(long, requires = "ecn")]
+    #[arg(long, requires = "ecn", conflicts_with = "mark_ce")]
     bleach_ecn: bool,
+    /// or with congestion marked
+    #[arg(long, requires = "ecn")]
+    mark_ce: bool,
+    /// Re-mark all packets with this DSCP
+    #[arg(long, value_name = "DSCP", value_parser = clap::value_parser!(u8).range(0..=63))]
+    dscp: Option<u8>,
+    /// Change a byte of each larger payload
+    #[arg(long)]
+    alter: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -103,10 +116,10 @@ fn on(which: Option<Which>) -> On {
 
 impl PairArgs {
     fn path(&self) -> Path {
-        let around = match (self.vlan, self.vxlan) {
+        let around = match (self.vlan, self.encap) {
             (Some(id), _) => Around::Vlan(id),
-            (_, Some(vni)) => Around::Vxlan(vni),
-            _ => Around::Nothing,
+            (None, Encap::None) => Around::Nothing,
+            (None, encap) => Around::Tunnel(encap),
         };
         Path {
             seed: self.seed,
@@ -125,7 +138,10 @@ impl PairArgs {
                 forget_sack: self.forget_sack,
                 ecn: self.ecn,
                 bleach_ecn: self.bleach_ecn,
-                ..Middle::default()
+                strip_timestamps: on(self.strip_timestamps),
+                mark_ce: self.mark_ce,
+                dscp: self.dscp,
+                alter: self.alter,
             },
         }
     }

@@ -3,6 +3,7 @@
 //! Main thread. Opens both inputs before reading either, reads one after the other into the `compare` crate's
 //! records, and shows its report to machines or, by `words`, to people.
 
+mod groups;
 mod sentences;
 mod words;
 

@@ -24,6 +24,8 @@ pub fn heading(kind: &str) -> &str {
         "sack_garbled" => "SACK blocks were left with the old sequence numbers",
         "ecn_bleached" => "ECN was erased",
         "ecn_ce_between" => "congestion was marked",
+        "ecn_altered" => "ECN was changed",
+        "ttl_raised" => "TTL was raised",
         "payload_altered" => "payload was altered",
         other => other,
     }
@@ -52,13 +54,7 @@ pub fn sentence(f: &Finding) -> String {
     match f.kind {
         "packet_lost_between" => lost(f, seen, missing, &when),
         "rst_one_side_only" | "packet_injected_between" => made(f, seen, missing, &when),
-        "icmp_from_between" => format!(
-            "A router between the taps ({}) sent ICMP type {} code {} to {seen}'s side at {when}; {missing} never \
-             saw it.",
-            text(f, "router"),
-            number(f, "icmp_type").unwrap_or(0),
-            number(f, "icmp_code").unwrap_or(0)
-        ),
+        "icmp_from_between" => icmp(f, seen, missing, &when),
         "wscale_mismatch" => mismatch(f),
         "seq_rewritten" | "sack_garbled" => rewritten(f),
         "mss_clamped" | "wscale_stripped" | "sack_stripped" | "timestamps_stripped" => options(f),
@@ -69,6 +65,19 @@ pub fn sentence(f: &Finding) -> String {
             let marked = plural(f.count, "packet");
             format!("{marked} passed {seen} unmarked and arrived with CE: a queue in between is congested.")
         }
+        "ecn_altered" => format!(
+            "{} passed {seen} with another ECN field than they arrived with (first {} became {}).",
+            plural(f.count, "packet"),
+            number(f, "sent").unwrap_or(0),
+            number(f, "received").unwrap_or(0)
+        ),
+        "ttl_raised" => format!(
+            "{} arrived with a higher TTL than they passed {seen} with (first {} became {}): something in between sets \
+             it, and loops through it never end.",
+            plural(f.count, "packet"),
+            number(f, "sent").unwrap_or(0),
+            number(f, "received").unwrap_or(0)
+        ),
         "payload_altered" => {
             format!(
                 "{} arrived with other payload than passed {seen}, first at {when}.",
@@ -77,6 +86,27 @@ pub fn sentence(f: &Finding) -> String {
         }
         other => other.to_owned(),
     }
+}
+
+fn icmp(f: &Finding, seen: &str, missing: &str, when: &str) -> String {
+    let about = match f.evidence.get("about").filter(|about| about.is_object()) {
+        Some(about) => {
+            let of = |field: &str| about.get(field).and_then(Value::as_str).unwrap_or("?");
+            let port = |field: &str| about.get(field).and_then(Value::as_u64).filter(|port| *port > 0);
+            let end = |host: &str, field: &str| {
+                port(field).map_or(host.to_owned(), |port| format!("{host} port {port}"))
+            };
+            format!(" about {} from {} to {}", of("proto"), end(of("src"), "sport"), end(of("dst"), "dport"))
+        }
+        None => String::new(),
+    };
+    format!(
+        "A router between the taps ({}) sent ICMP type {} code {}{about} to {seen}'s side at {when}; {missing} never saw \
+         it.",
+        text(f, "router"),
+        number(f, "icmp_type").unwrap_or(0),
+        number(f, "icmp_code").unwrap_or(0)
+    )
 }
 
 fn lost(f: &Finding, seen: &str, missing: &str, when: &str) -> String {
@@ -88,6 +118,13 @@ fn lost(f: &Finding, seen: &str, missing: &str, when: &str) -> String {
     let what = if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) };
     let packets = plural(f.count, "packet");
     let mut said = format!("{packets}{what} passed {seen}, first at {when}, and never reached {missing}");
+    let in_part = number(f, "arrived_in_part").unwrap_or(0);
+    if in_part > 0 {
+        let bytes = plural(number(f, "payload_bytes").unwrap_or(0), "byte");
+        said.push_str(&format!(
+            " ({in_part} of them only in part: segments are joined at {seen}; {bytes} are missing)"
+        ));
+    }
     let silent = number(f, "never_answered").unwrap_or(0);
     if silent == f.count {
         said.push_str("; nothing answered");
@@ -96,15 +133,24 @@ fn lost(f: &Finding, seen: &str, missing: &str, when: &str) -> String {
         let after = format!(", though {missing} has no later packet that would show that it still captured");
         said.push_str(&after);
     }
-    said + "."
+    format!("{said}.{}", doubt(f))
+}
+
+/// What else it could be.
+fn doubt(f: &Finding) -> String {
+    match f.evidence.get("doubt").and_then(Value::as_str) {
+        Some(doubt) => format!(" But {doubt}."),
+        None => String::new(),
+    }
 }
 
 fn made(f: &Finding, seen: &str, missing: &str, when: &str) -> String {
     let what = if f.kind == "rst_one_side_only" { "RST" } else { "packet" };
     let what = if f.count == 1 { format!("The {what}") } else { plural(f.count, what) };
+    let (claim, it) = if f.count == 1 { ("claims", "it") } else { ("claim", "them") };
     let mut said =
-        format!("{what} that claims to come from {} reached {seen} at {when}", text(f, "alleged_sender"));
-    said = format!("{said}, and {missing} never saw it sent: the sender is between the two taps");
+        format!("{what} that {claim} to come from {} reached {seen} at {when}", text(f, "alleged_sender"));
+    said = format!("{said}, and {missing} never saw {it} sent: the sender is between the two taps");
     let mut why = Vec::new();
     if let (Some(ttl), Some(usual), true) = (number(f, "ttl"), number(f, "usual_ttl"), is(f, "ttl_foreign")) {
         why.push(format!("TTL {ttl} where that host's packets have {usual}"));
@@ -121,7 +167,7 @@ fn made(f: &Finding, seen: &str, missing: &str, when: &str) -> String {
     if !why.is_empty() {
         said = format!("{said} ({})", why.join("; "));
     }
-    said + "."
+    format!("{said}.{}", doubt(f))
 }
 
 /// "sent 1460, received 1360", for SYN and SYN-ACK.

@@ -4,25 +4,24 @@
 
 use std::fmt::Write as _;
 
-use compare::{Books, Finding, FlowName, Report, Summary, TapName};
-use serde_json::Value;
+use compare::{Books, Report, Summary, TapName};
 
 use super::Input;
-use super::sentences::{heading, sentence};
+use super::groups::{rank, told};
+use super::sentences::heading;
 use crate::term::{self, Paint, count, plural, wrap};
 use crate::time::{span, utc};
 
-/// Flows shown of each kind.
-const EXAMPLES: usize = 3;
+/// Changes of DSCP shown.
+const REMARKS: usize = 4;
+/// Kinds named in the verdict.
+const NAMED: usize = 5;
 
 /// The whole report.
 pub fn report(report: &Report, inputs: &[Input], paint: Paint) -> String {
     let mut text = verdict(&report.summary, paint);
     text.push('\n');
-    for group in report.findings.chunk_by(|x, y| (x.kind, x.seen_at) == (y.kind, y.seen_at)) {
-        text.push_str(&told(group, report, paint));
-        text.push('\n');
-    }
+    text.push_str(&told(&report.findings, paint));
     text.push_str(&numbers(&report.summary, inputs));
     text.push_str(&books(&report.summary, inputs, paint));
     text
@@ -30,77 +29,98 @@ pub fn report(report: &Report, inputs: &[Input], paint: Paint) -> String {
 
 /// The one sentence of it all.
 fn verdict(s: &Summary, paint: Paint) -> String {
-    let packets: u64 = s.accounts.values().map(|books| books.packets).sum();
-    let mut text = if packets == 0 {
-        paint.bold("No packets came.")
-    } else if s.matched_packets == 0 {
-        let hint = "No packet of A is in B: the taps are on different paths, something in between translates \
-                    addresses, the captures are of different times, or nothing came through at all.";
-        paint.bold(wrap("", hint).trim_end())
+    let text = if s.matched_packets == 0 {
+        paint.bold(wrap("", &nothing_in_common(s)).trim_end())
     } else if s.findings.is_empty() {
-        paint.green("The network between the taps is innocent: what went in came out, unchanged.")
+        let (sure, said) = innocent(s);
+        let said = wrap("", &said);
+        if sure { paint.green(said.trim_end()) } else { paint.yellow(said.trim_end()) }
     } else {
-        let kinds: Vec<String> = s
-            .findings
+        let mut kinds: Vec<_> = s.findings.iter().collect();
+        kinds.sort_by_key(|(kind, _)| rank(kind));
+        let mut said: Vec<String> = kinds
             .iter()
-            .map(|(kind, flows)| format!("{} ({})", heading(kind), plural(*flows, "connection")))
+            .take(NAMED)
+            .map(|(kind, flows)| format!("{} ({})", heading(kind), plural(**flows, "connection")))
             .collect();
-        paint.red(wrap("", &format!("Between the taps: {}.", kinds.join("; "))).trim_end())
+        if kinds.len() > NAMED {
+            said.push(format!("{} more", plural((kinds.len() - NAMED) as u64, "kind")));
+        }
+        paint.red(wrap("", &format!("Between the taps: {}.", said.join("; "))).trim_end())
     };
-    text.push('\n');
-    text
+    text + "\n"
 }
 
-/// All findings of one kind that one tap saw.
-fn told(group: &[Finding], report: &Report, paint: Paint) -> String {
-    let mut ordered: Vec<&Finding> = group.iter().collect();
-    ordered.sort_by_key(|finding| (std::cmp::Reverse(finding.count), finding.first_ns));
-    let Some(first) = ordered.first() else { return String::new() };
-    let packets = group.iter().map(|finding| finding.count).sum();
-    let sums = format!("{} in {}", plural(packets, "packet"), plural(group.len() as u64, "connection"));
-    let mut text = format!("{}  {}\n", paint.bold(first.kind), sums);
-    for finding in ordered.iter().take(EXAMPLES) {
-        let _ = writeln!(text, "  {}", arrow(finding, &report.summary));
-        text.push_str(&wrap("    ", &sentence(finding)));
+/// Nothing is wrong; whether that is sure, and in words.
+fn innocent(s: &Summary) -> (bool, String) {
+    let sum = |of: fn(&Books) -> u64| s.accounts.values().map(of).sum::<u64>();
+    let (undecided, unseen) =
+        (sum(|books| books.unproven + books.undecided), sum(|books| books.not_recorded));
+    let hops = s.hops_a_to_b.into_iter().chain(s.hops_b_to_a).any(|hops| hops != 0);
+    let mut but = Vec::new();
+    if hops {
+        but.push("TTL");
     }
-    if ordered.len() > EXAMPLES {
-        let more = plural((ordered.len() - EXAMPLES) as u64, "more connection");
-        let _ = writeln!(text, "  {}", paint.dim(format!("and {more}; --json shows all")));
+    if !s.dscp_remarked.is_empty() {
+        but.push("DSCP");
     }
-    text
+    let unchanged = match but.is_empty() {
+        true => "unchanged".to_owned(),
+        false => format!("unchanged but for {}", but.join(" and ")),
+    };
+    if undecided == 0 && unseen == 0 {
+        return (
+            true,
+            format!("The network between the taps is innocent: what went in came out, {unchanged}."),
+        );
+    }
+    let mut said = format!("Nothing wrong was found between the taps: what both saw is {unchanged}");
+    if unseen > 0 {
+        let _ = write!(said, "; {} in a direction that one tap does not record", plural(unseen, "packet"));
+    }
+    if undecided > 0 {
+        let _ = write!(said, "; {} could not be judged", plural(undecided, "packet"));
+    }
+    (false, said + ".")
 }
 
-fn end(addr: &str, port: u16) -> String {
-    match (addr.contains(':'), port) {
-        (_, 0) => addr.to_owned(),
-        (true, _) => format!("[{addr}]:{port}"),
-        (false, _) => format!("{addr}:{port}"),
+/// Why no packet was found in both.
+fn nothing_in_common(s: &Summary) -> String {
+    let packets = |tap: TapName| {
+        s.accounts
+            .get(&tap)
+            .map_or((0, 0), |books| (books.packets, books.packets - books.not_ip - books.malformed))
+    };
+    match (packets(TapName::A), packets(TapName::B)) {
+        ((0, _), (0, _)) => return "No packets came: both captures are empty.".into(),
+        ((_, _), (0, _)) => return "B has no packets: there is nothing to compare A with.".into(),
+        ((0, _), (_, _)) => return "A has no packets: there is nothing to compare B with.".into(),
+        ((_, a), (_, b)) if a == 0 || b == 0 => {
+            let which = if b == 0 { "B" } else { "A" };
+            return format!("{which} has no IP packets: there is nothing to compare.");
+        }
+        _ => {}
     }
-}
-
-/// Client, taps and server as they lie, and how far the packets came. Where it went wrong is marked ✗.
-fn arrow(finding: &Finding, s: &Summary) -> String {
-    let FlowName { proto, src, sport, dst, dport } = &finding.flow;
-    let (client, server) = (end(src, *sport), end(dst, *dport));
-    let (near, far) = match s.client_side {
-        Some(TapName::B) => (TapName::B, TapName::A),
-        _ => (TapName::A, TapName::B),
-    };
-    let near_saw = finding.seen_at == Some(near);
-    let to_server = finding.evidence.get("direction").and_then(Value::as_str) == Some("client_to_server");
-    let came_out =
-        matches!(finding.kind, "rst_one_side_only" | "packet_injected_between" | "icmp_from_between");
-    let (a, middle, b) = match (finding.missing_at.is_some(), came_out, near_saw) {
-        // Lost: went in at one tap and nowhere else.
-        (true, false, true) if finding.kind == "packet_lost_between" => ("──▶", "──▶ (✗ lost)     ", "   "),
-        (true, false, false) if finding.kind == "packet_lost_between" => ("   ", "     (lost ✗) ◀──", "◀──"),
-        (true, true, true) => ("◀──", "◀── (✗ made here)    ", "   "),
-        (true, true, false) => ("   ", "    (made here ✗) ──▶", "──▶"),
-        _ if to_server => ("──▶", "──▶ (changed) ──▶", "──▶"),
-        _ if near_saw || finding.seen_at.is_none() => ("──▶", "──▶ (changed) ──▶", "──▶"),
-        _ => ("◀──", "◀── (changed) ◀──", "◀──"),
-    };
-    format!("{proto} {client} {a} [{}] {middle} [{}] {b} {server}", near.letter(), far.letter())
+    let mut why = Vec::new();
+    if let (Some(a), Some(b)) = (s.span_a_ns, s.span_b_ns) {
+        let apart = b[0].saturating_sub(a[1]).max(a[0].saturating_sub(b[1]));
+        if apart > 0 {
+            why.push(format!("by their clocks, {} lie between the two captures", span(apart)));
+        }
+    }
+    if s.hosts_in_both == 0 {
+        why.push("no address is in both, so something in between translates them, or the taps are on different paths".into());
+    } else {
+        let hosts = match s.hosts_in_both {
+            1 => "one address is".to_owned(),
+            hosts => format!("{} addresses are", count(hosts)),
+        };
+        why.push(format!(
+            "{hosts} in both, so the captures are of different times, one of them is filtered, ports are translated, \
+             or nothing came through at all"
+        ));
+    }
+    format!("No packet of A is in B: {}.", why.join("; "))
 }
 
 fn signed(ns: i64) -> String {
@@ -128,6 +148,7 @@ fn clocks(s: &Summary) -> String {
         (Some(_), Some(doubt)) => {
             let _ = write!(text, "; no drift (± {doubt:.1} ppm)");
         }
+        _ if !s.clock_steps.is_empty() => text.push_str(", before one of them was set; drift is not told"),
         _ => text.push_str("; too short to tell drift"),
     }
     text
@@ -148,12 +169,41 @@ fn numbers(s: &Summary, inputs: &[Input]) -> String {
         table.add_row(["both ran", &span(last.saturating_sub(first))]);
     }
     table.add_row(["clocks", &clocks(s)]);
+    for step in &s.clock_steps {
+        let by = signed(step.b_less_a_by_ns);
+        let way = if step.b_less_a_by_ns > 0 { "forward" } else { "back" };
+        table.add_row([
+            "clock set",
+            &format!("B's by {by} {way} (or A's the other way) at {}", utc(step.at_b_ns)),
+        ]);
+    }
     let hops = |hops: Option<i16>| hops.map_or_else(|| "unknown".to_owned(), |hops| hops.to_string());
     if s.matched_packets > 0 {
         let rtt = s.rtt_between_ns.map_or_else(|| "not known".to_owned(), signed);
         let routers = format!("{} from A to B, {} back", hops(s.hops_a_to_b), hops(s.hops_b_to_a));
-        let shortest = format!("shortest round trip {rtt}; TTL lowered by {routers}");
+        let others = match s.other_hops_a_to_b + s.other_hops_b_to_a {
+            0 => String::new(),
+            others => format!(" (by another number in {})", plural(others, "packet")),
+        };
+        let shortest = format!("shortest round trip {rtt}; TTL lowered by {routers}{others}");
         table.add_row(["between", &shortest]);
+    }
+    for remark in s.dscp_remarked.iter().take(REMARKS) {
+        let way = if remark.direction == "a_to_b" { "from A to B" } else { "from B to A" };
+        let (packets, sent, received) = (plural(remark.packets, "packet"), remark.sent, remark.received);
+        table.add_row(["DSCP", &format!("{sent} became {received} in {packets} {way}")]);
+    }
+    for (tap, other) in [(TapName::A, TapName::B), (TapName::B, TapName::A)] {
+        let missed = s.accounts.get(&other).map_or(0, |books| books.missed_by_other_tap);
+        if missed > 0 {
+            let what =
+                format!("{}'s capture lacks {} that did pass it", tap.letter(), plural(missed, "packet"));
+            table.add_row(["missed", &what]);
+        }
+    }
+    for unrecorded in &s.not_recorded {
+        let way = if unrecorded.direction == "a_to_b" { "from A to B" } else { "from B to A" };
+        table.add_row(["one way", &format!("{} does not record what goes {way}", unrecorded.tap.letter())]);
     }
     if let Some(side) = s.client_side {
         let guess = if s.sides_guessed { " (a guess from raw time stamps)" } else { "" };
@@ -187,7 +237,7 @@ fn books(s: &Summary, inputs: &[Input], paint: Paint) -> String {
     text
 }
 
-fn accounts(books: &Books) -> [(u64, &'static str); 11] {
+fn accounts(books: &Books) -> [(u64, &'static str); 13] {
     [
         (books.lost_between, "lost between"),
         (books.made_between, "made between"),
@@ -196,6 +246,8 @@ fn accounts(books: &Books) -> [(u64, &'static str); 11] {
         (books.missed_by_other_tap, "missed by the other tap"),
         (books.outside_overlap, "outside the common time"),
         (books.other_path, "of other paths"),
+        (books.not_recorded, "in a direction not recorded there"),
+        (books.undecided, "undecided"),
         (books.local, "local"),
         (books.unproven, "lost or missed"),
         (books.not_ip, "not IP"),

@@ -1,16 +1,18 @@
-//! Changes to a finished frame, as boxes on a path make them: TTL, ECN, TCP numbers and options; and what a tap
-//! may put around it, a VLAN tag or a VXLAN tunnel.
+//! Changes to a finished frame, as boxes on a path make them: TTL, ECN, DSCP, TCP numbers and options; and what a
+//! tap may put around it, a VLAN tag or a tunnel.
 //!
-//! Works on the bytes of frames that packet.rs makes (IPv4 without options, IPv6 without extension headers);
-//! another frame is left alone. Checksums are made right again.
+//! Works on the bytes of frames that packet.rs makes (IPv4 without options). Of a fragment, or of IPv6 with extension
+//! headers, only what the IP header has is changed. Checksums are made right again.
 
-use std::net::{IpAddr, Ipv4Addr};
-
-use crate::packet::{self, ACK, Ethernet, Ip, SYN, fold, sum};
+use crate::encap::{self, Encap};
+use crate::packet::{ACK, SYN, fold, sum};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
-const VXLAN_PORT: u16 = 4789;
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+/// In place of a protocol, where no transport header is at hand.
+const PART: u8 = 255;
 
 /// Where the headers of a frame are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +21,7 @@ pub struct Layout {
     l4: usize,
     end: usize,
     pub v6: bool,
+    /// 255 for a fragment: its checksum is about bytes that are elsewhere.
     pub proto: u8,
 }
 
@@ -41,6 +44,17 @@ impl Layout {
         let len = if v6 { 40 + usize::from(be16(frame, ip + 4)?) } else { usize::from(be16(frame, ip + 2)?) };
         let proto = *frame.get(ip + proto_at)?;
         frame.get(ip + header..ip + len)?;
+        let fragment = !v6 && be16(frame, ip + 6)? & 0x3fff != 0;
+        let least = match proto {
+            TCP => 20,
+            UDP | ICMP | ICMPV6 => 8,
+            _ => usize::MAX,
+        };
+        let tcp_header = || frame.get(ip + header + 12).map_or(0, |byte| usize::from(byte >> 4) * 4);
+        let whole = !fragment
+            && len - header >= least
+            && (proto != TCP || (20..=len - header).contains(&tcp_header()));
+        let proto = if whole { proto } else { PART };
         Some(Layout { ip, l4: ip + header, end: ip + len, v6, proto })
     }
 
@@ -90,8 +104,21 @@ impl Layout {
         frame[at] = frame[at] & !(3 << shift) | (ecn & 3) << shift;
     }
 
+    /// Differentiated services code point (RFC 2474).
+    pub fn set_dscp(&self, frame: &mut [u8], dscp: u8) {
+        if self.v6 {
+            frame[self.ip] = 0x60 | dscp >> 2 & 0x0f;
+            frame[self.ip + 1] = frame[self.ip + 1] & 0x3f | dscp << 6;
+        } else {
+            frame[self.ip + 1] = frame[self.ip + 1] & 3 | dscp << 2;
+        }
+    }
+
     /// Bytes above TCP, UDP or ICMP.
     pub fn payload<'f>(&self, frame: &'f [u8]) -> &'f [u8] {
+        if self.proto == PART {
+            return &[];
+        }
         let header = if self.is_tcp() { usize::from(frame[self.l4 + 12] >> 4) * 4 } else { 8 };
         frame.get(self.l4 + header..self.end).unwrap_or_default()
     }
@@ -121,7 +148,8 @@ impl Layout {
         let end = self.l4 + usize::from(frame[self.l4 + 12] >> 4) * 4;
         let mut at = self.l4 + 20;
         while at < end {
-            let len = if frame[at] < 2 { 1 } else { usize::from(frame[at + 1]).max(1) };
+            let len =
+                if frame[at] < 2 { 1 } else { usize::from(frame.get(at + 1).copied().unwrap_or(1)).max(1) };
             let to = (at + len).min(end);
             each(&mut frame[at..to]);
             at = to;
@@ -134,6 +162,9 @@ impl Layout {
             frame[self.ip + 10..self.ip + 12].fill(0);
             let check = fold(sum(0, &frame[self.ip..self.ip + 20]));
             frame[self.ip + 10..self.ip + 12].copy_from_slice(&check.to_be_bytes());
+        }
+        if self.proto == PART {
+            return;
         }
         let at = self.l4
             + match self.proto {
@@ -169,8 +200,7 @@ pub enum Around {
     Nothing,
     /// One more tag, the outermost.
     Vlan(u16),
-    /// RFC 7348, between two addresses of its own.
-    Vxlan(u32),
+    Tunnel(Encap),
 }
 
 impl Around {
@@ -185,18 +215,7 @@ impl Around {
                 out.extend_from_slice(&frame[12..]);
                 out
             }
-            Around::Vxlan(vni) => {
-                let mut inner = Vec::with_capacity(frame.len() + 8);
-                inner.extend_from_slice(&[8, 0, 0, 0]);
-                inner.extend_from_slice(&(vni << 8).to_be_bytes());
-                inner.extend_from_slice(&frame);
-                let address = |n| IpAddr::V4(Ipv4Addr::new(192, 0, 2, n));
-                let ip = Ip { src: address(1), dst: address(2), ttl: 64, id: 0, dont_fragment: true };
-                let ethernet = Ethernet { src: [2, 0, 0, 0, 0, 1], dst: [2, 0, 0, 0, 0, 2], vlan: [0; 2] };
-                let mut out = Vec::with_capacity(inner.len() + 50);
-                packet::udp(&mut out, &ethernet, &ip, 49152 + (vni % 16384) as u16, VXLAN_PORT, &inner);
-                out
-            }
+            Around::Tunnel(encap) => encap::wrap(encap, &frame),
         }
     }
 }

@@ -48,6 +48,8 @@ pub struct Middle {
     pub bleach_ecn: bool,
     /// Congestion in the middle: what is ECT arrives marked (RFC 3168 §5).
     pub mark_ce: bool,
+    /// Every packet arrives with this DSCP.
+    pub dscp: Option<u8>,
     /// The last byte of each payload of 100 bytes and more is another.
     pub alter: bool,
 }
@@ -83,6 +85,9 @@ impl Middle {
     ) {
         let [client, server] = ends;
         let (sent, received) = if from_client { (client, server) } else { (server, client) };
+        if let Some(dscp) = self.dscp {
+            layout.set_dscp(received, dscp);
+        }
         if !layout.is_tcp() {
             return;
         }

@@ -7,13 +7,13 @@
 mod frame;
 mod middle;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use frame::Around;
 use frame::Layout;
 pub use middle::{Middle, On};
 
-use crate::packet::RST;
+use crate::packet::{ACK, RST, SYN};
 use crate::rng::Rng;
 use crate::scenario::trouble::MIDDLEBOX_TTL;
 use crate::scenario::{Packet, START};
@@ -63,26 +63,77 @@ pub struct Taps {
     pub done: Done,
 }
 
-/// Client and server of a frame, as text; and whether the client sent it.
-fn flow(layout: &Layout, frame: &[u8]) -> (String, bool) {
+/// One end of a flow: address and port.
+type End = (Vec<u8>, u16);
+
+/// Who began the flows of a capture.
+struct Clients {
+    /// Ends that sent a SYN, and to whom.
+    began: BTreeSet<(End, End)>,
+    /// Hosts that did.
+    hosts: BTreeSet<Vec<u8>>,
+}
+
+impl Clients {
+    fn of(packets: &[Packet]) -> Clients {
+        let mut clients = Clients { began: BTreeSet::new(), hosts: BTreeSet::new() };
+        for packet in packets {
+            let Some(layout) = Layout::of(&packet.bytes) else { continue };
+            if layout.flags(&packet.bytes) & (SYN | ACK) == SYN {
+                let (src, dst) = ends(&layout, &packet.bytes);
+                clients.hosts.insert(src.0.clone());
+                clients.began.insert((src, dst));
+            }
+        }
+        clients
+    }
+
+    /// Whether the first of these is the client.
+    fn is_client(&self, src: &End, dst: &End) -> bool {
+        let pair = (src.clone(), dst.clone());
+        if self.began.contains(&pair) {
+            return true;
+        }
+        let pair = (pair.1, pair.0);
+        if self.began.contains(&pair) {
+            return false;
+        }
+        match (self.hosts.contains(&src.0), self.hosts.contains(&dst.0)) {
+            (true, false) => true,
+            (false, true) => false,
+            // Services have the lower ports; without ports, the lower address is a client's.
+            _ if src.1 == dst.1 => src.0 < dst.0,
+            _ => src.1 > dst.1,
+        }
+    }
+
+    /// Client and server of a frame, as text; and whether the client sent it.
+    fn flow(&self, layout: &Layout, frame: &[u8]) -> (String, bool) {
+        let (src, dst) = ends(layout, frame);
+        let from_client = self.is_client(&src, &dst);
+        let text = |(address, port): &End| {
+            let address: String = address.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{address}.{port}")
+        };
+        let (src, dst) = (text(&src), text(&dst));
+        (if from_client { format!("{src} {dst}") } else { format!("{dst} {src}") }, from_client)
+    }
+}
+
+/// Sender and receiver of a frame.
+fn ends(layout: &Layout, frame: &[u8]) -> (End, End) {
     let (src, dst) = layout.addresses(frame);
     let (sport, dport) = layout.ports(frame);
-    let end = |address: &[u8], port: u16| {
-        let address: String = address.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("{address}.{port}")
-    };
-    // Services have the lower ports; without ports, the lower address is a client's.
-    let from_client = if sport == dport { src < dst } else { sport > dport };
-    let (src, dst) = (end(src, sport), end(dst, dport));
-    (if from_client { format!("{src} {dst}") } else { format!("{dst} {src}") }, from_client)
+    ((src.to_vec(), sport), (dst.to_vec(), dport))
 }
 
 /// Splits a capture.
 pub fn split(packets: &[Packet], path: &Path) -> Taps {
     let mut rng = Rng::new(path.seed);
     let mut taps = Taps::default();
-    let forgotten = forgotten(packets);
-    let soonest = soonest_answers(packets);
+    let clients = Clients::of(packets);
+    let forgotten = forgotten(packets, &clients);
+    let soonest = soonest_answers(packets, &clients);
     let mut last: BTreeMap<String, u64> = BTreeMap::new();
     let mut turn = 0;
     for packet in packets {
@@ -90,7 +141,7 @@ pub fn split(packets: &[Packet], path: &Path) -> Taps {
             taps.client.push(Packet { ts: path.client_clock(packet.ts), bytes: packet.bytes.clone() });
             continue;
         };
-        let (name, from_client) = flow(&layout, &packet.bytes);
+        let (name, from_client) = clients.flow(&layout, &packet.bytes);
         let way = path.delay + if path.jitter > 0 { rng.below(path.jitter) } else { 0 };
         let way = way.min(soonest.get(&name).map_or(way, |gap| gap / 3));
         let there = if from_client { packet.ts + way } else { packet.ts - way };
@@ -121,11 +172,16 @@ pub fn split(packets: &[Packet], path: &Path) -> Taps {
         path.middle.change(&layout, &mut ends, from_client, |kind| {
             *taps.done.entry((kind, name.clone())).or_default() += 1;
         });
-        let [here, mut bytes] = ends;
+        let [mut here, mut bytes] = ends;
         let ttl = layout.ttl(&bytes);
-        let ttl = if from_client { ttl.wrapping_sub(path.hops) } else { ttl.wrapping_add(path.hops) };
-        layout.set_ttl(&mut bytes, ttl);
+        // What comes from the server's side with 255 was sent with 255.
+        let at_server = if from_client { ttl.wrapping_sub(path.hops) } else { ttl.saturating_add(path.hops) };
+        layout.set_ttl(&mut bytes, at_server);
         layout.finish(&mut bytes);
+        if !from_client && at_server - ttl != path.hops {
+            layout.set_ttl(&mut here, at_server.saturating_sub(path.hops));
+            layout.finish(&mut here);
+        }
         taps.client.push(Packet { bytes: here, ..seen });
         taps.server.push(Packet { ts: there, bytes: path.around.wrap(bytes) });
     }
@@ -135,12 +191,12 @@ pub fn split(packets: &[Packet], path: &Path) -> Taps {
 }
 
 /// Flows that the middle forgot and answers itself, and the time of the last packet it let through.
-fn forgotten(packets: &[Packet]) -> BTreeMap<String, u64> {
+fn forgotten(packets: &[Packet], clients: &Clients) -> BTreeMap<String, u64> {
     let mut last: BTreeMap<String, u64> = BTreeMap::new();
     let mut forgotten = BTreeMap::new();
     for packet in packets {
         let Some(layout) = Layout::of(&packet.bytes) else { continue };
-        let (name, from_client) = flow(&layout, &packet.bytes);
+        let (name, from_client) = clients.flow(&layout, &packet.bytes);
         if layout.flags(&packet.bytes) & RST != 0 && layout.ttl(&packet.bytes) == MIDDLEBOX_TTL {
             forgotten.insert(name.clone(), last.get(&name).copied().unwrap_or(0));
         } else if !from_client || layout.payload(&packet.bytes).is_empty() {
@@ -151,12 +207,12 @@ fn forgotten(packets: &[Packet]) -> BTreeMap<String, u64> {
 }
 
 /// How soon each flow's server answered, ns: the other tap must not see an answer before its question.
-fn soonest_answers(packets: &[Packet]) -> BTreeMap<String, u64> {
+fn soonest_answers(packets: &[Packet], clients: &Clients) -> BTreeMap<String, u64> {
     let mut asked: BTreeMap<String, u64> = BTreeMap::new();
     let mut soonest: BTreeMap<String, u64> = BTreeMap::new();
     for packet in packets {
         let Some(layout) = Layout::of(&packet.bytes) else { continue };
-        let (name, from_client) = flow(&layout, &packet.bytes);
+        let (name, from_client) = clients.flow(&layout, &packet.bytes);
         if from_client {
             asked.insert(name, packet.ts);
         } else if let Some(ts) = asked.get(&name) {
@@ -220,9 +276,39 @@ mod tests {
     }
 
     #[test]
-    fn a_tunnel_is_one_more_packet_around() {
-        let bytes = Around::Vxlan(0x1234).wrap(vec![5; 100]);
-        let seen = check::read(&bytes).unwrap();
-        assert_eq!((seen.dport, seen.payload), (4789, 108));
+    fn every_scenario_passes_two_taps() {
+        let middle = Middle {
+            shift: Some(5),
+            ecn: true,
+            mark_ce: true,
+            alter: true,
+            strip_timestamps: On::Both,
+            dscp: Some(46),
+            ..Middle::default()
+        };
+        for name in scenario::NAMES {
+            for v6 in [false, true] {
+                let options = Options { v6, idle_s: Some(2.0), ..Options::default() };
+                let Some((packets, _)) = scenario::packets(name, &options) else { continue };
+                let around = Around::Tunnel(crate::encap::Encap::Gre);
+                let taps = split(&packets, &Path { middle: middle.clone(), around, ..Path::default() });
+                assert!(!taps.client.is_empty(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn fragments_keep_their_bytes() {
+        let (packets, _) = scenario::packets("fragments", &Options::default()).unwrap();
+        let taps = split(&packets, &Path { hops: 0, ..Path::default() });
+        let sorted = |packets: &[Packet]| {
+            let mut all: Vec<Vec<u8>> = packets.iter().map(|packet| packet.bytes.clone()).collect();
+            all.sort();
+            all
+        };
+        let ip = |packets: &[Packet]| -> Vec<Packet> {
+            packets.iter().filter(|packet| Layout::of(&packet.bytes).is_some()).cloned().collect()
+        };
+        assert_eq!(sorted(&ip(&taps.client)), sorted(&taps.server));
     }
 }
