@@ -89,7 +89,17 @@ fn host() -> HostFacts {
 fn service() -> ServiceFacts {
     let [last_1s, last_10s, last_60s] = counts();
     let states = ServiceStates::default();
-    ServiceFacts { addr: NOBODY, port: 443, proto: 6, now_ns: u64::MAX, last_1s, last_10s, last_60s, unfinished_most: u32::MAX, states }
+    ServiceFacts {
+        addr: NOBODY,
+        port: 443,
+        proto: 6,
+        now_ns: u64::MAX,
+        last_1s,
+        last_10s,
+        last_60s,
+        unfinished_most: u32::MAX,
+        states,
+    }
 }
 
 fn link() -> LinkFacts {

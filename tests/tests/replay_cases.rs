@@ -7,7 +7,7 @@ use dataplane::config::WorkerConfig;
 use tests::captures::{self, MICROS, MICROS_BIG, NG};
 use tests::{Pipeline, Setup, case, expect, replay};
 use wiregen::encap::Encap;
-use wiregen::scenario::{NAMES, Options};
+use wiregen::scenario::{NAMES, Options, Packet, START};
 use wiregen::write::Style;
 
 fn check(name: &str, dress: &str, options: &Options, style: Style) -> Vec<String> {
@@ -142,6 +142,27 @@ fn what_a_slow_scan_met_before_it_was_known_is_folded_into_it() {
     assert_eq!((scan.count, scan.flows), (40, 39), "{:?}", scan.evidence);
     assert!(outcome.folded.len() > 5, "they had been told of as they opened");
     assert!(outcome.folded.iter().all(|i| i.explain.contains(&scan.id)), "{:?}", outcome.folded[0]);
+}
+
+/// Sixty SYNs within half a second and then one every 700 ms: the hundredth comes half a minute after the burst. Told the
+/// same at whatever phase of the ticks it begins.
+#[test]
+fn a_burst_that_goes_on_slowly_is_one_flood() {
+    let (packets, _) = captures::scenario("syn_flood", &Options { flows: Some(105), ..Options::default() });
+    let is_syn = |p: &&Packet| p.bytes.get(30..34) == Some(&[10, 50, 0, 10]) && p.bytes.get(47) == Some(&2);
+    let syns: Vec<_> = packets.iter().filter(is_syn).take(105).collect();
+    assert_eq!(syns.len(), 105);
+    for phase in 0..4 {
+        let at = |i: u64| if i < 60 { i * 8 + phase * 13 } else { 9_000 + (i - 60) * 700 + phase * 30 };
+        let mut slow: Vec<Packet> = (0_u64..)
+            .zip(&syns)
+            .map(|(i, syn)| Packet { ts: START + at(i) * 1_000_000, bytes: syn.bytes.clone() })
+            .collect();
+        slow.push(Packet { ts: START + 50_000_000_000, bytes: vec![0; 60] });
+        let outcome = replay(captures::synthetic(&slow));
+        let said: Vec<_> = outcome.incidents.iter().map(|i| (&*i.kind, i.count)).collect();
+        assert_eq!(said, [("syn_flood", 105)], "phase {phase}");
+    }
 }
 
 #[test]

@@ -108,14 +108,22 @@ impl Crowd {
         bucket: u64,
         touched: &mut Vec<(IpAddr, Axis)>,
     ) {
-        let Dealing { completed, refused, unfinished, .. } = *dealing;
-        let fates = Fates { completed, refused, unfinished };
-        if fates.all() == 0 || fates.failed() == 0 && self.spreads.is_empty() {
+        let Dealing { completed, refused, unfinished, broken_off, .. } = *dealing;
+        let over_ports = Fates { completed, refused, unfinished };
+        if over_ports.all() == 0 || over_ports.failed() == 0 && self.spreads.is_empty() {
             return;
         }
+        // A load balancer's half-open check of its members is answered by nearly all of them; who scans a network meets
+        // silence. On the ports of one host nobody keeps watch in this way.
+        let over_hosts = Fates {
+            completed: completed.saturating_add(broken_off),
+            unfinished: unfinished.saturating_sub(broken_off),
+            ..over_ports
+        };
         for (axis, item) in [(Axis::PortsOf(addr), Item::Port(port)), (Axis::HostsOn(port), Item::Host(addr))]
         {
-            let track = match fates.failed() > 0 {
+            let fates = if matches!(axis, Axis::PortsOf(_)) { over_ports } else { over_hosts };
+            let track = match over_ports.failed() > 0 {
                 true => Some(self.spreads.touch((client, axis), bucket)),
                 false => self.spreads.get_mut(&(client, axis), bucket),
             };
@@ -184,6 +192,17 @@ mod tests {
         assert!(crowd.is_suspect(&host(1)) && !crowd.is_suspect(&host(2)));
         crowd.tick(1000 + 600, |_| false);
         assert!(!crowd.is_suspect(&host(1)));
+    }
+
+    #[test]
+    fn members_that_answer_a_half_open_check_are_not_scanned() {
+        let mut crowd = Crowd::new(1000);
+        for member in 1..=60 {
+            let broken_off = u32::from(member % 10 != 0);
+            crowd.report(host(200), (host(member), 80, 6), &Dealing { broken_off, ..failed() });
+        }
+        let facts = crowd.tick(1000)[&host(200)];
+        assert!(facts.hosts.completed * 4 >= facts.hosts.attempts, "{:?}", facts.hosts);
     }
 
     #[test]

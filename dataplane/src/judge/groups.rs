@@ -92,6 +92,8 @@ struct Group {
     open: Option<Draft>,
     /// Causes of what is open, as long as they are few.
     causes: Option<BTreeSet<Option<Cause>>>,
+    /// All of them are attempts, however many.
+    attempts: bool,
     parts: BTreeMap<Option<Cause>, Part>,
     /// Flows kept for the incident, unsettled parts included.
     captures: u32,
@@ -114,12 +116,24 @@ pub struct Groups {
 impl Group {
     fn brought_about_by(&mut self, cause: Option<Cause>) {
         if self.open.is_none() {
-            self.causes = Some(BTreeSet::new());
+            (self.causes, self.attempts) = (Some(BTreeSet::new()), true);
         }
+        self.attempts &= matches!(cause, Some(Cause::Attempt(_)));
         if let Some(causes) = &mut self.causes {
             causes.insert(cause);
         }
         self.causes.take_if(|causes| causes.len() > CAUSES);
+    }
+
+    /// Everything that is open here belongs to what a storm takes.
+    fn is_of(&self, key: &GroupKey, takes: &Takes) -> bool {
+        match (takes, &self.causes) {
+            (Takes::AttemptsAt(addr, port, proto), _) => {
+                self.attempts && (*addr, *port, *proto) == (key.responder, key.port, key.proto)
+            }
+            (_, Some(causes)) => causes.iter().all(|cause| takes.takes(key, *cause)),
+            (_, None) => false,
+        }
     }
 }
 
@@ -217,6 +231,7 @@ impl Groups {
             serial,
             open: None,
             causes: Some(BTreeSet::new()),
+            attempts: true,
             parts: BTreeMap::new(),
             captures: 0,
         });
@@ -282,8 +297,7 @@ impl Groups {
     pub fn fold(&mut self, takes: Takes, since: Nanos) -> Vec<(GroupKey, Home, Draft, u32)> {
         let mut folded = Vec::new();
         self.groups.retain(|key, group| {
-            let ours = |causes: &BTreeSet<_>| causes.iter().all(|cause| takes.takes(key, *cause));
-            if group.causes.as_ref().is_some_and(ours)
+            if group.is_of(key, &takes)
                 && let Some(draft) = group.open.take_if(|draft| draft.tally.first_ns >= since)
             {
                 let unsettled: u32 = group.parts.values().map(|part| part.captures).sum();

@@ -74,6 +74,8 @@ pub struct Dealing {
     pub refused: u32,
     /// Neither, 3 s after the SYN or when given up.
     pub unfinished: u32,
+    /// Of these, answered by SYN-ACK and then broken off by the client.
+    pub broken_off: u32,
     /// Closed within 2 s of their beginning.
     pub short: u32,
     /// The client's ports of the first connections begun; 0 where there is none.

@@ -139,7 +139,8 @@ impl Judge {
         }
     }
 
-    /// A slow scan is known for what it is long after its first attempts failed: their incidents are part of its own.
+    /// A slow scan or flood is known for what it is long after its first attempts failed: their incidents are part of
+    /// its own.
     fn fold(&mut self, storm: &mut Storm, began: Nanos) {
         let since = began.saturating_sub(self.config.before_storm);
         let into = storm.draft.incident(&self.rules, false).id;
@@ -189,7 +190,8 @@ impl Judge {
             self.account.absorbed += part.draft.tally.flows;
             storm.absorb(key, *home, part);
         }
-        if matches!(measure.crowdwise, Some(Crowdwise::Ports | Crowdwise::Hosts)) {
+        let scans = matches!(measure.crowdwise, Some(Crowdwise::Ports | Crowdwise::Hosts));
+        if scans || matches!(storm.takes, Takes::AttemptsAt(..)) {
             self.fold(&mut storm, first_ns);
         }
         if let (Actor::Host(addr), Some(wish)) = (actor, &verdict.capture) {

@@ -138,10 +138,14 @@ impl Engine {
                 self.activity.both(client, server, what);
             }
         }
+        let answered = flow.has(flow_flag::RST) && flow.dirs[flow.orig() ^ 1].syn_ack > 0;
         self.activity.pair(&client, &server, |d| match fate {
             Fate::Completed => d.completed += 1,
             Fate::Refused => d.refused += 1,
-            Fate::Unfinished => d.unfinished += 1,
+            Fate::Unfinished => {
+                d.unfinished += 1;
+                d.broken_off += u32::from(answered);
+            }
         });
     }
 

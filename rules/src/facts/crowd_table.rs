@@ -161,7 +161,7 @@ pub(super) static HOST: &[Fact<HostFacts>] = window_facts!(
         row(
             "host.host_attempts_completed",
             "SYNs",
-            "Of these, attempts that became connections.",
+            "Of these, attempts that became connections, or were answered by SYN-ACK and then broken off.",
             Get::Int(|h| Some(h.client.hosts.completed.into())),
         ),
         row(

@@ -272,3 +272,38 @@ fn handshakes_that_hang() {
         });
     }
 }
+
+#[test]
+fn new_data_after_two_repeats_tells_of_an_answer_that_passed_unseen() {
+    twice(|t| {
+        t.handshake().a(ACK, 1, 1, 100).b(ACK, 1, 101, 0).a(ACK, 101, 1, 100);
+        t.take(300 * MS, Seg::new(true, ACK, 101, 1).data(100))
+            .take(S, Seg::new(true, ACK, 101, 1).data(100));
+        t.take(9 * S, Seg::new(true, ACK, 101, 1).data(100));
+        assert_eq!(t.facts().orig.unanswered_sends, 4);
+        t.take(S, Seg::new(true, ACK, 201, 1).data(100));
+        assert_eq!((t.facts().orig.unanswered_ms, t.facts().orig.unanswered_sends), (0, 1));
+    });
+}
+
+#[test]
+fn accurate_ecn_is_a_counter_and_no_echo() {
+    use crate::decode::flags::{CWR, ECE};
+    let echoes = |answer: (u8, bool)| {
+        let mut t = Talk::new(1000);
+        let mut take = |from_a, flags, accurate, seq: u32, ack: u32| {
+            let mut packet = Seg::new(from_a, flags, seq + 1000, ack + 1000).packet();
+            packet.tcp.accurate_ecn = accurate;
+            t.now += MS;
+            segment(&mut t.flow, &mut t.slab, &packet, t.now, &mut Outcome::default());
+        };
+        take(true, SYN | ECE | CWR, true, 0, 0);
+        take(false, SYN | ACK | answer.0, answer.1, 0, 1);
+        (0..30).for_each(|_| take(true, ACK | ECE, false, 1, 1));
+        t.facts().orig.congestion_echoes
+    };
+    assert_eq!(echoes((CWR, false)), 0);
+    assert_eq!(echoes((0, true)), 0);
+    assert_eq!(echoes((ECE, false)), 30, "the server knows the classic meaning only");
+    assert_eq!(echoes((0, false)), 30);
+}
