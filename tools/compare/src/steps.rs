@@ -51,8 +51,7 @@ pub fn find(stamps: &mut [Stamp]) -> Vec<Step> {
         stamps.iter().filter(|stamp| stamp.from_a == from_a).copied().collect()
     });
     let mut steps: Vec<Step> = Vec::new();
-    for at in 1..stamps.len() {
-        let stamp = &stamps[at];
+    for stamp in stamps.iter() {
         let own = &ways[usize::from(stamp.from_a)];
         let here = own.partition_point(|other| other.place < stamp.place);
         let Some(before) = here.checked_sub(1).and_then(|i| own.get(i)) else { continue };
@@ -152,7 +151,7 @@ mod tests {
         let stamp = |i: u32| {
             let t = 1_000_000_000_000 + u64::from(i) * 10_000_000;
             let way = 2_000_000 + u64::from(i * 7919 % 13) * 50_000;
-            let from_a = one_way || i % 2 == 0;
+            let from_a = one_way || i.is_multiple_of(2);
             let way = if i >= 500 && !from_a { way + queue } else { way };
             let (a, b) = if from_a { (t, t + way) } else { (t + way, t) };
             let by = if i >= 500 { step } else { 0 };

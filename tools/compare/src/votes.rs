@@ -124,7 +124,7 @@ mod tests {
     /// Questions from the low end on A's side, and answers, with `way` between the taps and clocks that gain `ppm`.
     fn talk(way: i64, ppm: i64, step: i8) -> Vec<Moment> {
         let turn = |i: u64| {
-            let from_low = i % 2 == 0;
+            let from_low = i.is_multiple_of(2);
             let a = 1_000_000_000 + i * 50_000;
             let gained = (i * 50_000) as i64 * ppm / 1_000_000;
             moment(

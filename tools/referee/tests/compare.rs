@@ -172,3 +172,42 @@ fn damaged_empty_and_foreign_files() {
     bench.run(&["compare", "-", "-"]).exits(2).says(&["named twice"]);
     bench.run(&["compare", "client.pcap"]).exits(2);
 }
+
+#[test]
+fn causes_are_grouped_the_gravest_kind_first() {
+    let bench = Bench::new();
+    let middle = Middle { lose_one_in: Some(2), mss: Some(1200), dscp: Some(46), ..Middle::default() };
+    let taps = pair(&bench, "rst_after_idle", false, &Path { middle, ..Path::default() });
+    let told = bench.run(&["compare", "client.pcap", "server.pcapng"]).exits(0).stdout;
+    let at =
+        |words: &str| told.find(&format!("\n{words}")).unwrap_or_else(|| panic!("{words} is not in {told}"));
+    assert!(
+        at("rst_one_side_only") < at("packet_lost_between") && at("packet_lost_between") < at("mss_clamped")
+    );
+    assert!(told.contains("0 became 46") && told.lines().count() < 60, "{told}");
+    assert_eq!(told.matches("\npacket_lost_between").count(), 1);
+    assert!(done(&taps, "packet_lost_between").0 > 4);
+    let ran = bench.run(&["compare", "--json", "client.pcap", "server.pcapng"]).exits(0);
+    let line = ran.json().into_iter().find(|line| line["kind"] == "packet_lost_between").unwrap();
+    assert_eq!(
+        (&line["evidence"]["client_side"], &line["evidence"]["crosses"]),
+        (&"a".into(), &"other packets of this conversation".into())
+    );
+}
+
+#[test]
+fn a_router_in_between_is_drawn_in_between() {
+    let bench = Bench::new();
+    let taps = pair(&bench, "icmp_frag_needed", false, &Path::default());
+    // What is too big for the link in between comes to the server's tap only, and so does the router's answer.
+    let stopped = |packet: &&Packet| {
+        let seen = wiregen::check::read(&packet.bytes).ok();
+        !seen.is_some_and(|seen| seen.protocol == 1 || seen.payload > 1300)
+    };
+    let client: Vec<Packet> = taps.client.iter().filter(stopped).cloned().collect();
+    bench.file("client.pcap", file(&client, Style::default()));
+    let told = bench.run(&["compare", "client.pcap", "server.pcapng"]).exits(0).stdout;
+    let line = told.lines().find(|line| line.trim_start().starts_with("icmp ")).unwrap_or_default();
+    assert!(line.contains("◀── [B] ◀── (✗ ") && line.ends_with("[A]") && !line.contains(":0"), "{told}");
+    assert!(told.contains("about tcp from "), "{told}");
+}

@@ -140,7 +140,7 @@ impl Stage {
     pub fn dropped(&mut self, talk: &Talk, tries: u32) {
         for n in 0..tries {
             self.tcp(talk, true, SYN, [77_000 + u32::from(talk.client.1), 0], 0, Way::Lost);
-            self.now += 1000 * MS << n;
+            self.now += (1000 * MS) << n;
         }
     }
 }
