@@ -42,6 +42,13 @@ fn other(bytes: &[u8]) -> Option<(SlicedPacket<'_>, IpAddr, IpAddr, bool)> {
     Some((sliced, src, dst, fragment))
 }
 
+/// Host Identity Protocol, as an IPv6 extension header.
+const HIP: u8 = 139;
+
+fn follows_hip(packet: &SlicedPacket) -> bool {
+    matches!(&packet.net, Some(NetSlice::Ipv6(ip)) if ip.payload().ip_number.0 == HIP)
+}
+
 /// Compares our reading of a frame with etherparse's, where that accepts it. True if there was a transport
 /// header to compare.
 fn agree(bytes: &[u8]) -> bool {
@@ -85,8 +92,8 @@ fn agree(bytes: &[u8]) -> bool {
             assert_eq!((a, b), (src, dst), "{}", context());
             true
         }
-        // It leaves the ports of a first fragment unread; we don't.
-        _ if theirs.is_ip_payload_fragmented() => false,
+        // It leaves the ports of a first fragment unread, and what follows a HIP header (RFC 7045 §4); we don't.
+        _ if theirs.is_ip_payload_fragmented() || follows_hip(&theirs) => false,
         _ => {
             assert!(!matches!(ours.class, Class::Tcp | Class::Udp), "{}", context());
             false

@@ -9,6 +9,7 @@
 //! how services answer, `waits` who waits for an answer.
 
 pub mod app;
+mod bits;
 mod community;
 pub mod copies;
 pub mod fragments;

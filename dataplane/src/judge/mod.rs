@@ -6,6 +6,7 @@
 
 mod aged;
 mod captures;
+mod cause;
 mod config;
 mod crowd;
 mod dealings;

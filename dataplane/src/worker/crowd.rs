@@ -138,7 +138,7 @@ impl Engine {
                 self.activity.both(client, server, what);
             }
         }
-        let answered = flow.has(flow_flag::RST) && flow.dirs[flow.orig() ^ 1].syn_ack > 0;
+        let answered = flow.has(flow_flag::RST) && flow.senders[flow.orig() ^ 1].syn_ack > 0;
         self.activity.pair(&client, &server, |d| match fate {
             Fate::Completed => d.completed += 1,
             Fate::Refused => d.refused += 1,

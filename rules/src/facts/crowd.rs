@@ -116,3 +116,31 @@ pub struct LinkFacts {
     pub clients: [Option<(IpAddr, u32)>; RANKED],
     pub services: [Option<ServiceEntries>; RANKED],
 }
+
+/// What a rule on `tick` can see of a host: sums over sliding windows of packet time, and what it does as a client.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HostFacts {
+    pub addr: IpAddr,
+    pub now_ns: u64,
+    /// Sums over the last 1, 10 and 60 s.
+    pub last_1s: Counts,
+    pub last_10s: Counts,
+    pub last_60s: Counts,
+    pub client: ClientFacts,
+}
+
+/// What a rule on `tick` can see of a service (address, port, protocol of the responding side).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ServiceFacts {
+    pub addr: IpAddr,
+    pub port: u16,
+    pub proto: u8,
+    pub now_ns: u64,
+    /// Sums over the last 1, 10 and 60 s.
+    pub last_1s: Counts,
+    pub last_10s: Counts,
+    pub last_60s: Counts,
+    /// Most unfinished handshakes within 1 s, of the last 60 s.
+    pub unfinished_most: u32,
+    pub states: ServiceStates,
+}
