@@ -358,9 +358,7 @@ impl Packet {
     };
 
     pub(super) fn new(cap_len: usize, orig_len: u32) -> Packet {
-        let mut packet = Packet::BLANK;
-        packet.clear(cap_len, orig_len);
-        packet
+        Packet { headers: cap_len.min(128) as u16, ip_len: orig_len, ..Packet::BLANK }
     }
 
     /// Makes it a packet of which nothing is decoded. Field by field, since a whole one would be written on the stack
