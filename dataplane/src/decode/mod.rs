@@ -30,7 +30,7 @@ pub fn decode(link: LinkType, bytes: &[u8], orig_len: u32) -> Packet {
 /// As [`decode`], in place: a batch's packets need not be copied to where they stay.
 #[inline]
 pub fn decode_into(link: LinkType, bytes: &[u8], orig_len: u32, packet: &mut Packet) {
-    *packet = Packet::new(bytes.len(), orig_len);
+    packet.clear(bytes.len(), orig_len);
     link::decode(link, bytes, bytes.len().max(orig_len as usize), packet);
 }
 

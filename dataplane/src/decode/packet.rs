@@ -125,6 +125,18 @@ pub struct TcpOptions {
     pub cut: bool,
 }
 
+impl TcpOptions {
+    const NONE: TcpOptions = TcpOptions {
+        mss: None,
+        wscale: None,
+        sack_permitted: false,
+        timestamps: false,
+        sack_blocks: 0,
+        sack_edges: [0; 2],
+        cut: false,
+    };
+}
+
 /// A TCP header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tcp {
@@ -328,28 +340,75 @@ pub struct Packet {
 }
 
 impl Packet {
-    #[inline]
+    const BLANK: Packet = Packet {
+        class: Class::NonIp,
+        has_flow: false,
+        from_low: false,
+        df: false,
+        ttl: 0,
+        ecn: 0,
+        dscp: 0,
+        headers: 0,
+        vlan: [0; 2],
+        vlan_depth: 0,
+        depth: 0,
+        ip_id: None,
+        checksum: 0,
+        ip_len: 0,
+        tunnel: Tunnel { kind: TunnelKind::None, id: 0 },
+        fragment: Fragment::NONE,
+        key: FlowKey::NONE,
+        tcp: Tcp {
+            seq: 0,
+            ack: 0,
+            window: 0,
+            flags: 0,
+            accurate_ecn: false,
+            payload: 0,
+            options: TcpOptions::NONE,
+        },
+        icmp: Icmp { kind: 0, code: 0, too_big: None, quote: None },
+    };
+
     pub(super) fn new(cap_len: usize, orig_len: u32) -> Packet {
-        Packet {
-            class: Class::NonIp,
-            has_flow: false,
-            from_low: false,
-            df: false,
-            ttl: 0,
-            ecn: 0,
-            dscp: 0,
-            headers: cap_len.min(128) as u16,
-            vlan: [0; 2],
-            vlan_depth: 0,
-            depth: 0,
-            ip_id: None,
-            checksum: 0,
-            ip_len: orig_len,
-            tunnel: Tunnel::default(),
-            fragment: Fragment::NONE,
-            key: FlowKey::NONE,
-            tcp: Tcp::default(),
-            icmp: Icmp::default(),
-        }
+        Packet { headers: cap_len.min(128) as u16, ip_len: orig_len, ..Packet::BLANK }
+    }
+
+    /// Makes it a packet of which nothing is decoded. Field by field, since a whole one would be written on the stack
+    /// and copied before its bytes are there to be copied at once.
+    #[inline(always)]
+    pub(super) fn clear(&mut self, cap_len: usize, orig_len: u32) {
+        let Packet {
+            class,
+            has_flow,
+            from_low,
+            df,
+            ttl,
+            ecn,
+            dscp,
+            headers,
+            vlan,
+            vlan_depth,
+            depth,
+            ip_id,
+            checksum,
+            ip_len,
+            tunnel,
+            fragment,
+            key,
+            tcp,
+            icmp,
+        } = self;
+        (*class, *has_flow, *from_low, *df) = (Class::NonIp, false, false, false);
+        (*ttl, *ecn, *dscp) = (0, 0, 0);
+        (*headers, *vlan, *vlan_depth, *depth) = (cap_len.min(128) as u16, [0; 2], 0, 0);
+        (*ip_id, *checksum, *ip_len) = (None, 0, orig_len);
+        (*tunnel, *fragment, *key) = (Tunnel::default(), Fragment::NONE, FlowKey::NONE);
+        let Tcp { seq, ack, window, flags, accurate_ecn, payload, options } = tcp;
+        (*seq, *ack, *window, *flags, *accurate_ecn, *payload) = (0, 0, 0, 0, false, 0);
+        *options = TcpOptions::NONE;
+        let Icmp { kind, code, too_big, quote } = icmp;
+        (*kind, *code, *too_big) = (0, 0, None);
+        *quote = None;
     }
 }

@@ -66,10 +66,15 @@ impl Copies {
         Copies { sets: Table::zeroed(sets), mask: sets as u64 - 1, copied: 0 }
     }
 
-    /// Looks a packet of a flow up, and remembers it. `hash` is its flow's.
+    /// Starts loading where a packet is looked up; to be called for a whole batch before the first look.
+    #[inline(always)]
+    pub fn prefetch(&self, identity: u64) {
+        dataplane_sys::prefetch(&self.sets[(identity & self.mask) as usize]);
+    }
+
+    /// Looks a packet of a flow up, and remembers it.
     #[inline]
-    pub fn look(&mut self, packet: &Packet, hash: u64, now: Nanos) -> Delivery {
-        let identity = identity(packet, hash);
+    pub fn look(&mut self, packet: &Packet, identity: u64, now: Nanos) -> Delivery {
         let tag = ((identity >> 32) as u32).max(1);
         let set = &mut self.sets[(identity & self.mask) as usize];
         // Not one by one: nearly always all of them are others.
@@ -152,9 +157,9 @@ pub fn is_telling(packet: &Packet) -> bool {
     packet.tcp.payload > 0 || flags & (flags::SYN | flags::FIN) != 0 || (has_id && flags & flags::RST != 0)
 }
 
-/// All that a second copy has in common with the first, and hardly any other packet.
+/// All that a second copy has in common with the first, and hardly any other packet. `hash` is its flow's.
 #[inline(always)]
-fn identity(packet: &Packet, hash: u64) -> u64 {
+pub fn identity(packet: &Packet, hash: u64) -> u64 {
     let tcp = &packet.tcp;
     let numbers = match packet.icmp.quote {
         // Errors of one router about two packets may have one checksum.
@@ -201,7 +206,7 @@ mod tests {
         /// True if the packet, `after` ns later, is taken for a second delivery.
         fn sees(&mut self, packet: &Packet, after: Nanos) -> bool {
             self.now += after;
-            let delivery = self.copies.look(packet, HASH, self.now);
+            let delivery = self.copies.look(packet, identity(packet, HASH), self.now);
             let again = self.copies.decide(delivery, packet, &mut self.flow);
             if !again && self.flow.has(flow_flag::COPIED) && is_telling(packet) {
                 came_once(&mut self.flow);

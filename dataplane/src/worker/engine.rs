@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rules::event::EventSet;
 use rules::{Hits, RuleSet};
 
+use super::Hashes;
 use super::apps::{self, Apps};
 use super::outlet::{Outlet, Queues};
 use super::trials::Trials;
@@ -175,7 +176,7 @@ impl Engine {
 
     /// Takes one packet through all stages.
     #[inline]
-    pub fn packet(&mut self, stamp: &Stamp, packet: &Packet, hash: u64, bytes: &[u8]) {
+    pub fn packet(&mut self, stamp: &Stamp, packet: &Packet, hashes: Hashes, bytes: &[u8]) {
         self.account.received += 1;
         self.account.analysed += 1;
         self.account.bytes += u64::from(stamp.orig_len);
@@ -187,7 +188,8 @@ impl Engine {
         if packet.fragment.part == Part::First {
             self.begin_fragments(packet, bytes, stamp.ts);
         }
-        let delivery = self.copies.look(packet, hash, stamp.ts);
+        let delivery = self.copies.look(packet, hashes.identity, stamp.ts);
+        let hash = hashes.flow;
         if delivery != Delivery::First && self.delivered_again(delivery, stamp, packet, hash, bytes) {
             return;
         }

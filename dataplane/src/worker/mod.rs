@@ -22,6 +22,7 @@ use rules::RuleSet;
 
 use crate::config::WorkerConfig;
 use crate::decode::{self, Packet};
+use crate::flow::copies;
 use crate::flow::keeper::Stamp;
 use crate::ledger::WorkerAccount;
 use crate::record::Recorder;
@@ -51,6 +52,13 @@ enum Phase {
     Done,
 }
 
+/// What a packet is found by: its flow's hash, and its own among those that may come twice.
+#[derive(Clone, Copy, Debug, Default)]
+struct Hashes {
+    flow: u64,
+    identity: u64,
+}
+
 /// One worker over one source.
 #[derive(Debug)]
 pub struct Worker<S: Source> {
@@ -59,7 +67,7 @@ pub struct Worker<S: Source> {
     /// The next packet of the batch.
     next: usize,
     packets: Box<[Packet]>,
-    hashes: Box<[u64]>,
+    hashes: Box<[Hashes]>,
     engine: Engine,
     phase: Phase,
     /// Where the silent source's clock stands, until timers have come that far.
@@ -85,7 +93,7 @@ impl<S: Source> Worker<S> {
             batch: Batch::new(),
             next: 0,
             packets: vec![blank; BATCH].into_boxed_slice(),
-            hashes: vec![0; BATCH].into_boxed_slice(),
+            hashes: vec![Hashes::default(); BATCH].into_boxed_slice(),
             engine: Engine::new(config, rules, queues, recorder, number),
             phase: Phase::Running,
             idle: None,
@@ -208,16 +216,19 @@ impl<S: Source> Worker<S> {
         self.announced = interfaces.len();
     }
 
-    /// The batch's first pass: decode everything and start loading its buckets, then its flows.
+    /// The batch's first pass: decode everything and start loading where it is looked up, then its flows.
     fn decode(&mut self) {
         for (i, descriptor) in self.batch.packets.iter().enumerate() {
             let bytes = self.source.bytes(descriptor);
             decode::decode_into(descriptor.link, bytes, descriptor.orig_len, &mut self.packets[i]);
-            self.hashes[i] = self.engine.table.hash(&self.packets[i].key);
-            self.engine.table.prefetch_bucket(self.hashes[i]);
+            let flow = self.engine.table.hash(&self.packets[i].key);
+            self.engine.table.prefetch_bucket(flow);
+            let identity = copies::identity(&self.packets[i], flow);
+            self.engine.copies.prefetch(identity);
+            self.hashes[i] = Hashes { flow, identity };
         }
         for i in 0..self.batch.packets.len() {
-            self.engine.table.prefetch_flow(self.hashes[i], self.packets[i].from_low);
+            self.engine.table.prefetch_flow(self.hashes[i].flow, self.packets[i].from_low);
         }
     }
 
