@@ -11,6 +11,7 @@ use rules::facts::{ClientFacts, Dealings, Spread};
 use super::aged::Aged;
 use super::dealings;
 use super::message::Dealing;
+use super::novices::Novices;
 use super::spread::{self, Axis, Fates, Item};
 use super::window::SPANS;
 
@@ -19,9 +20,39 @@ type ServiceKey = (IpAddr, u16, u8);
 /// Ports or hosts that failed in a row, so to speak: from here on a client may be scanning.
 const SUSPECT: u32 = 5;
 
+/// The one connection of a pair.
+#[derive(Clone, Copy, Debug, Default)]
+struct Once {
+    port: u16,
+    completed: bool,
+    short: bool,
+}
+
+impl Once {
+    /// If that is all there is.
+    fn of(dealing: &Dealing) -> Option<Once> {
+        let Dealing { begun, on_known, completed, short, .. } = *dealing;
+        let [port, ..] = dealing.ports;
+        (begun == 1 && on_known == 0 && completed <= 1 && short <= 1).then_some(Once {
+            port,
+            completed: completed > 0,
+            short: short > 0,
+        })
+    }
+
+    fn dealing(self) -> Dealing {
+        let mut dealing =
+            Dealing { completed: self.completed.into(), short: self.short.into(), ..Dealing::default() };
+        dealing.begun_from(self.port);
+        dealing
+    }
+}
+
 #[derive(Debug)]
 pub struct Crowd {
     pairs: Aged<(IpAddr, ServiceKey), dealings::Track>,
+    /// Pairs with one connection so far.
+    novices: Novices<Once>,
     spreads: Aged<(IpAddr, Axis), spread::Track>,
     suspects: Aged<IpAddr, ()>,
     /// Reported since the last tick.
@@ -33,6 +64,7 @@ impl Crowd {
     pub fn new(limit: usize) -> Crowd {
         Crowd {
             pairs: Aged::new(limit),
+            novices: Novices::new(4 * limit, SPANS[2]),
             spreads: Aged::new(limit),
             suspects: Aged::new(limit),
             reported: Vec::new(),
@@ -40,7 +72,7 @@ impl Crowd {
     }
 
     pub fn evicted(&self) -> u64 {
-        self.pairs.evicted + self.spreads.evicted
+        self.pairs.evicted + self.novices.evicted + self.spreads.evicted
     }
 
     pub fn has_changed(&self) -> bool {
@@ -69,12 +101,7 @@ impl Crowd {
             if noted(&client) {
                 all.entry(client).or_default();
             }
-            let track = match dealing.begun > 0 {
-                true => Some(self.pairs.touch((client, service), bucket)),
-                false => self.pairs.get_mut(&(client, service), bucket),
-            };
-            let Some(track) = track else { continue };
-            track.add(bucket, &dealing);
+            let Some(track) = self.dealt((client, service), &dealing, bucket) else { continue };
             if track.weight() != (0, 0)
                 && let Some(dealings) = track.facts(service.0, service.1, bucket)
             {
@@ -97,6 +124,32 @@ impl Crowd {
             self.suspects.expire(before);
         }
         all
+    }
+
+    /// Adds to what a pair did; `None` as long as that is no more than one connection.
+    fn dealt(
+        &mut self,
+        pair: (IpAddr, ServiceKey),
+        dealing: &Dealing,
+        bucket: u64,
+    ) -> Option<&mut dealings::Track> {
+        if self.pairs.get(&pair).is_none() {
+            if dealing.begun == 0 {
+                let once = self.novices.get_mut(&pair, bucket)?;
+                once.completed |= dealing.completed > 0;
+                once.short |= dealing.short > 0;
+                return None;
+            }
+            let once = Once::of(dealing);
+            match self.novices.again(&pair, bucket, once) {
+                Some((at, first)) => self.pairs.touch(pair, bucket).add(at, &first.dealing()),
+                None if once.is_some() => return None,
+                None => {}
+            }
+        }
+        let track = self.pairs.touch(pair, bucket);
+        track.add(bucket, dealing);
+        Some(track)
     }
 
     /// Only what fails begins a spread: a healthy network has none.

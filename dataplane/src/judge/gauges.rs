@@ -12,6 +12,7 @@ use rules::facts::{Counts, LinkFacts, RANKED, ServiceEntries, ServiceStates};
 
 use super::aged::Aged;
 use super::message::{Entries, LINGERS, StateChanges};
+use super::novices::Novices;
 use super::text;
 use super::window::BUCKET_NS;
 
@@ -112,6 +113,8 @@ pub struct Gauges {
     /// Who holds many entries opens and closes without pause: each connection counts for the time an entry stays
     /// after a close, whatever became of it.
     clients: Aged<IpAddr, Lingering>,
+    /// Clients that hold one.
+    novices: Novices<()>,
     all: Gauge,
     /// The client that holds most, when last told of or looked at; nobody has come to hold more since.
     most: Option<(IpAddr, u32)>,
@@ -129,6 +132,7 @@ impl Gauges {
         Gauges {
             services: Aged::new(services),
             clients: Aged::new(clients),
+            novices: Novices::new(4 * clients, u64::from(LONGEST) * SECOND),
             all: Gauge::default(),
             most: None,
             top_clients: Vec::new(),
@@ -139,7 +143,7 @@ impl Gauges {
     }
 
     pub fn evicted(&self) -> u64 {
-        self.services.evicted + self.clients.evicted
+        self.services.evicted + self.clients.evicted + self.novices.evicted
     }
 
     pub fn service(&mut self, key: ServiceKey, changes: &StateChanges, now: u64) {
@@ -158,11 +162,20 @@ impl Gauges {
 
     /// A client began connections.
     pub fn client(&mut self, client: IpAddr, begun: u32, now: u64) {
-        if begun > 0 {
-            let own = self.clients.touch(client, now);
-            own.add(begun, LONGEST, now);
-            self.most = more(self.most, (client, clamped(own.entries(now))));
+        if begun == 0 {
+            return;
         }
+        if self.clients.get(&client).is_none() {
+            let alone = begun == 1;
+            match self.novices.again(&client, now, alone.then_some(())) {
+                Some((at, ())) => self.clients.touch(client, now).add(1, LONGEST, at),
+                None if alone => return,
+                None => {}
+            }
+        }
+        let own = self.clients.touch(client, now);
+        own.add(begun, LONGEST, now);
+        self.most = more(self.most, (client, clamped(own.entries(now))));
     }
 
     /// Once a tick, after its reports.

@@ -17,6 +17,7 @@ mod groups;
 mod incident;
 mod known;
 pub mod message;
+mod novices;
 mod revise;
 mod scripts;
 mod sight;

@@ -1,0 +1,96 @@
+//! Those met once. Most clients begin one connection with a service and none for a minute after: no record is made of
+//! them before they come again. Runs on the judge's thread; bounded: two that fall on one place push each other out, and
+//! who goes before its time is counted.
+
+use std::hash::Hash;
+
+use ahash::RandomState;
+
+/// The same in every run, so that the same packets give the same incidents.
+const SEEDS: [u64; 4] = [0x6e6f_7669, 0x6365_735f, 0x6d65_745f, 0x6f6e_6365];
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Place<N> {
+    /// Hash of the key; 0 if nobody is here.
+    tag: u64,
+    /// When it was met.
+    at: u64,
+    what: N,
+}
+
+#[derive(Debug)]
+pub struct Novices<N> {
+    places: Vec<Place<N>>,
+    hasher: RandomState,
+    /// How long a meeting counts.
+    span: u64,
+    /// Pushed out before that.
+    pub evicted: u64,
+}
+
+impl<N: Copy + Default> Novices<N> {
+    /// `limit`: places, rounded up to a power of two.
+    pub fn new(limit: usize, span: u64) -> Novices<N> {
+        let [a, b, c, d] = SEEDS;
+        Novices {
+            places: vec![Place::default(); limit.max(1).next_power_of_two()],
+            hasher: RandomState::with_seeds(a, b, c, d),
+            span,
+            evicted: 0,
+        }
+    }
+
+    /// Who was met under this key, and when; it is a novice no more. Else the newcomer becomes one, if there is any.
+    pub fn again(&mut self, key: &impl Hash, now: u64, newcomer: Option<N>) -> Option<(u64, N)> {
+        let span = self.span;
+        let (tag, place) = self.place(key);
+        let counts = place.tag != 0 && place.at + span > now;
+        if counts && place.tag == tag {
+            place.tag = 0;
+            return Some((place.at, place.what));
+        }
+        if let Some(what) = newcomer {
+            *place = Place { tag, at: now, what };
+            self.evicted += u64::from(counts);
+        }
+        None
+    }
+
+    /// The novice of this key.
+    pub fn get_mut(&mut self, key: &impl Hash, now: u64) -> Option<&mut N> {
+        let span = self.span;
+        let (tag, place) = self.place(key);
+        (place.tag == tag && place.at + span > now).then_some(&mut place.what)
+    }
+
+    fn place(&mut self, key: &impl Hash) -> (u64, &mut Place<N>) {
+        let tag = self.hasher.hash_one(key).max(1);
+        let at = tag as usize & (self.places.len() - 1);
+        (tag, &mut self.places[at])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_again_in_time_is_known() {
+        let mut novices: Novices<u16> = Novices::new(1000, 600);
+        assert_eq!(novices.again(&7, 1000, Some(40)), None);
+        *novices.get_mut(&7, 1001).expect("just met") += 1;
+        assert_eq!(novices.again(&7, 1599, Some(50)), Some((1000, 41)));
+        assert_eq!(novices.again(&7, 1599, None), None, "no novice any more");
+        assert_eq!(novices.again(&7, 1600, Some(60)), None);
+        assert_eq!(novices.again(&7, 2200, Some(70)), None, "too late");
+        assert!(novices.get_mut(&8, 2200).is_none());
+        assert_eq!(novices.evicted, 0);
+    }
+
+    #[test]
+    fn who_is_pushed_out_is_counted() {
+        let mut novices: Novices<()> = Novices::new(64, 600);
+        (0..1000).for_each(|key| assert_eq!(novices.again(&key, 5, Some(())), None));
+        assert_eq!(novices.evicted, 1000 - 64);
+    }
+}
