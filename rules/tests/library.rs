@@ -189,7 +189,7 @@ fn syn_no_synack() {
 }
 
 #[test]
-fn a_silence_proves_something_only_of_whom_is_in_sight() {
+fn a_silence_proves_nothing_of_whom_is_out_of_sight() {
     let set = set();
     let found = |syns, syn_span_ms, sight: Option<bool>| {
         let mut facts = FlowFacts { syns, syn_span_ms, syn_acks: 0, syn_age_ms: Some(4_000), ..flow() };
@@ -197,9 +197,9 @@ fn a_silence_proves_something_only_of_whom_is_in_sight() {
         !names(&set, Event::SynTimeout, &facts).is_empty()
     };
     assert!(found(1, 0, Some(true)), "it would have been seen");
-    assert!(!found(1, 0, None), "it may have been refused past here");
-    assert!(found(2, 1_000, None), "nobody repeats what was answered");
-    assert!(!found(3, 1_000, Some(false)), "but some repeat within a second what was refused");
+    assert!(found(1, 0, None), "nothing says that its packets pass elsewhere");
+    assert!(!found(1, 0, Some(false)), "it may have been answered past here");
+    assert!(!found(3, 1_000, Some(false)), "some repeat within a second what was refused");
     assert!(found(3, 3_000, Some(false)));
     let hello = |packets, out_of_sight| {
         let app = AppFacts {

@@ -12,10 +12,10 @@ mod quote;
 mod shim;
 mod transport;
 mod tunnel;
+mod tunnel_kind;
 
-pub use packet::{
-    Address, Class, FlowKey, Fragment, Icmp, Packet, Part, Quote, Tcp, TcpOptions, Tunnel, TunnelKind, flags,
-};
+pub use packet::{Address, Class, FlowKey, Fragment, Icmp, Packet, Part, Quote, Tcp, TcpOptions, flags};
+pub use tunnel_kind::{Tunnel, TunnelKind};
 
 use crate::source::LinkType;
 

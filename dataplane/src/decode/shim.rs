@@ -5,8 +5,9 @@
 use super::bytes::{after, u8_at, u16_at};
 use super::link::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, by_ethertype, ethernet, ip_version};
 use super::net;
-use super::packet::{Class, Packet, Tunnel, TunnelKind};
+use super::packet::{Class, Packet};
 use super::tunnel::enter;
+use super::tunnel_kind::{Tunnel, TunnelKind};
 use crate::source::LinkType;
 
 pub(super) const ETHERTYPE_PPP: u16 = 0x880b;

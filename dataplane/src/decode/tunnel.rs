@@ -6,7 +6,8 @@
 
 use super::bytes::{after, u8_at, u16_at, u32_at};
 use super::link::{by_ethertype, ethernet, ip_version};
-use super::packet::{Class, Packet, Part, Tunnel, TunnelKind};
+use super::packet::{Class, Packet, Part};
+use super::tunnel_kind::{Tunnel, TunnelKind};
 use super::{net, shim};
 
 /// Tunnels in tunnels looked into.

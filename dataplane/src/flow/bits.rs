@@ -1,4 +1,5 @@
-//! The bits of a flow's record, by the field they are in. Worker's thread.
+//! The bits of a flow's record, by the field they are in. Constants only: the worker sets and reads them, and what
+//! they mean leaves it as facts and rows.
 
 #[cfg(doc)]
 use super::record::{Direction, Flow, Rare};
