@@ -106,6 +106,8 @@ pub struct ServiceStanding {
 
 /// Entries of all traffic from which on it is worth the while to rank who holds them.
 const RANKED_FROM: u32 = 1000;
+/// How often they are ranked, in buckets.
+const RANKED_EVERY: u64 = 5 * SECOND;
 
 #[derive(Debug)]
 pub struct Gauges {
@@ -118,11 +120,15 @@ pub struct Gauges {
     all: Gauge,
     /// The client that holds most, when last told of or looked at; nobody has come to hold more since.
     most: Option<(IpAddr, u32)>,
-    /// Those that hold most, and the services most are held for, once a second; none while all hold few.
+    /// `most`, once a second.
+    top: Option<(IpAddr, u32)>,
+    /// When it was last looked for.
+    looked: u64,
+    /// Those that hold most, and the services most are held for; none while all hold few.
     top_clients: Vec<(u32, IpAddr)>,
     top_services: Vec<(u32, ServiceKey)>,
     /// When those were last looked for.
-    looked: u64,
+    ranked: u64,
     /// Most entries of all traffic at once.
     pub peak: u32,
 }
@@ -137,7 +143,9 @@ impl Gauges {
             most: None,
             top_clients: Vec::new(),
             top_services: Vec::new(),
+            top: None,
             looked: 0,
+            ranked: 0,
             peak: 0,
         }
     }
@@ -181,21 +189,27 @@ impl Gauges {
     /// Once a tick, after its reports.
     pub fn tick(&mut self, now: u64) {
         self.peak = self.peak.max(self.all.entries(now));
-        if now >= self.looked + SECOND || self.top_clients.is_empty() {
+        if now >= self.looked + SECOND || self.most.is_none() {
             self.looked = now;
             if let Some(before) = now.checked_sub(u64::from(LONGEST) * SECOND) {
                 self.clients.expire(before);
             }
             self.look(now);
+            self.top = self.most;
+        }
+        if now >= self.ranked + RANKED_EVERY || self.top_services.is_empty() && !self.few(now) {
+            self.ranked = now;
             self.rank(now);
         }
     }
 
+    fn few(&mut self, now: u64) -> bool {
+        self.all.entries(now) < RANKED_FROM
+    }
+
     fn rank(&mut self, now: u64) {
-        let few = self.all.entries(now) < RANKED_FROM;
-        (self.top_clients, self.top_services) = if few {
-            let top = self.most.map(|(client, entries)| (entries, client));
-            (top.into_iter().collect(), Vec::new())
+        (self.top_clients, self.top_services) = if self.few(now) {
+            (Vec::new(), Vec::new())
         } else {
             (self.most_clients(RANKED, now), self.most_services(RANKED, now))
         };
@@ -275,8 +289,8 @@ impl Gauges {
         let mut states = ServiceStates {
             time_wait: last_60s.closed,
             entries_total: self.all.entries(now),
-            top_client: self.top_clients.first().map(|(_, client)| *client),
-            top_client_entries: self.top_clients.first().map_or(0, |(entries, _)| *entries),
+            top_client: self.top.map(|(client, _)| client),
+            top_client_entries: self.top.map_or(0, |(_, entries)| entries),
             ..ServiceStates::default()
         };
         if let Some(service) = self.services.peek_mut(key) {
