@@ -22,7 +22,7 @@ pub struct JudgeConfig {
     pub default_limits: CaptureLimits,
     /// Flow incidents, unsettled parts of them, and host and service incidents, at most of each.
     pub max_open: usize,
-    /// Hosts whose windows are kept. One takes up to 17 KiB, if it acts in every 100 ms of a minute.
+    /// Hosts whose windows are kept. One takes up to 80 KiB, if it acts in every 100 ms of a minute.
     pub max_hosts: usize,
     /// Services whose windows are kept; as large as hosts.
     pub max_services: usize,
