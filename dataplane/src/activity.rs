@@ -1,8 +1,9 @@
-//! What hosts and services did in the present 100 ms of packet time, and who dealt with whom: counted, so that a
+//! What hosts and services did in the present second of packet time, and who dealt with whom: counted, so that a
 //! storm of five million events a second is a few numbers and not a queue. Worker's thread; bounded, never
 //! allocates after start.
 //!
-//! The tables live for one interval: at its end every entry is told to the judge, which keeps the windows.
+//! The tables live for a second: at its end every entry is told to the judge, which keeps the windows. What went wrong,
+//! and what a rule reads over a single second, is told at the end of its 100 ms.
 
 mod dense;
 mod pairs;
@@ -23,17 +24,22 @@ pub const INTERVAL: u64 = 100_000_000;
 const RST_STEP: u64 = 2_000;
 /// Places looked at before an entry is given up on.
 const PROBES: u32 = 16;
-/// Clients of one service told of in one interval: whoever floods it makes no more of them.
-const CLIENTS_OF_SERVICE: u32 = 64;
+/// Clients of one service told of in one second: whoever floods it makes no more of them.
+const CLIENTS_OF_SERVICE: u32 = 512;
 
 /// What happened to a host or service.
 #[derive(Clone, Copy, Debug, Default)]
 struct Doings {
     counts: Counts,
     changes: StateChanges,
-    /// Pairs made for it in this interval.
+    /// Pairs made for it in this second.
     clients: u32,
+    /// It is to be told of at the next tick, whether a second ends there or not.
+    urgent: bool,
 }
+
+/// What happened to somebody who has not been told of.
+type News = (Party, Counts, StateChanges);
 
 /// How a connection stands, as `ss` shows it on the service's host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,12 +79,17 @@ impl Party {
 #[derive(Debug)]
 struct Table {
     doings: Dense<Party, Doings>,
+    /// Numbers of the entries to be told of at the next tick.
+    urgent: Vec<u32>,
+    /// Counts that make an entry so.
+    prompt: CountSet,
     secret: u64,
 }
 
 impl Table {
-    fn new(capacity: u32, secret: u64) -> Table {
-        Table { doings: Dense::new(capacity), secret }
+    fn new(capacity: u32, prompt: CountSet, secret: u64) -> Table {
+        let doings = Dense::new(capacity);
+        Table { doings, urgent: Vec::with_capacity(capacity as usize), prompt, secret }
     }
 
     /// The entry of this party, made if it has none yet; `None` if there is no room.
@@ -94,7 +105,8 @@ impl Table {
     }
 
     fn add(&mut self, who: &Party, what: Count) -> bool {
-        let Some(Doings { counts, .. }) = self.entry(who) else { return false };
+        let prompt = self.prompt.contains(what);
+        let Some(Doings { counts, urgent, .. }) = self.entry(who) else { return false };
         *match what {
             Count::Syns => &mut counts.syns,
             Count::Established => &mut counts.established,
@@ -110,7 +122,35 @@ impl Table {
             Count::Refusals => &mut counts.refusals,
             Count::ClientCuts => &mut counts.client_cuts,
         } += 1;
+        if prompt && !std::mem::replace(urgent, true) {
+            self.hurry();
+        }
         true
+    }
+
+    /// The entry last asked for is to be told of at the next tick; without room in the list, at the second's end.
+    #[cold]
+    fn hurry(&mut self) {
+        if self.urgent.len() < self.urgent.capacity() {
+            self.urgent.push(self.doings.recent() as u32);
+        }
+    }
+
+    /// What is to be told now; at the end of a second, `all`. May give `None` while there is more.
+    fn take(&mut self, all: bool) -> Option<News> {
+        if all {
+            self.urgent.clear();
+            let (who, Doings { counts, changes, .. }) = self.doings.take()?;
+            let news = counts != Counts::default() || changes != StateChanges::default();
+            return news.then_some((who, counts, changes));
+        }
+        let (who, doings) = self.doings.at(self.urgent.pop()? as usize)?;
+        let told = std::mem::replace(doings, Doings { clients: doings.clients, ..Doings::default() });
+        Some((who, told.counts, told.changes))
+    }
+
+    fn is_empty(&self, all: bool) -> bool {
+        if all { self.doings.is_empty() } else { self.urgent.is_empty() }
     }
 }
 
@@ -122,8 +162,8 @@ pub struct Activity {
     pairs: Pairs,
     hosts_want: CountSet,
     services_want: CountSet,
-    /// Pairs are told of at the end of a second, since most have no more than a connection in it.
-    tells_pairs: bool,
+    /// A second ends: everything is told, pairs too.
+    tells_all: bool,
     /// Some rule is about hosts; about services.
     wanted: (bool, bool),
     /// Counts that found no room.
@@ -137,13 +177,15 @@ impl Activity {
     pub fn new(capacity: u32, rules: &RuleSet, secret: u64) -> Activity {
         let scopes = |scope| rules.rules().iter().any(|rule| rule.scope == scope);
         let link = scopes(Scope::Link);
+        let read = |scope| rules.counts_read(scope);
+        let prompt = |scope| CountSet::TROUBLE.union(rules.counts_read_over_a_second(scope));
         Activity {
-            hosts: Table::new(capacity, secret),
-            services: Table::new(capacity, secret),
+            hosts: Table::new(capacity, prompt(Scope::Host), secret),
+            services: Table::new(capacity, prompt(Scope::Service).union(prompt(Scope::Link)), secret),
             pairs: Pairs::new(capacity / 4, secret),
-            tells_pairs: false,
-            hosts_want: rules.counts_read(Scope::Host),
-            services_want: rules.counts_read(Scope::Service).union(rules.counts_read(Scope::Link)),
+            tells_all: false,
+            hosts_want: read(Scope::Host),
+            services_want: read(Scope::Service).union(read(Scope::Link)),
             wanted: (scopes(Scope::Host) || link, scopes(Scope::Service) || link),
             lost: 0,
             pairs_lost: 0,
@@ -219,18 +261,17 @@ impl Activity {
         }
     }
 
-    /// The next entry of the interval that ended, taken out; `None` when all are.
+    /// The next entry that is to be told of now, taken out. May give `None` while there is more.
     pub fn take(&mut self) -> Option<Note> {
-        if let Some((who, doings)) = self.hosts.doings.take() {
-            return Some(Message::Host { addr: who.ip(), counts: doings.counts });
+        let all = self.tells_all;
+        if !self.hosts.is_empty(all) {
+            return self.hosts.take(all).map(|(who, counts, _)| Message::Host { addr: who.ip(), counts });
         }
-        if self.tells_pairs
-            && let Some((client, who, dealing)) = self.pairs.take()
-        {
+        if all && let Some((client, who, dealing)) = self.pairs.take() {
             let (addr, port, proto) = (who.ip(), who.port, who.proto);
             return Some(Message::Dealing { client: client.ip(), addr, port, proto, dealing });
         }
-        self.services.doings.take().map(|(who, Doings { counts, changes, .. })| Message::Service {
+        self.services.take(all).map(|(who, counts, changes)| Message::Service {
             addr: who.ip(),
             port: who.port,
             proto: who.proto,
@@ -241,13 +282,13 @@ impl Activity {
 
     /// Nothing is left to tell at this tick.
     pub fn is_empty(&self) -> bool {
-        let pairs = !self.tells_pairs || self.pairs.is_empty();
-        self.hosts.doings.is_empty() && self.services.doings.is_empty() && pairs
+        let all = self.tells_all;
+        self.hosts.is_empty(all) && self.services.is_empty(all) && (!all || self.pairs.is_empty())
     }
 
-    /// Whether what is told next includes pairs.
-    pub fn tell_pairs(&mut self, tell: bool) {
-        self.tells_pairs = tell;
+    /// Whether what is told next is everything, as at the end of a second.
+    pub fn tell_all(&mut self, all: bool) {
+        self.tells_all = all;
     }
 }
 
@@ -261,13 +302,49 @@ mod tests {
 
     fn activity(capacity: u32) -> Activity {
         let text = "rule \"h\" on tick when host.syns(1) + host.rsts(1) > 0 then { incident(\"info\", `x`); }
-            rule \"s\" on tick when service.syns(1) > 0 then { incident(\"info\", `x`); }";
+            rule \"s\" on tick when service.syns(10) + service.unanswered(10) + service.established(10) > 0
+            then { incident(\"info\", `x`); }";
         let file = rules::SourceFile { name: "t.rhai".into(), text: text.into() };
         Activity::new(
             capacity,
             &RuleSet::load(&[file], &[]).expect("the rules are right"),
             0x7265_6665_7265_6521,
         )
+    }
+
+    fn told(activity: &mut Activity) -> Vec<Note> {
+        let mut told = Vec::new();
+        while !activity.is_empty() {
+            told.extend(activity.take());
+        }
+        told
+    }
+
+    #[test]
+    fn what_goes_wrong_is_told_at_once_and_the_rest_once() {
+        let mut activity = activity(128);
+        for n in 0..20 {
+            activity.service(party(n), Count::Established);
+            activity.states(&party(n), |changes| changes.standing[2] += 1);
+        }
+        assert!(activity.is_empty(), "nothing of it is urgent");
+        activity.service(party(7), Count::SynUnanswered);
+        let [Message::Service { counts, changes, .. }] = told(&mut activity)[..] else { panic!("one is") };
+        assert_eq!((counts.established, counts.syn_unanswered, changes.standing[2]), (1, 1, 1));
+        activity.service(party(8), Count::SynUnanswered);
+        activity.service(party(9), Count::Syns);
+        activity.tell_all(true);
+        let mut sums = (0, 0, 0);
+        for message in told(&mut activity) {
+            if let Message::Service { counts, changes, .. } = message {
+                sums.0 += counts.established;
+                sums.1 += counts.syn_unanswered + counts.syns;
+                sums.2 += changes.standing[2];
+            }
+        }
+        assert_eq!(sums, (19, 2, 19), "and nothing is told twice");
+        activity.tell_all(false);
+        assert!(activity.is_empty());
     }
 
     #[test]
@@ -280,7 +357,8 @@ mod tests {
             activity.service(party(n), Count::Syns);
         }
         let (mut hosts, mut services) = (0, 0);
-        while let Some(message) = activity.take() {
+        activity.tell_all(true);
+        for message in told(&mut activity) {
             match message {
                 Message::Host { addr: IpAddr::V4(v4), counts } => {
                     assert_eq!(counts.rsts, u32::from(v4.octets()[3]) + 1);
@@ -303,17 +381,15 @@ mod tests {
         for n in 0..1000 {
             activity.host(party(n), Count::Syns);
         }
-        let mut told = 0;
-        while activity.take().is_some() {
-            told += 1;
-        }
+        activity.tell_all(true);
+        let told = told(&mut activity).len() as u64;
         assert_eq!(told + activity.lost, 1000);
         assert_eq!(told, 64);
     }
 
     #[test]
     fn a_flooded_service_makes_a_few_pairs_and_a_scanner_as_many_as_there_is_room_for() {
-        let mut activity = activity(4096);
+        let mut activity = activity(8192);
         for n in 0..1000 {
             activity.pair(&party(n), &party(9999), |d| d.begun += 1);
             activity.pair(&party(5), &party(9999), |d| d.begun += 1);
@@ -323,8 +399,8 @@ mod tests {
             activity.pair(&party(1), &Party { port, ..party(2) }, |d| d.unfinished += 1);
         }
         let mut pairs = Vec::new();
-        activity.tell_pairs(true);
-        while let Some(message) = activity.take() {
+        activity.tell_all(true);
+        for message in told(&mut activity) {
             if let Message::Dealing { port, dealing, .. } = message {
                 pairs.push((port, dealing.begun, dealing.unfinished));
             }

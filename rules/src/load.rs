@@ -251,6 +251,7 @@ fn compile_rule(
         scope,
         holds: body_reach.captures,
         counts: all_reach.counts,
+        second: all_reach.second,
         gathers,
         comments: Event::ALL.map(|event| format!("referee: {} ({})", rule.name.text, event.name())),
     };

@@ -64,6 +64,8 @@ pub struct RuleMeta {
     pub holds: bool,
     /// What the windowed facts it reads count.
     pub counts: CountSet,
+    /// Of these, what it reads over a single second.
+    pub second: CountSet,
     /// Its condition reads facts of a flow that are not at hand.
     pub gathers: bool,
     pub(crate) comments: [String; Event::ALL.len()],
@@ -249,6 +251,12 @@ impl RuleSet {
     pub fn counts_read(&self, scope: Scope) -> CountSet {
         let rules = self.rules.iter().filter(|rule| rule.scope == scope);
         rules.fold(CountSet::EMPTY, |read, rule| read.union(rule.counts))
+    }
+
+    /// Likewise, over the shortest window: it should be exact, so nothing of it may be told late.
+    pub fn counts_read_over_a_second(&self, scope: Scope) -> CountSet {
+        let rules = self.rules.iter().filter(|rule| rule.scope == scope);
+        rules.fold(CountSet::EMPTY, |read, rule| read.union(rule.second))
     }
 
     /// Adds to `hits` the flow rules that wait for the event and whose condition holds.

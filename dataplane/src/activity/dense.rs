@@ -1,5 +1,5 @@
-//! A hash table that is emptied after each interval: its entries lie side by side in the order in which they were
-//! made, so that the few of an interval stay in the cache. Worker's thread; bounded, never allocates after start.
+//! A hash table that is emptied again and again: its entries lie side by side in the order in which they were
+//! made, so that the few of a second stay in the cache. Worker's thread; bounded, never allocates after start.
 
 use super::PROBES;
 
@@ -83,6 +83,15 @@ impl<K: Copy + PartialEq, V: Default> Dense<K, V> {
 
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// The number of the entry last asked for; it keeps it until it is taken out.
+    pub fn recent(&self) -> usize {
+        self.recent
+    }
+
+    pub fn at(&mut self, number: usize) -> Option<(K, &mut V)> {
+        self.entries.get_mut(number).map(|entry| (entry.key, &mut entry.value))
     }
 }
 

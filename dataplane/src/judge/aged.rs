@@ -1,10 +1,10 @@
 //! A bounded table: when it is full, the entry touched longest ago goes, and is counted. Runs on the judge's
 //! thread. Entries are chained in the order in which they were touched, so nothing is ever sorted or searched.
 
-use std::collections::hash_map::Entry as Place;
 use std::hash::Hash;
 
-use ahash::AHashMap as HashMap;
+use ahash::RandomState;
+use hashbrown::HashTable;
 
 /// No entry.
 const NONE: u32 = u32::MAX;
@@ -21,7 +21,9 @@ struct Entry<K, V> {
 
 #[derive(Debug)]
 pub struct Aged<K, V> {
-    index: HashMap<K, u32>,
+    /// Places in `entries` by their keys' hashes: 4 bytes each, so that all of it stays in the cache.
+    index: HashTable<u32>,
+    hasher: RandomState,
     entries: Vec<Entry<K, V>>,
     /// Places in `entries` whose keys have gone; their values are the default.
     free: Vec<u32>,
@@ -38,7 +40,8 @@ impl<K: Copy + Eq + Hash, V: Default> Aged<K, V> {
     pub fn new(limit: usize) -> Aged<K, V> {
         let limit = limit.max(1);
         Aged {
-            index: HashMap::with_capacity(limit + 1),
+            index: HashTable::with_capacity(limit + 1),
+            hasher: RandomState::new(),
             entries: Vec::with_capacity(limit + 1),
             free: Vec::new(),
             oldest: NONE,
@@ -54,18 +57,28 @@ impl<K: Copy + Eq + Hash, V: Default> Aged<K, V> {
 
     /// The entry, marked as touched at `now`, which never goes back.
     pub fn get_mut(&mut self, key: &K, now: u64) -> Option<&mut V> {
-        let at = *self.index.get(key)?;
-        self.renew(at, now);
+        let at = self.find(key, now)?;
         Some(&mut self.entries[at as usize].value)
+    }
+
+    /// Where the entry is, if there is one; it is marked as touched.
+    pub fn find(&mut self, key: &K, now: u64) -> Option<u32> {
+        let at = self.place_of(key)?;
+        self.renew(at, now);
+        Some(at)
+    }
+
+    fn place_of(&self, key: &K) -> Option<u32> {
+        self.index.find(self.hasher.hash_one(key), |at| self.entries[*at as usize].key == *key).copied()
     }
 
     /// The entry, not marked as touched.
     pub fn peek_mut(&mut self, key: &K) -> Option<&mut V> {
-        self.index.get(key).map(|at| &mut self.entries[*at as usize].value)
+        self.place_of(key).map(|at| &mut self.entries[at as usize].value)
     }
 
     pub fn get(&self, key: &K) -> Option<&V> {
-        self.index.get(key).map(|at| &self.entries[*at as usize].value)
+        self.place_of(key).map(|at| &self.entries[at as usize].value)
     }
 
     /// The entry, made if there is none, and marked as touched.
@@ -76,14 +89,11 @@ impl<K: Copy + Eq + Hash, V: Default> Aged<K, V> {
 
     /// Where the entry is, made if there is none, and marked as touched. It stays there until it goes.
     pub fn place(&mut self, key: K, now: u64) -> u32 {
-        let vacant = match self.index.entry(key) {
-            Place::Occupied(there) => {
-                let at = *there.get();
-                self.renew(at, now);
-                return at;
-            }
-            Place::Vacant(vacant) => vacant,
-        };
+        let hash = self.hasher.hash_one(key);
+        if let Some(&at) = self.index.find(hash, |at| self.entries[*at as usize].key == key) {
+            self.renew(at, now);
+            return at;
+        }
         let made = Entry { key, last: now, older: NONE, newer: NONE, value: V::default() };
         let at = match self.free.pop() {
             Some(at) => {
@@ -95,7 +105,8 @@ impl<K: Copy + Eq + Hash, V: Default> Aged<K, V> {
                 (self.entries.len() - 1) as u32
             }
         };
-        vacant.insert(at);
+        let Aged { index, hasher, entries, .. } = self;
+        index.insert_unique(hash, at, |at| hasher.hash_one(entries[*at as usize].key));
         self.link(at);
         if self.index.len() > self.limit {
             self.remove_at(self.oldest);
@@ -111,16 +122,31 @@ impl<K: Copy + Eq + Hash, V: Default> Aged<K, V> {
         (entry.key, &mut entry.last, &mut entry.value)
     }
 
+    pub fn peek_at(&self, at: u32) -> Option<&V> {
+        self.entries.get(at as usize).map(|entry| &entry.value)
+    }
+
     pub fn remove(&mut self, key: &K) {
-        if let Some(&at) = self.index.get(key) {
+        if let Some(at) = self.place_of(key) {
             self.remove_at(at);
         }
     }
 
     /// Lets entries go that were touched at `before` or earlier.
     pub fn expire(&mut self, before: u64) {
-        while self.entries.get(self.oldest as usize).is_some_and(|entry| entry.last <= before) {
-            self.remove_at(self.oldest);
+        self.expire_unless(before, before, |_| false);
+    }
+
+    /// Likewise, but for those to be kept: they count as touched at `now`.
+    pub fn expire_unless(&mut self, before: u64, now: u64, mut keep: impl FnMut(&mut V) -> bool) {
+        while let Some(entry) = self.entries.get_mut(self.oldest as usize)
+            && entry.last <= before
+        {
+            if now > before && keep(&mut entry.value) {
+                self.renew(self.oldest, now);
+            } else {
+                self.remove_at(self.oldest);
+            }
         }
     }
 
@@ -141,7 +167,9 @@ impl<K: Copy + Eq + Hash, V: Default> Aged<K, V> {
         self.unlink(at);
         let entry = &mut self.entries[at as usize];
         entry.value = V::default();
-        self.index.remove(&entry.key);
+        if let Ok(there) = self.index.find_entry(self.hasher.hash_one(entry.key), |other| *other == at) {
+            there.remove();
+        }
         self.free.push(at);
     }
 

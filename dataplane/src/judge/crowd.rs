@@ -133,21 +133,28 @@ impl Crowd {
         dealing: &Dealing,
         bucket: u64,
     ) -> Option<&mut dealings::Track> {
-        if self.pairs.get(&pair).is_none() {
-            if dealing.begun == 0 {
+        let at = match self.pairs.find(&pair, bucket) {
+            Some(at) => at,
+            None if dealing.begun == 0 => {
                 let once = self.novices.get_mut(&pair, bucket)?;
                 once.completed |= dealing.completed > 0;
                 once.short |= dealing.short > 0;
                 return None;
             }
-            let once = Once::of(dealing);
-            match self.novices.again(&pair, bucket, once) {
-                Some((at, first)) => self.pairs.touch(pair, bucket).add(at, &first.dealing()),
-                None if once.is_some() => return None,
-                None => {}
+            None => {
+                let once = Once::of(dealing);
+                let met = self.novices.again(&pair, bucket, once);
+                if met.is_none() && once.is_some() {
+                    return None;
+                }
+                let at = self.pairs.place(pair, bucket);
+                if let Some((before, first)) = met {
+                    self.pairs.at(at).2.add(before, &first.dealing());
+                }
+                at
             }
-        }
-        let track = self.pairs.touch(pair, bucket);
+        };
+        let (_, _, track) = self.pairs.at(at);
         track.add(bucket, dealing);
         Some(track)
     }

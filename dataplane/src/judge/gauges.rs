@@ -14,7 +14,7 @@ use super::aged::Aged;
 use super::message::{Entries, LINGERS, StateChanges};
 use super::novices::Novices;
 use super::text;
-use super::window::BUCKET_NS;
+use super::window::{BUCKET_NS, Beside, Windows};
 
 const SECOND: u64 = 1_000_000_000 / BUCKET_NS;
 /// How long what a client began counts for it, s.
@@ -30,7 +30,7 @@ struct Lingering {
 
 impl Lingering {
     fn add(&mut self, entries: u32, seconds: u32, now: u64) {
-        if entries == 0 || seconds == 0 {
+        if entries == 0 {
             return;
         }
         self.sum += i64::from(entries);
@@ -53,15 +53,16 @@ impl Lingering {
 #[derive(Debug, Default)]
 struct Gauge {
     alive: i64,
-    /// By [`LINGERS`].
-    lingering: [Lingering; LINGERS.len()],
+    /// By [`LINGERS`], without the one of no time.
+    lingering: [Lingering; LINGERS.len() - 1],
 }
 
 impl Gauge {
     fn change(&mut self, entries: &Entries, now: u64) {
         self.alive += i64::from(entries.made);
-        for ((class, seconds), left) in self.lingering.iter_mut().zip(LINGERS).zip(entries.left) {
-            self.alive -= i64::from(left);
+        self.alive -= entries.left.iter().copied().map(i64::from).sum::<i64>();
+        let longer = LINGERS.into_iter().zip(entries.left).skip(1);
+        for (class, (seconds, left)) in self.lingering.iter_mut().zip(longer) {
             class.add(left, seconds, now);
         }
     }
@@ -75,13 +76,21 @@ fn clamped(entries: i64) -> u32 {
     u32::try_from(entries.max(0)).unwrap_or(u32::MAX)
 }
 
+/// One service's gauges; they are kept beside its windows.
 #[derive(Debug, Default)]
-struct Service {
+pub struct Service {
     standing: [i64; 5],
     entries: Gauge,
 }
 
+impl Beside for Service {
+    fn is_over(&mut self, now: u64) -> bool {
+        self.standing.iter().skip(1).all(|sum| *sum <= 0) && self.entries.entries(now) == 0
+    }
+}
+
 type ServiceKey = (IpAddr, u16, u8);
+pub type Services = Windows<ServiceKey, Service>;
 
 /// What the gauges show, for metrics.
 #[derive(Clone, Debug, Default)]
@@ -111,7 +120,6 @@ const RANKED_EVERY: u64 = 5 * SECOND;
 
 #[derive(Debug)]
 pub struct Gauges {
-    services: Aged<ServiceKey, Service>,
     /// Who holds many entries opens and closes without pause: each connection counts for the time an entry stays
     /// after a close, whatever became of it.
     clients: Aged<IpAddr, Lingering>,
@@ -134,9 +142,8 @@ pub struct Gauges {
 }
 
 impl Gauges {
-    pub fn new(services: usize, clients: usize) -> Gauges {
+    pub fn new(clients: usize) -> Gauges {
         Gauges {
-            services: Aged::new(services),
             clients: Aged::new(clients),
             novices: Novices::new(4 * clients, u64::from(LONGEST) * SECOND),
             all: Gauge::default(),
@@ -151,21 +158,17 @@ impl Gauges {
     }
 
     pub fn evicted(&self) -> u64 {
-        self.services.evicted + self.clients.evicted + self.novices.evicted
+        self.clients.evicted + self.novices.evicted
     }
 
-    pub fn service(&mut self, key: ServiceKey, changes: &StateChanges, now: u64) {
+    /// What became of connections to a service.
+    pub fn change(&mut self, service: &mut Service, changes: &StateChanges, now: u64) {
         if *changes == StateChanges::default() {
             return;
         }
         self.all.change(&changes.entries, now);
-        let service = self.services.touch(key, now);
         service.entries.change(&changes.entries, now);
         service.standing.iter_mut().zip(changes.standing).for_each(|(sum, change)| *sum += i64::from(change));
-        let stands = service.standing.iter().skip(1).any(|sum| *sum > 0);
-        if !stands && service.entries.entries(now) == 0 {
-            self.services.remove(&key);
-        }
     }
 
     /// A client began connections.
@@ -173,21 +176,28 @@ impl Gauges {
         if begun == 0 {
             return;
         }
-        if self.clients.get(&client).is_none() {
-            let alone = begun == 1;
-            match self.novices.again(&client, now, alone.then_some(())) {
-                Some((at, ())) => self.clients.touch(client, now).add(1, LONGEST, at),
-                None if alone => return,
-                None => {}
+        let at = match self.clients.find(&client, now) {
+            Some(at) => at,
+            None => {
+                let alone = begun == 1;
+                let met = self.novices.again(&client, now, alone.then_some(()));
+                if met.is_none() && alone {
+                    return;
+                }
+                let at = self.clients.place(client, now);
+                if let Some((before, ())) = met {
+                    self.clients.at(at).2.add(1, LONGEST, before);
+                }
+                at
             }
-        }
-        let own = self.clients.touch(client, now);
+        };
+        let (_, _, own) = self.clients.at(at);
         own.add(begun, LONGEST, now);
         self.most = more(self.most, (client, clamped(own.entries(now))));
     }
 
     /// Once a tick, after its reports.
-    pub fn tick(&mut self, now: u64) {
+    pub fn tick(&mut self, now: u64, services: &mut Services) {
         self.peak = self.peak.max(self.all.entries(now));
         if now >= self.looked + SECOND || self.most.is_none() {
             self.looked = now;
@@ -199,7 +209,7 @@ impl Gauges {
         }
         if now >= self.ranked + RANKED_EVERY || self.top_services.is_empty() && !self.few(now) {
             self.ranked = now;
-            self.rank(now);
+            self.rank(now, services);
         }
     }
 
@@ -207,20 +217,16 @@ impl Gauges {
         self.all.entries(now) < RANKED_FROM
     }
 
-    fn rank(&mut self, now: u64) {
+    fn rank(&mut self, now: u64, services: &mut Services) {
         (self.top_clients, self.top_services) = if self.few(now) {
             (Vec::new(), Vec::new())
         } else {
-            (self.most_clients(RANKED, now), self.most_services(RANKED, now))
+            (self.most_clients(RANKED, now), most_services(RANKED, now, services))
         };
     }
 
     fn most_clients(&mut self, number: usize, now: u64) -> Vec<(u32, IpAddr)> {
         most(number, self.clients.values_mut().map(|(client, gauge)| (clamped(gauge.entries(now)), *client)))
-    }
-
-    fn most_services(&mut self, number: usize, now: u64) -> Vec<(u32, ServiceKey)> {
-        most(number, self.services.values_mut().map(|(key, service)| (service.entries.entries(now), *key)))
     }
 
     /// Puts what is known of all traffic's entries into its facts.
@@ -234,21 +240,18 @@ impl Gauges {
         }
     }
 
-    /// How things stand, with at most `number` services and clients, those with most entries first. `last_60s`: of a
-    /// service.
-    pub fn standing(
-        &mut self,
-        number: usize,
-        now: u64,
-        last_60s: impl Fn(&ServiceKey) -> Counts,
-    ) -> Standing {
-        let services = self.most_services(number, now);
-        let service = |(_, key): (u32, ServiceKey)| {
-            let (states, (addr, port, proto)) = (self.facts(&key, &last_60s(&key), now), key);
-            ServiceStanding { addr, port, proto: text::protocol(proto), states }
-        };
+    /// How things stand, with at most `number` services and clients, those with most entries first.
+    pub fn standing(&mut self, number: usize, now: u64, services: &mut Services) -> Standing {
+        let mut most = Vec::with_capacity(number);
+        for (_, key) in most_services(number, now, services) {
+            let last_60s = services.sums(&key).map(|[_, _, last_60s]| last_60s).unwrap_or_default();
+            let Some(service) = services.beside(&key) else { continue };
+            let (addr, port, proto) = key;
+            let states = self.facts(service, &last_60s, now);
+            most.push(ServiceStanding { addr, port, proto: text::protocol(proto), states });
+        }
         Standing {
-            services: services.into_iter().map(service).collect(),
+            services: most,
             clients: self
                 .most_clients(number, now)
                 .into_iter()
@@ -285,22 +288,20 @@ impl Gauges {
     }
 
     /// `last_60s`: of the same service.
-    pub fn facts(&mut self, key: &ServiceKey, last_60s: &Counts, now: u64) -> ServiceStates {
-        let mut states = ServiceStates {
+    pub fn facts(&mut self, service: &mut Service, last_60s: &Counts, now: u64) -> ServiceStates {
+        let [_, syn_recv, established, close_wait, fin_wait2] =
+            service.standing.map(|sum| u32::try_from(sum.max(0)).unwrap_or(u32::MAX));
+        ServiceStates {
+            syn_recv,
+            established,
+            close_wait,
+            fin_wait2,
             time_wait: last_60s.closed,
+            entries: service.entries.entries(now),
             entries_total: self.all.entries(now),
             top_client: self.top.map(|(client, _)| client),
             top_client_entries: self.top.map_or(0, |(_, entries)| entries),
-            ..ServiceStates::default()
-        };
-        if let Some(service) = self.services.peek_mut(key) {
-            let [_, syn_recv, established, close_wait, fin_wait2] =
-                service.standing.map(|sum| u32::try_from(sum.max(0)).unwrap_or(u32::MAX));
-            states.entries = service.entries.entries(now);
-            (states.syn_recv, states.established) = (syn_recv, established);
-            (states.close_wait, states.fin_wait2) = (close_wait, fin_wait2);
         }
-        states
     }
 }
 
@@ -311,6 +312,10 @@ fn more(most: Option<(IpAddr, u32)>, (client, entries): (IpAddr, u32)) -> Option
         _ if entries == 0 => most,
         _ => Some((client, entries)),
     }
+}
+
+fn most_services(number: usize, now: u64, services: &mut Services) -> Vec<(u32, ServiceKey)> {
+    most(number, services.beside_all().map(|(key, service)| (service.entries.entries(now), *key)))
 }
 
 /// The holders of most entries, most first; of equals the least address.
@@ -340,31 +345,32 @@ mod tests {
 
     #[test]
     fn entries_stay_after_their_flows_for_as_long_as_a_device_keeps_them() {
-        let mut gauges = Gauges::new(10, 10);
-        gauges.service(KEY, &changes(10, [0; 3]), 1000);
-        gauges.service(KEY, &changes(0, [1, 2, 3]), 1001);
-        let mut at = |now| {
-            gauges.tick(now);
-            let facts = gauges.facts(&KEY, &Counts::default(), now);
+        let (mut gauges, mut services) = (Gauges::new(10), Services::new(10));
+        let mut change = |gauges: &mut Gauges, made, left, now| {
+            let service = services.report(KEY, None, now);
+            gauges.change(service, &changes(made, left), now);
+            gauges.tick(now, &mut services);
+            let facts = gauges.facts(services.beside(&KEY).unwrap(), &Counts::default(), now);
             (facts.entries, facts.entries_total)
         };
-        assert_eq!(at(1002), (9, 9));
-        assert_eq!(at(1001 + 450), (7, 7));
-        assert_eq!(at(1001 + 1050), (4, 4));
-        gauges.service(KEY, &changes(0, [4, 0, 0]), 3000);
-        assert_eq!(gauges.facts(&KEY, &Counts::default(), 3000).entries, 0);
-        assert_eq!(gauges.peak, 9);
+        change(&mut gauges, 10, [0; 3], 1000);
+        change(&mut gauges, 0, [1, 2, 3], 1001);
+        assert_eq!(change(&mut gauges, 0, [0; 3], 1002), (9, 9));
+        assert_eq!(change(&mut gauges, 0, [0; 3], 1001 + 450), (7, 7));
+        assert_eq!(change(&mut gauges, 0, [0; 3], 1001 + 1050), (4, 4));
+        assert_eq!(change(&mut gauges, 0, [4, 0, 0], 3000).0, 0);
+        assert_eq!(gauges.peak, 10);
     }
 
     #[test]
     fn the_client_with_most_entries_is_named() {
-        let mut gauges = Gauges::new(10, 10);
+        let mut gauges = Gauges::new(10);
         for n in 1..=3 {
             let client = Ipv4Addr::new(10, 0, 0, n).into();
             gauges.client(client, u32::from(n % 3) + 1, 50);
         }
-        gauges.tick(60);
-        let facts = gauges.facts(&KEY, &Counts::default(), 60);
+        gauges.tick(60, &mut Services::new(1));
+        let facts = gauges.facts(&mut Service::default(), &Counts::default(), 60);
         assert_eq!(
             (facts.top_client, facts.top_client_entries),
             (Some(Ipv4Addr::new(10, 0, 0, 2).into()), 3)
@@ -373,7 +379,7 @@ mod tests {
 
     #[test]
     fn who_holds_most_is_whoever_a_look_at_all_would_find() {
-        let mut gauges = Gauges::new(10, 1000);
+        let (mut gauges, mut services) = (Gauges::new(1000), Services::new(1));
         let mut seed = 1_u64;
         for now in 1000..6000_u64 {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -381,7 +387,7 @@ mod tests {
                 let client = Ipv4Addr::from_bits(0x0a00_0000 + (seed >> 33) as u32 % 40);
                 gauges.client(client.into(), (seed >> 50) as u32 % 9, now);
             }
-            gauges.tick(now);
+            gauges.tick(now, &mut services);
             if gauges.looked == now {
                 let all =
                     gauges.clients.values_mut().map(|(client, own)| (*client, clamped(own.entries(now))));

@@ -40,7 +40,7 @@ use self::captures::Captures;
 pub use self::config::{JudgeAccount, JudgeConfig};
 use self::crowd::Crowd;
 use self::diagnosis::Wellness;
-use self::gauges::Gauges;
+use self::gauges::{Gauges, Services};
 pub use self::gauges::{ServiceStanding, Standing};
 use self::groups::{Cause, GroupKey, Groups};
 pub use self::incident::{Incident, Subject};
@@ -65,7 +65,8 @@ pub struct Judge {
     groups: Groups,
     storms: Storms,
     hosts: Windows<IpAddr>,
-    services: Windows<(IpAddr, u16, u8)>,
+    /// With their gauges.
+    services: Services,
     /// Of all services together, if a rule asks.
     link: Option<Windows<()>>,
     crowd: Crowd,
@@ -93,10 +94,10 @@ impl Judge {
             groups: Groups::new(config.max_open, config.captures_per_incident),
             storms: Storms::default(),
             hosts: Windows::new(config.max_hosts),
-            services: Windows::new(config.max_services),
+            services: Services::new(config.max_services),
             link: wants_link(&rules).then(|| Windows::new(1)),
             crowd: Crowd::new(config.max_pairs),
-            gauges: Gauges::new(config.max_services, config.max_hosts),
+            gauges: Gauges::new(config.max_hosts),
             captures: Captures::new(config.default_limits, config.max_kept),
             known: Known::new(config.max_known),
             wellness: Wellness::default(),
@@ -117,17 +118,18 @@ impl Judge {
     pub fn handle(&mut self, message: &Message, commands: &mut Vec<Command>) {
         match message {
             Message::Hit(hit) => self.hit(hit, commands),
-            Message::Host { addr, counts } => self.hosts.report(*addr, counts, self.bucket),
+            Message::Host { addr, counts } => {
+                self.hosts.report(*addr, Some(counts), self.bucket);
+            }
             Message::Service { addr, port, proto, counts, changes } => {
-                let key = (*addr, *port, *proto);
+                let counted = (*counts != Counts::default()).then_some(counts);
                 // That an entry was made or is gone is no news for rules.
-                if *counts != Counts::default() || changes.standing != [0; 5] {
-                    self.services.report(key, counts, self.bucket);
+                let told = (counted.is_some() || changes.standing != [0; 5]).then_some(counts);
+                let service = self.services.report((*addr, *port, *proto), told, self.bucket);
+                self.gauges.change(service, changes, self.bucket);
+                if let Some(link) = self.link.as_mut().filter(|_| counted.is_some()) {
+                    link.report((), counted, self.bucket);
                 }
-                if let Some(link) = self.link.as_mut().filter(|_| *counts != Counts::default()) {
-                    link.report((), counts, self.bucket);
-                }
-                self.gauges.service(key, changes, self.bucket);
             }
             Message::Dealing { client, addr, port, proto, dealing } => {
                 self.crowd.report(*client, (*addr, *port, *proto), dealing);
@@ -176,8 +178,7 @@ impl Judge {
 
     /// How things stand now, with at most `number` services and clients.
     pub fn standing(&mut self, number: usize) -> Standing {
-        let sums = |key: &(IpAddr, u16, u8)| self.services.sums(key).map(|[_, _, last_60s]| last_60s);
-        self.gauges.standing(number, self.bucket, |key| sums(key).unwrap_or_default())
+        self.gauges.standing(number, self.bucket, &mut self.services)
     }
 
     pub fn account(&self) -> JudgeAccount {

@@ -11,11 +11,18 @@ const SEEDS: [u64; 4] = [0x6e6f_7669, 0x6365_735f, 0x6d65_745f, 0x6f6e_6365];
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Place<N> {
-    /// Hash of the key; 0 if nobody is here.
-    tag: u64,
-    /// When it was met.
-    at: u64,
+    /// Of the hash of the key, what does not say the place; 0 if nobody is here.
+    tag: u32,
+    /// The low half of when it was met: nobody stays for long.
+    at: u32,
     what: N,
+}
+
+impl<N> Place<N> {
+    /// How long ago it was met, if somebody is here.
+    fn since(&self, now: u64) -> Option<u64> {
+        (self.tag != 0).then(|| u64::from((now as u32).wrapping_sub(self.at)))
+    }
 }
 
 #[derive(Debug)]
@@ -44,14 +51,16 @@ impl<N: Copy + Default> Novices<N> {
     pub fn again(&mut self, key: &impl Hash, now: u64, newcomer: Option<N>) -> Option<(u64, N)> {
         let span = self.span;
         let (tag, place) = self.place(key);
-        let counts = place.tag != 0 && place.at + span > now;
-        if counts && place.tag == tag {
+        let since = place.since(now).filter(|since| *since < span);
+        if let Some(since) = since
+            && place.tag == tag
+        {
             place.tag = 0;
-            return Some((place.at, place.what));
+            return Some((now - since, place.what));
         }
         if let Some(what) = newcomer {
-            *place = Place { tag, at: now, what };
-            self.evicted += u64::from(counts);
+            *place = Place { tag, at: now as u32, what };
+            self.evicted += u64::from(since.is_some());
         }
         None
     }
@@ -60,13 +69,13 @@ impl<N: Copy + Default> Novices<N> {
     pub fn get_mut(&mut self, key: &impl Hash, now: u64) -> Option<&mut N> {
         let span = self.span;
         let (tag, place) = self.place(key);
-        (place.tag == tag && place.at + span > now).then_some(&mut place.what)
+        (place.tag == tag && place.since(now)? < span).then_some(&mut place.what)
     }
 
-    fn place(&mut self, key: &impl Hash) -> (u64, &mut Place<N>) {
-        let tag = self.hasher.hash_one(key).max(1);
-        let at = tag as usize & (self.places.len() - 1);
-        (tag, &mut self.places[at])
+    fn place(&mut self, key: &impl Hash) -> (u32, &mut Place<N>) {
+        let hash = self.hasher.hash_one(key);
+        let at = hash as usize & (self.places.len() - 1);
+        (((hash >> 32) as u32).max(1), &mut self.places[at])
     }
 }
 

@@ -13,6 +13,7 @@ use rules::facts::Counts;
 use serde_json::{Map, json};
 
 use super::evidence::Evidence;
+use super::gauges::Services;
 use super::groups::{Cause, GroupKey, Part, Takes};
 use super::incident::{Draft, Subject};
 use super::known::Home;
@@ -227,7 +228,7 @@ impl Storms {
 }
 
 /// What hosts, services and, if a rule asks, all traffic did.
-pub(super) type Counted<'a> = (&'a Windows<IpAddr>, &'a Windows<(IpAddr, u16, u8)>, Option<&'a Windows<()>>);
+pub(super) type Counted<'a> = (&'a Windows<IpAddr>, &'a Services, Option<&'a Windows<()>>);
 
 /// An actor's events of one kind after a bucket, and the first bucket that holds one.
 pub(super) fn counted(

@@ -6,15 +6,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use rules::facts::{ClientFacts, Counts, HostFacts, LinkFacts, ServiceFacts};
-use rules::{Hits, Verdict};
+use rules::{Hits, RuleSet, Verdict};
 
 use super::Judge;
+use super::config::JudgeAccount;
 use super::groups::Takes;
 use super::incident::Draft;
 use super::message::Command;
 use super::sight::{Crowdwise, Sight, takes};
 use super::storms::{Actor, Measure, Storm, counted};
-use super::window::{BUCKET_NS, Field, SPANS};
+use super::window::{BUCKET_NS, Field, SPANS, Told};
 use crate::source::Nanos;
 
 /// Entries from which on a client is worth a look that does nothing else of note.
@@ -25,7 +26,7 @@ impl Judge {
     pub(super) fn evaluate(&mut self, bucket: u64) {
         self.bucket = self.bucket.max(bucket);
         let now_ns = self.bucket.saturating_mul(BUCKET_NS);
-        self.gauges.tick(self.bucket);
+        self.gauges.tick(self.bucket, &mut self.services);
         let mut matched = Vec::new();
         for (addr, (mut client, [last_1s, last_10s, last_60s])) in self.hosts_of_note(bucket) {
             client.state_entries = self.gauges.of_client(&addr, self.bucket);
@@ -35,12 +36,12 @@ impl Judge {
                 continue;
             }
             let sight = Sight::Host(HostFacts { addr, now_ns, last_1s, last_10s, last_60s, client });
-            matched.extend(self.matching(sight));
+            matched.extend(matching(sight, &self.rules, &mut self.account));
         }
-        for (key, [last_1s, last_10s, last_60s]) in self.services.tick(bucket, self.bucket) {
-            let states = self.gauges.facts(&key, &last_60s, self.bucket);
-            let (addr, port, proto) = key;
-            let unfinished_most = self.services.unfinished_most(&key);
+        let Judge { services, gauges, rules, account, bucket: now, .. } = self;
+        services.tick(bucket, *now, |(addr, port, proto), told, service| {
+            let Told { sums: [last_1s, last_10s, last_60s], unfinished_most } = told;
+            let states = gauges.facts(service, &last_60s, *now);
             let facts = ServiceFacts {
                 addr,
                 port,
@@ -52,8 +53,8 @@ impl Judge {
                 unfinished_most,
                 states,
             };
-            matched.extend(self.matching(Sight::Service(facts)));
-        }
+            matched.extend(matching(Sight::Service(facts), rules, account));
+        });
         // They came in the order of a worker's hash table.
         matched.sort_unstable_by_key(|(sight, _)| sight.actor());
         for (sight, hits) in &matched {
@@ -65,11 +66,11 @@ impl Judge {
     /// Link rules: on the sums over all services, and on what all traffic takes in a state table.
     fn evaluate_link(&mut self, bucket: u64, now_ns: Nanos) {
         let Some(link) = &mut self.link else { return };
-        link.tick(bucket, self.bucket);
+        link.tick(bucket, self.bucket, |(), _, ()| ());
         let [last_1s, last_10s, last_60s] = link.sums(&()).unwrap_or_default();
         let mut facts = LinkFacts { now_ns, last_1s, last_10s, last_60s, ..LinkFacts::default() };
         self.gauges.fill(&mut facts, self.bucket);
-        if let Some((sight, hits)) = self.matching(Sight::Link(facts)) {
+        if let Some((sight, hits)) = matching(Sight::Link(facts), &self.rules, &mut self.account) {
             self.matched(&sight, &hits);
         }
     }
@@ -82,16 +83,8 @@ impl Judge {
         let clients = self.crowd.tick(self.bucket, noted).into_iter();
         let mut hosts: BTreeMap<_, _> =
             clients.map(|(addr, client)| (addr, (client, windows.sums(&addr).unwrap_or_default()))).collect();
-        for (addr, sums) in self.hosts.tick(bucket, self.bucket) {
-            hosts.entry(addr).or_default().1 = sums;
-        }
+        self.hosts.tick(bucket, self.bucket, |addr, told, ()| hosts.entry(addr).or_default().1 = told.sums);
         hosts
-    }
-
-    fn matching(&mut self, sight: Sight) -> Option<(Sight, Hits)> {
-        let hits = sight.matching(&self.rules);
-        self.account.matches_overflowed += hits.overflowed;
-        (!hits.is_empty()).then_some((sight, hits))
     }
 
     fn matched(&mut self, sight: &Sight, hits: &Hits) {
@@ -207,4 +200,11 @@ impl Judge {
         self.opened.push((storm.draft.order(), storm.draft.incident(&self.rules, false)));
         self.account.incidents_opened += 1;
     }
+}
+
+/// What is seen, if some rule's condition holds on it.
+fn matching(sight: Sight, rules: &RuleSet, account: &mut JudgeAccount) -> Option<(Sight, Hits)> {
+    let hits = sight.matching(rules);
+    account.matches_overflowed += hits.overflowed;
+    (!hits.is_empty()).then_some((sight, hits))
 }

@@ -16,6 +16,8 @@ pub const BUCKET_NS: Nanos = 100_000_000;
 /// The windows, in buckets: 1, 10 and 60 s.
 pub const SPANS: [u64; 3] = [10, 100, 600];
 const LONGEST: u64 = SPANS[2];
+/// So far ahead of its turn an entry starts to be loaded: many are told of at the end of a second, none lately used.
+const AHEAD: usize = 4;
 /// Room for so many buckets is made at once: most that act at all act again.
 const FIRST_BUCKETS: usize = 16;
 
@@ -93,27 +95,31 @@ impl Field {
     }
 }
 
-/// Sums in 64 bits, so that a window never saturates and then subtracts what it had not added.
+/// Most of a kind that a bucket tells of, 71 million a second: no window overflows, and none subtracts what it had not
+/// added.
+const FULL: u32 = u32::MAX / (LONGEST as u32 + 1);
+
+/// By [`Field::ALL`].
 #[derive(Clone, Copy, Debug, Default)]
-struct Sums([u64; Field::ALL.len()]);
+struct Sums([u32; Field::ALL.len()]);
 
 impl Sums {
     fn add(&mut self, counts: &Counts) {
         for (sum, field) in self.0.iter_mut().zip(Field::ALL) {
-            *sum += u64::from(field.get(counts));
+            *sum = sum.wrapping_add(field.get(counts));
         }
     }
 
     fn subtract(&mut self, counts: &Counts) {
         for (sum, field) in self.0.iter_mut().zip(Field::ALL) {
-            *sum -= u64::from(field.get(counts));
+            *sum = sum.wrapping_sub(field.get(counts));
         }
     }
 
     fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         for (sum, field) in self.0.iter().zip(Field::ALL) {
-            *field.get_mut(&mut counts) = u32::try_from(*sum).unwrap_or(u32::MAX);
+            *field.get_mut(&mut counts) = *sum;
         }
         counts
     }
@@ -122,7 +128,7 @@ impl Sums {
 fn accumulate(into: &mut Counts, counts: &Counts) {
     for field in Field::ALL {
         let sum = field.get_mut(into);
-        *sum = sum.saturating_add(field.get(counts));
+        *sum = sum.saturating_add(field.get(counts)).min(FULL);
     }
     let ([first, last], [from, to]) = (into.rst_at, counts.rst_at);
     into.rst_at = [if first == 0 || from == 0 { first.max(from) } else { first.min(from) }, last.max(to)];
@@ -154,15 +160,25 @@ impl Track {
         if self.buckets.capacity() == 0 {
             self.buckets.reserve(FIRST_BUCKETS);
         }
-        let in_order = at + 1 >= self.buckets.len();
-        match self.buckets.get_mut(at) {
-            Some((index, there)) if *index == bucket => accumulate(there, &counts),
-            _ => self.buckets.insert(at, (bucket, counts)),
-        }
-        if in_order && bucket == now {
-            self.sums.iter_mut().for_each(|sums| sums.add(&counts));
-        } else {
-            self.rebuild();
+        let in_order = at + 1 >= self.buckets.len() && bucket == now;
+        let before = match self.buckets.get_mut(at) {
+            Some((index, there)) if *index == bucket => {
+                let before = *there;
+                accumulate(there, &counts);
+                Some((before, *there))
+            }
+            _ => {
+                self.buckets.insert(at, (bucket, counts));
+                None
+            }
+        };
+        match before {
+            _ if !in_order => self.rebuild(),
+            Some((before, after)) => self.sums.iter_mut().for_each(|sums| {
+                sums.subtract(&before);
+                sums.add(&after);
+            }),
+            None => self.sums.iter_mut().for_each(|sums| sums.add(&counts)),
         }
         self.slide(now);
         self.peak(now);
@@ -222,76 +238,130 @@ impl Track {
     }
 }
 
+/// What is kept of somebody beside the windows, in one place with them.
+pub trait Beside: Default {
+    /// It needs no entry any more.
+    fn is_over(&mut self, _now: u64) -> bool {
+        true
+    }
+}
+
+impl Beside for () {}
+
+#[derive(Debug, Default)]
+struct Kept<E> {
+    track: Track,
+    beside: E,
+}
+
+impl<E> Kept<E> {
+    /// Starts loading it.
+    fn prefetch(&self) {
+        let Kept { track, beside } = self;
+        dataplane_sys::prefetch(&track.buckets);
+        track.sums.iter().for_each(dataplane_sys::prefetch);
+        dataplane_sys::prefetch(&track.pending);
+        dataplane_sys::prefetch(&track.peaks);
+        dataplane_sys::prefetch(beside);
+        if let Some(last) = track.buckets.back() {
+            dataplane_sys::prefetch(last);
+        }
+    }
+}
+
 /// A bounded table of windows. When it is full, the entry reported longest ago goes.
 #[derive(Debug)]
-pub struct Windows<K> {
-    tracks: Aged<K, Track>,
+pub struct Windows<K, E = ()> {
+    entries: Aged<K, Kept<E>>,
     /// Where those are that were reported since the last tick.
     changed: Vec<u32>,
 }
 
-impl<K: Copy + Eq + Hash> Windows<K> {
+/// What is known of somebody at a tick.
+#[derive(Clone, Copy, Debug)]
+pub struct Told {
+    /// Over [`SPANS`].
+    pub sums: [Counts; 3],
+    /// Most unfinished handshakes within one second of the last 60.
+    pub unfinished_most: u32,
+}
+
+impl<K: Copy + Eq + Hash, E: Beside> Windows<K, E> {
     /// `limit`: entries, at least one.
-    pub fn new(limit: usize) -> Windows<K> {
-        Windows { tracks: Aged::new(limit), changed: Vec::new() }
+    pub fn new(limit: usize) -> Windows<K, E> {
+        Windows { entries: Aged::new(limit), changed: Vec::new() }
     }
 
     /// Entries let go of while they still counted.
     pub fn evicted(&self) -> u64 {
-        self.tracks.evicted
+        self.entries.evicted
     }
 
     pub fn is_empty(&self) -> bool {
-        self.tracks.is_empty()
+        self.entries.is_empty()
     }
 
-    /// Takes a report whose tick is still to come; `now` is the last tick's bucket.
-    pub fn report(&mut self, key: K, counts: &Counts, now: u64) {
-        let at = self.tracks.place(key, now + 1);
-        let (_, _, track) = self.tracks.at(at);
-        accumulate(&mut track.pending, counts);
-        if !std::mem::replace(&mut track.reported, true) {
-            self.changed.push(at);
+    /// Takes a report whose tick is still to come; `now` is the last tick's bucket. Without counts the tick passes it
+    /// over. Gives what is kept beside.
+    pub fn report(&mut self, key: K, counts: Option<&Counts>, now: u64) -> &mut E {
+        let at = self.entries.place(key, now + 1);
+        let (_, _, Kept { track, beside }) = self.entries.at(at);
+        if let Some(counts) = counts {
+            accumulate(&mut track.pending, counts);
+            if !std::mem::replace(&mut track.reported, true) {
+                self.changed.push(at);
+            }
         }
+        beside
     }
 
     pub fn has_changed(&self) -> bool {
         !self.changed.is_empty()
     }
 
-    /// Ends bucket `bucket` for everything reported since the last call; gives the keys, as they came, with
-    /// their sums over [`SPANS`] up to `now`.
-    pub fn tick(&mut self, bucket: u64, now: u64) -> Vec<(K, [Counts; 3])> {
-        let mut sums = Vec::with_capacity(self.changed.len());
-        for at in self.changed.drain(..) {
-            let (key, last, track) = self.tracks.at(at);
+    /// Ends bucket `bucket` for everything reported since the last call; gives the keys to `each`, as they came.
+    pub fn tick(&mut self, bucket: u64, now: u64, mut each: impl FnMut(K, Told, &mut E)) {
+        for (n, &at) in self.changed.iter().enumerate() {
+            if let Some(soon) = self.changed.get(n + AHEAD).and_then(|at| self.entries.peek_at(*at)) {
+                soon.prefetch();
+            }
+            let (key, last, Kept { track, beside }) = self.entries.at(at);
             // An entry evicted and made again since is in the list twice; its report is taken once.
             if std::mem::take(&mut track.reported) {
                 let counts = std::mem::take(&mut track.pending);
                 track.place(bucket, counts, now);
                 *last = bucket;
-                sums.push((key, track.told(now)));
+                let unfinished_most = track.peaks.front().map_or(0, |(_, most)| *most);
+                each(key, Told { sums: track.told(now), unfinished_most }, beside);
             }
         }
+        self.changed.clear();
         if let Some(before) = now.checked_sub(LONGEST) {
-            self.tracks.expire(before);
+            self.entries.expire_unless(before, now, |kept| {
+                kept.track.slide(now);
+                !kept.beside.is_over(now)
+            });
         }
-        sums
     }
 
     /// The sums over [`SPANS`] as of the last report that came in.
     pub fn sums(&self, key: &K) -> Option<[Counts; 3]> {
-        self.tracks.get(key).map(|track| track.sums.map(|sums| sums.counts()))
+        self.entries.get(key).map(|kept| kept.track.sums.map(|sums| sums.counts()))
     }
 
-    /// Most unfinished handshakes within one second of the last 60, as of the last report that came in.
-    pub fn unfinished_most(&self, key: &K) -> u32 {
-        self.tracks.get(key).and_then(|track| track.peaks.front()).map_or(0, |(_, most)| *most)
+    /// What is kept beside the windows of all there are, in no order that may show. Places that are free give the
+    /// default.
+    pub fn beside_all(&mut self) -> impl Iterator<Item = (&K, &mut E)> {
+        self.entries.values_mut().map(|(key, kept)| (key, &mut kept.beside))
+    }
+
+    pub fn beside(&mut self, key: &K) -> Option<&mut E> {
+        self.entries.peek_mut(key).map(|kept| &mut kept.beside)
     }
 
     /// Events of one kind in the buckets after `after`, and the first bucket that holds one.
     pub fn since(&self, key: &K, field: Field, after: u64) -> (u64, Option<u64>) {
-        let Some(track) = self.tracks.get(key) else { return (0, None) };
+        let Some(Kept { track, .. }) = self.entries.get(key) else { return (0, None) };
         let mut first = None;
         let mut count = 0;
         for (index, counts) in track.buckets.iter().filter(|(index, _)| *index > after) {
@@ -313,15 +383,21 @@ mod tests {
         Counts { rsts: n, ..Counts::default() }
     }
 
+    fn told<E: Beside>(windows: &mut Windows<u8, E>, bucket: u64, now: u64) -> Vec<(u8, Told)> {
+        let mut all = Vec::new();
+        windows.tick(bucket, now, |key, told, _| all.push((key, told)));
+        all
+    }
+
     fn step(windows: &mut Windows<u8>, key: u8, n: u32, bucket: u64) -> [u32; 3] {
-        windows.report(key, &rsts(n), bucket.saturating_sub(1));
-        let sums = windows.tick(bucket, bucket);
-        sums.iter().find(|(k, _)| *k == key).map(|(_, sums)| sums.map(|c| c.rsts)).expect("it changed")
+        windows.report(key, Some(&rsts(n)), bucket.saturating_sub(1));
+        let sums = told(windows, bucket, bucket);
+        sums.iter().find(|(k, _)| *k == key).map(|(_, told)| told.sums.map(|c| c.rsts)).expect("it changed")
     }
 
     #[test]
     fn windows_are_exact_at_their_edges() {
-        let mut windows = Windows::new(4);
+        let mut windows: Windows<u8> = Windows::new(4);
         assert_eq!(step(&mut windows, 1, 5, 1000), [5, 5, 5]);
         assert_eq!(step(&mut windows, 1, 1, 1009), [6, 6, 6], "ten buckets: the first still counts");
         assert_eq!(step(&mut windows, 1, 1, 1010), [2, 7, 7], "the eleventh: it does not");
@@ -333,7 +409,7 @@ mod tests {
 
     #[test]
     fn the_running_sums_equal_a_count_from_scratch() {
-        let mut windows = Windows::new(4);
+        let mut windows: Windows<u8> = Windows::new(4);
         let mut all: Vec<(u64, u32)> = Vec::new();
         let mut bucket = 7_u64;
         let mut seed = 1_u64;
@@ -351,7 +427,7 @@ mod tests {
 
     #[test]
     fn the_fullest_second_is_remembered_for_a_minute() {
-        let mut windows = Windows::new(4);
+        let mut windows: Windows<u8> = Windows::new(4);
         let mut all: Vec<(u64, u32)> = Vec::new();
         let mut seed = 1_u64;
         let mut bucket = 1000;
@@ -360,31 +436,31 @@ mod tests {
             bucket += 1 + (seed >> 61) * (seed >> 62);
             let unfinished = if seed >> 58 & 3 == 0 { (seed >> 40) as u32 % 60 } else { 1 };
             all.push((bucket, unfinished));
-            windows.report(1, &Counts { unfinished, ..Counts::default() }, bucket - 1);
-            windows.tick(bucket, bucket);
+            windows.report(1, Some(&Counts { unfinished, ..Counts::default() }), bucket - 1);
+            let most = told(&mut windows, bucket, bucket)[0].1.unfinished_most;
             let second =
                 |end: u64| all.iter().filter(|(b, _)| *b <= end && b + 10 > end).map(|(_, n)| n).sum::<u32>();
             let expected = all.iter().filter(|(b, _)| b + 590 >= bucket).map(|(b, _)| second(*b)).max();
-            assert_eq!(Some(windows.unfinished_most(&1)), expected);
+            assert_eq!(Some(most), expected);
         }
     }
 
     #[test]
     fn a_late_report_goes_where_it_belongs() {
-        let mut windows = Windows::new(4);
+        let mut windows: Windows<u8> = Windows::new(4);
         step(&mut windows, 1, 5, 100);
         step(&mut windows, 1, 2, 109);
-        windows.report(1, &rsts(3), 109);
-        assert_eq!(windows.tick(101, 109)[0].1.map(|c| c.rsts), [10, 10, 10]);
+        windows.report(1, Some(&rsts(3)), 109);
+        assert_eq!(told(&mut windows, 101, 109)[0].1.sums.map(|c| c.rsts), [10, 10, 10]);
         assert_eq!(step(&mut windows, 1, 1, 110), [6, 11, 11]);
         assert_eq!(step(&mut windows, 1, 1, 111), [4, 12, 12]);
-        windows.report(1, &rsts(3), 900);
-        assert_eq!(windows.tick(100, 900)[0].1.map(|c| c.rsts), [0, 0, 0], "too old to count");
+        windows.report(1, Some(&rsts(3)), 900);
+        assert_eq!(told(&mut windows, 100, 900)[0].1.sums.map(|c| c.rsts), [0, 0, 0], "too old to count");
     }
 
     #[test]
     fn a_full_table_lets_the_stalest_go_and_counts_it() {
-        let mut windows = Windows::new(2);
+        let mut windows: Windows<u8> = Windows::new(2);
         step(&mut windows, 1, 1, 10);
         step(&mut windows, 2, 1, 11);
         step(&mut windows, 1, 1, 12);
@@ -392,12 +468,36 @@ mod tests {
         assert_eq!(windows.evicted(), 1);
         assert_eq!(windows.since(&2, Field::Rsts, 0), (0, None));
         assert_eq!(windows.since(&1, Field::Rsts, 10), (1, Some(12)));
-        assert!(windows.tick(800, 800).is_empty());
+        assert!(told(&mut windows, 800, 800).is_empty());
         assert_eq!((windows.is_empty(), windows.evicted()), (true, 1), "what has gone quiet is no loss");
         for key in 0..100 {
-            windows.report(key, &rsts(1), 800);
+            windows.report(key, Some(&rsts(1)), 800);
         }
-        assert_eq!(windows.tick(801, 801).len(), 2, "what was evicted before its tick is not judged");
+        assert_eq!(told(&mut windows, 801, 801).len(), 2, "what was evicted before its tick is not judged");
         assert_eq!(windows.evicted(), 99);
+    }
+
+    #[derive(Debug, Default)]
+    struct Stays(bool);
+
+    impl Beside for Stays {
+        fn is_over(&mut self, _now: u64) -> bool {
+            !self.0
+        }
+    }
+
+    #[test]
+    fn what_is_kept_beside_keeps_its_entry_and_no_other() {
+        let mut windows: Windows<u8, Stays> = Windows::new(4);
+        for key in 0..4 {
+            windows.report(key, Some(&rsts(1)), 10).0 = key == 2;
+        }
+        told(&mut windows, 11, 11);
+        told(&mut windows, 700, 700);
+        assert_eq!([0, 1, 2, 3].map(|key| windows.beside(&key).is_some()), [false, false, true, false]);
+        assert_eq!(windows.sums(&2).map(|sums| sums[2].rsts), Some(0), "its counts have gone all the same");
+        windows.report(2, None, 700).0 = false;
+        told(&mut windows, 1500, 1500);
+        assert!(windows.is_empty() && windows.evicted() == 0);
     }
 }

@@ -63,7 +63,7 @@ impl Engine {
     pub(super) fn tick(&mut self, now: Nanos) -> bool {
         let passed = now / INTERVAL * INTERVAL;
         // A second ends at this tick, or has ended before the next one told.
-        self.activity.tell_pairs(passed / SECOND > (self.next_tick - INTERVAL) / SECOND);
+        self.activity.tell_all(passed / SECOND > (self.next_tick - INTERVAL) / SECOND);
         if !self.tell_activity() {
             return false;
         }
@@ -104,7 +104,7 @@ impl Engine {
 
     /// What was counted when the last flows ended.
     pub(super) fn tell_rest(&mut self) -> bool {
-        self.activity.tell_pairs(true);
+        self.activity.tell_all(true);
         self.tell_activity()
     }
 

@@ -59,6 +59,9 @@ pub struct CountSet(u16);
 impl CountSet {
     pub const EMPTY: CountSet = CountSet(0);
     pub const ALL: CountSet = CountSet(0x1fff);
+    /// What a healthy service has none of.
+    pub const TROUBLE: CountSet =
+        CountSet(Self::ALL.0 & !Self::EMPTY.with(Count::Syns).with(Count::Established).with(Count::Closed).0);
 
     pub const fn with(self, count: Count) -> CountSet {
         CountSet(self.0 | 1 << count as u8)

@@ -24,6 +24,8 @@ pub(crate) struct Reach {
     pub(crate) captures: bool,
     /// What its windowed facts count.
     pub(crate) counts: CountSet,
+    /// Of these, over a single second, or over a window that only shows when it runs.
+    pub(crate) second: CountSet,
     /// It names a fact of a flow that has to be gathered.
     pub(crate) gathers: bool,
 }
@@ -36,6 +38,7 @@ impl Reach {
         self.calls.extend(other.calls.iter().cloned());
         self.captures |= other.captures;
         self.counts = self.counts.union(other.counts);
+        self.second = self.second.union(other.second);
         self.gathers |= other.gathers;
     }
 }
@@ -168,7 +171,11 @@ impl Checker<'_> {
     fn method(&mut self, call: &FnCallExpr, at: Position) {
         let windowed = windowed_names().any(|name| name == call.name.as_str());
         if windowed {
-            self.reach.counts = self.reach.counts.union(CountSet::of_fact(&call.name));
+            let counts = CountSet::of_fact(&call.name);
+            self.reach.counts = self.reach.counts.union(counts);
+            if !matches!(call.args.as_slice(), [Expr::IntegerConstant(10 | 60, _)]) {
+                self.reach.second = self.reach.second.union(counts);
+            }
         } else {
             // A helper function called as a method gets its subject as `this`, not as an argument.
             let helper = self.names.functions.contains(&(call.name.as_str(), call.args.len()));
