@@ -96,12 +96,13 @@ impl Crowd {
         let mut all: BTreeMap<IpAddr, ClientFacts> = BTreeMap::new();
         let mut spreads = Vec::new();
         let mut reported = std::mem::take(&mut self.reported);
-        for (client, service, dealing) in reported.drain(..) {
-            self.attempted(client, service, &dealing, bucket, &mut spreads);
+        for (client, service, dealing) in &reported {
+            let (client, service) = (*client, *service);
+            self.attempted(client, service, dealing, bucket, &mut spreads);
             if noted(&client) {
                 all.entry(client).or_default();
             }
-            let Some(track) = self.dealt((client, service), &dealing, bucket) else { continue };
+            let Some(track) = self.dealt((client, service), dealing, bucket) else { continue };
             if track.weight() != (0, 0)
                 && let Some(dealings) = track.facts(service.0, service.1, bucket)
             {
@@ -111,6 +112,7 @@ impl Crowd {
                 stand_out(churn, &dealings, |dealings| dealings.short_10s);
             }
         }
+        reported.clear();
         self.reported = reported;
         // Equals stand out by their order.
         spreads.sort_unstable();

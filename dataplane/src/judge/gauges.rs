@@ -5,7 +5,6 @@
 //! is missing from the gauge; both count it.
 
 use std::cmp::Reverse;
-use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use rules::facts::{Counts, LinkFacts, RANKED, ServiceEntries, ServiceStates};
@@ -20,55 +19,76 @@ const SECOND: u64 = 1_000_000_000 / BUCKET_NS;
 /// How long what a client began counts for it, s.
 const LONGEST: u32 = LINGERS[LINGERS.len() - 1];
 
-/// Entries that stay for a fixed time, to a second.
-#[derive(Debug, Default)]
-struct Lingering {
-    /// When so many leave, in buckets.
-    leaving: VecDeque<(u64, u32)>,
+/// Entries that stay for a time, told apart by when they leave: to a `SLOTS - 1`th part of the longest time.
+#[derive(Debug)]
+struct Lingering<const SLOTS: usize> {
+    /// How many leave, by the slot at whose beginning they do.
+    leaving: [u32; SLOTS],
     sum: i64,
+    /// The slot that has begun.
+    begun: u64,
 }
 
-impl Lingering {
-    fn add(&mut self, entries: u32, seconds: u32, now: u64) {
-        if entries == 0 {
-            return;
-        }
-        self.sum += i64::from(entries);
-        let until = now + u64::from(seconds) * SECOND;
-        match self.leaving.back_mut() {
-            Some((last, sum)) if *last + SECOND > until => *sum = sum.saturating_add(entries),
-            _ => self.leaving.push_back((until, entries)),
+/// To a second for all traffic; to five for each of many.
+const EXACT: usize = LONGEST as usize + 1;
+const COARSE: usize = LONGEST as usize / 5 + 1;
+
+impl<const SLOTS: usize> Default for Lingering<SLOTS> {
+    fn default() -> Self {
+        Lingering { leaving: [0; SLOTS], sum: 0, begun: 0 }
+    }
+}
+
+impl<const SLOTS: usize> Lingering<SLOTS> {
+    /// Of a slot, in buckets.
+    const LENGTH: u64 = LONGEST as u64 * SECOND / (SLOTS as u64 - 1);
+
+    /// `seconds`: at most [`LONGEST`], from `since`, which is not after `now`.
+    fn add(&mut self, entries: u32, seconds: u32, since: u64, now: u64) {
+        self.pass(now);
+        let until = (since + u64::from(seconds) * SECOND).div_ceil(Self::LENGTH);
+        if entries > 0 && until > self.begun {
+            let slot = &mut self.leaving[(until % SLOTS as u64) as usize];
+            *slot = slot.saturating_add(entries);
+            self.sum += i64::from(entries);
         }
     }
 
     fn entries(&mut self, now: u64) -> i64 {
-        while let Some((_, left)) = self.leaving.pop_front_if(|(until, _)| *until <= now) {
-            self.sum -= i64::from(left);
-        }
+        self.pass(now);
         self.sum
+    }
+
+    fn pass(&mut self, now: u64) {
+        let begun = now / Self::LENGTH;
+        let passed = begun.saturating_sub(self.begun).min(SLOTS as u64);
+        for slot in begun + 1 - passed..=begun {
+            self.sum -= i64::from(std::mem::take(&mut self.leaving[(slot % SLOTS as u64) as usize]));
+        }
+        self.begun = begun.max(self.begun);
     }
 }
 
 /// Entries of somebody: of flows alive, and of ended ones until their time is over.
 #[derive(Debug, Default)]
-struct Gauge {
+struct Gauge<const SLOTS: usize> {
     alive: i64,
-    /// By [`LINGERS`], without the one of no time.
-    lingering: [Lingering; LINGERS.len() - 1],
+    lingering: Lingering<SLOTS>,
 }
 
-impl Gauge {
+impl<const SLOTS: usize> Gauge<SLOTS> {
     fn change(&mut self, entries: &Entries, now: u64) {
         self.alive += i64::from(entries.made);
-        self.alive -= entries.left.iter().copied().map(i64::from).sum::<i64>();
-        let longer = LINGERS.into_iter().zip(entries.left).skip(1);
-        for (class, (seconds, left)) in self.lingering.iter_mut().zip(longer) {
-            class.add(left, seconds, now);
+        for (seconds, left) in LINGERS.into_iter().zip(entries.left).filter(|(_, left)| *left > 0) {
+            self.alive -= i64::from(left);
+            if seconds > 0 {
+                self.lingering.add(left, seconds, now, now);
+            }
         }
     }
 
     fn entries(&mut self, now: u64) -> u32 {
-        clamped(self.alive + self.lingering.iter_mut().map(|class| class.entries(now)).sum::<i64>())
+        clamped(self.alive + self.lingering.entries(now))
     }
 }
 
@@ -79,8 +99,8 @@ fn clamped(entries: i64) -> u32 {
 /// One service's gauges; they are kept beside its windows.
 #[derive(Debug, Default)]
 pub struct Service {
-    standing: [i64; 5],
-    entries: Gauge,
+    standing: [i32; 5],
+    entries: Gauge<COARSE>,
 }
 
 impl Beside for Service {
@@ -122,10 +142,10 @@ const RANKED_EVERY: u64 = 5 * SECOND;
 pub struct Gauges {
     /// Who holds many entries opens and closes without pause: each connection counts for the time an entry stays
     /// after a close, whatever became of it.
-    clients: Aged<IpAddr, Lingering>,
+    clients: Aged<IpAddr, Lingering<COARSE>>,
     /// Clients that hold one.
     novices: Novices<()>,
-    all: Gauge,
+    all: Gauge<EXACT>,
     /// The client that holds most, when last told of or looked at; nobody has come to hold more since.
     most: Option<(IpAddr, u32)>,
     /// `most`, once a second.
@@ -168,7 +188,11 @@ impl Gauges {
         }
         self.all.change(&changes.entries, now);
         service.entries.change(&changes.entries, now);
-        service.standing.iter_mut().zip(changes.standing).for_each(|(sum, change)| *sum += i64::from(change));
+        service
+            .standing
+            .iter_mut()
+            .zip(changes.standing)
+            .for_each(|(sum, change)| *sum = sum.saturating_add(change));
     }
 
     /// A client began connections.
@@ -186,13 +210,13 @@ impl Gauges {
                 }
                 let at = self.clients.place(client, now);
                 if let Some((before, ())) = met {
-                    self.clients.at(at).2.add(1, LONGEST, before);
+                    self.clients.at(at).2.add(1, LONGEST, before, now);
                 }
                 at
             }
         };
         let (_, _, own) = self.clients.at(at);
-        own.add(begun, LONGEST, now);
+        own.add(begun, LONGEST, now, now);
         self.most = more(self.most, (client, clamped(own.entries(now))));
     }
 
@@ -290,7 +314,7 @@ impl Gauges {
     /// `last_60s`: of the same service.
     pub fn facts(&mut self, service: &mut Service, last_60s: &Counts, now: u64) -> ServiceStates {
         let [_, syn_recv, established, close_wait, fin_wait2] =
-            service.standing.map(|sum| u32::try_from(sum.max(0)).unwrap_or(u32::MAX));
+            service.standing.map(|sum| sum.max(0).unsigned_abs());
         ServiceStates {
             syn_recv,
             established,
@@ -339,7 +363,7 @@ mod tests {
 
     const KEY: ServiceKey = (IpAddr::V4(Ipv4Addr::LOCALHOST), 80, 6);
 
-    fn changes(made: u32, left: [u32; 3]) -> StateChanges {
+    fn changes(made: u32, left: [u32; 4]) -> StateChanges {
         StateChanges { standing: [0; 5], entries: Entries { made, left } }
     }
 
@@ -353,12 +377,15 @@ mod tests {
             let facts = gauges.facts(services.beside(&KEY).unwrap(), &Counts::default(), now);
             (facts.entries, facts.entries_total)
         };
-        change(&mut gauges, 10, [0; 3], 1000);
-        change(&mut gauges, 0, [1, 2, 3], 1001);
-        assert_eq!(change(&mut gauges, 0, [0; 3], 1002), (9, 9));
-        assert_eq!(change(&mut gauges, 0, [0; 3], 1001 + 450), (7, 7));
-        assert_eq!(change(&mut gauges, 0, [0; 3], 1001 + 1050), (4, 4));
-        assert_eq!(change(&mut gauges, 0, [4, 0, 0], 3000).0, 0);
+        change(&mut gauges, 10, [0; 4], 1000);
+        change(&mut gauges, 0, [1, 1, 2, 3], 1001);
+        assert_eq!(change(&mut gauges, 0, [0; 4], 1002), (9, 9));
+        // All traffic to a second, a service to five.
+        assert_eq!(change(&mut gauges, 0, [0; 4], 1001 + 109), (9, 8));
+        assert_eq!(change(&mut gauges, 0, [0; 4], 1001 + 149), (8, 8));
+        assert_eq!(change(&mut gauges, 0, [0; 4], 1001 + 499), (6, 6));
+        assert_eq!(change(&mut gauges, 0, [0; 4], 1001 + 1249), (3, 3));
+        assert_eq!(change(&mut gauges, 0, [3, 0, 0, 0], 3000).0, 0);
         assert_eq!(gauges.peak, 10);
     }
 

@@ -109,8 +109,8 @@ pub struct Entries {
     pub left: [u32; LINGERS.len()],
 }
 
-/// Seconds that entries stay after their flow has ended here.
-pub const LINGERS: [u32; 3] = [0, 45, 105];
+/// Seconds that entries stay once nothing more is expected of their flow: it has closed, or has ended here.
+pub const LINGERS: [u32; 4] = [0, 10, 45, 120];
 
 /// A rule's guard matched on a flow.
 #[derive(Clone, Copy, Debug)]

@@ -19,7 +19,7 @@ const LONGEST: u64 = SPANS[2];
 /// So far ahead of its turn an entry starts to be loaded: many are told of at the end of a second, none lately used.
 const AHEAD: usize = 4;
 /// Room for so many buckets is made at once: most that act at all act again.
-const FIRST_BUCKETS: usize = 16;
+const FIRST_BUCKETS: usize = 8;
 
 /// One of [`Counts`]'s fields, in the order in which they are taken for what a rule is about: the rarest,
 /// most telling first.

@@ -85,6 +85,9 @@ impl Engine {
         self.follow_sight(slot, outcome, packet);
         self.attempted(slot);
         self.follow_standing(slot);
+        if closes {
+            self.leave_state_table(slot, self.now);
+        }
     }
 
     /// Whose packets this connection shows.

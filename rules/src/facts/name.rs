@@ -22,6 +22,12 @@ impl Name {
     /// The text of bytes as they came.
     pub fn of(raw: &[u8]) -> Name {
         let mut name = Name::EMPTY;
+        let plain = |byte: &u8| matches!(byte, b'!'..=b'~') && *byte != b'\\';
+        if raw.len() <= NAME_BYTES - CUT.len() && raw.iter().all(plain) {
+            name.bytes[..raw.len()].copy_from_slice(raw);
+            name.len = raw.len() as u8;
+            return name;
+        }
         raw.iter().take(NAME_BYTES + 1).for_each(|&byte| name.push(byte));
         name
     }
