@@ -286,6 +286,11 @@ impl Activity {
         self.hosts.is_empty(all) && self.services.is_empty(all) && (!all || self.pairs.is_empty())
     }
 
+    /// There may not be room until the second ends.
+    pub fn is_filling(&self) -> bool {
+        self.hosts.doings.is_filling() || self.services.doings.is_filling() || self.pairs.is_filling()
+    }
+
     /// Whether what is told next is everything, as at the end of a second.
     pub fn tell_all(&mut self, all: bool) {
         self.tells_all = all;
@@ -381,10 +386,12 @@ mod tests {
         for n in 0..1000 {
             activity.host(party(n), Count::Syns);
         }
+        assert!(activity.is_filling());
         activity.tell_all(true);
         let told = told(&mut activity).len() as u64;
         assert_eq!(told + activity.lost, 1000);
         assert_eq!(told, 64);
+        assert!(!activity.is_filling());
     }
 
     #[test]

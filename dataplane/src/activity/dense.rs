@@ -85,6 +85,11 @@ impl<K: Copy + PartialEq, V: Default> Dense<K, V> {
         self.entries.is_empty()
     }
 
+    /// More than half of its room is taken.
+    pub fn is_filling(&self) -> bool {
+        self.entries.len() > self.entries.capacity() / 2
+    }
+
     /// The number of the entry last asked for; it keeps it until it is taken out.
     pub fn recent(&self) -> usize {
         self.recent

@@ -46,6 +46,10 @@ impl Pairs {
         Some((Party { addr, port: 0, proto: 0, v6: service.v6 }, service, dealing))
     }
 
+    pub fn is_filling(&self) -> bool {
+        self.dealings.is_filling()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.dealings.is_empty()
     }

@@ -63,7 +63,8 @@ impl Engine {
     pub(super) fn tick(&mut self, now: Nanos) -> bool {
         let passed = now / INTERVAL * INTERVAL;
         // A second ends at this tick, or has ended before the next one told.
-        self.activity.tell_all(passed / SECOND > (self.next_tick - INTERVAL) / SECOND);
+        let second_ends = passed / SECOND > (self.next_tick - INTERVAL) / SECOND;
+        self.activity.tell_all(second_ends || self.activity.is_filling() || self.put_off);
         if !self.tell_activity() {
             return false;
         }
@@ -89,11 +90,17 @@ impl Engine {
         false
     }
 
-    /// Tells the judge what was counted since the last time. False if the queues are too full.
+    /// Tells the judge what was counted since the last time. False if the queues are too full and nothing may be lost;
+    /// on a live wire, what finds no room is put off until the next tick.
     pub(super) fn tell_activity(&mut self) -> bool {
+        self.put_off = false;
         while !self.activity.is_empty() {
             if !self.may_go_on() {
                 return false;
+            }
+            if !self.outlet.roomy() {
+                self.put_off = true;
+                break;
             }
             if let Some(message) = self.activity.take() {
                 self.outlet.send(message);

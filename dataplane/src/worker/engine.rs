@@ -57,6 +57,8 @@ pub(super) struct Engine {
     pub(super) cutoff: u64,
     pub(super) snap: usize,
     pub(super) lossless: bool,
+    /// Counts that found no room in the queue wait for the next tick.
+    pub(super) put_off: bool,
     pub(super) now: Nanos,
     pub(super) started: bool,
     pub(super) next_tick: Nanos,
@@ -102,6 +104,7 @@ impl Engine {
             cutoff: config.cutoff_bytes,
             snap: if config.snap_bytes == 0 { usize::MAX } else { config.snap_bytes as usize },
             lossless: config.lossless,
+            put_off: false,
             table,
             ring,
             now: 0,

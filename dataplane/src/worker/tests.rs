@@ -212,6 +212,37 @@ fn small_queues_that_are_waited_for_give_what_large_ones_give() {
 }
 
 #[test]
+fn counts_that_find_no_room_wait_for_the_next_tick() {
+    let mut source = Synthetic::new("t");
+    for port in 0..2000_u16 {
+        let mut packet = syn(7, 0).ip();
+        packet[22..24].copy_from_slice(&(1000 + port).to_be_bytes());
+        source.push(T0 + u64::from(port) * MS / 10, &packet, LinkType::Raw);
+    }
+    (1..100).for_each(|tenth| source.idle(T0 + tenth * 100 * MS));
+    let reads = "rule \"s\" on tick when service.syns(60) + service.unanswered(60) > 9000
+        then { incident(\"info\", `x`); }";
+    let run = run_every(source, &WorkerConfig { messages: 1, ..config() }, rules(reads), 1);
+    let mut sums = [0, 0];
+    let mut in_one_tick = 0;
+    for message in &run.messages {
+        match message {
+            Message::Service { counts, .. } => {
+                sums[0] += counts.syns;
+                sums[1] += counts.syn_unanswered;
+                in_one_tick += 1;
+            }
+            Message::Tick(_) => {
+                assert!(in_one_tick < 512, "{in_one_tick}");
+                in_one_tick = 0;
+            }
+            _ => {}
+        }
+    }
+    assert_eq!((sums, run.account.events.dropped, run.account.events.activity_lost), ([2000, 2000], 0, 0));
+}
+
+#[test]
 fn a_five_tuple_used_again_is_another_flow() {
     let reuse =
         |rows: &[EndedFlow]| rows.iter().map(|r| r.flow.has(flow_flag::PORT_REUSE)).collect::<Vec<_>>();
