@@ -75,3 +75,70 @@ impl Engine {
         self.outlet.handover().goes_by(generation);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rules::SourceFile;
+
+    use super::*;
+    use crate::config::WorkerConfig;
+    use crate::decode::flags::{ACK, RST, SYN};
+    use crate::decode::frames::Seg;
+    use crate::source::LinkType;
+    use crate::source::synthetic::Synthetic;
+    use crate::worker::{Queues, Step, Worker};
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn after(previous: Option<&RuleSet>, text: &str) -> Arc<RuleSet> {
+        let file = SourceFile { name: "t.rhai".to_owned(), text: text.to_owned() };
+        Arc::new(RuleSet::load_after(previous, &[file], &[]).unwrap())
+    }
+
+    /// Two connections from this port on: the first established in the first second and reset in the fourth, the
+    /// second established in the third.
+    fn source() -> Synthetic {
+        let mut source = Synthetic::new("t");
+        let push = |source: &mut Synthetic, seconds: u64, seg: Seg| {
+            source.push(seconds * SECOND, &seg.ip(), LinkType::Raw);
+        };
+        for (at, port) in [(1, 1), (3, 2)] {
+            push(&mut source, at, Seg::new(true, SYN, 0, 0).port(port));
+            push(&mut source, at, Seg::new(false, SYN | ACK, 0, 1).port(port));
+            push(&mut source, at, Seg::new(true, ACK, 1, 1).port(port));
+            source.idle((at + 1) * SECOND);
+        }
+        push(&mut source, 4, Seg::new(true, RST, 1, 0).port(1));
+        source.idle(5 * SECOND);
+        source
+    }
+
+    #[test]
+    fn only_what_began_to_be_counted_ends() {
+        let first = after(None, "rule \"r\" on rst then { }");
+        let asking = after(Some(&first), "rule \"s\" on tick when service.syn_recv > 0 then { }");
+        for (offered_at, expected) in [(0, 1), (2 * SECOND, 1), (u64::MAX, 0)] {
+            let queues = Queues::new(512, false);
+            let mut worker =
+                Worker::new(source(), &WorkerConfig::small(), Arc::clone(&first), queues.clone(), None, 0);
+            let (mut established, mut entries) = (0, 0);
+            let mut offered = false;
+            while worker.now() < 5 * SECOND {
+                if !offered && worker.now() >= offered_at {
+                    queues.handover.offer(&asking);
+                    offered = true;
+                }
+                assert_ne!(worker.step(), Step::Done);
+                while let Some(message) = queues.message() {
+                    if let Message::Service { changes, .. } = message {
+                        established += changes.standing[2];
+                        let left: u32 = changes.entries.left.iter().sum();
+                        entries += i64::from(changes.entries.made) - i64::from(left);
+                    }
+                }
+            }
+            assert_eq!(i64::from(established), expected, "{offered_at}");
+            assert!(entries >= 0);
+        }
+    }
+}

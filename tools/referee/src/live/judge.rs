@@ -168,9 +168,10 @@ impl Thread {
                     self.lanes[lane].reports = reports;
                     self.handle(lane, note);
                 }
-                Message::Hit(_) | Message::Watched { .. } | Message::Siblings { .. } => {
-                    self.handle(lane, note)
-                }
+                Message::Hit(_)
+                | Message::Watched { .. }
+                | Message::Siblings { .. }
+                | Message::Rules { .. } => self.handle(lane, note),
             }
         }
         self.lanes[lane].send();
