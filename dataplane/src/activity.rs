@@ -87,9 +87,9 @@ struct Table {
 }
 
 impl Table {
-    fn new(capacity: u32, prompt: CountSet, secret: u64) -> Table {
-        let doings = Dense::new(capacity);
-        Table { doings, urgent: Vec::with_capacity(capacity as usize), prompt, secret }
+    fn new(capacity: u32, secret: u64) -> Table {
+        let (doings, urgent) = (Dense::new(capacity), Vec::with_capacity(capacity as usize));
+        Table { doings, urgent, prompt: CountSet::EMPTY, secret }
     }
 
     /// The entry of this party, made if it has none yet; `None` if there is no room.
@@ -175,21 +175,38 @@ pub struct Activity {
 impl Activity {
     /// What rules read is counted, the rest is not. `secret`: key of the hashes, so that nobody can aim collisions.
     pub fn new(capacity: u32, rules: &RuleSet, secret: u64) -> Activity {
-        let scopes = |scope| rules.rules().iter().any(|rule| rule.scope == scope);
-        let link = scopes(Scope::Link);
-        let read = |scope| rules.counts_read(scope);
-        let prompt = |scope| CountSet::TROUBLE.union(rules.counts_read_over_a_second(scope));
-        Activity {
-            hosts: Table::new(capacity, prompt(Scope::Host), secret),
-            services: Table::new(capacity, prompt(Scope::Service).union(prompt(Scope::Link)), secret),
+        let mut activity = Activity {
+            hosts: Table::new(capacity, secret),
+            services: Table::new(capacity, secret),
             pairs: Pairs::new(capacity / 4, secret),
             tells_all: false,
-            hosts_want: read(Scope::Host),
-            services_want: read(Scope::Service).union(read(Scope::Link)),
-            wanted: (scopes(Scope::Host) || link, scopes(Scope::Service) || link),
+            hosts_want: CountSet::EMPTY,
+            services_want: CountSet::EMPTY,
+            wanted: (false, false),
             lost: 0,
             pairs_lost: 0,
-        }
+        };
+        activity.follow(rules);
+        activity
+    }
+
+    /// Counts what these rules read from now on. How connections stand is told by its changes: once it is counted, it
+    /// is counted on.
+    pub fn follow(&mut self, rules: &RuleSet) {
+        let scopes = |scope| rules.in_force().any(|(_, rule)| rule.scope == scope);
+        let link = scopes(Scope::Link);
+        self.hosts_want = rules.counts_read(Scope::Host);
+        self.services_want = rules.counts_read(Scope::Service).union(rules.counts_read(Scope::Link));
+        let prompt = |scope| CountSet::TROUBLE.union(rules.counts_read_over_a_second(scope));
+        self.hosts.prompt = prompt(Scope::Host);
+        self.services.prompt = prompt(Scope::Service).union(prompt(Scope::Link));
+        self.wanted = (scopes(Scope::Host) || link, self.wanted.1 || scopes(Scope::Service) || link);
+    }
+
+    /// How connections stand, and what takes entries in a state table, is counted.
+    #[inline]
+    pub fn counts_states(&self) -> bool {
+        self.wanted.1
     }
 
     /// Counts something a host did.

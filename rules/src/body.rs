@@ -91,7 +91,7 @@ impl std::fmt::Display for Place {
     }
 }
 
-/// Runs the bodies of one rule set. Keeps nothing from one run to the next.
+/// Runs the bodies of one rule set at a time. Keeps nothing from one run to the next.
 pub struct Bodies {
     rules: Arc<RuleSet>,
     engine: Engine,
@@ -104,6 +104,11 @@ impl Bodies {
         let stage = Stage::default();
         let engine = engine::build(&stage, &limits);
         Bodies { rules, engine, stage, limits }
+    }
+
+    /// Runs the bodies of this set from now on.
+    pub fn follow(&mut self, rules: &Arc<RuleSet>) {
+        self.rules = Arc::clone(rules);
     }
 
     /// Runs one rule's body.
@@ -128,7 +133,7 @@ impl Bodies {
         let run = catch_unwind(AssertUnwindSafe(|| self.engine.run_ast_with_scope(&mut scope, &body.ast)));
         let verdict = self.stage.take();
         match run {
-            Ok(Ok(())) => Ok(verdict),
+            Ok(Ok(())) => Ok(Verdict { rules_hash: self.rules.shared_hash(), ..verdict }),
             Ok(Err(error)) => Err(self.error(meta, &error)),
             Err(_) => {
                 let place = Place { file: meta.file.clone(), line: meta.line, column: 0 };

@@ -5,6 +5,7 @@
 //! happens on whichever thread starts or controls the program, never on a worker.
 
 pub mod body;
+mod counters;
 pub mod docs;
 pub mod error;
 pub mod event;
@@ -20,6 +21,7 @@ mod value;
 pub mod verdict;
 
 pub use body::{Bodies, BodyError, BodyLimits, Snapshot};
+pub use counters::RuleCounters;
 pub use error::LoadError;
 pub use event::{Event, EventSet};
 pub use library::library;

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// How bad an incident is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -69,4 +70,6 @@ pub struct Verdict {
     pub capture: Option<CaptureWish>,
     /// In the order given; a name given twice keeps its place and takes the later value.
     pub evidence: Vec<(String, EvidenceValue)>,
+    /// Hash of the set whose rule it is.
+    pub rules_hash: Arc<str>,
 }

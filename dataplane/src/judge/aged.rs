@@ -126,12 +126,6 @@ impl<K: Copy + Eq + Hash, V: Default> Aged<K, V> {
         self.entries.get(at as usize).map(|entry| &entry.value)
     }
 
-    pub fn remove(&mut self, key: &K) {
-        if let Some(at) = self.place_of(key) {
-            self.remove_at(at);
-        }
-    }
-
     /// Lets entries go that were touched at `before` or earlier.
     pub fn expire(&mut self, before: u64) {
         self.expire_unless(before, before, |_| false);
@@ -200,6 +194,12 @@ impl<K: Copy + Eq + Hash, V: Default> Aged<K, V> {
 mod tests {
     use super::*;
 
+    fn remove<K: Copy + Eq + Hash, V: Default>(table: &mut Aged<K, V>, key: K) {
+        if let Some(at) = table.place_of(&key) {
+            table.remove_at(at);
+        }
+    }
+
     #[test]
     fn the_stalest_goes_first_and_is_counted() {
         let mut table: Aged<u8, u32> = Aged::new(2);
@@ -220,7 +220,7 @@ mod tests {
         let mut table: Aged<u8, u32> = Aged::new(4);
         for now in 0..10_000 {
             table.touch((now % 3) as u8, now);
-            table.remove(&((now % 3) as u8));
+            remove(&mut table, (now % 3) as u8);
         }
         assert!(table.entries.len() <= 5 && table.evicted == 0 && table.is_empty());
     }
@@ -235,7 +235,7 @@ mod tests {
             let key = (seed >> 40) % 60;
             order.retain(|known| *known != key);
             if seed >> 61 == 0 {
-                table.remove(&key);
+                remove(&mut table, key);
             } else {
                 *table.touch(key, now) = key;
                 order.push(key);

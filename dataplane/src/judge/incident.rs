@@ -3,6 +3,7 @@
 //! go to the program.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use rules::facts::FlowFacts;
 use rules::{RuleSet, Scope, Severity, Verdict};
@@ -43,6 +44,7 @@ pub struct Incident {
     pub evidence: serde_json::Map<String, serde_json::Value>,
     pub explain: String,
     pub advise: String,
+    /// Of the set of rules that was in force when it began.
     pub rules_hash: String,
     /// Later packets have disproved it; it was shown as open before, and is not an incident any more.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -189,6 +191,8 @@ pub struct Draft {
     explain: String,
     advise: String,
     pub evidence: Evidence,
+    /// Hash of the set of rules that began it.
+    rules_hash: Arc<str>,
     pub tally: Tally,
     /// What its flows have in common.
     pub failing: Failing,
@@ -236,6 +240,7 @@ impl Draft {
             explain,
             advise: text::advice(&verdict.advise),
             evidence: Evidence::new(&verdict.evidence),
+            rules_hash: Arc::clone(&verdict.rules_hash),
             tally: Tally::starting(first_ns),
             failing: Failing::default(),
             apart: String::new(),
@@ -357,7 +362,7 @@ impl Draft {
             evidence: self.evidence.to_json(),
             explain,
             advise: if self.withdrawn.is_some() { String::new() } else { self.advise.clone() },
-            rules_hash: rules.hash().to_owned(),
+            rules_hash: self.rules_hash.as_ref().to_owned(),
             withdrawn: self.withdrawn.is_some(),
         }
     }

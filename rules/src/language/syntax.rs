@@ -32,6 +32,8 @@ pub(crate) struct ParamItem {
 #[derive(Clone, Debug)]
 pub(crate) struct RuleItem {
     pub(crate) name: Name,
+    /// As it stands in the file.
+    pub(crate) text: String,
     pub(crate) events: Vec<Name>,
     pub(crate) guard: Option<Expr>,
     pub(crate) body: StmtBlock,
@@ -112,7 +114,7 @@ impl Parser {
         };
         let parsed = match item.kind {
             ItemKind::Param => param(custom).map(Parsed::Param),
-            _ => rule(custom).map(Parsed::Rule),
+            _ => rule(custom, item.text).map(Parsed::Rule),
         };
         parsed.ok_or_else(|| trailing(item, start))
     }
@@ -258,7 +260,7 @@ fn param(custom: &CustomExpr) -> Option<ParamItem> {
     }
 }
 
-fn rule(custom: &CustomExpr) -> Option<RuleItem> {
+fn rule(custom: &CustomExpr, source: &str) -> Option<RuleItem> {
     let (name, rest) = custom.inputs.split_first()?;
     let (body, rest) = rest.split_last()?;
     let has_guard = custom.tokens.iter().any(|token| token == "$expr$");
@@ -274,6 +276,7 @@ fn rule(custom: &CustomExpr) -> Option<RuleItem> {
     });
     Some(RuleItem {
         name: Name { text: text.to_string(), at: *at },
+        text: source.to_owned(),
         events: events.collect::<Option<Vec<_>>>()?,
         guard,
         body: (**body).clone(),

@@ -8,6 +8,7 @@ mod check;
 mod cli;
 mod compare;
 mod config;
+mod control;
 mod error;
 mod live;
 mod recording;
@@ -33,6 +34,8 @@ fn main() -> ExitCode {
         Command::Captures(CapturesCommand::Get(args)) => captures::get(&args),
         Command::Rules(RulesCommand::Check { paths }) => check::rules_check(&paths),
         Command::Rules(RulesCommand::List { rules }) => check::rules_list(rules.as_deref()),
+        Command::Rules(RulesCommand::Reload(args)) => control::client::reload(&args),
+        Command::Status(args) => control::client::status(&args),
         Command::Store(StoreCommand::Verify { store, json }) => verify::verify(&store, json),
         Command::Config(ConfigCommand::Check { config }) => check::config_check(&config),
     };

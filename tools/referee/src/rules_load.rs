@@ -20,21 +20,71 @@ const FILES_LIMIT: usize = 10_000;
 
 const EXTENSION: &str = "rhai";
 
+/// Where rules come from.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// A rule file or a folder of them; `None` for the shipped ones alone.
+    pub path: Option<PathBuf>,
+    /// The shipped ones as well.
+    pub library: bool,
+    pub params: Vec<Placed>,
+}
+
+impl Origin {
+    /// The rules that `--rules` or the configuration names, else the shipped ones, with their parameters.
+    pub fn new(rules: Option<&Path>, config: &Config, set: &[Override]) -> Origin {
+        let path = rules.or(config.rules_dir.as_deref()).map(Path::to_path_buf);
+        let typed = set.iter().map(|set| Placed { place: "--set".to_owned(), set: set.clone() });
+        let params = config.params.iter().cloned().chain(typed).collect();
+        Origin { library: path.is_none() || config.rules_library, path, params }
+    }
+
+    /// The files as they are now. One of a shipped file's name stands in for it.
+    ///
+    /// # Errors
+    /// Usage: a path that can't be read or holds no rules.
+    pub fn files(&self) -> Result<Vec<SourceFile>, Failure> {
+        let own = self.path.as_ref().map_or(Ok(Vec::new()), |path| read(std::slice::from_ref(path)))?;
+        let base = |file: &SourceFile| Path::new(&file.name).file_name().map(ToOwned::to_owned);
+        let mut files = if self.library { rules::library() } else { Vec::new() };
+        files.retain(|shipped| !own.iter().any(|file| base(file) == base(shipped)));
+        files.extend(own);
+        Ok(files)
+    }
+
+    pub fn overrides(&self) -> Vec<Override> {
+        self.params.iter().map(|placed| placed.set.clone()).collect()
+    }
+
+    /// The set that these files make after `previous`.
+    ///
+    /// # Errors
+    /// All mistakes, each with its place.
+    pub fn load(
+        &self,
+        previous: Option<&RuleSet>,
+        files: &[SourceFile],
+    ) -> Result<Arc<RuleSet>, Vec<LoadError>> {
+        RuleSet::load_after(previous, files, &self.overrides())
+            .map(Arc::new)
+            .map_err(|errors| placed(errors, files, &self.params))
+    }
+}
+
 /// The rules that `--rules` or the configuration names, else the shipped ones, with their parameters.
 ///
 /// # Errors
 /// Usage: a path that holds no rules, or all that is wrong with them.
 pub fn load(rules: Option<&Path>, config: &Config, set: &[Override]) -> Result<Arc<RuleSet>, Failure> {
-    let files = match rules.or(config.rules_dir.as_deref()) {
-        Some(path) => read(std::slice::from_ref(&path.to_path_buf()))?,
-        None => rules::library(),
-    };
-    let typed = set.iter().map(|set| Placed { place: "--set".to_owned(), set: set.clone() });
-    let params: Vec<Placed> = config.params.iter().cloned().chain(typed).collect();
-    let overrides: Vec<Override> = params.iter().map(|placed| placed.set.clone()).collect();
-    RuleSet::load(&files, &overrides)
-        .map(Arc::new)
-        .map_err(|errors| refusal(&placed(errors, &files, &params)))
+    let origin = Origin::new(rules, config, set);
+    origin.load(None, &origin.files()?).map_err(|errors| refusal(&errors))
+}
+
+/// Its name is that of a rule file, and none of those that editors and copying programs make beside one.
+pub fn is_rule_file(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let own = !name.starts_with(['.', '#']) && !name.ends_with('~');
+    own && path.extension().is_some_and(|extension| extension == EXTENSION)
 }
 
 /// Reads rule files, and all rule files of folders (not of folders in them).
@@ -52,7 +102,7 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<SourceFile>, Failure> {
         let before = names.len();
         for entry in fs::read_dir(path).map_err(failed)? {
             let file = entry.map_err(failed)?.path();
-            if file.extension().is_some_and(|extension| extension == EXTENSION) && file.is_file() {
+            if is_rule_file(&file) && file.is_file() {
                 names.push(file);
             }
         }
@@ -126,7 +176,11 @@ mod tests {
         let error = read(&[dir.path().to_path_buf()]).unwrap_err();
         assert!(error.message.contains("holds no rule files"), "{error}");
         fs::write(dir.path().join("b.rhai"), RULE).unwrap();
-        fs::write(dir.path().join("README.md"), "not a rule").unwrap();
+        for stranger in
+            ["README.md", ".b.rhai.swp", ".#b.rhai", "#b.rhai#", "b.rhai~", ".hidden.rhai", "4913"]
+        {
+            fs::write(dir.path().join(stranger), "not a rule").unwrap();
+        }
         let both = [dir.path().to_path_buf(), dir.path().join("b.rhai")];
         assert_eq!(read(&both).unwrap().len(), 1);
         assert!(read(&[dir.path().join("none")]).unwrap_err().message.contains("none can't be read"));
@@ -144,6 +198,25 @@ mod tests {
         let error = load(Some(dir.path()), &config, &[set("r", "low", "x")]).unwrap_err().to_string();
         assert!(error.contains("referee.toml:7:1: `r` has no param `lwo`"), "{error}");
         assert!(error.contains("--set: `r.low` is an integer; `x` is not"), "{error}");
+    }
+
+    #[test]
+    fn own_files_beside_the_shipped_ones_or_instead_of_them() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("mine.rhai"), RULE).unwrap();
+        let shipped = rules::library();
+        let names = |library, more: &str| {
+            let config = Config { rules_library: library, ..Config::default() };
+            if !more.is_empty() {
+                fs::write(dir.path().join(more), "rule \"instead\" on rst then { }").unwrap();
+            }
+            let set = load(Some(dir.path()), &config, &[]).unwrap();
+            set.in_force().map(|(_, meta)| meta.name.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(false, ""), ["r"]);
+        assert_eq!(names(true, "").len(), RuleSet::load(&shipped, &[]).unwrap().rules().len() + 1);
+        let name = Path::new(&shipped[0].name).file_name().unwrap().to_str().unwrap();
+        assert!(names(true, name).contains(&"instead".to_owned()));
     }
 
     #[test]

@@ -197,6 +197,7 @@ impl Replay {
             recorded,
             inputs,
             kept: self.kept,
+            reloads: (0, 0),
             seconds,
         };
         Ended { finished, outputs: self.outputs, tally: self.tally }
