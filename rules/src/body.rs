@@ -122,12 +122,19 @@ impl Bodies {
             let place = Place { file: meta.file.clone(), line: meta.line, column: 0 };
             return Err(BodyError::Script { rule: meta.name.clone(), place, message });
         }
+        let watched = self.rules.watch().map(|watch| (watch, Instant::now()));
         let deadline = self.limits.deadline.and_then(|limit| Instant::now().checked_add(limit));
         self.stage.set(Subjects::of(snapshot), Arc::clone(&body.params), deadline);
         let mut scope = RhaiScope::new();
         let run = catch_unwind(AssertUnwindSafe(|| self.engine.run_ast_with_scope(&mut scope, &body.ast)));
         let verdict = self.stage.take();
+        if let Some((watch, started)) = watched {
+            watch.ran(rule, started.elapsed());
+        }
         match run {
+            Ok(Ok(())) if verdict.incident.is_some() => {
+                Ok(Verdict { because: self.rules.because(rule, snapshot), ..verdict })
+            }
             Ok(Ok(())) => Ok(verdict),
             Ok(Err(error)) => Err(self.error(meta, &error)),
             Err(_) => {

@@ -8,7 +8,8 @@ use crate::event::Event;
 use crate::facts::table::{Fact, Subject};
 use crate::facts::{FlowFacts, HostFacts, LinkFacts, ServiceFacts};
 use crate::language::RuleFile;
-use crate::language::builtin::{self, Builtin};
+use crate::language::builtin;
+pub use crate::language::builtin::Builtin;
 use crate::language::syntax::Parser;
 use crate::library::library;
 
@@ -90,6 +91,11 @@ pub fn markdown() -> String {
     page
 }
 
+/// The functions a body can call.
+pub fn body_functions() -> impl Iterator<Item = &'static Builtin> {
+    builtin::VERDICT.iter().chain(builtin::WORDS).chain(builtin::PLAIN)
+}
+
 /// Writing to a `String` cannot fail.
 macro_rules! line {
     ($page:expr, $($text:tt)*) => { let _ = writeln!($page, $($text)*); };
@@ -118,7 +124,8 @@ fn events(page: &mut String) {
     }
 }
 
-fn event_doc(event: Event) -> &'static str {
+/// When an event is raised.
+pub fn event_doc(event: Event) -> &'static str {
     match event {
         Event::Syn => "A SYN without ACK was seen, first or repeated.",
         Event::SynAck => "A SYN-ACK was seen, first or repeated.",

@@ -5,6 +5,8 @@
 //! happens on whichever thread starts or controls the program, never on a worker.
 
 pub mod body;
+pub mod cases;
+pub mod clause;
 pub mod docs;
 pub mod error;
 pub mod event;
@@ -18,10 +20,13 @@ mod network;
 pub mod set;
 mod value;
 pub mod verdict;
+mod watch;
 
 pub use body::{Bodies, BodyError, BodyLimits, Snapshot};
+pub use clause::Because;
 pub use error::LoadError;
 pub use event::{Event, EventSet};
 pub use library::library;
 pub use set::{Hits, Override, RuleMeta, RuleSet, Scope, SourceFile};
 pub use verdict::{CaptureWish, EvidenceValue, Severity, Verdict};
+pub use watch::{Watch, Watched};

@@ -10,10 +10,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rhai::{AST, Dynamic};
 
+use crate::clause::Clauses;
 use crate::error::LoadError;
 use crate::event::{Event, EventSet};
 use crate::facts::{CountSet, FlowFacts, HostFacts, LinkFacts, ServiceFacts};
 use crate::lower::types::{Stop, Term};
+use crate::verdict::EvidenceValue;
+use crate::watch::{self, Watch};
 
 /// A rule file: its name as the user knows it (path) and its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +69,9 @@ pub struct RuleMeta {
     pub counts: CountSet,
     /// Its condition reads facts of a flow that are not at hand.
     pub gathers: bool,
+    /// The parameters of its file, as they are in effect.
+    pub params: Arc<BTreeMap<String, EvidenceValue>>,
+    pub(crate) clauses: Clauses,
     pub(crate) comments: [String; Event::ALL.len()],
 }
 
@@ -147,9 +153,9 @@ pub(crate) struct Body {
 }
 
 /// A guard and the index of its rule.
-struct Guarded<S> {
-    rule: u16,
-    guard: Term<S, bool>,
+pub(crate) struct Guarded<S> {
+    pub(crate) rule: u16,
+    pub(crate) guard: Term<S, bool>,
 }
 
 /// A loaded set of rules; immutable but for the fault counters.
@@ -164,6 +170,7 @@ pub struct RuleSet {
     link: Vec<Guarded<LinkFacts>>,
     faults: Vec<AtomicU64>,
     hash: String,
+    watch: Option<Arc<Watch>>,
 }
 
 impl RuleSet {
@@ -186,6 +193,7 @@ impl RuleSet {
             link: Vec::new(),
             faults: Vec::new(),
             hash,
+            watch: None,
         }
     }
 
@@ -216,6 +224,21 @@ impl RuleSet {
 
     pub(crate) fn body(&self, rule: u16) -> Option<(&RuleMeta, &Body)> {
         self.rules.get(usize::from(rule)).zip(self.bodies.get(usize::from(rule)))
+    }
+
+    /// The same rules, each question and each run of a body counted and timed: for trying rules out, as it costs more.
+    pub fn watched(mut self) -> RuleSet {
+        let watch = Arc::new(Watch::new(self.rules.len()));
+        watch::wrap(&mut self.flow, &watch);
+        watch::wrap(&mut self.host, &watch);
+        watch::wrap(&mut self.service, &watch);
+        watch::wrap(&mut self.link, &watch);
+        RuleSet { watch: Some(watch), ..self }
+    }
+
+    /// What was counted and timed, if it is.
+    pub fn watch(&self) -> Option<&Watch> {
+        self.watch.as_deref()
     }
 
     /// The rules, in the order of their indexes.

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use crate::clause::Because;
+
 /// How bad an incident is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Severity {
@@ -49,6 +51,20 @@ pub enum EvidenceValue {
     Unknown,
 }
 
+/// As a rule file writes it.
+impl fmt::Display for EvidenceValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EvidenceValue::Int(value) => write!(f, "{value}"),
+            EvidenceValue::Float(value) => write!(f, "{value:?}"),
+            EvidenceValue::Bool(value) => write!(f, "{value}"),
+            EvidenceValue::Text(value) => write!(f, "{value:?}"),
+            EvidenceValue::Address(value) => write!(f, "{value}"),
+            EvidenceValue::Unknown => f.write_str("unknown"),
+        }
+    }
+}
+
 /// How much a body asks to capture; `None` leaves it to the configured default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CaptureWish {
@@ -69,4 +85,6 @@ pub struct Verdict {
     pub capture: Option<CaptureWish>,
     /// In the order given; a name given twice keeps its place and takes the later value.
     pub evidence: Vec<(String, EvidenceValue)>,
+    /// What the condition saw, if an incident is named.
+    pub because: Vec<Because>,
 }

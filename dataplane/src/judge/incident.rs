@@ -5,13 +5,13 @@
 use std::net::IpAddr;
 
 use rules::facts::FlowFacts;
-use rules::{RuleSet, Scope, Severity, Verdict};
+use rules::{Because, RuleSet, Scope, Severity, Verdict};
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use super::diagnosis::{Failing, Wellness};
 use super::evidence::Evidence;
-use super::text;
+use super::{because, text};
 use crate::source::Nanos;
 
 /// Flow ids listed in one incident at most; `flows` counts them all.
@@ -44,6 +44,10 @@ pub struct Incident {
     pub explain: String,
     pub advise: String,
     pub rules_hash: String,
+    /// The operands of the rule's condition, with the facts and parameters they saw when it fired on the flow, host
+    /// or service that the words are about.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub because: Vec<serde_json::Value>,
     /// Later packets have disproved it; it was shown as open before, and is not an incident any more.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub withdrawn: bool,
@@ -188,6 +192,7 @@ pub struct Draft {
     pub severity: Severity,
     explain: String,
     advise: String,
+    because: Vec<Because>,
     pub evidence: Evidence,
     pub tally: Tally,
     /// What its flows have in common.
@@ -216,6 +221,7 @@ pub struct Words {
     subject: Subject,
     explain: String,
     advise: String,
+    because: Vec<Because>,
 }
 
 impl Draft {
@@ -235,6 +241,7 @@ impl Draft {
             severity,
             explain,
             advise: text::advice(&verdict.advise),
+            because: verdict.because.clone(),
             evidence: Evidence::new(&verdict.evidence),
             tally: Tally::starting(first_ns),
             failing: Failing::default(),
@@ -252,7 +259,7 @@ impl Draft {
     /// Its words, which are about this flow.
     pub fn words(&self, about: u64) -> Words {
         let (subject, explain, advise) = (self.subject.clone(), self.explain.clone(), self.advise.clone());
-        Words { about, subject, explain, advise }
+        Words { about, subject, explain, advise, because: self.because.clone() }
     }
 
     /// Keeps the words about another flow for later.
@@ -272,6 +279,7 @@ impl Draft {
         {
             (self.about, self.subject) = (words.about, words.subject);
             (self.explain, self.advise) = (words.explain, words.advise);
+            self.because = words.because;
         }
     }
 
@@ -287,6 +295,7 @@ impl Draft {
             self.severity = self.severity.max(*severity);
             self.explain.clone_from(explain);
             self.advise = text::advice(&verdict.advise);
+            self.because.clone_from(&verdict.because);
             self.evidence = Evidence::new(&verdict.evidence);
         }
     }
@@ -320,6 +329,7 @@ impl Draft {
         if self.subject == *subject {
             self.explain.clone_from(explain);
             self.advise = text::advice(&verdict.advise);
+            self.because.clone_from(&verdict.because);
         }
     }
 
@@ -358,6 +368,7 @@ impl Draft {
             explain,
             advise: if self.withdrawn.is_some() { String::new() } else { self.advise.clone() },
             rules_hash: rules.hash().to_owned(),
+            because: because::to_json(&self.because),
             withdrawn: self.withdrawn.is_some(),
         }
     }

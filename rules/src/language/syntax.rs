@@ -9,6 +9,7 @@ use rhai::{
     ParseError, Position, Stmt, StmtBlock,
 };
 
+use crate::language::operands;
 use crate::language::source::{Item, ItemKind};
 
 /// Expression nesting that is parsed; beyond it the parser refuses the item.
@@ -34,6 +35,8 @@ pub(crate) struct RuleItem {
     pub(crate) name: Name,
     pub(crate) events: Vec<Name>,
     pub(crate) guard: Option<Expr>,
+    /// The operands of the guard's `&&`, as they are written.
+    pub(crate) operands: Vec<String>,
     pub(crate) body: StmtBlock,
 }
 
@@ -112,7 +115,7 @@ impl Parser {
         };
         let parsed = match item.kind {
             ItemKind::Param => param(custom).map(Parsed::Param),
-            _ => rule(custom).map(Parsed::Rule),
+            _ => rule(custom, item.text).map(Parsed::Rule),
         };
         parsed.ok_or_else(|| trailing(item, start))
     }
@@ -258,7 +261,7 @@ fn param(custom: &CustomExpr) -> Option<ParamItem> {
     }
 }
 
-fn rule(custom: &CustomExpr) -> Option<RuleItem> {
+fn rule(custom: &CustomExpr, written: &str) -> Option<RuleItem> {
     let (name, rest) = custom.inputs.split_first()?;
     let (body, rest) = rest.split_last()?;
     let has_guard = custom.tokens.iter().any(|token| token == "$expr$");
@@ -276,6 +279,7 @@ fn rule(custom: &CustomExpr) -> Option<RuleItem> {
         name: Name { text: text.to_string(), at: *at },
         events: events.collect::<Option<Vec<_>>>()?,
         guard,
+        operands: operands::of_rule(written),
         body: (**body).clone(),
     })
 }

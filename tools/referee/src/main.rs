@@ -4,7 +4,6 @@
 //! that of `rules`.
 
 mod captures;
-mod check;
 mod cli;
 mod compare;
 mod config;
@@ -13,7 +12,7 @@ mod live;
 mod recording;
 mod replay;
 mod report;
-mod rules_load;
+mod rules;
 mod term;
 mod time;
 mod verify;
@@ -31,10 +30,12 @@ fn main() -> ExitCode {
         Command::Compare(args) => compare::run(&args),
         Command::Captures(CapturesCommand::List(args)) => captures::list(&args),
         Command::Captures(CapturesCommand::Get(args)) => captures::get(&args),
-        Command::Rules(RulesCommand::Check { paths }) => check::rules_check(&paths),
-        Command::Rules(RulesCommand::List { rules }) => check::rules_list(rules.as_deref()),
+        Command::Rules(RulesCommand::Check(args)) => rules::check::rules(&args),
+        Command::Rules(RulesCommand::List(args)) => rules::list::list(&args),
+        Command::Rules(RulesCommand::Test(args)) => rules::test::test(&args),
+        Command::Rules(RulesCommand::Explain(args)) => rules::explain::explain(&args),
         Command::Store(StoreCommand::Verify { store, json }) => verify::verify(&store, json),
-        Command::Config(ConfigCommand::Check { config }) => check::config_check(&config),
+        Command::Config(ConfigCommand::Check { config }) => rules::check::config(&config),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

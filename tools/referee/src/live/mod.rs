@@ -34,7 +34,8 @@ use crate::recording::Prepared;
 use crate::report::metrics::counted;
 use crate::report::outputs::{Kind, Outputs};
 use crate::report::tell;
-use crate::{rules_load, term};
+use crate::rules::load;
+use crate::term;
 use judge::{Told, Verdicts};
 
 /// Incidents and rows that may wait for main.
@@ -53,7 +54,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         return Err(Failure::usage(what).help("leave --mode out, and give a mirror port to -i"));
     }
     let config = settings(args)?;
-    let rules = rules_load::load(args.common.rules.as_deref(), &config, &args.common.set)?;
+    let rules = load::load(args.common.rules.as_deref(), &config, &args.common.set)?;
     let outputs = Outputs::open(&args.outputs, args.json, &[])?;
     let clock = Arc::new(CaptureClock::sampled());
     let (mut taps, sources) = open_taps(args, &config, &clock)?;

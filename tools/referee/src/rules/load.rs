@@ -1,0 +1,236 @@
+//! From paths to a rule set: reads rule files, adds the parameters given by the configuration and by `--set`.
+//!
+//! Main thread, at start; never a worker. The set is shared with the worker and the judge, mistakes go to the
+//! operator, all of them at once.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rules::{LoadError, Override, RuleSet, SourceFile};
+
+use crate::config::{Config, Placed};
+use crate::error::Failure;
+
+/// Longest rule file read, bytes.
+const FILE_LIMIT: u64 = 1 << 20;
+
+/// Most rule files in one set.
+const FILES_LIMIT: usize = 10_000;
+
+const EXTENSION: &str = "rhai";
+
+/// The rules that `--rules` or the configuration names, else the shipped ones, with their parameters.
+///
+/// # Errors
+/// Usage: all that is wrong with them.
+pub fn load(rules: Option<&Path>, config: &Config, set: &[Override]) -> Result<Arc<RuleSet>, Failure> {
+    let gathered = match rules.or(config.rules_dir.as_deref()) {
+        Some(path) => gather(std::slice::from_ref(&path.to_path_buf())),
+        None => Gathered { files: rules::library(), unread: Vec::new() },
+    };
+    gathered.load(config, set).map(Arc::new).map_err(|errors| refusal(&errors))
+}
+
+/// What was found where rule files are said to be.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    pub files: Vec<SourceFile>,
+    /// What can't be read, a mistake each.
+    pub unread: Vec<LoadError>,
+}
+
+/// Reads rule files, and all rule files of folders (not of folders in them), as far as they can be read.
+pub fn gather(paths: &[PathBuf]) -> Gathered {
+    let mut gathered = Gathered::default();
+    let mut names = Vec::new();
+    for path in paths {
+        match named(path) {
+            Ok(found) => names.extend(found),
+            Err(error) => gathered.unread.push(error),
+        }
+    }
+    names.sort();
+    names.dedup();
+    if names.len() > FILES_LIMIT {
+        let message = format!("{} rule files are too many; at most {FILES_LIMIT} can be loaded", names.len());
+        gathered.unread.push(mistake(names.last().map_or(Path::new("."), PathBuf::as_path), &message, ""));
+        return gathered;
+    }
+    for name in &names {
+        match read_file(name) {
+            Ok(file) => gathered.files.push(file),
+            Err(error) => gathered.unread.push(error),
+        }
+    }
+    gathered
+}
+
+impl Gathered {
+    /// Loads them with the parameters that the configuration and `--set` give.
+    ///
+    /// # Errors
+    /// All that is wrong with files and parameters.
+    pub fn load(&self, config: &Config, set: &[Override]) -> Result<RuleSet, Vec<LoadError>> {
+        let typed = set.iter().map(|set| Placed { place: "--set".to_owned(), set: set.clone() });
+        let mut params: Vec<Placed> = config.params.iter().cloned().chain(typed).collect();
+        if !self.unread.is_empty() {
+            // What they are for may be in a file that can't be read.
+            params.clear();
+        }
+        let overrides: Vec<Override> = params.iter().map(|placed| placed.set.clone()).collect();
+        match RuleSet::load(&self.files, &overrides) {
+            Ok(rules) if self.unread.is_empty() => Ok(rules),
+            loaded => {
+                let mut errors = self.unread.clone();
+                errors.extend(placed(loaded.err().unwrap_or_default(), &self.files, &params));
+                errors.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+                Err(errors)
+            }
+        }
+    }
+}
+
+/// The files that a path names.
+fn named(path: &Path) -> Result<Vec<PathBuf>, LoadError> {
+    let failed = |error| cannot_read(path, &error);
+    if !fs::metadata(path).map_err(failed)?.is_dir() {
+        return Ok(vec![path.to_path_buf()]);
+    }
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path).map_err(failed)? {
+        let file = entry.map_err(failed)?.path();
+        if file.extension().is_some_and(|extension| extension == EXTENSION) && file.is_file() {
+            names.push(file);
+        }
+    }
+    if names.is_empty() {
+        let help = format!("rule files end in .{EXTENSION}; name the folder they are in");
+        return Err(mistake(path, "this folder holds no rule files", &help));
+    }
+    Ok(names)
+}
+
+fn read_file(path: &Path) -> Result<SourceFile, LoadError> {
+    let failed = |error| cannot_read(path, &error);
+    if fs::metadata(path).map_err(failed)?.len() > FILE_LIMIT {
+        return Err(mistake(path, "it has more than 1 MiB, so it is no rule file", ""));
+    }
+    let bytes = fs::read(path).map_err(failed)?;
+    let text =
+        String::from_utf8(bytes).map_err(|error| not_text(path, error.as_bytes(), &error.utf8_error()))?;
+    Ok(SourceFile { name: path.display().to_string(), text })
+}
+
+fn mistake(path: &Path, message: &str, help: &str) -> LoadError {
+    let help = (!help.is_empty()).then(|| help.to_owned());
+    LoadError { file: path.display().to_string(), line: 0, column: 0, message: message.to_owned(), help }
+}
+
+fn cannot_read(path: &Path, error: &std::io::Error) -> LoadError {
+    let help = "name a rule file, or a folder of them, that this user may read";
+    mistake(path, &format!("can't be read: {error}"), help)
+}
+
+fn not_text(path: &Path, bytes: &[u8], error: &std::str::Utf8Error) -> LoadError {
+    let before = String::from_utf8_lossy(bytes.get(..error.valid_up_to()).unwrap_or_default()).into_owned();
+    let byte = bytes.get(error.valid_up_to()).copied().unwrap_or(0);
+    let help = "save the file as UTF-8: this byte is of another encoding, or the file is no text";
+    LoadError {
+        line: before.matches('\n').count() + 1,
+        column: before.rsplit('\n').next().unwrap_or("").chars().count() + 1,
+        ..mistake(path, &format!("can't be read: the byte 0x{byte:02x} is not UTF-8"), help)
+    }
+}
+
+/// All mistakes, each with its place and what to write instead.
+pub fn refusal(errors: &[LoadError]) -> Failure {
+    let mut text = format!("{} in the rules", crate::term::plural(errors.len() as u64, "mistake"));
+    for error in errors {
+        text.push('\n');
+        text.push_str(&error.to_string());
+    }
+    Failure::usage(text)
+}
+
+/// Says of each mistake in a parameter where that was given.
+fn placed(errors: Vec<LoadError>, files: &[SourceFile], params: &[Placed]) -> Vec<LoadError> {
+    let (of_params, mut all): (Vec<_>, Vec<_>) = errors.into_iter().partition(|error| error.file == "--set");
+    if of_params.is_empty() {
+        return all;
+    }
+    for Placed { place, set } in params {
+        let alone = RuleSet::load(files, std::slice::from_ref(set)).err().unwrap_or_default();
+        let mine = alone.into_iter().filter(|error| error.file == "--set");
+        all.extend(mine.map(|error| LoadError { file: place.clone(), ..error }));
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULE: &str =
+        "param low = 3;\nrule \"r\" on rst\nwhen flow.dport > low\nthen { evidence(\"a\", 1); }\n";
+
+    fn set(rule: &str, param: &str, value: &str) -> Override {
+        Override { rule: rule.into(), param: param.into(), value: value.into() }
+    }
+
+    #[test]
+    fn folders_are_read_and_strangers_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let unread =
+            |path: PathBuf| gather(&[path]).unread.iter().map(|e| format!("{e}\n")).collect::<String>();
+        let error = unread(dir.path().to_path_buf());
+        assert!(error.contains("holds no rule files"), "{error}");
+        fs::write(dir.path().join("b.rhai"), RULE).unwrap();
+        fs::write(dir.path().join("README.md"), "not a rule").unwrap();
+        let both = [dir.path().to_path_buf(), dir.path().join("b.rhai")];
+        assert_eq!((gather(&both).files.len(), gather(&both).unread.len()), (1, 0));
+        assert!(unread(dir.path().join("none")).contains("none: can't be read"));
+        fs::write(dir.path().join("c.rhai"), b"// ok\n// na\xefve").unwrap();
+        assert!(unread(dir.path().to_path_buf()).contains("c.rhai:2:6: can't be read: the byte 0xef"));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_hides_no_mistake_of_another() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.rhai"), [0xff, 0xfe]).unwrap();
+        fs::write(dir.path().join("b.rhai"), RULE.replace("dport", "dprot")).unwrap();
+        let error =
+            load(Some(dir.path()), &Config::default(), &[set("a", "low", "x")]).unwrap_err().to_string();
+        assert!(error.starts_with("2 mistakes in the rules\n"), "{error}");
+        assert!(
+            error.contains("a.rhai:1:1: can't be read") && error.contains("b.rhai:3:6: there is no"),
+            "{error}"
+        );
+        assert!(!error.contains("--set"), "what it sets may be in the file that can't be read: {error}");
+    }
+
+    #[test]
+    fn a_wrong_parameter_is_blamed_on_where_it_was_given() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("r.rhai"), RULE).unwrap();
+        let place = "referee.toml:7:1".to_owned();
+        let config =
+            Config { params: vec![Placed { place, set: set("r", "lwo", "4") }], ..Config::default() };
+        let error = load(Some(dir.path()), &config, &[set("r", "low", "x")]).unwrap_err().to_string();
+        assert!(error.contains("referee.toml:7:1: `r` has no param `lwo`"), "{error}");
+        assert!(error.contains("--set: `r.low` is an integer; `x` is not"), "{error}");
+    }
+
+    #[test]
+    fn set_is_stronger_than_the_configuration() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("r.rhai"), RULE).unwrap();
+        let given = |value: &str| Placed { place: String::new(), set: set("r", "low", value) };
+        let hash = |params: Vec<Placed>, sets: &[Override]| {
+            let config = Config { params, ..Config::default() };
+            load(Some(dir.path()), &config, sets).unwrap().hash().to_owned()
+        };
+        assert_eq!(hash(vec![given("5")], &[set("r", "low", "9")]), hash(vec![given("9")], &[]));
+        assert_ne!(hash(vec![given("5")], &[]), hash(vec![given("9")], &[]));
+    }
+}
