@@ -7,6 +7,7 @@
 pub mod body;
 pub mod cases;
 pub mod clause;
+pub mod cookbook;
 pub mod docs;
 pub mod error;
 pub mod event;

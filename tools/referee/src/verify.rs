@@ -58,8 +58,7 @@ fn cannot_read(path: &Path) -> impl Fn(io::Error) -> Failure {
     move |error| Failure::failed(format!("{} can't be read: {error}", path.display()))
 }
 
-/// The segments in a store's folder of them, in the order they were written.
-pub fn segment_files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+fn segment_files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(cannot_read(folder))? {
         let path = entry.map_err(cannot_read(folder))?.path();

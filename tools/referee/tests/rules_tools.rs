@@ -145,7 +145,9 @@ fn a_store_is_replayed_and_its_incidents_are_explained() {
     bench.capture("rst_after_idle", 300.0);
     bench.replay(&["--store", "kept", "--incidents", "i", "rst_after_idle.pcap"]).exits(0);
     bench.file("own.rhai", OWN);
-    let said = bench.run(&["rules", "test", "--json", "own.rhai", "kept"]).exits(0).json();
+    let ran = bench.run(&["rules", "test", "--json", "own.rhai", "kept"]).exits(0);
+    assert_eq!(ran.stderr, "", "packets of a store come in order of time");
+    let said = ran.json();
     assert!(rule(&said, "own")["flows"].as_u64().unwrap() > 0, "{said:?}");
     let incident = lines(&bench.read("i")).remove(0);
     let id = incident["id"].as_str().unwrap();
@@ -237,4 +239,29 @@ fn what_is_wrong_with_cases_is_said_with_its_place() {
         .run(&["rules", "test", "own.rhai"])
         .exits(1)
         .says(&["no fact `flow.dprot`", "did you mean `flow.dport`?"]);
+}
+
+/// The cases of the cookbook, at least one that fires and one that does not for each rule, and those of the shipped rules.
+#[test]
+fn cookbook_and_library_do_what_their_cases_say() {
+    let bench = Bench::new();
+    for (folder, rules) in [("cookbook", 20), ("library", 5)] {
+        let path = format!("{}/../../rules/{folder}", env!("CARGO_MANIFEST_DIR"));
+        let ran = bench.run(&["rules", "test", "--json", &path]).exits(0).json();
+        let (cases, summary) = ran.split_at(ran.len() - 1);
+        assert_eq!(summary[0]["summary"]["cases"]["failed"], 0);
+        let mut of: BTreeMap<&str, u32> = BTreeMap::new();
+        cases.iter().for_each(|case| *of.entry(case["rule"].as_str().unwrap()).or_default() += 1);
+        assert!(of.len() >= rules && of.values().all(|cases| *cases > 1), "{of:?}");
+    }
+    let cookbook = concat!(env!("CARGO_MANIFEST_DIR"), "/../../rules/cookbook");
+    for file in std::fs::read_dir(cookbook).unwrap().map(|file| file.unwrap().path()) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        if file.to_string_lossy().ends_with(".cases.toml") {
+            assert!(text.contains("expect = \"incident\""), "{} has no case that fires", file.display());
+            let silent =
+                ["no_match", "quiet"].map(|outcome| text.contains(&format!("expect = \"{outcome}\"")));
+            assert!(silent.contains(&true), "{} has no case that stays silent", file.display());
+        }
+    }
 }

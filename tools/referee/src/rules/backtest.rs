@@ -4,13 +4,16 @@
 //! on its capture as it would with a store. Reports to `test`.
 
 use std::collections::{BTreeMap, HashSet};
+use std::io::PipeReader;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
 use dataplane::config::WorkerConfig;
 use dataplane::judge::message::{Command, Hit, Message};
 use dataplane::judge::{Incident, Judge, Subject, because};
-use dataplane::record::Store;
+use dataplane::record::{self, ExportError, ExportSummary, Query, Store};
 use dataplane::source::open::open_all;
 use rules::clause::seen;
 use rules::{RuleSet, Scope, Snapshot};
@@ -24,13 +27,10 @@ use crate::replay::not_a_capture;
 use crate::report::finished::Finished;
 use crate::report::outputs::Outputs;
 use crate::report::words;
-use crate::verify;
+use crate::term;
 
 /// Flows, or for wider rules incidents, shown of each rule.
 const SAMPLES: usize = 5;
-
-/// Captures that are open at once.
-const FILES: usize = 512;
 
 /// A flow or incident of a rule, as an example.
 pub struct Sample {
@@ -146,46 +146,74 @@ impl Observer for Backtest {
     }
 }
 
-/// Runs captures through the rules. A folder among `paths` is a store: its segments are taken.
+/// Runs captures through the rules. A folder among `paths` is a store: what it keeps is taken, in order of time.
 ///
 /// # Errors
-/// Usage: a folder that is no store, or too many files. Not a capture: an input.
+/// Usage: a folder that is no store. Not a capture: an input. Failed: a store that can't be read.
 pub fn run(rules: RuleSet, paths: &[PathBuf], config: &Config) -> Result<(Backtest, Finished), Failure> {
-    let files = captures(paths)?;
     let rules = Arc::new(rules.watched());
-    let source = open_all(&files).map_err(not_a_capture)?;
-    let outputs = Outputs::open(&OutputArgs::default(), false, &files)?;
+    let outputs = Outputs::open(&OutputArgs::default(), false, paths)?;
+    let (mut files, mut stores) = (Vec::new(), Vec::new());
+    for path in paths {
+        match path.is_dir() {
+            true => stores.push(StoreFeed::begin(path)?),
+            false => files.push(path.clone()),
+        }
+    }
+    files.extend(stores.iter().map(StoreFeed::path));
+    let opened = open_all(&files);
+    let stores: Vec<_> = stores.into_iter().map(StoreFeed::opened).collect();
+    let source = match opened {
+        Ok(source) => source,
+        Err(error) => {
+            // A store that can't be read gives nothing to read.
+            stores.into_iter().try_for_each(join)?;
+            return Err(not_a_capture(error));
+        }
+    };
     let worker = WorkerConfig { lossless: true, ..config.worker.clone() };
     let mut backtest = Backtest::new(Arc::clone(&rules));
     let replay = Replay::new(source, &worker, config.judge.clone(), rules, None, outputs);
     let Ended { finished, .. } = replay.observed(&mut backtest).run();
+    stores.into_iter().try_for_each(join)?;
     Ok((backtest, finished))
 }
 
-fn captures(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
-    let mut files = Vec::new();
-    for path in paths {
-        match path.is_dir() {
-            true => files.extend(segments(path)?),
-            false => files.push(path.clone()),
-        }
-    }
-    if files.len() > FILES {
-        let what =
-            format!("{} captures are too many; at most {FILES} can be read as one stream", files.len());
-        return Err(Failure::usage(what).help("of a store, name the segments of the hours in question"));
-    }
-    Ok(files)
+type Exporting = JoinHandle<Result<ExportSummary, ExportError>>;
+
+/// A store's packets as one capture. Its segments have them as they were recorded, what led up to a verdict after what
+/// came meanwhile; exported, they are in order of time.
+struct StoreFeed {
+    reader: PipeReader,
+    exporting: Exporting,
 }
 
-fn segments(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let store = Store::open(folder).map_err(|_| {
-        Failure::usage(format!("{} is a folder, and no store", folder.display()))
-            .help("name capture files, or the folder of an earlier `--store`")
-    })?;
-    let segments = verify::segment_files(&store.segments())?;
-    if segments.is_empty() {
-        return Err(Failure::usage(format!("nothing is kept in the store {}", folder.display())));
+impl StoreFeed {
+    fn begin(folder: &Path) -> Result<StoreFeed, Failure> {
+        let store = Store::open(folder).map_err(|_| {
+            Failure::usage(format!("{} is a folder, and no store", folder.display()))
+                .help("name capture files, or the folder of an earlier `--store`")
+        })?;
+        let (reader, mut writer) = std::io::pipe().map_err(Failure::failed)?;
+        let exporting = thread::spawn(move || record::export(&store, &Query::default(), &mut writer));
+        Ok(StoreFeed { reader, exporting })
     }
-    Ok(segments)
+
+    fn path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.reader.as_raw_fd()).into()
+    }
+
+    /// The capture was opened: this end is needed no more, and would hide that the other went away.
+    fn opened(self) -> Exporting {
+        self.exporting
+    }
+}
+
+fn join(exporting: Exporting) -> Result<(), Failure> {
+    let done = exporting.join().map_err(|_| Failure::failed("reading the store failed; please report it"))?;
+    let summary = done.map_err(Failure::failed)?;
+    summary.damaged.iter().for_each(|damage| {
+        term::note(&format!("{damage}; `referee store verify` shows how every segment is"));
+    });
+    Ok(())
 }

@@ -110,8 +110,9 @@ fn object<'v>(clause: &'v Value, key: &str) -> impl Iterator<Item = (&'v String,
 /// An operand of the condition, and what it saw, with units.
 pub fn operand(clause: &Value) -> (String, String) {
     let fact = |(name, value): (&String, &Value)| match meaning(name) {
+        // What has a unit is large at times; a port is no number to be read aloud.
         Some((_, unit, _)) if !unit.is_empty() && value.is_number() => {
-            format!("{name} = {} {unit}", plain(value))
+            format!("{name} = {} {unit}", value.as_u64().map_or_else(|| plain(value), count))
         }
         _ => format!("{name} = {}", plain(value)),
     };
@@ -124,7 +125,6 @@ pub fn operand(clause: &Value) -> (String, String) {
 fn plain(value: &Value) -> String {
     match value {
         Value::Null => "unknown".to_owned(),
-        Value::Number(number) => number.as_u64().map_or_else(|| number.to_string(), count),
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }
