@@ -217,7 +217,8 @@ mod tests {
     use super::*;
     use crate::set::SourceFile;
 
-    const RULE: &str = "param low = 3;\nrule \"r\" on rst, close when flow.dport > low && (flow.orig.mss < 900 || flow.syns > 1)\n\
+    const RULE: &str = "param low = 3;\n\
+        rule \"r\" on rst, close when flow.dport > low && (flow.orig.mss < 900 || flow.syns > 1)\n\
         then { if flow.sni == \"a.example\" { incident(\"warning\", `port ${flow.dport}`); capture(flow); } }\n\
         rule \"h\" on tick when 100 / host.syns(10) > low then { incident(\"info\", \"x\"); }";
 

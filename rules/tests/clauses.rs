@@ -20,7 +20,8 @@ rule "faulty" on rst, close when 10 / flow.orig.packets > low && flow.unacked > 
 rule "either" on rst, close when flow.established || flow.fin_seen && flow.rst_seen then { incident("info", "x"); }
 rule "bare" on rst, close then { incident("info", "x"); }
 rule "off" on rst, close when low > 5 && flow.established then { incident("info", "x"); }
-rule "wide" on tick when host.rsts(10) >= low && host.rst_rate(1) > 0.5 && host.addr in "10.0.0.0/8" then { incident("info", "x"); }
+rule "wide" on tick when host.rsts(10) >= low && host.rst_rate(1) > 0.5 && host.addr in "10.0.0.0/8"
+then { incident("info", "x"); }
 "#;
 
 fn sets() -> Vec<Arc<RuleSet>> {

@@ -265,3 +265,62 @@ fn cookbook_and_library_do_what_their_cases_say() {
         }
     }
 }
+
+/// A line without what differs between machines: times, and rule hashes, which a change of the example changes.
+fn steady(line: &str) -> String {
+    let mut words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+    for at in 1..words.len() {
+        let timed = ["ns", "µs"].contains(&words[at].as_str());
+        let hash = ["hash", "set"].contains(&words[at - 1].as_str())
+            && words[at].chars().all(|c| c.is_ascii_hexdigit());
+        if timed {
+            words[at - 1] = "N".to_owned();
+        } else if hash {
+            words[at] = "N".to_owned();
+        }
+    }
+    words.join(" ")
+}
+
+/// Whether `said` is what is `written`, whose lines `[…]` stand for any number of lines.
+fn matches(written: &[String], said: &[String]) -> bool {
+    match (written.split_first(), said.split_first()) {
+        (None, _) => said.is_empty(),
+        (Some((first, rest)), _) if first == "[…]" => {
+            (0..=said.len()).any(|skipped| matches(rest, &said[skipped..]))
+        }
+        (Some((first, rest)), Some((line, more))) => first == line && matches(rest, more),
+        (Some(_), None) => false,
+    }
+}
+
+/// The handbook's way from nothing to a rule: its files are written, its commands run, and they say what it says.
+#[test]
+fn the_handbook_shows_what_is_said() {
+    let bench = Bench::new();
+    let yesterday = bench.capture("rst_after_idle", 300.0);
+    std::fs::rename(yesterday, bench.path("yesterday.pcap")).unwrap();
+    std::fs::create_dir(bench.path("rules")).unwrap();
+    let page =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operators.md")).unwrap();
+    let section = page.split("\n## Writing a rule\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let mut commands = 0;
+    for block in section.split("\n```").skip(1).step_by(2) {
+        let (info, text) = block.split_once('\n').unwrap();
+        if let Some((_, file)) = info.split_once(' ') {
+            bench.file(file, format!("{text}\n"));
+            continue;
+        }
+        if info != "console" {
+            continue;
+        }
+        let (command, written) = text.strip_prefix("$ referee ").unwrap().split_once('\n').unwrap();
+        let args: Vec<&str> = command.split(' ').collect();
+        let ran = bench.run(&args);
+        let lines = |text: &str| text.lines().map(steady).collect::<Vec<String>>();
+        let said = [lines(&ran.stdout), lines(&ran.stderr)].concat();
+        assert!(matches(&lines(written), &said), "$ referee {command}\n{}{}", ran.stdout, ran.stderr);
+        commands += 1;
+    }
+    assert!(commands >= 9, "{commands}");
+}

@@ -171,7 +171,7 @@ pub fn run(rules: RuleSet, paths: &[PathBuf], config: &Config) -> Result<(Backte
             return Err(not_a_capture(error));
         }
     };
-    let worker = WorkerConfig { lossless: true, ..config.worker.clone() };
+    let worker = WorkerConfig { lossless: true, ..config.worker };
     let mut backtest = Backtest::new(Arc::clone(&rules));
     let replay = Replay::new(source, &worker, config.judge.clone(), rules, None, outputs);
     let Ended { finished, .. } = replay.observed(&mut backtest).run();
