@@ -98,7 +98,7 @@ impl<S> Read<S> {
 }
 
 impl<S: 'static> Clause<S> {
-    fn because(&self, subject: &S) -> Because {
+    pub(crate) fn because(&self, subject: &S) -> Because {
         let facts = self.reads.iter().map(|read| (Arc::clone(&read.name), read.value(subject))).collect();
         Because { clause: Arc::clone(&self.text), facts, params: self.params.clone() }
     }
@@ -109,15 +109,23 @@ fn told<S: 'static>(clauses: &[Clause<S>], subject: &S) -> Vec<Because> {
 }
 
 fn decided<S: 'static>(clauses: &[Clause<S>], subject: &S) -> Decision {
-    for clause in clauses {
-        match clause.term.eval(subject) {
-            Ok(true) => {}
-            Ok(false) => return Decision::NoMatch(clause.because(subject)),
-            Err(Stop::Unknown) => return Decision::Unknown(clause.because(subject)),
-            Err(Stop::Fault) => return Decision::Fault(clause.because(subject)),
-        }
+    let Some((at, stop)) = stops_at(clauses, subject) else { return Decision::Match };
+    let because = clauses.get(at).map(|clause| clause.because(subject));
+    match (stop, because) {
+        (None, Some(because)) => Decision::NoMatch(because),
+        (Some(Stop::Unknown), Some(because)) => Decision::Unknown(because),
+        (Some(Stop::Fault), Some(because)) => Decision::Fault(because),
+        (_, None) => Decision::Match,
     }
-    Decision::Match
+}
+
+/// The first operand that does not hold, and why it gave no answer if it did not; `None` if all hold.
+pub(crate) fn stops_at<S: 'static>(clauses: &[Clause<S>], subject: &S) -> Option<(usize, Option<Stop>)> {
+    clauses.iter().enumerate().find_map(|(at, clause)| match clause.term.eval(subject) {
+        Ok(true) => None,
+        Ok(false) => Some((at, None)),
+        Err(stop) => Some((at, Some(stop))),
+    })
 }
 
 impl RuleSet {

@@ -30,4 +30,4 @@ pub use event::{Event, EventSet};
 pub use library::library;
 pub use set::{Hits, Override, RuleMeta, RuleSet, Scope, SourceFile};
 pub use verdict::{CaptureWish, EvidenceValue, Severity, Verdict};
-pub use watch::{Watch, Watched};
+pub use watch::{Stopped, Watch, Watched};

@@ -229,10 +229,10 @@ impl RuleSet {
     /// The same rules, each question and each run of a body counted and timed: for trying rules out, as it costs more.
     pub fn watched(mut self) -> RuleSet {
         let watch = Arc::new(Watch::new(self.rules.len()));
-        watch::wrap(&mut self.flow, &watch);
-        watch::wrap(&mut self.host, &watch);
-        watch::wrap(&mut self.service, &watch);
-        watch::wrap(&mut self.link, &watch);
+        watch::wrap(&mut self.flow, &self.rules, &watch);
+        watch::wrap(&mut self.host, &self.rules, &watch);
+        watch::wrap(&mut self.service, &self.rules, &watch);
+        watch::wrap(&mut self.link, &self.rules, &watch);
         RuleSet { watch: Some(watch), ..self }
     }
 

@@ -2,15 +2,17 @@
 //!
 //! The guards of a watched set are wrapped, so that an ordinary set pays nothing. The counters are read after the run.
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::clause::{Because, Clause, Clauses, stops_at};
 use crate::facts::{FlowFacts, HostFacts, LinkFacts, ServiceFacts};
 use crate::lower::types::{Stop, Term};
-use crate::set::Guarded;
+use crate::set::{Guarded, RuleMeta};
 
 /// One question in so many is timed.
 const TIMED: u64 = 64;
@@ -35,6 +37,16 @@ pub struct Watched {
     pub body_ns: u64,
 }
 
+/// An operand that kept a condition from holding.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stopped {
+    /// The operand, and what it saw the first time.
+    pub because: Because,
+    /// How often it was the first that did not hold, and how often of these because a fact was not known.
+    pub times: u64,
+    pub unknown: u64,
+}
+
 /// Of whom and when the condition was asked last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Moment {
@@ -53,6 +65,8 @@ struct Counters {
     timed: AtomicU64,
     runs: AtomicU64,
     body_ns: AtomicU64,
+    /// By operand.
+    stopped: Mutex<BTreeMap<usize, Stopped>>,
 }
 
 /// The counters of a watched set, by rule.
@@ -71,6 +85,13 @@ impl Watch {
             add(&counters.runs, 1);
             add(&counters.body_ns, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
         }
+    }
+
+    /// The operands that kept a rule's condition from holding, in the order they are written.
+    pub fn stopped(&self, rule: u16) -> Vec<Stopped> {
+        let Some(counters) = self.rules.get(usize::from(rule)) else { return Vec::new() };
+        let stopped = counters.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        stopped.values().cloned().collect()
     }
 
     /// What was seen of a rule.
@@ -95,12 +116,18 @@ fn add(counter: &AtomicU64, number: u64) {
 }
 
 /// A snapshot that tells of whom and when it is.
-pub(crate) trait Timed {
+pub(crate) trait Timed: Sized + 'static {
+    /// A rule's operands, if it is about such a snapshot.
+    fn clauses(clauses: &Clauses) -> Option<&Arc<[Clause<Self>]>>;
     fn now_ns(&self) -> u64;
     fn ends(&self) -> [Option<(IpAddr, u16)>; 2];
 }
 
 impl Timed for FlowFacts {
+    fn clauses(clauses: &Clauses) -> Option<&Arc<[Clause<FlowFacts>]>> {
+        if let Clauses::Flow(clauses) = clauses { Some(clauses) } else { None }
+    }
+
     fn now_ns(&self) -> u64 {
         self.now_ns
     }
@@ -111,6 +138,10 @@ impl Timed for FlowFacts {
 }
 
 impl Timed for HostFacts {
+    fn clauses(clauses: &Clauses) -> Option<&Arc<[Clause<HostFacts>]>> {
+        if let Clauses::Host(clauses) = clauses { Some(clauses) } else { None }
+    }
+
     fn now_ns(&self) -> u64 {
         self.now_ns
     }
@@ -121,6 +152,10 @@ impl Timed for HostFacts {
 }
 
 impl Timed for ServiceFacts {
+    fn clauses(clauses: &Clauses) -> Option<&Arc<[Clause<ServiceFacts>]>> {
+        if let Clauses::Service(clauses) = clauses { Some(clauses) } else { None }
+    }
+
     fn now_ns(&self) -> u64 {
         self.now_ns
     }
@@ -131,6 +166,10 @@ impl Timed for ServiceFacts {
 }
 
 impl Timed for LinkFacts {
+    fn clauses(clauses: &Clauses) -> Option<&Arc<[Clause<LinkFacts>]>> {
+        if let Clauses::Link(clauses) = clauses { Some(clauses) } else { None }
+    }
+
     fn now_ns(&self) -> u64 {
         self.now_ns
     }
@@ -143,7 +182,9 @@ impl Timed for LinkFacts {
 impl Counters {
     /// What is at hand of a flow has no time: if that is not enough to say no, the condition is asked again about the
     /// same event. And the judge asks again and again about one host in one tick, to know what it is that matches.
-    fn count<S: Timed>(&self, subject: &S, answer: Result<bool, Stop>, is_flow: bool) {
+    ///
+    /// False if this question was counted before.
+    fn count<S: Timed>(&self, subject: &S, answer: Result<bool, Stop>, is_flow: bool) -> bool {
         let moment = Moment { now_ns: subject.now_ns(), ends: subject.ends() };
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let (before, waiting) = *last;
@@ -176,6 +217,20 @@ impl Counters {
             Err(Stop::Unknown) => add(&self.unknown, 1),
             Err(Stop::Fault) => add(&self.faults, 1),
         }
+        !again
+    }
+
+    fn stopped<S: 'static>(&self, clauses: &[Clause<S>], subject: &S) {
+        let Some((at, stop)) = stops_at(clauses, subject) else { return };
+        let Some(clause) = clauses.get(at) else { return };
+        let mut stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = stopped.entry(at).or_insert_with(|| Stopped {
+            because: clause.because(subject),
+            times: 0,
+            unknown: 0,
+        });
+        entry.times += 1;
+        entry.unknown += u64::from(stop == Some(Stop::Unknown));
     }
 
     fn time<S: 'static>(&self, guard: &Term<S, bool>, subject: &S) {
@@ -190,10 +245,11 @@ impl Counters {
 }
 
 /// Puts the counting around each guard.
-pub(crate) fn wrap<S: Timed + 'static>(guards: &mut [Guarded<S>], watch: &Arc<Watch>) {
+pub(crate) fn wrap<S: Timed>(guards: &mut [Guarded<S>], rules: &[RuleMeta], watch: &Arc<Watch>) {
     let is_flow = std::any::TypeId::of::<S>() == std::any::TypeId::of::<FlowFacts>();
     for guarded in guards {
         let (watch, rule) = (Arc::clone(watch), usize::from(guarded.rule));
+        let clauses = rules.get(rule).and_then(|meta| S::clauses(&meta.clauses)).cloned();
         let guard = std::mem::replace(&mut guarded.guard, Term::Const(false));
         guarded.guard = Term::Expr(Box::new(move |subject: &S| {
             let answer = guard.eval(subject);
@@ -201,7 +257,10 @@ pub(crate) fn wrap<S: Timed + 'static>(guards: &mut [Guarded<S>], watch: &Arc<Wa
                 if counters.asked.load(Ordering::Relaxed) % TIMED == 0 {
                     counters.time(&guard, subject);
                 }
-                counters.count(subject, answer, is_flow);
+                let first = counters.count(subject, answer, is_flow);
+                if let Some(clauses) = clauses.as_ref().filter(|_| first && answer != Ok(true)) {
+                    counters.stopped(clauses, subject);
+                }
             }
             answer
         }));

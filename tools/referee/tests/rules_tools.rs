@@ -68,7 +68,13 @@ fn expectations_decide_the_exit_code() {
     test(&["--expect=own=77"]).exits(1).says(&["1 expectation not met", "own made", "not 77"]);
     test(&["--expect=none=1"]).exits(2).says(&["no rule `none`", "help: "]);
     test(&["--expect=what"]).exits(2).says(&["--expect=RULE=N"]);
-    test(&["--set", "own.idle_ms=9000000", "--expect=own=0"]).exits(0);
+    let silent = ["--set", "own.idle_ms=9000000", "--expect=own=0"];
+    let ran = test(&silent).exits(0);
+    assert!(ran.stdout.contains("own held on none of"), "{}", ran.stdout);
+    let said = test(&[&silent[..], &["--json"]].concat()).exits(0).json();
+    let stopped = rule(&said, "own")["stopped_at"].as_array().unwrap();
+    assert_eq!(stopped[0]["if"], "flow.idle_before_ms >= idle_ms || flow.fin_seen");
+    assert_eq!(stopped[0]["times"], rule(&said, "own")["asked"], "{stopped:?}");
     bench.run(&["rules", "test", "own.rhai", "missing.pcap"]).exits(3).says(&["missing.pcap"]);
     bench.run(&["rules", "test", "none.rhai"]).exits(2).says(&["none.rhai: can't be read"]);
     bench.run(&["rules", "test", "own.rhai", "."]).exits(2).says(&["no store", "help: "]);

@@ -7,7 +7,9 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use comfy_table::CellAlignment;
-use rules::{RuleSet, Watched};
+use dataplane::judge::because;
+use rules::clause::seen as seen_by;
+use rules::{RuleSet, Stopped, Watched};
 use serde_json::{Value, json};
 
 use super::backtest::{self, Backtest, OfRule};
@@ -176,6 +178,7 @@ fn tell(
     }
     let Some((tested, finished)) = tested else { return Ok(()) };
     told_rules(out, tested, finished)?;
+    told_silent(out, tested)?;
     for (meta, of) in tested.rules.rules().iter().zip(&tested.of) {
         if of.samples.is_empty() {
             continue;
@@ -253,6 +256,30 @@ fn told_rules(out: &mut dyn Write, tested: &Backtest, finished: &Finished) -> io
     term::lines(&table).try_for_each(|line| writeln!(out, "{line}"))
 }
 
+/// Where the conditions stopped that never held.
+fn told_silent(out: &mut dyn Write, tested: &Backtest) -> io::Result<()> {
+    for (at, (meta, of)) in tested.rules.rules().iter().zip(&tested.of).enumerate() {
+        let seen = watched(&tested.rules, at);
+        if seen.asked == 0 || matched(of, &seen) > 0 {
+            continue;
+        }
+        writeln!(out, "\n{} held on none of {}; it stopped at", meta.name, count(seen.asked))?;
+        let mut table = term::table();
+        for Stopped { because, times, unknown } in stopped(&tested.rules, at) {
+            let unknown = if unknown > 0 { format!(", {} unknown", count(unknown)) } else { String::new() };
+            let saw = format!("for example {}", seen_by(&because));
+            table.add_row([because.clause.to_string(), format!("{}{unknown}", plural(times, "time")), saw]);
+        }
+        term::lines(&table).try_for_each(|line| writeln!(out, "      {line}"))?;
+    }
+    Ok(())
+}
+
+fn stopped(rules: &RuleSet, rule: usize) -> Vec<Stopped> {
+    let rule = u16::try_from(rule).unwrap_or(u16::MAX);
+    rules.watch().map(|watch| watch.stopped(rule)).unwrap_or_default()
+}
+
 fn tell_json(
     out: &mut dyn Write,
     outcomes: &[Outcome],
@@ -285,6 +312,14 @@ fn tell_json(
     writeln!(out, "{}", json!({"summary": summary}))
 }
 
+fn stopped_json(stopped: &Stopped) -> Value {
+    let example = because::to_json(std::slice::from_ref(&stopped.because)).pop();
+    let mut of = example.unwrap_or_default();
+    of["times"] = json!(stopped.times);
+    of["unknown"] = json!(stopped.unknown);
+    of
+}
+
 fn rule_json(tested: &Backtest, finished: &Finished, at: usize, of: &OfRule) -> Value {
     let Some(meta) = tested.rules.rules().get(at) else { return Value::Null };
     let seen = watched(&tested.rules, at);
@@ -297,6 +332,7 @@ fn rule_json(tested: &Backtest, finished: &Finished, at: usize, of: &OfRule) -> 
         "would_capture": of.kept.len(), "would_watch": of.watched,
         "errors": errors, "error": error,
         "guard_ns": guard_ns(&seen), "body_us": body_us(&seen),
+        "stopped_at": stopped(&tested.rules, at).iter().map(stopped_json).collect::<Vec<_>>(),
         "samples": of.samples.iter().map(|sample| &sample.json).collect::<Vec<_>>(), "says": of.says,
     })
 }
