@@ -135,19 +135,35 @@ pub struct Activity {
 impl Activity {
     /// What rules read is counted, the rest is not. `secret`: key of the hashes, so that nobody can aim collisions.
     pub fn new(capacity: u32, rules: &RuleSet, secret: u64) -> Activity {
-        let scopes = |scope| rules.rules().iter().any(|rule| rule.scope == scope);
-        let link = scopes(Scope::Link);
-        Activity {
+        let mut activity = Activity {
             hosts: Table::new(capacity, secret),
             services: Table::new(capacity, secret),
             pairs: Pairs::new(capacity / 4, secret),
             tells_pairs: false,
-            hosts_want: rules.counts_read(Scope::Host),
-            services_want: rules.counts_read(Scope::Service).union(rules.counts_read(Scope::Link)),
-            wanted: (scopes(Scope::Host) || link, scopes(Scope::Service) || link),
+            hosts_want: CountSet::EMPTY,
+            services_want: CountSet::EMPTY,
+            wanted: (false, false),
             lost: 0,
             pairs_lost: 0,
-        }
+        };
+        activity.follow(rules);
+        activity
+    }
+
+    /// Counts what these rules read from now on. How connections stand is told by its changes: once it is counted, it
+    /// is counted on.
+    pub fn follow(&mut self, rules: &RuleSet) {
+        let scopes = |scope| rules.in_force().any(|(_, rule)| rule.scope == scope);
+        let link = scopes(Scope::Link);
+        self.hosts_want = rules.counts_read(Scope::Host);
+        self.services_want = rules.counts_read(Scope::Service).union(rules.counts_read(Scope::Link));
+        self.wanted = (scopes(Scope::Host) || link, self.wanted.1 || scopes(Scope::Service) || link);
+    }
+
+    /// How connections stand, and what takes entries in a state table, is counted.
+    #[inline]
+    pub fn counts_states(&self) -> bool {
+        self.wanted.1
     }
 
     /// Counts something a host did.

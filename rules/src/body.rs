@@ -91,7 +91,7 @@ impl std::fmt::Display for Place {
     }
 }
 
-/// Runs the bodies of one rule set. Keeps nothing from one run to the next.
+/// Runs the bodies of one rule set at a time. Keeps nothing from one run to the next.
 pub struct Bodies {
     rules: Arc<RuleSet>,
     engine: Engine,
@@ -104,6 +104,11 @@ impl Bodies {
         let stage = Stage::default();
         let engine = engine::build(&stage, &limits);
         Bodies { rules, engine, stage, limits }
+    }
+
+    /// Runs the bodies of this set from now on.
+    pub fn follow(&mut self, rules: &Arc<RuleSet>) {
+        self.rules = Arc::clone(rules);
     }
 
     /// Runs one rule's body.
@@ -132,10 +137,11 @@ impl Bodies {
             watch.ran(rule, started.elapsed());
         }
         match run {
-            Ok(Ok(())) if verdict.incident.is_some() => {
-                Ok(Verdict { because: self.rules.because(rule, snapshot), ..verdict })
+            Ok(Ok(())) => {
+                let because = verdict.incident.as_ref().map(|_| self.rules.because(rule, snapshot));
+                let rules_hash = self.rules.shared_hash();
+                Ok(Verdict { rules_hash, because: because.unwrap_or_default(), ..verdict })
             }
-            Ok(Ok(())) => Ok(verdict),
             Ok(Err(error)) => Err(self.error(meta, &error)),
             Err(_) => {
                 let place = Place { file: meta.file.clone(), line: meta.line, column: 0 };

@@ -8,6 +8,7 @@ pub mod body;
 pub mod cases;
 pub mod clause;
 pub mod cookbook;
+mod counters;
 pub mod docs;
 pub mod error;
 pub mod event;
@@ -25,6 +26,7 @@ mod watch;
 
 pub use body::{Bodies, BodyError, BodyLimits, Snapshot};
 pub use clause::Because;
+pub use counters::RuleCounters;
 pub use error::LoadError;
 pub use event::{Event, EventSet};
 pub use library::library;

@@ -23,15 +23,20 @@ use crate::set::{Body, Guard, Override, RuleMeta, RuleSet, Scope, SourceFile};
 use crate::value::ParamValue;
 use crate::verdict::EvidenceValue;
 
-/// Rules in one set at most; a hit names its rule in 16 bits, and more are a mistake anyhow.
-const MAX_RULES: usize = 4_096;
+/// Rules in force at most. A hit names its rule in 16 bits, of which a run that is given other rules while it goes on
+/// needs some more.
+const MAX_RULES: usize = 16_384;
 
 /// Loads a set of rules. Files are taken in the order of their names, so that the same files give the
 /// same rule indexes and hash however they were listed.
 ///
 /// # Errors
 /// Every mistake in every file and override, ordered by place.
-pub(crate) fn load(sources: &[SourceFile], overrides: &[Override]) -> Result<RuleSet, Vec<LoadError>> {
+pub(crate) fn load(
+    previous: Option<&RuleSet>,
+    sources: &[SourceFile],
+    overrides: &[Override],
+) -> Result<RuleSet, Vec<LoadError>> {
     let parser = Parser::new();
     let mut sources: Vec<&SourceFile> = sources.iter().collect();
     sources.sort_by(|a, b| a.name.cmp(&b.name));
@@ -39,19 +44,25 @@ pub(crate) fn load(sources: &[SourceFile], overrides: &[Override]) -> Result<Rul
     let mut errors: Vec<LoadError> = apply_overrides(&mut files, overrides);
     refuse_repeated_names(&mut files);
 
-    let mut set = RuleSet::empty(hash(&sources, &files));
+    let mut set = RuleSet::begun(hash(&sources, &files), previous);
+    let mut unnumbered = 0;
     for file in &mut files {
-        compile(file, &mut set);
+        unnumbered += compile(file, &mut set);
         errors.append(&mut file.errors);
     }
-    if set.rules().len() > MAX_RULES {
-        errors.push(LoadError {
-            file: sources.last().map_or(String::new(), |source| source.name.clone()),
-            line: 0,
-            column: 0,
-            message: format!("{} rules are too many; at most {MAX_RULES} can be loaded", set.rules().len()),
-            help: None,
-        });
+    let whole = |message: String, help: Option<String>| {
+        let file = sources.last().map_or(String::new(), |source| source.name.clone());
+        LoadError { file, line: 0, column: 0, message, help }
+    };
+    let rules = set.in_force().count() + unnumbered;
+    if rules > MAX_RULES {
+        errors.push(whole(format!("{rules} rules are too many; at most {MAX_RULES} can be loaded"), None));
+    } else if unnumbered > 0 {
+        let message = format!("no number is left for {unnumbered} rules: one run knows {} names", 1 << 16);
+        errors.push(whole(
+            message,
+            Some("restart referee, which forgets the names of rules removed".to_owned()),
+        ));
     }
     if errors.is_empty() {
         return Ok(set);
@@ -165,9 +176,9 @@ fn is_rule_name(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.chars().all(allowed)
 }
 
-/// Checks a file's functions and rules, and adds the rules to the set.
-fn compile(file: &mut RuleFile, set: &mut RuleSet) {
-    let mut refusals = Vec::new();
+/// Checks a file's functions and rules, and adds the rules to the set. Gives how many found no number.
+fn compile(file: &mut RuleFile, set: &mut RuleSet) -> usize {
+    let (mut refusals, mut unnumbered) = (Vec::new(), 0);
     let rules = std::mem::take(&mut file.rules);
     {
         let params: BTreeSet<&str> = file.params.keys().chain(&file.broken).map(String::as_str).collect();
@@ -183,12 +194,25 @@ fn compile(file: &mut RuleFile, set: &mut RuleSet) {
         let shared = Shared::of(file);
         for rule in &rules {
             match compile_rule(rule, file, &names, &reaches, &shared) {
-                Ok((meta, guard, body)) => set.add(meta, guard, body),
+                Ok((meta, guard, body)) => unnumbered += usize::from(!set.add(meta, guard, body)),
                 Err(mut wrong) => refusals.append(&mut wrong),
             }
         }
     }
     refusals.into_iter().for_each(|refusal| file.report(refusal));
+    unnumbered
+}
+
+/// What tells a rule from another of its name.
+fn fingerprint(rule: &RuleItem, file: &RuleFile) -> u64 {
+    let mut hasher = Sha256::new();
+    for text in [&rule.text, &file.helpers] {
+        hasher.update((text.len() as u64).to_le_bytes());
+        hasher.update(text.as_bytes());
+    }
+    file.params.iter().for_each(|(name, value)| hasher.update(format!("{name}={value}\n").as_bytes()));
+    let digest = hasher.finalize();
+    digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 /// What the bodies of one file have in common.
@@ -263,7 +287,9 @@ fn compile_rule(
             Scope::Service => Clauses::Service(clauses(rule, &context)),
             Scope::Link => Clauses::Link(clauses(rule, &context)),
         },
-        comments: Event::ALL.map(|event| format!("referee: {} ({})", rule.name.text, event.name())),
+        comments: Arc::new(Event::ALL.map(|event| format!("referee: {} ({})", rule.name.text, event.name()))),
+        in_force: true,
+        fingerprint: fingerprint(rule, file),
     };
     let block = Stmt::Block(Box::new(rule.body.clone()));
     let ast = AST::new([block], shared.functions.shared_lib().clone());

@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use rhai::{AST, Dynamic};
 
 use crate::clause::Clauses;
+use crate::counters::RuleCounters;
 use crate::error::LoadError;
 use crate::event::{Event, EventSet};
 use crate::facts::{CountSet, FlowFacts, HostFacts, LinkFacts, ServiceFacts};
@@ -72,7 +72,11 @@ pub struct RuleMeta {
     /// The parameters of its file, as they are in effect.
     pub params: Arc<BTreeMap<String, EvidenceValue>>,
     pub(crate) clauses: Clauses,
-    pub(crate) comments: [String; Event::ALL.len()],
+    pub(crate) comments: Arc<[String; Event::ALL.len()]>,
+    /// False for a rule of an earlier set that this one has no more: its name is kept for what it found.
+    pub in_force: bool,
+    /// Of its text, and of its file's helper functions and parameters in effect: another one is another rule.
+    pub fingerprint: u64,
 }
 
 impl RuleMeta {
@@ -87,7 +91,7 @@ impl RuleMeta {
     }
 }
 
-/// Rules that matched, as indexes into [`RuleSet::rules`]. Fixed capacity, reused.
+/// Rules that matched, as numbers, the indexes into [`RuleSet::rules`]. Fixed capacity, reused.
 #[derive(Clone, Debug)]
 pub struct Hits {
     rules: [u16; Hits::CAPACITY],
@@ -158,18 +162,24 @@ pub(crate) struct Guarded<S> {
     pub(crate) guard: Term<S, bool>,
 }
 
-/// A loaded set of rules; immutable but for the fault counters.
+/// A loaded set of rules; immutable but for the counters.
+///
+/// A rule's number is its index in [`RuleSet::rules`]. A set loaded after another keeps the numbers of rules with the
+/// same name, so that what was noted under a number before still means the same.
 pub struct RuleSet {
     rules: Vec<RuleMeta>,
-    bodies: Vec<Body>,
+    /// None for a rule that is not in force.
+    bodies: Vec<Option<Body>>,
+    numbers: BTreeMap<String, u16>,
     flow: Vec<Guarded<FlowFacts>>,
     /// For each event, which of `flow` wait for it.
     flow_by_event: [Vec<u16>; Event::ALL.len()],
     host: Vec<Guarded<HostFacts>>,
     service: Vec<Guarded<ServiceFacts>>,
     link: Vec<Guarded<LinkFacts>>,
-    faults: Vec<AtomicU64>,
-    hash: String,
+    counters: Vec<Arc<RuleCounters>>,
+    hash: Arc<str>,
+    generation: u32,
     watch: Option<Arc<Watch>>,
 }
 
@@ -179,51 +189,75 @@ impl RuleSet {
     /// # Errors
     /// All mistakes of all files and overrides, with file, line, column and what to write instead.
     pub fn load(files: &[SourceFile], overrides: &[Override]) -> Result<RuleSet, Vec<LoadError>> {
-        crate::load::load(files, overrides)
+        RuleSet::load_after(None, files, overrides)
     }
 
-    pub(crate) fn empty(hash: String) -> RuleSet {
+    /// Loads the set that follows `previous`: of the next generation, with the numbers and counters of rules that
+    /// keep their names.
+    ///
+    /// # Errors
+    /// As [`RuleSet::load`]; also if one run would have known more names than there are numbers.
+    pub fn load_after(
+        previous: Option<&RuleSet>,
+        files: &[SourceFile],
+        overrides: &[Override],
+    ) -> Result<RuleSet, Vec<LoadError>> {
+        crate::load::load(previous, files, overrides)
+    }
+
+    /// A set with no rule in force, only those that `previous` knew.
+    pub(crate) fn begun(hash: String, previous: Option<&RuleSet>) -> RuleSet {
+        let known = previous.map_or(&[][..], |set| &set.rules);
         RuleSet {
-            rules: Vec::new(),
-            bodies: Vec::new(),
+            rules: known.iter().map(|meta| RuleMeta { in_force: false, ..meta.clone() }).collect(),
+            bodies: known.iter().map(|_| None).collect(),
+            numbers: previous.map(|set| set.numbers.clone()).unwrap_or_default(),
             flow: Vec::new(),
             flow_by_event: Default::default(),
             host: Vec::new(),
             service: Vec::new(),
             link: Vec::new(),
-            faults: Vec::new(),
-            hash,
+            counters: previous.map(|set| set.counters.clone()).unwrap_or_default(),
+            hash: hash.into(),
+            generation: previous.map_or(1, |set| set.generation.saturating_add(1)),
             watch: None,
         }
     }
 
-    /// Adds a rule. One that finds no 16-bit number left is listed but never matches; the loader refuses
-    /// a set long before.
-    pub(crate) fn add(&mut self, meta: RuleMeta, guard: Guard, body: Body) {
-        if let Ok(rule) = u16::try_from(self.rules.len()) {
-            match guard {
-                // Its parameters have switched it off.
-                Guard::Flow(Term::Const(false))
-                | Guard::Host(Term::Const(false))
-                | Guard::Service(Term::Const(false)) => {}
-                Guard::Flow(guard) => {
-                    for event in meta.events.iter() {
-                        self.flow_by_event[event as usize].push(self.flow.len() as u16);
-                    }
-                    self.flow.push(Guarded { rule, guard });
+    /// Adds a rule; false if no number is left for it.
+    pub(crate) fn add(&mut self, meta: RuleMeta, guard: Guard, body: Body) -> bool {
+        let known = self.numbers.get(&meta.name).copied();
+        let Some(rule) = known.or_else(|| u16::try_from(self.rules.len()).ok()) else { return false };
+        match guard {
+            // Its parameters have switched it off.
+            Guard::Flow(Term::Const(false))
+            | Guard::Host(Term::Const(false))
+            | Guard::Service(Term::Const(false)) => {}
+            Guard::Flow(guard) => {
+                for event in meta.events.iter() {
+                    self.flow_by_event[event as usize].push(self.flow.len() as u16);
                 }
-                Guard::Host(guard) => self.host.push(Guarded { rule, guard }),
-                Guard::Service(guard) => self.service.push(Guarded { rule, guard }),
-                Guard::Link(guard) => self.link.push(Guarded { rule, guard }),
+                self.flow.push(Guarded { rule, guard });
             }
+            Guard::Host(guard) => self.host.push(Guarded { rule, guard }),
+            Guard::Service(guard) => self.service.push(Guarded { rule, guard }),
+            Guard::Link(guard) => self.link.push(Guarded { rule, guard }),
         }
-        self.rules.push(meta);
-        self.bodies.push(body);
-        self.faults.push(AtomicU64::new(0));
+        let index = usize::from(rule);
+        if index < self.rules.len() {
+            self.rules[index] = meta;
+            self.bodies[index] = Some(body);
+        } else {
+            self.numbers.insert(meta.name.clone(), rule);
+            self.rules.push(meta);
+            self.bodies.push(Some(body));
+            self.counters.push(Arc::default());
+        }
+        true
     }
 
     pub(crate) fn body(&self, rule: u16) -> Option<(&RuleMeta, &Body)> {
-        self.rules.get(usize::from(rule)).zip(self.bodies.get(usize::from(rule)))
+        self.rules.get(usize::from(rule)).zip(self.bodies.get(usize::from(rule))?.as_ref())
     }
 
     /// The same rules, each question and each run of a body counted and timed: for trying rules out, as it costs more.
@@ -241,14 +275,39 @@ impl RuleSet {
         self.watch.as_deref()
     }
 
-    /// The rules, in the order of their indexes.
+    /// All rules, in the order of their numbers, those that are no more in force among them.
     pub fn rules(&self) -> &[RuleMeta] {
         &self.rules
+    }
+
+    /// The rules in force, with their numbers.
+    pub fn in_force(&self) -> impl Iterator<Item = (u16, &RuleMeta)> {
+        (0..=u16::MAX).zip(&self.rules).filter(|(_, meta)| meta.in_force)
+    }
+
+    /// The number that the rule of this name has, or had while it was in force.
+    pub fn number(&self, name: &str) -> Option<u16> {
+        self.numbers.get(name).copied()
+    }
+
+    /// What the rule has done so far; `None` if there is none of this number.
+    pub fn counters(&self, rule: u16) -> Option<&RuleCounters> {
+        self.counters.get(usize::from(rule)).map(Arc::as_ref)
     }
 
     /// SHA-256 of the files' contents and the parameters in effect, in hexadecimal.
     pub fn hash(&self) -> &str {
         &self.hash
+    }
+
+    /// The same, to be kept longer than the set.
+    pub fn shared_hash(&self) -> Arc<str> {
+        Arc::clone(&self.hash)
+    }
+
+    /// How many sets were loaded one after the other, from 1.
+    pub fn generation(&self) -> u32 {
+        self.generation
     }
 
     /// The events that any flow rule waits for.
@@ -270,7 +329,7 @@ impl RuleSet {
 
     /// What rules of this scope read of the counts kept for each host or service.
     pub fn counts_read(&self, scope: Scope) -> CountSet {
-        let rules = self.rules.iter().filter(|rule| rule.scope == scope);
+        let rules = self.rules.iter().filter(|rule| rule.in_force && rule.scope == scope);
         rules.fold(CountSet::EMPTY, |read, rule| read.union(rule.counts))
     }
 
@@ -309,7 +368,7 @@ impl RuleSet {
             Ok(true) => hits.push(guarded.rule),
             Ok(false) | Err(Stop::Unknown) => {}
             Err(Stop::Fault) => {
-                self.faults[usize::from(guarded.rule)].fetch_add(1, Ordering::Relaxed);
+                self.counters[usize::from(guarded.rule)].count_fault();
             }
         }
     }
@@ -317,12 +376,50 @@ impl RuleSet {
     /// How often the rule's condition overflowed or divided by zero, and so did not match. 0 for a rule
     /// that does not exist.
     pub fn guard_faults(&self, rule: u16) -> u64 {
-        self.faults.get(usize::from(rule)).map_or(0, |count| count.load(Ordering::Relaxed))
+        self.counters(rule).map_or(0, RuleCounters::faults)
     }
 }
 
 impl std::fmt::Debug for RuleSet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RuleSet").field("hash", &self.hash).field("rules", &self.rules).finish()
+        f.debug_struct("RuleSet")
+            .field("hash", &self.hash)
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(set: &mut RuleSet, name: String) -> bool {
+        let meta = RuleMeta {
+            name,
+            file: String::new(),
+            line: 0,
+            events: EventSet::EMPTY.with(Event::Rst),
+            scope: Scope::Flow,
+            holds: false,
+            counts: CountSet::EMPTY,
+            gathers: false,
+            params: Arc::default(),
+            clauses: Clauses::Flow(Arc::new([])),
+            comments: Arc::default(),
+            in_force: true,
+            fingerprint: 0,
+        };
+        let body = Body { ast: AST::empty(), params: Arc::default() };
+        set.add(meta, Guard::Flow(Term::Const(true)), body)
+    }
+
+    #[test]
+    fn a_name_too_many_finds_no_number_and_one_that_was_known_keeps_its_own() {
+        let mut first = RuleSet::begun(String::new(), None);
+        assert!((0..=u16::MAX).all(|n| add(&mut first, n.to_string())));
+        assert!(!add(&mut first, "new".to_owned()));
+        let mut second = RuleSet::begun(String::new(), Some(&first));
+        assert!(!add(&mut second, "new".to_owned()) && add(&mut second, "65535".to_owned()));
+        assert_eq!((second.in_force().count(), second.number("65535")), (1, Some(u16::MAX)));
     }
 }

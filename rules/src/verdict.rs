@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::clause::Because;
 
@@ -87,4 +88,6 @@ pub struct Verdict {
     pub evidence: Vec<(String, EvidenceValue)>,
     /// What the condition saw, if an incident is named.
     pub because: Vec<Because>,
+    /// Hash of the set whose rule it is.
+    pub rules_hash: Arc<str>,
 }

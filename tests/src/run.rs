@@ -88,7 +88,8 @@ pub struct Pipeline<S: Source> {
     pub judge: Judge,
     pub writer: Option<Writer>,
     queues: Queues,
-    rules: Arc<RuleSet>,
+    /// Every set there was, so that no worker frees one.
+    rules: Vec<Arc<RuleSet>>,
     lossless: bool,
     chunks: usize,
     commands: Vec<Command>,
@@ -118,7 +119,7 @@ impl<S: Source> Pipeline<S> {
             judge: Judge::new(Arc::clone(&rules), setup.judge),
             writer,
             queues,
-            rules,
+            rules: vec![rules],
             lossless: setup.config.lossless,
             chunks,
             commands: Vec::new(),
@@ -129,6 +130,26 @@ impl<S: Source> Pipeline<S> {
             closed: Vec::new(),
             folded: Vec::new(),
         }
+    }
+
+    /// The set that was given to the worker last.
+    pub fn rules(&self) -> &Arc<RuleSet> {
+        self.rules.last().expect("there is a first set")
+    }
+
+    /// Gives worker and judge the set that these files make after the last one.
+    pub fn reload(&mut self, files: &[SourceFile]) -> Arc<RuleSet> {
+        let rules = RuleSet::load_after(Some(self.rules()), files, &[]).expect("the rules are right");
+        self.rules.push(Arc::new(rules));
+        let rules = Arc::clone(self.rules());
+        self.judge.adopt(Arc::clone(&rules));
+        self.queues.handover.offer(&rules);
+        rules
+    }
+
+    /// Generation of the set the worker goes by.
+    pub fn live(&self) -> u32 {
+        self.queues.handover.live()
     }
 
     /// The next message a worker sent, not yet judged.
@@ -167,7 +188,7 @@ impl<S: Source> Pipeline<S> {
     /// Takes rows and incidents that are ready; gives the incidents that opened just now.
     pub fn collect(&mut self) -> Vec<Incident> {
         while let Some(row) = self.queues.rows.as_ref().and_then(|rows| rows.pop()) {
-            self.rows.push(FlowRow::from_ended(&row, &self.rules));
+            self.rows.push(FlowRow::from_ended(&row, self.rules.last().expect("there is a first set")));
         }
         let opened = self.judge.opened();
         self.opened.extend(opened.iter().cloned());

@@ -179,6 +179,28 @@ fn a_syn_flood_into_a_small_half_open_region() {
 }
 
 #[test]
+fn rules_that_change_all_the_time() {
+    let (packets, _) = captures::mix_of(1000, 23);
+    let mut pipeline = Pipeline::new(captures::synthetic(&packets), recording(WorkerConfig::small()));
+    let all = rules::library();
+    for number in 0.. {
+        // The worker frees none of them: whoever made them still has them.
+        if number % 5 == 0 {
+            pipeline.reload(&all[..(number / 5) % all.len()]);
+        }
+        let (step, calls, bytes) = counted(|| pipeline.worker.step());
+        assert_eq!((calls, bytes), (0, 0), "step {number}");
+        pipeline.hear(usize::MAX);
+        pipeline.write();
+        if step == Step::Done {
+            break;
+        }
+    }
+    assert!(pipeline.live() > 10, "{}", pipeline.live());
+    pipeline.finish();
+}
+
+#[test]
 fn a_full_table() {
     let (packets, _) = captures::mix_of(3000, 22);
     let config = WorkerConfig {

@@ -1,5 +1,5 @@
 //! Worker, judge and writer in one thread under a seed: bursts, tiny pools, a judge and a writer that come
-//! when they like, a disk that fails. Whatever happens, the books balance and what is on the disk can be read.
+//! when they like, rules that change, a disk that fails. Whatever happens, the books balance and what is on the disk can be read.
 //!
 //! A failure names its seed; `SIM_SEED=n cargo test -p tests --test sim` runs that one alone.
 
@@ -7,17 +7,16 @@
 
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Arc;
 
 use dataplane::config::{Timeouts, WorkerConfig};
 use dataplane::hold::HoldConfig;
-use dataplane::judge::JudgeConfig;
 use dataplane::judge::message::CaptureLimits;
+use dataplane::judge::{Incident, JudgeConfig};
 use dataplane::record::{Ending, RecordConfig, SegmentReader};
 use dataplane::source::LinkType;
 use dataplane::source::synthetic::Synthetic;
 use dataplane::worker::Step;
-use rules::{RuleSet, SourceFile};
+use rules::SourceFile;
 use tests::captures;
 use tests::disk::MemDisk;
 use tests::{Outcome, Pipeline, Setup, run};
@@ -125,15 +124,23 @@ fn record_config(rng: &mut Rng) -> RecordConfig {
     }
 }
 
-/// The shipped rules; often one besides that matches all the time and wants everything captured.
-fn rules(rng: &mut Rng) -> Arc<RuleSet> {
+/// The shipped rules, now and then without some; often one besides that matches all the time and wants everything
+/// captured.
+fn rules(rng: &mut Rng) -> Vec<SourceFile> {
     let noisy = "rule \"noisy\" on syn, syn_ack, established, retransmission, close
         then { incident(\"info\", `noise`); capture(flow); }";
     let mut files = rules::library();
     if rng.percent(60) {
         files.push(SourceFile { name: "noisy.rhai".to_owned(), text: noisy.to_owned() });
     }
-    run::load(&files, &[])
+    files
+}
+
+/// What is in force after a reload: all of it, a part, or nothing.
+fn others(rng: &mut Rng) -> Vec<SourceFile> {
+    let (mut files, left) = (rules(rng), rng.below(4) * 33);
+    files.retain(|_| rng.percent(left.min(100)));
+    files
 }
 
 fn source(packets: &[Packet], rng: &mut Rng) -> Synthetic {
@@ -150,11 +157,19 @@ fn source(packets: &[Packet], rng: &mut Rng) -> Synthetic {
 fn drive(mut pipeline: Pipeline<Synthetic>, rng: &mut Rng) -> Outcome {
     // How often judge and writer come round differs from seed to seed.
     let (judge_comes, writer_comes) = (1 + rng.below(100), 1 + rng.below(100));
-    let mut full = 0;
+    // Half of the runs keep their rules.
+    let reloads = if rng.percent(50) { 1 + rng.below(20) } else { 0 };
+    let (mut full, mut live) = (0, 1);
+    let mut hashes = vec![pipeline.rules().hash().to_owned()];
     loop {
+        if rng.percent(reloads) {
+            hashes.push(pipeline.reload(&others(rng)).hash().to_owned());
+        }
         let step = pipeline.worker.step();
         // A lossless worker that waits must be helped on in the end.
         full = if step == Step::Full { full + 1 } else { 0 };
+        assert!(pipeline.live() >= live, "generations never go back");
+        live = pipeline.live();
         if rng.percent(judge_comes) || full > 20 {
             let most = if rng.percent(50) { 1 + rng.below(40) as usize } else { usize::MAX };
             pipeline.hear(most);
@@ -165,7 +180,10 @@ fn drive(mut pipeline: Pipeline<Synthetic>, rng: &mut Rng) -> Outcome {
             writer.pump();
         }
         if step == Step::Done {
-            return pipeline.finish();
+            let outcome = pipeline.finish();
+            let known = |incident: &Incident| hashes.contains(&incident.rules_hash);
+            assert!(outcome.incidents.iter().chain(&outcome.opened).all(known), "{hashes:?}");
+            return outcome;
         }
     }
 }
@@ -202,7 +220,7 @@ fn simulate(seed: u64) -> Outcome {
     let everything_stays = record.store_bytes == 1 << 30;
     let setup = Setup {
         config: worker_config(&mut rng),
-        rules: rules(&mut rng),
+        rules: run::load(&rules(&mut rng), &[]),
         judge: judge_config(&mut rng),
         record: Some((record, Box::new(disk.clone()))),
     };

@@ -36,6 +36,9 @@ const VERDICT_WITHIN: Nanos = 30_000_000_000;
 /// Packet time between two looks for holds whose time is over.
 const LOOK_EVERY: Nanos = 100_000_000;
 
+/// Rules there can be in one run: rules that come later have no smaller numbers.
+const RULES: usize = 1 << 16;
+
 /// What may be held at once.
 #[derive(Clone, Copy, Debug)]
 pub struct HoldConfig {
@@ -70,8 +73,8 @@ pub struct Holds {
 }
 
 impl Holds {
-    /// `rules` is the number of rules; `largest` the longest packet history hands out, bytes.
-    pub fn new(config: &HoldConfig, rules: usize, largest: usize) -> Holds {
+    /// `largest` is the longest packet history hands out, bytes.
+    pub fn new(config: &HoldConfig, largest: usize) -> Holds {
         let count = config.holds.max(1);
         let slots = (1..count).chain([NONE]).map(Slot::free).collect();
         Holds {
@@ -81,7 +84,7 @@ impl Holds {
             pages: Pages::new(config.pool_bytes),
             scratch: vec![0; largest].into_boxed_slice(),
             second: 0,
-            taken: vec![0; rules.max(1)].into_boxed_slice(),
+            taken: vec![0; RULES].into_boxed_slice(),
             per_rule_per_second: config.per_rule_per_second,
             refused_budget: 0,
             refused_full: 0,

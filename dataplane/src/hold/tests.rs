@@ -83,7 +83,7 @@ impl Bench {
         });
         let ring = Ring::new(1 << 20);
         Bench {
-            holds: Holds::new(&config, 2, ring.largest()),
+            holds: Holds::new(&config, ring.largest()),
             writer: Writer::new(Box::new(disk.clone()), RecordConfig::default(), vec![port]).unwrap(),
             keeper: Keeper::new(4),
             account: KeptAccount::default(),

@@ -3,6 +3,7 @@
 //! go to the program.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use rules::facts::FlowFacts;
 use rules::{Because, RuleSet, Scope, Severity, Verdict};
@@ -43,6 +44,7 @@ pub struct Incident {
     pub evidence: serde_json::Map<String, serde_json::Value>,
     pub explain: String,
     pub advise: String,
+    /// Of the set of rules that was in force when it began.
     pub rules_hash: String,
     /// The operands of the rule's condition, with the facts and parameters they saw when it fired on the flow, host
     /// or service that the words are about.
@@ -194,6 +196,8 @@ pub struct Draft {
     advise: String,
     because: Vec<Because>,
     pub evidence: Evidence,
+    /// Hash of the set of rules that began it.
+    rules_hash: Arc<str>,
     pub tally: Tally,
     /// What its flows have in common.
     pub failing: Failing,
@@ -243,6 +247,7 @@ impl Draft {
             advise: text::advice(&verdict.advise),
             because: verdict.because.clone(),
             evidence: Evidence::new(&verdict.evidence),
+            rules_hash: Arc::clone(&verdict.rules_hash),
             tally: Tally::starting(first_ns),
             failing: Failing::default(),
             apart: String::new(),
@@ -367,7 +372,7 @@ impl Draft {
             evidence: self.evidence.to_json(),
             explain,
             advise: if self.withdrawn.is_some() { String::new() } else { self.advise.clone() },
-            rules_hash: rules.hash().to_owned(),
+            rules_hash: self.rules_hash.as_ref().to_owned(),
             because: because::to_json(&self.because),
             withdrawn: self.withdrawn.is_some(),
         }

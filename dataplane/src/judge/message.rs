@@ -25,6 +25,8 @@ pub enum Message<H = Hit, S = Siblings> {
     Dealing { client: IpAddr, addr: IpAddr, port: u16, proto: u8, dealing: Dealing },
     /// A flow is being recorded because [`Command::Watch`] named the host that reset it.
     Watched { addr: IpAddr, flow_id: u64 },
+    /// Hits of this worker that follow are of the set of this generation.
+    Rules { worker: u16, generation: u32 },
     /// The worker's packet time passed this 100-ms boundary; its host and service reports up to it are in.
     Tick(Nanos),
 }
@@ -53,6 +55,7 @@ impl Note {
                 Message::Dealing { client, addr, port, proto, dealing }
             }
             Message::Watched { addr, flow_id } => Message::Watched { addr, flow_id },
+            Message::Rules { worker, generation } => Message::Rules { worker, generation },
             Message::Tick(now) => Message::Tick(now),
         })
     }

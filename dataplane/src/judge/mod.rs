@@ -14,6 +14,7 @@ mod dealings;
 mod diagnosis;
 mod evidence;
 mod gauges;
+mod generations;
 mod groups;
 mod incident;
 mod known;
@@ -43,6 +44,7 @@ use self::crowd::Crowd;
 use self::diagnosis::Wellness;
 use self::gauges::Gauges;
 pub use self::gauges::{ServiceStanding, Standing};
+use self::generations::Generations;
 use self::groups::{Cause, GroupKey, Groups};
 pub use self::incident::{Incident, Subject};
 use self::known::{Home, Known, NOWHERE};
@@ -60,7 +62,11 @@ type Order = (Nanos, u16, u64, u16, Subject);
 /// Several workers: give each message's commands to the worker it came from. A worker's reports go into the
 /// bucket of the next tick that arrives, so hand over one worker's reports together with its tick.
 pub struct Judge {
+    /// Of whatever is being dealt with.
     rules: Arc<RuleSet>,
+    /// Its generation.
+    spoken_of: u32,
+    generations: Generations,
     config: JudgeConfig,
     scripts: Scripts,
     groups: Groups,
@@ -90,6 +96,8 @@ pub struct Judge {
 impl Judge {
     pub fn new(rules: Arc<RuleSet>, config: JudgeConfig) -> Judge {
         Judge {
+            spoken_of: rules.generation(),
+            generations: Generations::new(Arc::clone(&rules)),
             scripts: Scripts::new(Arc::clone(&rules), config.body_limits, config.failures_before_off),
             groups: Groups::new(config.max_open, config.captures_per_incident),
             storms: Storms::default(),
@@ -117,7 +125,12 @@ impl Judge {
     /// Takes one message; appends commands for the worker it came from.
     pub fn handle(&mut self, message: &Message, commands: &mut Vec<Command>) {
         match message {
-            Message::Hit(hit) => self.hit(hit, commands),
+            Message::Hit(hit) => {
+                self.speak_of(hit.worker);
+                self.hit(hit, commands);
+                self.speak_of_newest();
+            }
+            Message::Rules { worker, generation } => self.switched(*worker, *generation),
             Message::Host { addr, counts } => self.hosts.report(*addr, counts, self.bucket),
             Message::Service { addr, port, proto, counts, changes } => {
                 let key = (*addr, *port, *proto);
@@ -326,7 +339,7 @@ impl Judge {
 }
 
 fn wants_link(rules: &RuleSet) -> bool {
-    rules.rules().iter().any(|rule| rule.scope == Scope::Link)
+    rules.in_force().any(|(_, rule)| rule.scope == Scope::Link)
 }
 
 fn drain(waiting: &mut Vec<(Order, Incident)>) -> Vec<Incident> {

@@ -25,6 +25,8 @@ pub struct Scripts {
     rules: Arc<RuleSet>,
     bodies: Bodies,
     failures: BTreeMap<u16, BodyFailure>,
+    /// Which text of a rule failed last.
+    failed: BTreeMap<u16, u64>,
     /// Failures of a rule since its last verdict.
     in_a_row: BTreeMap<u16, u32>,
     failures_before_off: u32,
@@ -40,11 +42,29 @@ impl Scripts {
             bodies: Bodies::new(Arc::clone(&rules), limits),
             rules,
             failures: BTreeMap::new(),
+            failed: BTreeMap::new(),
             in_a_row: BTreeMap::new(),
             failures_before_off,
             runs: 0,
             errors: 0,
             deadlines: 0,
+        }
+    }
+
+    /// Runs bodies of this set from now on.
+    pub fn follow(&mut self, rules: &Arc<RuleSet>) {
+        self.bodies.follow(rules);
+        self.rules = Arc::clone(rules);
+    }
+
+    /// A set that will be followed: a rule that was switched off and has another text now gets its chance.
+    pub fn adopt(&mut self, rules: &RuleSet) {
+        for (rule, failure) in &mut self.failures {
+            let now = rules.rules().get(usize::from(*rule)).filter(|meta| meta.in_force);
+            if now.is_some_and(|meta| self.failed.get(rule) != Some(&meta.fingerprint)) {
+                failure.switched_off = false;
+                self.in_a_row.remove(rule);
+            }
         }
     }
 
@@ -72,6 +92,9 @@ impl Scripts {
 
     fn failed(&mut self, rule: u16, message: String) {
         self.errors += 1;
+        if let Some(meta) = self.rules.rules().get(usize::from(rule)) {
+            self.failed.insert(rule, meta.fingerprint);
+        }
         let in_a_row = self.in_a_row.entry(rule).or_insert(0);
         *in_a_row += 1;
         let failure = self.failures.entry(rule).or_insert_with(|| BodyFailure {

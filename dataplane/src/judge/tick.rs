@@ -98,6 +98,9 @@ impl Judge {
         let rules = Arc::clone(&self.rules);
         let actor = sight.actor();
         for &rule in hits.as_slice() {
+            if let Some(counters) = rules.counters(rule) {
+                counters.count_match();
+            }
             if self.storms.get_mut(actor, rule).is_some() {
                 self.carry_on(rule, sight);
             } else if self.storms.len() >= self.config.max_open {

@@ -201,6 +201,9 @@ impl Engine {
     }
 
     fn stand(&mut self, slot: u32, standing: Standing) {
+        if !self.activity.counts_states() {
+            return;
+        }
         let flow = &mut self.table.flows[slot as usize];
         let before = std::mem::replace(&mut flow.standing, standing as u8);
         if before != standing as u8 {
@@ -218,6 +221,9 @@ impl Engine {
     /// The flow's first packet, or its first after a device in the path would have forgotten it.
     #[cold]
     pub(super) fn enter_state_table(&mut self, slot: u32) {
+        if !self.activity.counts_states() {
+            return;
+        }
         let flow = &mut self.table.flows[slot as usize];
         flow.crowd |= crowd_flag::TRACKED;
         let (_, server) = parties(flow);

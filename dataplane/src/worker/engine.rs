@@ -42,6 +42,8 @@ pub(super) struct Engine {
     pub(super) holds: Holds,
     pub(super) recorder: Option<Recorder>,
     pub(super) rules: Arc<RuleSet>,
+    /// Of `rules`.
+    pub(super) generation: u32,
     pub(super) subscribed: EventSet,
     /// Of these, the events for which the facts at hand decide.
     pub(super) at_hand: EventSet,
@@ -78,6 +80,8 @@ impl Engine {
         let table = FlowTable::new(config.flows, config.half_open, config.hash_secret);
         let slots = config.flows + config.half_open;
         let ring = Ring::new(config.history_bytes);
+        let outlet = Outlet::new(queues, number);
+        outlet.handover().goes_by(rules.generation());
         Engine {
             slab: TroubleSlab::new(config.troubled),
             fragments: Fragments::new(config.fragmented, config.hash_secret),
@@ -85,14 +89,15 @@ impl Engine {
             apps: Apps::new(config),
             keeper: Keeper::new(slots),
             tails: Tails::new(config.tails, ring.size(), slots),
-            holds: Holds::new(&config.hold, rules.rules().len(), ring.largest()),
+            holds: Holds::new(&config.hold, ring.largest()),
             recorder,
             subscribed: rules.flow_events(),
             at_hand: rules.events_at_hand(),
             activity: Activity::new(config.activity, &rules, config.hash_secret),
+            generation: rules.generation(),
             rules,
             hits: Hits::new(),
-            outlet: Outlet::new(queues, number),
+            outlet,
             siblings: SiblingTable::new(config.siblings),
             sightings: Sightings::default(),
             watches: Watches::default(),
@@ -245,7 +250,7 @@ impl Engine {
     fn datagram(&mut self, slot: u32, stamp: &Stamp, packet: &Packet, bytes: &[u8], made: bool) {
         let flow = &mut self.table.flows[slot as usize];
         analyze::datagram(flow, packet, stamp.ts);
-        if flow.crowd & crowd_flag::TRACKED == 0 {
+        if flow.crowd & crowd_flag::TRACKED == 0 && self.activity.counts_states() {
             self.enter_state_table(slot);
         }
         match packet.icmp.too_big {

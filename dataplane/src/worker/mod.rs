@@ -3,12 +3,13 @@
 //!
 //! [`Worker::step`] does one piece of work and returns; whoever drives it (a thread when live, the replay
 //! loop) decides what to do in between. `engine` takes one packet through the stages, `apps` looks at
-//! payload, `verdict` asks the rules, `outlet` is the way to the judge.
+//! payload, `verdict` asks the rules, `handover` brings others, `outlet` is the way to the judge.
 
 mod apps;
 mod clock;
 mod crowd;
 mod engine;
+mod handover;
 mod lifecycle;
 mod outlet;
 mod trials;
@@ -28,6 +29,7 @@ use crate::ledger::WorkerAccount;
 use crate::record::Recorder;
 use crate::source::{BATCH, Batch, Nanos, Poll, Source};
 use engine::Engine;
+pub use handover::Handover;
 pub use outlet::{EndedFlow, Queues};
 
 /// What a step did.
@@ -141,12 +143,15 @@ impl<S: Source> Worker<S> {
         self.engine.finish()
     }
 
-    /// Takes the commands that came, then does one piece of work.
+    /// Takes the commands and the rules that came, then does one piece of work.
     pub fn step(&mut self) -> Step {
         self.engine.commands();
         self.engine.pump();
         match self.phase {
-            Phase::Running => self.run(),
+            Phase::Running => {
+                self.engine.follow_rules();
+                self.run()
+            }
             Phase::Timers => {
                 if !self.engine.last_timers() {
                     return Step::Full;

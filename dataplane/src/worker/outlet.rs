@@ -10,6 +10,7 @@ use crate::flow::app::AppEnd;
 use crate::flow::trouble::Trouble;
 use crate::judge::message::{Command, Hit, Message, Note, Siblings};
 use crate::ledger::EventAccount;
+use crate::worker::handover::Handover;
 
 /// Commands waiting for a worker, at most.
 const COMMANDS: usize = 4096;
@@ -36,6 +37,8 @@ pub struct Queues {
     /// Only if somebody asked for rows.
     pub rows: Option<Arc<ArrayQueue<EndedFlow>>>,
     pub commands: Arc<ArrayQueue<Command>>,
+    /// Other rules for the worker.
+    pub handover: Arc<Handover>,
 }
 
 impl Queues {
@@ -47,6 +50,7 @@ impl Queues {
             siblings: Arc::new(ArrayQueue::new(messages)),
             rows: rows.then(|| Arc::new(ArrayQueue::new(ROWS))),
             commands: Arc::new(ArrayQueue::new(COMMANDS)),
+            handover: Arc::new(Handover::new()),
         }
     }
 
@@ -103,6 +107,20 @@ impl Outlet {
         let rows = self.queues.rows.as_ref().map_or(usize::MAX, |r| r.capacity() - r.len());
         self.credit = free.min(rows);
         self.credit >= RESERVE
+    }
+
+    #[inline(always)]
+    pub fn handover(&self) -> &Handover {
+        &self.queues.handover
+    }
+
+    pub fn worker(&self) -> u16 {
+        self.worker
+    }
+
+    /// The next message would be dropped.
+    pub fn is_full(&self) -> bool {
+        self.queues.messages.is_full()
     }
 
     pub fn hit(&mut self, mut hit: Hit) {

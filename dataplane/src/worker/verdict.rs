@@ -81,6 +81,9 @@ impl Engine {
             self.rules.match_flow(event, snapshot, &mut self.hits);
             for i in 0..self.hits.len() {
                 let rule = self.hits.as_slice()[i];
+                if let Some(counters) = self.rules.counters(rule) {
+                    counters.count_match();
+                }
                 self.matched(slot, rule, event, packet, now, snapshot);
             }
         }

@@ -33,6 +33,8 @@ pub(crate) struct RuleFile {
     /// Parameters whose value was refused.
     pub(crate) broken: BTreeSet<String>,
     pub(crate) functions: Vec<FunctionItem>,
+    /// The functions' text.
+    pub(crate) helpers: String,
     pub(crate) rules: Vec<RuleItem>,
     pub(crate) errors: Vec<LoadError>,
 }
@@ -45,6 +47,7 @@ impl RuleFile {
             params: BTreeMap::new(),
             broken: BTreeSet::new(),
             functions: Vec::new(),
+            helpers: String::new(),
             rules: Vec::new(),
             errors: Vec::new(),
         };
@@ -65,6 +68,9 @@ impl RuleFile {
             });
         }
         for item in &items {
+            if item.kind == source::ItemKind::Function {
+                file.helpers.push_str(item.text);
+            }
             match parser.parse(item) {
                 Ok(parsed) => file.add(parsed),
                 Err(refusal) => file.report(refusal),

@@ -33,6 +33,8 @@ pub(crate) struct ParamItem {
 #[derive(Clone, Debug)]
 pub(crate) struct RuleItem {
     pub(crate) name: Name,
+    /// As it stands in the file.
+    pub(crate) text: String,
     pub(crate) events: Vec<Name>,
     pub(crate) guard: Option<Expr>,
     /// The operands of the guard's `&&`, as they are written.
@@ -261,7 +263,7 @@ fn param(custom: &CustomExpr) -> Option<ParamItem> {
     }
 }
 
-fn rule(custom: &CustomExpr, written: &str) -> Option<RuleItem> {
+fn rule(custom: &CustomExpr, source: &str) -> Option<RuleItem> {
     let (name, rest) = custom.inputs.split_first()?;
     let (body, rest) = rest.split_last()?;
     let has_guard = custom.tokens.iter().any(|token| token == "$expr$");
@@ -277,9 +279,10 @@ fn rule(custom: &CustomExpr, written: &str) -> Option<RuleItem> {
     });
     Some(RuleItem {
         name: Name { text: text.to_string(), at: *at },
+        text: source.to_owned(),
         events: events.collect::<Option<Vec<_>>>()?,
         guard,
-        operands: operands::of_rule(written),
+        operands: operands::of_rule(source),
         body: (**body).clone(),
     })
 }

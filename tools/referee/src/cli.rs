@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use dataplane::source::afxdp::ZeroCopy;
 use rules::Override;
 
+use crate::control::socket::DEFAULT_PATH;
 use crate::time::When;
 
 /// Watches packets, knows when TCP is being broken, and keeps the packets that prove it.
@@ -32,6 +33,8 @@ pub enum Command {
     /// What a store keeps
     #[command(subcommand)]
     Captures(CapturesCommand),
+    /// How a run under way stands
+    Status(SocketArgs),
     /// Rule files
     #[command(subcommand)]
     Rules(RulesCommand),
@@ -100,8 +103,22 @@ pub struct RunArgs {
     /// Write incidents as they open and close, and at last the books, to standard output: a JSON object a line
     #[arg(long)]
     pub json: bool,
+    /// Where to listen for `referee status` and `referee rules reload`, of this user only
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
+    pub socket: PathBuf,
     #[command(flatten)]
     pub outputs: OutputArgs,
+}
+
+/// Which run to ask.
+#[derive(Args)]
+pub struct SocketArgs {
+    /// The socket that `referee run` was given
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
+    pub socket: PathBuf,
+    /// The answer, as one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `--mode`
@@ -226,6 +243,8 @@ pub enum RulesCommand {
     Test(TestArgs),
     /// Why an incident was reported: what its rule's condition saw at that moment
     Explain(ExplainArgs),
+    /// Have a run under way go by the rule files as they are now
+    Reload(SocketArgs),
 }
 
 #[derive(Args)]

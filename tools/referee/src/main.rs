@@ -7,6 +7,7 @@ mod captures;
 mod cli;
 mod compare;
 mod config;
+mod control;
 mod error;
 mod live;
 mod recording;
@@ -34,6 +35,8 @@ fn main() -> ExitCode {
         Command::Rules(RulesCommand::List(args)) => rules::list::list(&args),
         Command::Rules(RulesCommand::Test(args)) => rules::test::test(&args),
         Command::Rules(RulesCommand::Explain(args)) => rules::explain::explain(&args),
+        Command::Rules(RulesCommand::Reload(args)) => control::client::reload(&args),
+        Command::Status(args) => control::client::status(&args),
         Command::Store(StoreCommand::Verify { store, json }) => verify::verify(&store, json),
         Command::Config(ConfigCommand::Check { config }) => rules::check::config(&config),
     };

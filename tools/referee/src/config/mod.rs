@@ -45,6 +45,10 @@ pub struct Config {
     pub store_dir: Option<PathBuf>,
     /// `[rules] dir`, as seen from the file's folder.
     pub rules_dir: Option<PathBuf>,
+    /// `[rules] library`: the shipped rules beside those of `rules_dir`.
+    pub rules_library: bool,
+    /// `[rules] keep`, as seen from the file's folder: where the last good rules are kept.
+    pub rules_keep: Option<PathBuf>,
     /// `[rules.NAME]`
     pub params: Vec<Placed>,
 }
@@ -59,6 +63,8 @@ impl Default for Config {
             judge: JudgeConfig::default(),
             store_dir: None,
             rules_dir: None,
+            rules_library: false,
+            rules_keep: None,
             params: Vec::new(),
         }
     }
@@ -189,9 +195,15 @@ fn rules(r: &mut Reader<'_>, raw: raw::Rules, folder: &Path, config: &mut Config
     for (key, entry) in raw.entries {
         match (key.get_ref().as_str(), entry.into_inner()) {
             ("dir", Entry::Text(dir)) => config.rules_dir = Some(folder.join(dir)),
-            ("dir", Entry::Params(_)) => r.say(key.span(), "`dir` is a folder's path, in quotes"),
-            (other, Entry::Text(_)) => {
-                r.say(key.span(), &format!("unknown key `{other}` in [rules]; did you mean `dir`?"));
+            ("keep", Entry::Text(dir)) => config.rules_keep = Some(folder.join(dir)),
+            ("library", Entry::Bool(yes)) => config.rules_library = yes,
+            (own @ ("dir" | "keep"), _) => {
+                r.say(key.span(), &format!("`{own}` is a folder's path, in quotes"));
+            }
+            ("library", _) => r.say(key.span(), "`library` is true or false"),
+            (other, Entry::Text(_) | Entry::Bool(_)) => {
+                let near = nearest(other, &["dir", "keep", "library"]).unwrap_or("dir");
+                r.say(key.span(), &format!("unknown key `{other}` in [rules]; did you mean `{near}`?"));
             }
             (rule, Entry::Params(params)) => {
                 for (param, value) in params {
@@ -337,6 +349,13 @@ mod tests {
         assert!(error.contains("there are dir, max_mib"), "{error}");
         let error = parse("[rules]\ndri = \"x\"\n").unwrap_err();
         assert_eq!(error, "r.toml:2:1: unknown key `dri` in [rules]; did you mean `dir`?");
+        let error = parse("[rules]\nlibary = true\ndir = true\nlibrary = \"x\"\n").unwrap_err();
+        let expected = "r.toml:3:1: `dir` is a folder's path, in quotes\n\
+                        r.toml:2:1: unknown key `libary` in [rules]; did you mean `library`?\n\
+                        r.toml:4:1: `library` is true or false";
+        assert_eq!(error, expected);
+        let config = parse("[rules]\ndir = \"r\"\nlibrary = true\nkeep = \"/k\"\n").unwrap();
+        assert_eq!((config.rules_library, config.rules_keep), (true, Some("/k".into())));
     }
 
     #[test]

@@ -101,6 +101,7 @@ impl<'de> Deserialize<'de> for Rules {
 #[derive(Debug)]
 pub enum Entry {
     Text(String),
+    Bool(bool),
     /// `[rules.NAME]`
     Params(BTreeMap<Spanned<String>, Value>),
 }
@@ -113,11 +114,15 @@ impl<'de> Deserialize<'de> for Entry {
             type Value = Entry;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("`dir = \"FOLDER\"`, or a table of a rule's parameters like `[rules.NAME]`")
+                f.write_str("`dir = \"FOLDER\"`, `library = true`, or a table of a rule's parameters like `[rules.NAME]`")
             }
 
             fn visit_str<E>(self, text: &str) -> Result<Entry, E> {
                 Ok(Entry::Text(text.to_owned()))
+            }
+
+            fn visit_bool<E>(self, yes: bool) -> Result<Entry, E> {
+                Ok(Entry::Bool(yes))
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entry, A::Error> {

@@ -8,6 +8,7 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use std::thread;
 use std::time::Duration;
 
+use crossbeam_queue::ArrayQueue;
 use dataplane::flow::row::FlowRow;
 use dataplane::judge::message::{Command, Message, Note};
 use dataplane::judge::{BodyFailure, Incident, Judge, JudgeAccount, Standing};
@@ -92,7 +93,8 @@ impl Drop for LastWord {
 pub struct Thread {
     judge: Judge,
     lanes: Vec<Lane>,
-    rules: Arc<RuleSet>,
+    /// Sets that the judge is to have before any worker.
+    sets: Arc<ArrayQueue<Arc<RuleSet>>>,
     outbox: SyncSender<Told>,
     /// Main wants to know how things stand.
     asked: Arc<AtomicBool>,
@@ -105,16 +107,17 @@ pub struct Thread {
 
 impl Thread {
     pub fn new(
-        judge: Judge,
+        mut judge: Judge,
         lanes: Vec<Lane>,
-        rules: Arc<RuleSet>,
+        sets: Arc<ArrayQueue<Arc<RuleSet>>>,
         outbox: SyncSender<Told>,
         asked: Arc<AtomicBool>,
     ) -> Thread {
+        judge.hears(lanes.len());
         Thread {
             judge,
             lanes,
-            rules,
+            sets,
             outbox,
             asked,
             commands: Vec::new(),
@@ -131,6 +134,7 @@ impl Thread {
         loop {
             let ended = self.lanes.iter().all(|lane| lane.shared.ended.load(Ordering::Acquire));
             self.patient = ended;
+            self.adopt();
             let mut busy = false;
             for lane in 0..self.lanes.len() {
                 busy |= self.serve(lane);
@@ -171,10 +175,21 @@ impl Thread {
                 Message::Hit(_) | Message::Watched { .. } | Message::Siblings { .. } => {
                     self.handle(lane, note)
                 }
+                Message::Rules { .. } => {
+                    // Whoever gave the worker its set put it in here before.
+                    self.adopt();
+                    self.handle(lane, note);
+                }
             }
         }
         self.lanes[lane].send();
         taken > 0 || self.rows(lane)
+    }
+
+    fn adopt(&mut self) {
+        while let Some(set) = self.sets.pop() {
+            self.judge.adopt(set);
+        }
     }
 
     fn handle(&mut self, lane: usize, note: Note) {
@@ -204,7 +219,9 @@ impl Thread {
         {
             taken += 1;
             self.counted.rows += 1;
-            let row = FlowRow::from_ended(&ended, &self.rules);
+            // The flow's rules may be those of a set that came just now.
+            self.adopt();
+            let row = FlowRow::from_ended(&ended, self.judge.rules());
             self.pass_on(Told::Row(Box::new(row)));
         }
         taken > 0

@@ -10,17 +10,18 @@ use dataplane::record::WriterAccount;
 use dataplane::source::afxdp::{Tap, TapReport};
 
 use super::worker::Snapshot;
-use crate::report::metrics::{Sample, text};
+use crate::control::Live;
+use crate::report::metrics::{Sample, counted, text};
 use crate::report::outputs::{Kind, Outputs};
+use crate::report::rules::InForce;
 
 /// Looks, one a second, between two writings.
 const EVERY: u64 = 10;
 
+#[derive(Default)]
 pub struct Metrics {
     /// What the judge said last.
     pub judged: (JudgeAccount, Standing),
-    /// A rule asks what many flows show, so that there are gauges.
-    counted: bool,
     looks: u64,
 }
 
@@ -30,13 +31,10 @@ pub struct Seen<'a> {
     pub reports: &'a [TapReport],
     pub snapshots: &'a [Snapshot],
     pub writer: Option<WriterAccount>,
+    pub live: &'a Live,
 }
 
 impl Metrics {
-    pub fn new(counted: bool) -> Metrics {
-        Metrics { judged: Default::default(), counted, looks: 0 }
-    }
-
     /// Once a second: asks the judge, and a second later writes what it said.
     pub fn look(&mut self, asked: &AtomicBool, outputs: &mut Outputs, seen: Seen) {
         if !outputs.wants(Kind::Metrics) {
@@ -51,7 +49,9 @@ impl Metrics {
     }
 
     fn sample<'a>(&'a self, seen: Seen<'a>) -> Sample<'a> {
-        let Seen { taps, reports, snapshots, writer } = seen;
+        let Seen { taps, reports, snapshots, writer, live } = seen;
+        let rules = live.rules();
+        let counted = counted(&rules);
         let mut worker = WorkerAccount::default();
         snapshots.iter().for_each(|snapshot| worker.add(&snapshot.account));
         let names = taps.iter().map(|tap| tap.nic().name.as_str());
@@ -64,8 +64,9 @@ impl Metrics {
             live_flows: snapshots.iter().map(|snapshot| snapshot.live).sum(),
             history_seconds: snapshots.iter().map(|s| s.horizon).min().map(|ns| ns as f64 / 1e9),
             judge,
-            standing: self.counted.then_some(standing),
+            standing: counted.then_some(standing),
             writer,
+            rules: InForce::new(&rules, live.reloads(), live.workers().collect()),
         }
     }
 }

@@ -12,7 +12,7 @@ mod supervise;
 mod worker;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -24,17 +24,18 @@ use dataplane::judge::{Judge, JudgeConfig};
 use dataplane::record::Recorder;
 use dataplane::source::Source as _;
 use dataplane::source::afxdp::{AfXdp, CaptureClock, Nic, Tap, TapError, TapSettings};
-use dataplane::worker::{Queues, Worker};
+use dataplane::worker::{Handover, Queues, Worker};
 use rules::RuleSet;
 
 use crate::cli::{Mode, RunArgs};
 use crate::config::{Config, DEFAULT_PATH};
+use crate::control::socket::{self, Socket};
+use crate::control::{self, last_good};
 use crate::error::{Code, Failure};
 use crate::recording::Prepared;
-use crate::report::metrics::counted;
 use crate::report::outputs::{Kind, Outputs};
 use crate::report::tell;
-use crate::rules::load;
+use crate::rules::load::Origin;
 use crate::term;
 use judge::{Told, Verdicts};
 
@@ -53,22 +54,35 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         let what = "--mode afpacket: capturing with AF_PACKET is not there yet";
         return Err(Failure::usage(what).help("leave --mode out, and give a mirror port to -i"));
     }
-    let config = settings(args)?;
-    let rules = load::load(args.common.rules.as_deref(), &config, &args.common.set)?;
+    let path = settings_path(args);
+    let config = settings(path.as_deref())?;
+    let store = args.common.store.as_deref().or(config.store_dir.as_deref()).map(Path::to_path_buf);
+    let origin = Origin::new(args.common.rules.as_deref(), &config, &args.common.set);
+    let keep = last_good::folder(&config, store.as_deref());
+    let start = last_good::start(&origin, keep.as_deref())?;
+    let rules = Arc::clone(&start.rules);
     let outputs = Outputs::open(&args.outputs, args.json, &[])?;
     let clock = Arc::new(CaptureClock::sampled());
     let (mut taps, sources) = open_taps(args, &config, &clock)?;
-    let store = args.common.store.as_deref().or(config.store_dir.as_deref()).map(Path::to_path_buf);
     let (prepared, recorders) = prepare(store.as_deref(), &config, sources.len())?;
     let signals = supervise::Signals::listen()?;
     let built = build(sources, recorders, &config, &rules, outputs.wants(Kind::Flows))?;
     // As it will be written to; from the next line on packets are taken.
     prepared.as_ref().map(|prepared| privileges::without(|| prepared.probe())).transpose()?;
     privileges::without(|| outputs.probe())?;
+    if start.errors.is_empty()
+        && let Err(failure) = privileges::without(|| origin.files())
+    {
+        term::note(&format!("other rules can't be loaded once privileges are given up: {}", failure.message));
+    }
+    let asked =
+        control::Asked { config: path, rules: args.common.rules.clone(), set: args.common.set.clone() };
+    let control = control::Prepared::new(asked, origin, keep, listen(&args.socket)?)?;
     taps.iter_mut().try_for_each(Tap::begin).map_err(refused)?;
     privileges::give_up()?;
     let recording = prepared.map(Prepared::start).transpose()?;
-    let threads = built.spawn(&rules, &config.judge)?;
+    let control = control.spawn(start, built.handovers(), signals.stop())?;
+    let threads = built.spawn(&rules, &config.judge, &control)?;
     let run = supervise::Run {
         taps,
         clock,
@@ -78,18 +92,42 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         signals,
         duration: args.duration.map(Duration::from_secs_f64),
         store: store.clone(),
-        metrics: metrics::Metrics::new(counted(&rules)),
+        control,
+        metrics: metrics::Metrics::default(),
     };
     let done = run.supervise();
     let failure = done.failure;
-    tell(done.finished, done.outputs, done.tally, &rules, store.as_deref())?;
+    tell(done.finished, done.outputs, done.tally, &done.rules, store.as_deref())?;
     failure.map_or(Ok(()), Err)
 }
 
-/// The settings of `--config`, or those of the installed program if there are any.
-fn settings(args: &RunArgs) -> Result<Config, Failure> {
+/// `--config`, or the settings of the installed program if there are any.
+fn settings_path(args: &RunArgs) -> Option<PathBuf> {
     let installed = Path::new(DEFAULT_PATH);
     let path = args.common.config.as_deref().or(installed.exists().then_some(installed));
+    path.map(Path::to_path_buf)
+}
+
+/// The socket of the control thread. Where none was asked for, a run can do without.
+fn listen(path: &Path) -> Result<Option<Socket>, Failure> {
+    match Socket::bind(path) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if path == Path::new(socket::DEFAULT_PATH) => {
+            term::note(&format!(
+                "{}: {error}; `referee status` and `referee rules reload` can't reach this run (--socket PATH names \
+                 another place)",
+                path.display()
+            ));
+            Ok(None)
+        }
+        Err(error) => {
+            let what = format!("--socket {}: {error}", path.display());
+            Err(Failure::usage(what).help("name a path that can be made, and that no other run listens at"))
+        }
+    }
+}
+
+fn settings(path: Option<&Path>) -> Result<Config, Failure> {
     let mut config = Config::load(path)?;
     config.worker.lossless_at_end = true;
     let mut secret = [0; 8];
@@ -252,13 +290,23 @@ fn worker_cores(workers: usize) -> Vec<usize> {
 }
 
 impl Built {
-    fn spawn(self, rules: &Arc<RuleSet>, config: &JudgeConfig) -> Result<Threads, Failure> {
+    fn handovers(&self) -> Vec<Arc<Handover>> {
+        self.lanes.iter().map(|lane| Arc::clone(&lane.queues.handover)).collect()
+    }
+
+    fn spawn(
+        self,
+        rules: &Arc<RuleSet>,
+        config: &JudgeConfig,
+        control: &control::Handle,
+    ) -> Result<Threads, Failure> {
         let failed = |error: std::io::Error| Failure::failed(format!("no thread can be made: {error}"));
         let (outbox, inbox) = sync_channel(OUTBOX);
         let asked = Arc::new(AtomicBool::new(false));
         let shared = self.lanes.iter().map(|lane| Arc::clone(&lane.shared)).collect();
         let judge = Judge::new(Arc::clone(rules), config.clone());
-        let judge = judge::Thread::new(judge, self.lanes, Arc::clone(rules), outbox, Arc::clone(&asked));
+        let judge =
+            judge::Thread::new(judge, self.lanes, Arc::clone(&control.judge), outbox, Arc::clone(&asked));
         let judge = thread::Builder::new().name("judge".to_owned()).spawn(|| judge.run()).map_err(failed)?;
         let mut workers = Vec::new();
         let mut names: Vec<String> = Vec::new();

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use dataplane::judge::Incident;
 use dataplane::ledger::WorkerAccount;
 use dataplane::source::afxdp::{CaptureClock, Tap, TapReport};
+use rules::RuleSet;
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -22,6 +23,7 @@ use super::judge::Told;
 use super::metrics::{Metrics, Seen};
 use super::status::{Figures, Status};
 use super::worker::{Ended, Snapshot};
+use crate::control::{Handle, Live};
 use crate::error::{Code, Failure};
 use crate::recording::Recording;
 use crate::report::finished::{Finished, Inputs, InterfaceReport};
@@ -59,6 +61,11 @@ impl Signals {
     fn came(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
+
+    /// Set, it ends the run as a signal does.
+    pub fn stop(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop)
+    }
 }
 
 /// An incident as `--json` writes it.
@@ -79,12 +86,15 @@ pub struct Run {
     pub signals: Signals,
     pub duration: Option<Duration>,
     pub store: Option<PathBuf>,
+    pub control: Handle,
     pub metrics: Metrics,
 }
 
 /// A run that has ended.
 pub struct Done {
     pub finished: Finished,
+    /// The rules in force at the end.
+    pub rules: Arc<RuleSet>,
     pub outputs: Outputs,
     pub tally: Option<Tally>,
     /// Why it ended, if nobody wanted it to.
@@ -108,7 +118,8 @@ struct Desk {
 impl Run {
     /// Runs until a signal, the end of `--duration`, the loss of an interface, or nobody is left to read.
     pub fn supervise(self) -> Done {
-        let Run { taps, clock, threads, recording, outputs, signals, duration, store, metrics } = self;
+        let Run { taps, clock, threads, recording, outputs, signals, duration, store, control, metrics } =
+            self;
         let names: Vec<&str> = taps.iter().map(|tap| tap.nic().name.as_str()).collect();
         let status = Status::new(&names.join(" "));
         let tally = (!outputs.to_stdout()).then(Tally::default);
@@ -128,16 +139,17 @@ impl Run {
             }
             if Instant::now() >= next {
                 next = Instant::now() + SECOND;
-                if let Err(failure) = watch.look(&threads, &mut desk) {
+                if let Err(failure) = watch.look(&threads, &control.live, &mut desk) {
                     break Some(failure);
                 }
             }
+            control.said.try_iter().for_each(|what| desk.say(&what));
             let over = duration.is_some_and(|duration| began.elapsed() >= duration);
             if signals.came() || over || desk.unread() {
                 break None;
             }
         };
-        end(watch, threads, desk, failure)
+        end(watch, threads, control, desk, failure)
     }
 }
 
@@ -238,7 +250,7 @@ struct Watch {
 }
 
 impl Watch {
-    fn look(&mut self, threads: &Threads, desk: &mut Desk) -> Result<(), Failure> {
+    fn look(&mut self, threads: &Threads, live: &Live, desk: &mut Desk) -> Result<(), Failure> {
         self.clock.follow();
         if threads.workers.iter().any(|worker| worker.is_finished()) {
             return Err(died("worker"));
@@ -252,7 +264,7 @@ impl Watch {
         publish_losses(threads, &reports);
         desk.status.show(self.figures(&reports, desk));
         let writer = desk.recording.as_ref().map(Recording::account);
-        let seen = Seen { taps: &self.taps, reports: &reports, snapshots: &self.snapshots, writer };
+        let seen = Seen { taps: &self.taps, reports: &reports, snapshots: &self.snapshots, writer, live };
         desk.metrics.look(&threads.asked, &mut desk.outputs, seen);
         desk.look();
         self.links(desk)
@@ -308,8 +320,15 @@ fn publish_losses(threads: &Threads, reports: &[TapReport]) {
 }
 
 /// Detach, drain the rings, judge, write, count: in this order nothing is lost.
-fn end(mut watch: Watch, threads: Threads, mut desk: Desk, mut failure: Option<Failure>) -> Done {
+fn end(
+    mut watch: Watch,
+    threads: Threads,
+    control: Handle,
+    mut desk: Desk,
+    mut failure: Option<Failure>,
+) -> Done {
     desk.ending = true;
+    control.stop();
     watch.taps.iter_mut().for_each(Tap::detach);
     settle(&watch);
     if let Ok(reports) = watch.reports() {
@@ -326,6 +345,11 @@ fn end(mut watch: Watch, threads: Threads, mut desk: Desk, mut failure: Option<F
         failure.get_or_insert_with(|| died("judge or a worker"));
     }
     let verdicts = verdicts.unwrap_or_default();
+    let live = Arc::clone(&control.live);
+    control.said.try_iter().for_each(|what| desk.say(&what));
+    if !control.join() {
+        failure.get_or_insert_with(|| died("control"));
+    }
     let Desk { recording, outputs, tally, status, .. } = desk;
     let recorded = recording.map(Recording::finish);
     let mut account = WorkerAccount::default();
@@ -346,9 +370,10 @@ fn end(mut watch: Watch, threads: Threads, mut desk: Desk, mut failure: Option<F
         recorded,
         inputs,
         kept: verdicts.kept,
+        reloads: live.reloads(),
         seconds: status.finish().as_secs_f64(),
     };
-    Done { finished, outputs, tally, failure }
+    Done { finished, rules: live.rules(), outputs, tally, failure }
 }
 
 /// Waits until every packet that the programs saw has been taken or counted as lost.

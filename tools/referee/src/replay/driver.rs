@@ -221,6 +221,7 @@ impl<'a> Replay<'a> {
             recorded,
             inputs,
             kept: self.kept,
+            reloads: (0, 0),
             seconds,
         };
         Ended { finished, outputs: self.outputs, tally: self.tally }

@@ -89,5 +89,7 @@ pub struct Finished {
     pub chunks: (usize, usize),
     pub inputs: Inputs,
     pub kept: Kept,
+    /// Sets of rules that took another's place, and that were refused.
+    pub reloads: (u64, u64),
     pub seconds: f64,
 }

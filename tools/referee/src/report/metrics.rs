@@ -13,6 +13,7 @@ use rules::{RuleSet, Scope};
 
 use super::finished::{Finished, Inputs};
 use super::ledger::CLASSES;
+use super::rules::InForce;
 
 /// Clients and services named at most, of each.
 pub const SHOWN: usize = 10;
@@ -33,6 +34,7 @@ pub struct Sample<'a> {
     /// `None` if no rule asks what many flows show, and so nobody counts it.
     pub standing: Option<&'a Standing>,
     pub writer: Option<WriterAccount>,
+    pub rules: InForce,
 }
 
 impl<'a> Sample<'a> {
@@ -54,13 +56,14 @@ impl<'a> Sample<'a> {
             judge: &f.judge,
             standing: counted(rules).then_some(&f.standing),
             writer: f.recorded.as_ref().map(|recorded| recorded.account.clone()),
+            rules: InForce::new(rules, f.reloads, Vec::new()),
         }
     }
 }
 
 /// What many flows show is counted, because a rule asks for it.
 pub fn counted(rules: &RuleSet) -> bool {
-    rules.rules().iter().any(|rule| rule.scope != Scope::Flow)
+    rules.in_force().any(|(_, rule)| rule.scope != Scope::Flow)
 }
 
 /// The page.
@@ -74,6 +77,7 @@ pub fn text(sample: &Sample) -> String {
     kept(&mut page, sample);
     flows(&mut page, sample);
     judged(&mut page, sample.judge);
+    sample.rules.show(&mut page);
     if let Some(standing) = sample.standing {
         state_tables(&mut page, standing);
     }
@@ -187,18 +191,18 @@ fn state_tables(page: &mut Text, standing: &Standing) {
 
 /// The page as it grows: a family's head, then its values.
 #[derive(Default)]
-struct Text {
+pub(super) struct Text {
     text: String,
     family: &'static str,
 }
 
 /// Writing to a `String` cannot fail.
 impl Text {
-    fn counter(&mut self, name: &'static str, help: &str) -> &mut Text {
+    pub(super) fn counter(&mut self, name: &'static str, help: &str) -> &mut Text {
         self.head(name, "counter", help)
     }
 
-    fn gauge(&mut self, name: &'static str, help: &str) -> &mut Text {
+    pub(super) fn gauge(&mut self, name: &'static str, help: &str) -> &mut Text {
         self.head(name, "gauge", help)
     }
 
@@ -208,11 +212,11 @@ impl Text {
         self
     }
 
-    fn is(&mut self, value: impl Display) {
+    pub(super) fn is(&mut self, value: impl Display) {
         let _ = writeln!(self.text, "{} {value}", self.family);
     }
 
-    fn labelled(&mut self, labels: &[(&str, &str)], value: impl Display) {
+    pub(super) fn labelled(&mut self, labels: &[(&str, &str)], value: impl Display) {
         let escaped = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
         let labels: Vec<String> =
             labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();

@@ -6,13 +6,14 @@ pub mod ledger;
 pub mod metrics;
 pub mod outputs;
 pub mod page;
+pub mod rules;
 pub mod tally;
 pub mod words;
 
 use std::path::Path;
 
+use ::rules::RuleSet;
 use dataplane::source::file::InputReport;
-use rules::RuleSet;
 use serde::Serialize;
 
 use crate::error::Failure;

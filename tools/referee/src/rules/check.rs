@@ -38,7 +38,7 @@ impl<'a> Mistake<'a> {
 pub fn rules(args: &CheckArgs) -> Result<(), Failure> {
     let config = Config::load(args.config.as_deref())?;
     let gathered = load::gather(&args.paths);
-    let loaded = gathered.load(&config, &args.set);
+    let loaded = gathered.load(&load::params(&config, &args.set));
     let files = (gathered.files.len() + gathered.unread.len()) as u64;
     if args.json {
         let errors = loaded.as_ref().err().map_or(&[][..], Vec::as_slice);

@@ -20,16 +20,84 @@ const FILES_LIMIT: usize = 10_000;
 
 const EXTENSION: &str = "rhai";
 
+/// Where rules come from.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// A rule file or a folder of them; `None` for the shipped ones alone.
+    pub path: Option<PathBuf>,
+    /// The shipped ones as well.
+    pub library: bool,
+    pub params: Vec<Placed>,
+}
+
+impl Origin {
+    /// The rules that `--rules` or the configuration names, else the shipped ones, with their parameters.
+    pub fn new(rules: Option<&Path>, config: &Config, set: &[Override]) -> Origin {
+        let path = rules.or(config.rules_dir.as_deref()).map(Path::to_path_buf);
+        Origin { library: path.is_none() || config.rules_library, path, params: params(config, set) }
+    }
+
+    /// The files as they are now, as far as they can be read. One of a shipped file's name stands in for it.
+    fn gather(&self) -> Gathered {
+        let own = self.path.as_ref().map_or_else(Gathered::default, |path| gather(std::slice::from_ref(path)));
+        let base = |file: &SourceFile| Path::new(&file.name).file_name().map(ToOwned::to_owned);
+        let mut files = if self.library { rules::library() } else { Vec::new() };
+        files.retain(|shipped| !own.files.iter().any(|file| base(file) == base(shipped)));
+        files.extend(own.files);
+        Gathered { files, unread: own.unread }
+    }
+
+    /// The files as they are now.
+    ///
+    /// # Errors
+    /// Usage: a path that can't be read or holds no rules, and what is wrong with the others.
+    pub fn files(&self) -> Result<Vec<SourceFile>, Failure> {
+        let gathered = self.gather();
+        match gathered.unread.is_empty() {
+            true => Ok(gathered.files),
+            false => Err(refusal(&gathered.load(&[]).err().unwrap_or_default())),
+        }
+    }
+
+    pub fn overrides(&self) -> Vec<Override> {
+        self.params.iter().map(|placed| placed.set.clone()).collect()
+    }
+
+    /// The set that these files make after `previous`.
+    ///
+    /// # Errors
+    /// All mistakes, each with its place.
+    pub fn load(
+        &self,
+        previous: Option<&RuleSet>,
+        files: &[SourceFile],
+    ) -> Result<Arc<RuleSet>, Vec<LoadError>> {
+        RuleSet::load_after(previous, files, &self.overrides())
+            .map(Arc::new)
+            .map_err(|errors| placed(errors, files, &self.params))
+    }
+}
+
+/// The parameters of the configuration, and those of `--set`, which are stronger.
+pub fn params(config: &Config, set: &[Override]) -> Vec<Placed> {
+    let typed = set.iter().map(|set| Placed { place: "--set".to_owned(), set: set.clone() });
+    config.params.iter().cloned().chain(typed).collect()
+}
+
 /// The rules that `--rules` or the configuration names, else the shipped ones, with their parameters.
 ///
 /// # Errors
 /// Usage: all that is wrong with them.
 pub fn load(rules: Option<&Path>, config: &Config, set: &[Override]) -> Result<Arc<RuleSet>, Failure> {
-    let gathered = match rules.or(config.rules_dir.as_deref()) {
-        Some(path) => gather(std::slice::from_ref(&path.to_path_buf())),
-        None => Gathered { files: rules::library(), unread: Vec::new() },
-    };
-    gathered.load(config, set).map(Arc::new).map_err(|errors| refusal(&errors))
+    let origin = Origin::new(rules, config, set);
+    origin.gather().load(&origin.params).map(Arc::new).map_err(|errors| refusal(&errors))
+}
+
+/// Its name is that of a rule file, and none of those that editors and copying programs make beside one.
+pub fn is_rule_file(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let own = !name.starts_with(['.', '#']) && !name.ends_with('~');
+    own && path.extension().is_some_and(|extension| extension == EXTENSION)
 }
 
 /// What was found where rule files are said to be.
@@ -67,23 +135,19 @@ pub fn gather(paths: &[PathBuf]) -> Gathered {
 }
 
 impl Gathered {
-    /// Loads them with the parameters that the configuration and `--set` give.
+    /// Loads them with parameters.
     ///
     /// # Errors
     /// All that is wrong with files and parameters.
-    pub fn load(&self, config: &Config, set: &[Override]) -> Result<RuleSet, Vec<LoadError>> {
-        let typed = set.iter().map(|set| Placed { place: "--set".to_owned(), set: set.clone() });
-        let mut params: Vec<Placed> = config.params.iter().cloned().chain(typed).collect();
-        if !self.unread.is_empty() {
-            // What they are for may be in a file that can't be read.
-            params.clear();
-        }
+    pub fn load(&self, params: &[Placed]) -> Result<RuleSet, Vec<LoadError>> {
+        // What they are for may be in a file that can't be read.
+        let params = if self.unread.is_empty() { params } else { &[] };
         let overrides: Vec<Override> = params.iter().map(|placed| placed.set.clone()).collect();
         match RuleSet::load(&self.files, &overrides) {
             Ok(rules) if self.unread.is_empty() => Ok(rules),
             loaded => {
                 let mut errors = self.unread.clone();
-                errors.extend(placed(loaded.err().unwrap_or_default(), &self.files, &params));
+                errors.extend(placed(loaded.err().unwrap_or_default(), &self.files, params));
                 errors.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
                 Err(errors)
             }
@@ -100,7 +164,7 @@ fn named(path: &Path) -> Result<Vec<PathBuf>, LoadError> {
     let mut names = Vec::new();
     for entry in fs::read_dir(path).map_err(failed)? {
         let file = entry.map_err(failed)?.path();
-        if file.extension().is_some_and(|extension| extension == EXTENSION) && file.is_file() {
+        if is_rule_file(&file) && file.is_file() {
             names.push(file);
         }
     }
@@ -186,7 +250,11 @@ mod tests {
         let error = unread(dir.path().to_path_buf());
         assert!(error.contains("holds no rule files"), "{error}");
         fs::write(dir.path().join("b.rhai"), RULE).unwrap();
-        fs::write(dir.path().join("README.md"), "not a rule").unwrap();
+        for stranger in
+            ["README.md", ".b.rhai.swp", ".#b.rhai", "#b.rhai#", "b.rhai~", ".hidden.rhai", "4913"]
+        {
+            fs::write(dir.path().join(stranger), "not a rule").unwrap();
+        }
         let both = [dir.path().to_path_buf(), dir.path().join("b.rhai")];
         assert_eq!((gather(&both).files.len(), gather(&both).unread.len()), (1, 0));
         assert!(unread(dir.path().join("none")).contains("none: can't be read"));
@@ -219,6 +287,25 @@ mod tests {
         let error = load(Some(dir.path()), &config, &[set("r", "low", "x")]).unwrap_err().to_string();
         assert!(error.contains("referee.toml:7:1: `r` has no param `lwo`"), "{error}");
         assert!(error.contains("--set: `r.low` is an integer; `x` is not"), "{error}");
+    }
+
+    #[test]
+    fn own_files_beside_the_shipped_ones_or_instead_of_them() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("mine.rhai"), RULE).unwrap();
+        let shipped = rules::library();
+        let names = |library, more: &str| {
+            let config = Config { rules_library: library, ..Config::default() };
+            if !more.is_empty() {
+                fs::write(dir.path().join(more), "rule \"instead\" on rst then { }").unwrap();
+            }
+            let set = load(Some(dir.path()), &config, &[]).unwrap();
+            set.in_force().map(|(_, meta)| meta.name.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(false, ""), ["r"]);
+        assert_eq!(names(true, "").len(), RuleSet::load(&shipped, &[]).unwrap().rules().len() + 1);
+        let name = Path::new(&shipped[0].name).file_name().unwrap().to_str().unwrap();
+        assert!(names(true, name).contains(&"instead".to_owned()));
     }
 
     #[test]

@@ -47,7 +47,8 @@ pub fn test(args: &TestArgs) -> Result<(), Failure> {
     let config = Config::load(args.config.as_deref())?;
     let question = question(args)?;
     let gathered = load::gather(std::slice::from_ref(&question.rules));
-    let fresh = || gathered.load(&config, &args.set).map_err(|errors| load::refusal(&errors));
+    let params = load::params(&config, &args.set);
+    let fresh = || gathered.load(&params).map_err(|errors| load::refusal(&errors));
     let rules = fresh()?;
     for Expectation { rule, .. } in &question.expectations {
         if !rules.rules().iter().any(|meta| meta.name == *rule) {

@@ -23,6 +23,9 @@ const SETTINGS: &str = "[capture]\nring_packets = 4096\n\
     hold_pool_mib = 8\nholds_per_rule_per_second = 60_000\n[store]\nchunk_age_ms = 100\n\
     [judge]\nsettle_ms = 100\ncaptures_per_incident = 100_000\n";
 
+/// Where it listens, in the test's folder.
+pub const SOCKET: &str = "referee.sock";
+
 /// A rule that keeps every connection from its first packet.
 pub const KEEP_ALL: &str = "rule \"keep_all\" on syn\nthen { capture(flow); }\n";
 
@@ -133,6 +136,10 @@ pub fn rules(bench: &Bench, text: &str) {
 pub fn command(namespace: &Namespace, bench: &Bench, args: &[&str]) -> Command {
     let mut command = namespace.command(env!("CARGO_BIN_EXE_referee"));
     command.current_dir(bench.dir.path()).args(["run", "--config", "live.toml"]).args(args);
+    // One of its own: runs of other tests listen too.
+    if !args.contains(&"--socket") {
+        command.args(["--socket", SOCKET]);
+    }
     command.stdin(Stdio::null());
     command
 }

@@ -1,0 +1,163 @@
+//! `referee rules reload` and `referee status`: asks a running Referee and says what it answered.
+//!
+//! Main thread of a process of its own; knows of the other only what its socket says.
+
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::command::{Command, Mistake, Reloaded, Status};
+use crate::cli::SocketArgs;
+use crate::error::Failure;
+use crate::rules::load;
+use crate::term;
+
+/// How long an answer is waited for: many rules take their time to load.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What the run that listens at `socket` answers.
+///
+/// # Errors
+/// Failed: nobody answers there, or it can't do that.
+pub fn ask(socket: &Path, command: &Command) -> Result<Value, Failure> {
+    let failed = |error: std::io::Error| {
+        let help = match error.kind() {
+            ErrorKind::PermissionDenied => "only the user that runs it may ask it",
+            _ => "is `referee run` under way? Name the socket it was started with: --socket PATH",
+        };
+        Failure::failed(format!("nobody answers at {}: {error}", socket.display())).help(help)
+    };
+    let mut stream = UnixStream::connect(socket).map_err(failed)?;
+    stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+    let mut line = serde_json::to_string(command).map_err(Failure::failed)?;
+    line.push('\n');
+    stream.write_all(line.as_bytes()).map_err(failed)?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).map_err(failed)?;
+    let answer: Value = serde_json::from_str(&answer)
+        .map_err(|_| Failure::failed(format!("{} gives no answer of Referee's", socket.display())))?;
+    match answer.get("error").and_then(Value::as_str) {
+        Some(error) => Err(Failure::failed(error)),
+        None => Ok(answer),
+    }
+}
+
+fn of<T: DeserializeOwned>(answer: &Value) -> Result<T, Failure> {
+    T::deserialize(answer).map_err(|error| {
+        Failure::failed(format!("the answer is that of another version of Referee: {error}"))
+    })
+}
+
+/// Has the rules loaded.
+///
+/// # Errors
+/// Usage: the rules are refused. Failed: nobody answers, or not every worker goes by them yet.
+pub fn reload(args: &SocketArgs) -> Result<(), Failure> {
+    let answer = ask(&args.socket, &Command::Reload {})?;
+    let done: Reloaded = of(&answer)?;
+    if args.json {
+        term::show(|out| writeln!(out, "{answer}"))?;
+    }
+    if !done.errors.is_empty() {
+        let stays = format!("generation {} stays in force, hash {}", done.generation, done.hash);
+        return Err(refused(done.errors).help(stays));
+    }
+    if !args.json {
+        term::show(|out| writeln!(out, "{}", words(&done)))?;
+    }
+    match done.live {
+        true => Ok(()),
+        false => Err(Failure::failed("not every worker goes by it yet").help("ask again: referee status")),
+    }
+}
+
+fn refused(errors: Vec<Mistake>) -> Failure {
+    let errors: Vec<_> = errors.into_iter().map(Into::into).collect();
+    load::refusal(&errors)
+}
+
+/// What became of a reload that was not refused.
+pub fn words(done: &Reloaded) -> String {
+    let workers = term::plural(done.workers.len() as u64, "worker");
+    let rules = term::plural(done.rules as u64, "rule");
+    let mut text =
+        format!("generation {} is live on {workers}: {rules}, hash {}", done.generation, done.hash);
+    let kinds = [("new", &done.added), ("changed", &done.changed), ("removed", &done.removed)];
+    for (what, names) in kinds.into_iter().filter(|(_, names)| !names.is_empty()) {
+        let shown: Vec<&str> = names.iter().take(10).map(String::as_str).collect();
+        let more = names.len().saturating_sub(shown.len());
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        text += &format!("; {what}: {}{more}", shown.join(", "));
+    }
+    if kinds.iter().all(|(_, names)| names.is_empty()) {
+        text += "; no rule has changed";
+    }
+    text
+}
+
+/// How a run stands.
+///
+/// # Errors
+/// Failed: nobody answers.
+pub fn status(args: &SocketArgs) -> Result<(), Failure> {
+    let answer = ask(&args.socket, &Command::Status {})?;
+    if args.json {
+        return term::show(|out| writeln!(out, "{answer}"));
+    }
+    let status: Status = of(&answer)?;
+    term::show(|out| {
+        writeln!(out, "referee {}, process {}", status.version, status.pid)?;
+        let rules = term::plural(status.rules as u64, "rule");
+        writeln!(out, "rules: generation {}, {rules}, hash {}", status.generation, status.hash)?;
+        let from = match (&status.path, status.library) {
+            (Some(path), true) => format!("{path} and the shipped ones"),
+            (Some(path), false) => path.clone(),
+            (None, _) => "the shipped ones".to_owned(),
+        };
+        let kept = if status.last_good { ", as an earlier run had them" } else { "" };
+        writeln!(out, "from: {from}{kept}")?;
+        writeln!(out, "reloads: {}, refused: {}", status.reloads, status.refused_reloads)?;
+        for worker in &status.workers {
+            let (number, generation) = (worker.worker, worker.generation);
+            writeln!(out, "worker {number}: generation {generation}, hash {}", worker.hash)?;
+        }
+        match status.errors.is_empty() {
+            true => Ok(()),
+            false => writeln!(out, "the files are not what is in force: {}", refused(status.errors)),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_in_words() {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let mut done = Reloaded {
+            hash: "ab12".into(),
+            generation: 3,
+            rules: 41,
+            added: names(&["a", "b"]),
+            removed: names(&["c"]),
+            ..Reloaded::default()
+        };
+        assert_eq!(
+            words(&done),
+            "generation 3 is live on 0 workers: 41 rules, hash ab12; new: a, b; removed: c"
+        );
+        done.changed = (0..12).map(|n| n.to_string()).collect();
+        assert!(
+            words(&done).contains("changed: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"),
+            "{}",
+            words(&done)
+        );
+        let still = Reloaded { added: Vec::new(), removed: Vec::new(), changed: Vec::new(), ..done };
+        assert!(words(&still).ends_with("; no rule has changed"));
+    }
+}

@@ -1,0 +1,365 @@
+//! The control thread of a live run: reads the rules again when their files change, on SIGHUP, and when told to through
+//! its socket; compiles them, and has workers and judge go by them.
+//!
+//! Never in the path of a packet and never waited for by a worker. What is to be said goes to main as lines of text.
+
+pub mod client;
+pub mod command;
+pub mod last_good;
+mod sets;
+mod settle;
+pub mod socket;
+mod watch;
+
+use std::io::{self, IsTerminal, Read};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_queue::ArrayQueue;
+use dataplane::worker::Handover;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+use rules::{Override, RuleSet, SourceFile};
+use signal_hook::consts::SIGHUP;
+
+use self::command::{Answer, Command, Mistake, Reloaded, Status};
+use self::last_good::Start;
+pub use self::sets::Live;
+use self::sets::{Sets, differences};
+use self::settle::{Settling, read_twice};
+use self::socket::Socket;
+use self::watch::Watch;
+use crate::config::Config;
+use crate::error::Failure;
+use crate::rules::load::{self, Origin};
+
+/// How often the thread looks around when nothing wakes it, and while files settle.
+const LOOKS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(50));
+/// How long a reload that was asked for waits for somebody who is still writing.
+const WRITER: Duration = Duration::from_secs(2);
+const WAKE: Token = Token(0);
+const OTHER: Token = Token(1);
+
+/// What the command line says of the rules.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// The settings, which are read again too.
+    pub config: Option<PathBuf>,
+    pub rules: Option<PathBuf>,
+    pub set: Vec<Override>,
+}
+
+impl Asked {
+    fn origin(&self) -> Result<Origin, Failure> {
+        Ok(Origin::new(self.rules.as_deref(), &Config::load(self.config.as_deref())?, &self.set))
+    }
+}
+
+/// All that has to be made before privileges are given up.
+pub struct Prepared {
+    asked: Asked,
+    origin: Origin,
+    keep: Option<PathBuf>,
+    socket: Option<Socket>,
+    watch: Watch,
+    hangups: UnixStream,
+    terminal: bool,
+}
+
+impl Prepared {
+    /// # Errors
+    /// Failed: the system refuses something that it never does.
+    pub fn new(
+        asked: Asked,
+        origin: Origin,
+        keep: Option<PathBuf>,
+        socket: Option<Socket>,
+    ) -> Result<Prepared, Failure> {
+        let failed = |error: io::Error| Failure::failed(format!("rules can't be watched: {error}"));
+        let watch = Watch::new().map_err(failed)?;
+        let (hangups, signalled) = UnixStream::pair().map_err(failed)?;
+        hangups.set_nonblocking(true).map_err(failed)?;
+        signal_hook::low_level::pipe::register(SIGHUP, signalled).map_err(failed)?;
+        let terminal = io::stderr().is_terminal();
+        Ok(Prepared { asked, origin, keep, socket, watch, hangups, terminal })
+    }
+
+    /// Starts the thread. `over` ends the run.
+    ///
+    /// # Errors
+    /// Failed: no thread can be made.
+    pub fn spawn(
+        self,
+        start: Start,
+        handovers: Vec<Arc<Handover>>,
+        over: Arc<AtomicBool>,
+    ) -> Result<Handle, Failure> {
+        let failed = |error: io::Error| Failure::failed(format!("the control thread can't be made: {error}"));
+        let Prepared { asked, origin, keep, socket, mut watch, hangups, terminal } = self;
+        watch.follow(origin.path.as_deref());
+        let poll = Poll::new().map_err(failed)?;
+        let waker = Waker::new(poll.registry(), WAKE).map_err(failed)?;
+        let mut fds = vec![watch.fd(), hangups.as_raw_fd()];
+        fds.extend(socket.as_ref().map(|socket| socket.listener().as_raw_fd()));
+        for fd in fds {
+            poll.registry().register(&mut SourceFd(&fd), OTHER, Interest::READABLE).map_err(failed)?;
+        }
+        let sets = Sets::new(start.rules, handovers);
+        let (notes, said) = channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (live, judge) = (Arc::clone(sets.live()), sets.judge());
+        let control = Control {
+            asked,
+            origin,
+            keep,
+            socket,
+            watch,
+            hangups,
+            terminal,
+            over,
+            stop: Arc::clone(&stop),
+            poll,
+            sets,
+            tried: Some(start.files),
+            last_good: !start.errors.is_empty(),
+            errors: start.errors,
+            settling: None,
+            unkept: false,
+            notes,
+        };
+        let thread =
+            thread::Builder::new().name("control".to_owned()).spawn(|| control.run()).map_err(failed)?;
+        Ok(Handle { live, judge, said, waker, stop, thread })
+    }
+}
+
+/// Main's end.
+pub struct Handle {
+    pub live: Arc<Live>,
+    /// Sets on their way to the judge.
+    pub judge: Arc<ArrayQueue<Arc<RuleSet>>>,
+    /// What people should know.
+    pub said: Receiver<String>,
+    waker: Waker,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Handle {
+    /// Nothing is loaded any more from now on.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        // It looks once a second anyway.
+        let _ = self.waker.wake();
+    }
+
+    /// Waits for its end. False if that was a fault of its own.
+    pub fn join(self) -> bool {
+        self.thread.join().is_ok()
+    }
+}
+
+struct Control {
+    asked: Asked,
+    origin: Origin,
+    /// Folder of the last good rules.
+    keep: Option<PathBuf>,
+    socket: Option<Socket>,
+    watch: Watch,
+    hangups: UnixStream,
+    /// Standard error was a terminal at the start.
+    terminal: bool,
+    over: Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
+    poll: Poll,
+    sets: Sets,
+    /// What the files held when they were last loaded, or refused; `None` if they could not be read.
+    tried: Option<Vec<SourceFile>>,
+    last_good: bool,
+    /// Why what is in the files is not in force.
+    errors: Vec<Mistake>,
+    settling: Option<Settling>,
+    /// The last good rules can't be kept, and people know.
+    unkept: bool,
+    notes: Sender<String>,
+}
+
+impl Control {
+    fn run(mut self) {
+        if !self.last_good {
+            self.remember();
+            // What happened since they were read was not watched.
+            self.settling = self.origin.path.is_some().then(Settling::begun);
+        }
+        let mut events = Events::with_capacity(8);
+        while !self.stop.load(Ordering::Acquire) {
+            let nap = if self.settling.is_some() { LOOKS.1 } else { LOOKS.0 };
+            // Whatever ended the wait, everything is looked at.
+            let _ = self.poll.poll(&mut events, Some(nap));
+            self.hangup();
+            if self.watch.look() {
+                self.settling.get_or_insert_with(Settling::begun).again(Instant::now());
+            }
+            self.settle();
+            if let Some(socket) = self.socket.take() {
+                socket.serve(|line| self.answer(line));
+                self.socket = Some(socket);
+            }
+            self.sets.free();
+        }
+    }
+
+    fn say(&self, text: impl Into<String>) {
+        // Main has ended first: nobody is left to tell.
+        let _ = self.notes.send(text.into());
+    }
+
+    /// SIGHUP: reload, or the end if it came because the terminal has gone.
+    fn hangup(&mut self) {
+        let mut came = false;
+        while matches!(self.hangups.read(&mut [0; 64]), Ok(1..)) {
+            came = true;
+        }
+        if came && self.terminal && !io::stderr().is_terminal() {
+            self.over.store(true, Ordering::Relaxed);
+        } else if came {
+            self.reload();
+        }
+    }
+
+    fn answer(&mut self, line: &str) -> String {
+        let answer = match serde_json::from_str(line) {
+            Ok(Command::Reload {}) => Answer::Reload(self.reload()),
+            Ok(Command::Status {}) => Answer::Status(self.status()),
+            Ok(Command::Rules {}) => Answer::Rules { rules: self.sets.states() },
+            Err(error) => Answer::Refused { error: format!("this is no command: {error}") },
+        };
+        serde_json::to_string(&answer).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
+    }
+
+    fn status(&self) -> Status {
+        let Reloaded { hash, generation, rules, workers, .. } = self.sets.described();
+        let (reloads, refused_reloads) = self.sets.live().reloads();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            hash,
+            generation,
+            rules,
+            workers,
+            path: self.origin.path.as_ref().map(|path| path.display().to_string()),
+            library: self.origin.library,
+            last_good: self.last_good,
+            reloads,
+            refused_reloads,
+            errors: self.errors.clone(),
+        }
+    }
+
+    /// Somebody wants it now, with the parameters that the settings have now.
+    fn reload(&mut self) -> Reloaded {
+        self.settling = None;
+        let origin = match self.asked.origin() {
+            Ok(origin) => origin,
+            Err(failure) => {
+                let config = self.asked.config.as_ref().map(|path| path.display().to_string());
+                let file = config.unwrap_or_else(|| "settings".to_owned());
+                let (message, help) = (failure.message, failure.help);
+                return self.refuse(vec![Mistake { file, line: 0, column: 0, message, help }]);
+            }
+        };
+        self.watch.follow(origin.path.as_deref());
+        let until = Instant::now() + WRITER;
+        self.watch.look();
+        while let Some(path) = self.watch.being_written() {
+            if Instant::now() >= until {
+                let failure = Failure::failed(format!("{} is still being written", path.display()))
+                    .help("reload again when that is done");
+                return self.refuse(last_good::mistake(&origin, &failure));
+            }
+            thread::sleep(LOOKS.1);
+            self.watch.look();
+        }
+        let files = read_twice(&origin).unwrap_or_else(|| Err(Failure::failed("the files keep changing")));
+        self.load(origin, files)
+    }
+
+    /// Has the files' rules go live, or says why not.
+    fn load(&mut self, origin: Origin, files: Result<Vec<SourceFile>, Failure>) -> Reloaded {
+        let current = self.sets.current();
+        let files = match files {
+            Ok(files) => files,
+            Err(failure) => {
+                self.tried = None;
+                return self.refuse(last_good::mistake(&origin, &failure));
+            }
+        };
+        let set = match origin.load(Some(&current), &files) {
+            Ok(set) => set,
+            Err(errors) => {
+                self.tried = Some(files);
+                return self.refuse(last_good::mistakes(errors));
+            }
+        };
+        let names = |set: &RuleSet| {
+            set.rules().iter().map(|meta| (meta.in_force, meta.file.clone())).collect::<Vec<_>>()
+        };
+        let same = set.hash() == current.hash() && names(&set) == names(&current);
+        let [added, changed, removed] = differences(&current, &set);
+        if !same
+            && !self.sets.put(set, &self.stop)
+            && self.sets.current().generation() == current.generation()
+        {
+            let failure = Failure::failed("the judge is too busy to take other rules");
+            return self.refuse(last_good::mistake(&origin, &failure.help("try again")));
+        }
+        (self.origin, self.tried) = (origin, Some(files));
+        let repaired = !self.errors.is_empty();
+        (self.errors, self.last_good) = (Vec::new(), false);
+        self.remember();
+        let done = Reloaded { added, changed, removed, ..self.sets.described() };
+        match (same, repaired) {
+            (false, _) => self.say(format!("rules: {}", client::words(&done))),
+            (true, true) => {
+                self.say(format!("rules: the files are those in force again, generation {}", done.generation))
+            }
+            (true, false) => {}
+        }
+        done
+    }
+
+    fn refuse(&mut self, errors: Vec<Mistake>) -> Reloaded {
+        self.sets.live().refuse();
+        let done = Reloaded { errors: errors.clone(), ..self.sets.described() };
+        let told: Vec<_> = errors.iter().cloned().map(Into::into).collect();
+        self.say(format!(
+            "rules: not loaded, generation {} stays in force: {}",
+            done.generation,
+            load::refusal(&told)
+        ));
+        self.errors = errors;
+        done
+    }
+
+    /// Keeps the set in force for a restart.
+    fn remember(&mut self) {
+        let (Some(folder), Some(files)) = (&self.keep, &self.tried) else { return };
+        match last_good::keep(folder, &self.origin, &self.sets.current(), files) {
+            Ok(()) => self.unkept = false,
+            Err(error) if !self.unkept => {
+                self.unkept = true;
+                let folder = folder.display();
+                self.say(format!(
+                    "{folder}: the rules in force can't be kept there for a restart with broken ones: {error}"
+                ));
+            }
+            Err(_) => {}
+        }
+    }
+}

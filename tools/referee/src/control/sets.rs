@@ -1,0 +1,245 @@
+//! The sets of rules of a live run: which is in force, who goes by which, and how another takes its place.
+//!
+//! Control thread, which also frees them: a set is kept here until neither a worker nor the judge has it. Main looks at
+//! [`Live`]; nobody here is waited for by a worker.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_queue::ArrayQueue;
+use dataplane::worker::Handover;
+use rules::RuleSet;
+
+use super::command::{Reloaded, RuleState, WorkerRules};
+
+/// How long workers and judge may take to take a set before the answer says who hasn't.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Sets that may wait for the judge.
+const WAITING: usize = 16;
+
+/// What main may see of the rules in force.
+#[derive(Debug)]
+pub struct Live {
+    seen: Mutex<Seen>,
+    handovers: Vec<Arc<Handover>>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    rules: Arc<RuleSet>,
+    reloads: u64,
+    refused: u64,
+}
+
+impl Live {
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The set in force.
+    pub fn rules(&self) -> Arc<RuleSet> {
+        Arc::clone(&self.lock().rules)
+    }
+
+    /// Sets that took another's place, and attempts that were refused.
+    pub fn reloads(&self) -> (u64, u64) {
+        let seen = self.lock();
+        (seen.reloads, seen.refused)
+    }
+
+    /// Generation of the set each worker goes by.
+    pub fn workers(&self) -> impl Iterator<Item = u32> {
+        self.handovers.iter().map(|handover| handover.live())
+    }
+
+    /// Counts a set that was not to be loaded.
+    pub fn refuse(&self) {
+        self.lock().refused += 1;
+    }
+}
+
+/// All there are.
+pub struct Sets {
+    live: Arc<Live>,
+    /// For the judge, which must have a set before any worker.
+    judge: Arc<ArrayQueue<Arc<RuleSet>>>,
+    /// Those that somebody may still have, by rising generation; the last is in force.
+    kept: Vec<Arc<RuleSet>>,
+}
+
+impl Sets {
+    pub fn new(first: Arc<RuleSet>, handovers: Vec<Arc<Handover>>) -> Sets {
+        let seen = Mutex::new(Seen { rules: Arc::clone(&first), reloads: 0, refused: 0 });
+        let live = Arc::new(Live { seen, handovers });
+        Sets { live, judge: Arc::new(ArrayQueue::new(WAITING)), kept: vec![first] }
+    }
+
+    /// The judge's end.
+    pub fn judge(&self) -> Arc<ArrayQueue<Arc<RuleSet>>> {
+        Arc::clone(&self.judge)
+    }
+
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    pub fn current(&self) -> Arc<RuleSet> {
+        self.live.rules()
+    }
+
+    /// Frees the sets that nobody else has.
+    pub fn free(&mut self) {
+        let current = self.current().generation();
+        self.kept.retain(|set| set.generation() == current || Arc::strong_count(set) > 1);
+    }
+
+    /// Puts a set in force: judge first, then the workers, which take it between two batches. False if not all have
+    /// within some seconds; they will.
+    pub fn put(&mut self, set: Arc<RuleSet>, over: &AtomicBool) -> bool {
+        let until = Instant::now() + PATIENCE;
+        let waits = || Instant::now() < until && !over.load(Ordering::Relaxed);
+        let mut waiting = Arc::clone(&set);
+        while let Err(refused) = self.judge.push(waiting) {
+            if !waits() {
+                return false;
+            }
+            waiting = refused;
+            thread::sleep(Duration::from_millis(1));
+        }
+        for handover in &self.live.handovers {
+            handover.offer(&set);
+        }
+        {
+            let mut seen = self.live.lock();
+            seen.rules = Arc::clone(&set);
+            seen.reloads += 1;
+        }
+        let generation = set.generation();
+        self.kept.push(set);
+        while !self.everywhere(generation) && waits() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        self.free();
+        self.everywhere(generation)
+    }
+
+    fn everywhere(&self, generation: u32) -> bool {
+        self.judge.is_empty() && self.live.workers().all(|live| live >= generation)
+    }
+
+    /// The set in force, as an answer tells it.
+    pub fn described(&self) -> Reloaded {
+        let current = self.current();
+        let generation = current.generation();
+        Reloaded {
+            hash: current.hash().to_owned(),
+            generation,
+            rules: current.in_force().count(),
+            workers: self.workers(),
+            live: self.everywhere(generation),
+            ..Reloaded::default()
+        }
+    }
+
+    pub fn workers(&self) -> Vec<WorkerRules> {
+        let hash = |generation: u32| {
+            let set = self.kept.iter().find(|set| set.generation() == generation);
+            set.map_or(String::new(), |set| set.hash().to_owned())
+        };
+        let of = |(worker, generation)| WorkerRules { worker, generation, hash: hash(generation) };
+        self.live.workers().enumerate().map(of).collect()
+    }
+
+    pub fn states(&self) -> Vec<RuleState> {
+        let current = self.current();
+        let state = |(rule, meta): (u16, &rules::RuleMeta)| {
+            let counters = current.counters(rule);
+            RuleState {
+                rule: meta.name.clone(),
+                file: meta.file.clone(),
+                line: meta.line,
+                scope: meta.scope.as_str(),
+                events: meta.events.iter().map(rules::Event::name).collect(),
+                matched: counters.map_or(0, rules::RuleCounters::matched),
+                faults: counters.map_or(0, rules::RuleCounters::faults),
+            }
+        };
+        current.in_force().map(state).collect()
+    }
+}
+
+/// Names of the rules that `new` has and `old` has not, that are other rules now, and that are gone.
+pub fn differences(old: &RuleSet, new: &RuleSet) -> [Vec<String>; 3] {
+    let names = |set: &RuleSet| -> BTreeSet<(String, u64)> {
+        set.in_force().map(|(_, meta)| (meta.name.clone(), meta.fingerprint)).collect()
+    };
+    let (old, new) = (names(old), names(new));
+    let has = |set: &BTreeSet<(String, u64)>, name: &str| set.iter().any(|(other, _)| other == name);
+    let (mut added, mut changed, mut removed) = (Vec::new(), Vec::new(), Vec::new());
+    for rule in new.difference(&old) {
+        let to = if has(&old, &rule.0) { &mut changed } else { &mut added };
+        to.push(rule.0.clone());
+    }
+    removed.extend(old.iter().filter(|(name, _)| !has(&new, name)).map(|(name, _)| name.clone()));
+    [added, changed, removed]
+}
+
+#[cfg(test)]
+mod tests {
+    use dataplane::worker::Queues;
+    use rules::SourceFile;
+
+    use super::*;
+
+    fn set(previous: Option<&RuleSet>, texts: &[(&str, &str)]) -> Arc<RuleSet> {
+        let file = |(name, guard): &(&str, &str)| SourceFile {
+            name: format!("{name}.rhai"),
+            text: format!("rule \"{name}\" on rst when {guard} then {{ }}"),
+        };
+        let files: Vec<_> = texts.iter().map(file).collect();
+        Arc::new(RuleSet::load_after(previous, &files, &[]).unwrap())
+    }
+
+    #[test]
+    fn what_has_come_changed_and_gone() {
+        let old = set(None, &[("a", "true"), ("b", "true"), ("c", "flow.dport > 1")]);
+        let new = set(Some(&old), &[("b", "true"), ("c", "flow.dport > 2"), ("d", "true")]);
+        let expected = [vec!["d".to_owned()], vec!["c".to_owned()], vec!["a".to_owned()]];
+        assert_eq!(differences(&old, &new), expected);
+        assert_eq!(
+            differences(&new, &set(Some(&new), &[])),
+            [vec![], vec![], ["b", "c", "d"].map(str::to_owned).to_vec()]
+        );
+    }
+
+    #[test]
+    fn a_set_is_freed_when_nobody_has_it_any_more() {
+        let first = set(None, &[("a", "true")]);
+        // Nobody takes anything here: without workers a set is live as soon as the judge has it.
+        let queues = Queues::new(512, false);
+        let mut sets = Sets::new(Arc::clone(&first), Vec::new());
+        let judge = sets.judge();
+        let second = set(Some(&first), &[("b", "true")]);
+        let taker = thread::spawn(move || {
+            loop {
+                if let Some(set) = judge.pop() {
+                    return set;
+                }
+                thread::yield_now();
+            }
+        });
+        let weak = Arc::downgrade(&second);
+        assert!(sets.put(second, &AtomicBool::new(false)));
+        assert_eq!((sets.kept.len(), sets.live().reloads()), (2, (1, 0)));
+        drop(first);
+        sets.free();
+        assert_eq!(sets.kept.len(), 1);
+        drop(taker.join().unwrap());
+        sets.free();
+        assert!(weak.upgrade().is_some(), "it is in force");
+        assert_eq!(queues.handover.live(), 0);
+    }
+}
