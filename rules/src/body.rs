@@ -127,13 +127,21 @@ impl Bodies {
             let place = Place { file: meta.file.clone(), line: meta.line, column: 0 };
             return Err(BodyError::Script { rule: meta.name.clone(), place, message });
         }
+        let watched = self.rules.watch().map(|watch| (watch, Instant::now()));
         let deadline = self.limits.deadline.and_then(|limit| Instant::now().checked_add(limit));
         self.stage.set(Subjects::of(snapshot), Arc::clone(&body.params), deadline);
         let mut scope = RhaiScope::new();
         let run = catch_unwind(AssertUnwindSafe(|| self.engine.run_ast_with_scope(&mut scope, &body.ast)));
         let verdict = self.stage.take();
+        if let Some((watch, started)) = watched {
+            watch.ran(rule, started.elapsed());
+        }
         match run {
-            Ok(Ok(())) => Ok(Verdict { rules_hash: self.rules.shared_hash(), ..verdict }),
+            Ok(Ok(())) => {
+                let because = verdict.incident.as_ref().map(|_| self.rules.because(rule, snapshot));
+                let rules_hash = self.rules.shared_hash();
+                Ok(Verdict { rules_hash, because: because.unwrap_or_default(), ..verdict })
+            }
             Ok(Err(error)) => Err(self.error(meta, &error)),
             Err(_) => {
                 let place = Place { file: meta.file.clone(), line: meta.line, column: 0 };

@@ -4,11 +4,14 @@
 
 use std::fmt::Write;
 
+use crate::cases::Expect;
+use crate::cookbook::cookbook;
 use crate::event::Event;
 use crate::facts::table::{Fact, Subject};
 use crate::facts::{FlowFacts, HostFacts, LinkFacts, ServiceFacts};
 use crate::language::RuleFile;
-use crate::language::builtin::{self, Builtin};
+use crate::language::builtin;
+pub use crate::language::builtin::Builtin;
 use crate::language::syntax::Parser;
 use crate::library::library;
 
@@ -86,8 +89,15 @@ pub fn markdown() -> String {
     facts::<HostFacts>(&mut page, "of a host, in rules on `tick`; a window is 1, 10 or 60 seconds");
     facts::<ServiceFacts>(&mut page, "of a service, in rules on `tick`; a window is 1, 10 or 60 seconds");
     facts::<LinkFacts>(&mut page, "of all traffic, in rules on `tick`; a window is 1, 10 or 60 seconds");
+    cases(&mut page);
+    recipes(&mut page);
     shipped(&mut page);
     page
+}
+
+/// The functions a body can call.
+pub fn body_functions() -> impl Iterator<Item = &'static Builtin> {
+    builtin::VERDICT.iter().chain(builtin::WORDS).chain(builtin::PLAIN)
 }
 
 /// Writing to a `String` cannot fail.
@@ -118,7 +128,8 @@ fn events(page: &mut String) {
     }
 }
 
-fn event_doc(event: Event) -> &'static str {
+/// When an event is raised.
+pub fn event_doc(event: Event) -> &'static str {
     match event {
         Event::Syn => "A SYN without ACK was seen, first or repeated.",
         Event::SynAck => "A SYN-ACK was seen, first or repeated.",
@@ -179,6 +190,71 @@ fn written<S>(fact: &Fact<S>) -> String {
     match fact.is_windowed() {
         true => format!("{}(window)", fact.path),
         false => fact.path.to_owned(),
+    }
+}
+
+const CASES: &str = r#"
+## Trying a rule
+
+`referee rules test RULES FILE...` says what the rules would have done on captures, or on the packets a store has kept:
+for each rule how often it was asked and matched, flows, incidents, captures, what it costs, and some flows with what
+the condition saw. `referee rules explain INCIDENT` says the same of an incident.
+
+A rule's cases stand beside it, `NAME.cases.toml` beside `NAME.rhai`; `referee rules test RULES` runs them.
+
+```toml
+[[case]]
+name = "a reset after five minutes of silence"
+event = "rst"                   # one of the rule's; without it, its first
+rule = "quiet_then_reset"       # not needed where the file has one rule
+facts.flow = { established = true, idle_before_ms = 300_000 }
+expect = "incident"
+severity = "warning"            # these three only where they matter
+says = "300 s"
+captures = true
+
+[[case]]
+name = "in a capture beside this file"
+pcap = "reset.pcap"
+incidents = 1                   # and, or instead, flows = 3 that match
+```
+
+* Facts go by the names rules use: `facts.flow = { dport = 443, orig = { mss = 1460 } }`, or
+  `facts = { "flow.dport" = 443, "host.rsts(10)" = 60 }`. Of the others those that can be unknown are, and the rest are
+  0 or false. A fact that follows from others (`flow.rtt_us`) can't be given: give those.
+* On `rst` and `disproved`, `flow.rst` and `flow.disproved` are true.
+
+| expect | meaning |
+|---|---|
+"#;
+
+const fn outcome(expect: Expect) -> &'static str {
+    match expect {
+        Expect::Incident => "The condition holds, and the body names an incident.",
+        Expect::Quiet => "The condition holds, and the body names none.",
+        Expect::Match => "The condition holds, whatever the body says.",
+        Expect::NoMatch => "The condition does not hold.",
+        Expect::Unknown => "The condition reaches a fact that is not known.",
+        Expect::Fault => "The condition overflows or divides by zero.",
+    }
+}
+
+fn cases(page: &mut String) {
+    page.push_str(CASES);
+    for expect in Expect::ALL {
+        line!(page, "| `{}` | {} |", expect.name(), outcome(expect));
+    }
+}
+
+/// The cookbook, whole: it is there to be copied.
+fn recipes(page: &mut String) {
+    line!(
+        page,
+        "\n## Cookbook\n\nRules to take, set and change; [rules/cookbook](../rules/cookbook) has them with their cases."
+    );
+    for source in cookbook() {
+        let name = source.name.trim_end_matches(".rhai");
+        line!(page, "\n### {name}\n\n```rhai\n{}\n```", source.text.trim_end());
     }
 }
 

@@ -11,6 +11,7 @@ mod at_hand;
 mod counts;
 mod crowd;
 mod crowd_table;
+pub(crate) mod given;
 mod link_table;
 mod name;
 pub mod table;

@@ -5,6 +5,9 @@
 //! happens on whichever thread starts or controls the program, never on a worker.
 
 pub mod body;
+pub mod cases;
+pub mod clause;
+pub mod cookbook;
 mod counters;
 pub mod docs;
 pub mod error;
@@ -19,11 +22,14 @@ mod network;
 pub mod set;
 mod value;
 pub mod verdict;
+mod watch;
 
 pub use body::{Bodies, BodyError, BodyLimits, Snapshot};
+pub use clause::Because;
 pub use counters::RuleCounters;
 pub use error::LoadError;
 pub use event::{Event, EventSet};
 pub use library::library;
 pub use set::{Hits, Override, RuleMeta, RuleSet, Scope, SourceFile};
 pub use verdict::{CaptureWish, EvidenceValue, Severity, Verdict};
+pub use watch::{Stopped, Watch, Watched};

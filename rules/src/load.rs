@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rhai::{AST, Dynamic, Stmt};
 use sha2::{Digest, Sha256};
 
+use crate::clause::{Clauses, clauses};
 use crate::error::LoadError;
 use crate::event::{Event, EventSet};
 use crate::facts::table::Subject;
@@ -20,6 +21,7 @@ use crate::lower::types::Term;
 use crate::nearest::nearest;
 use crate::set::{Body, Guard, Override, RuleMeta, RuleSet, Scope, SourceFile};
 use crate::value::ParamValue;
+use crate::verdict::EvidenceValue;
 
 /// Rules in force at most. A hit names its rule in 16 bits, of which a run that is given other rules while it goes on
 /// needs some more.
@@ -217,6 +219,7 @@ fn fingerprint(rule: &RuleItem, file: &RuleFile) -> u64 {
 struct Shared {
     functions: AST,
     params: Arc<BTreeMap<String, Dynamic>>,
+    values: Arc<BTreeMap<String, EvidenceValue>>,
 }
 
 impl Shared {
@@ -232,7 +235,8 @@ impl Shared {
             ParamValue::Text(value) => value.clone().into(),
         };
         let params = file.params.iter().map(|(name, v)| (name.clone(), value(v))).collect();
-        Shared { functions, params: Arc::new(params) }
+        let values = file.params.iter().map(|(name, v)| (name.clone(), v.into())).collect();
+        Shared { functions, params: Arc::new(params), values: Arc::new(values) }
     }
 }
 
@@ -277,6 +281,13 @@ fn compile_rule(
         counts: all_reach.counts,
         second: all_reach.second,
         gathers,
+        params: Arc::clone(&shared.values),
+        clauses: match scope {
+            Scope::Flow => Clauses::Flow(clauses(rule, &context)),
+            Scope::Host => Clauses::Host(clauses(rule, &context)),
+            Scope::Service => Clauses::Service(clauses(rule, &context)),
+            Scope::Link => Clauses::Link(clauses(rule, &context)),
+        },
         comments: Arc::new(Event::ALL.map(|event| format!("referee: {} ({})", rule.name.text, event.name()))),
         in_force: true,
         fingerprint: fingerprint(rule, file),

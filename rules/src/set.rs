@@ -9,11 +9,14 @@ use std::sync::Arc;
 
 use rhai::{AST, Dynamic};
 
+use crate::clause::Clauses;
 use crate::counters::RuleCounters;
 use crate::error::LoadError;
 use crate::event::{Event, EventSet};
 use crate::facts::{CountSet, FlowFacts, HostFacts, LinkFacts, ServiceFacts};
 use crate::lower::types::{Stop, Term};
+use crate::verdict::EvidenceValue;
+use crate::watch::{self, Watch};
 
 /// A rule file: its name as the user knows it (path) and its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +71,9 @@ pub struct RuleMeta {
     pub second: CountSet,
     /// Its condition reads facts of a flow that are not at hand.
     pub gathers: bool,
+    /// The parameters of its file, as they are in effect.
+    pub params: Arc<BTreeMap<String, EvidenceValue>>,
+    pub(crate) clauses: Clauses,
     pub(crate) comments: Arc<[String; Event::ALL.len()]>,
     /// False for a rule of an earlier set that this one has no more: its name is kept for what it found.
     pub in_force: bool,
@@ -153,9 +159,9 @@ pub(crate) struct Body {
 }
 
 /// A guard and the index of its rule.
-struct Guarded<S> {
-    rule: u16,
-    guard: Term<S, bool>,
+pub(crate) struct Guarded<S> {
+    pub(crate) rule: u16,
+    pub(crate) guard: Term<S, bool>,
 }
 
 /// A loaded set of rules; immutable but for the counters.
@@ -176,6 +182,7 @@ pub struct RuleSet {
     counters: Vec<Arc<RuleCounters>>,
     hash: Arc<str>,
     generation: u32,
+    watch: Option<Arc<Watch>>,
 }
 
 impl RuleSet {
@@ -215,6 +222,7 @@ impl RuleSet {
             counters: previous.map(|set| set.counters.clone()).unwrap_or_default(),
             hash: hash.into(),
             generation: previous.map_or(1, |set| set.generation.saturating_add(1)),
+            watch: None,
         }
     }
 
@@ -252,6 +260,21 @@ impl RuleSet {
 
     pub(crate) fn body(&self, rule: u16) -> Option<(&RuleMeta, &Body)> {
         self.rules.get(usize::from(rule)).zip(self.bodies.get(usize::from(rule))?.as_ref())
+    }
+
+    /// The same rules, each question and each run of a body counted and timed: for trying rules out, as it costs more.
+    pub fn watched(mut self) -> RuleSet {
+        let watch = Arc::new(Watch::new(self.rules.len()));
+        watch::wrap(&mut self.flow, &self.rules, &watch);
+        watch::wrap(&mut self.host, &self.rules, &watch);
+        watch::wrap(&mut self.service, &self.rules, &watch);
+        watch::wrap(&mut self.link, &self.rules, &watch);
+        RuleSet { watch: Some(watch), ..self }
+    }
+
+    /// What was counted and timed, if it is.
+    pub fn watch(&self) -> Option<&Watch> {
+        self.watch.as_deref()
     }
 
     /// All rules, in the order of their numbers, those that are no more in force among them.
@@ -389,6 +412,8 @@ mod tests {
             counts: CountSet::EMPTY,
             second: CountSet::EMPTY,
             gathers: false,
+            params: Arc::default(),
+            clauses: Clauses::Flow(Arc::new([])),
             comments: Arc::default(),
             in_force: true,
             fingerprint: 0,

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use crate::verdict::EvidenceValue;
+
 /// A parameter's value.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum ParamValue {
@@ -37,6 +39,17 @@ impl ParamValue {
                 let unquoted = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
                 Some(ParamValue::Text(unquoted.unwrap_or(text).to_owned()))
             }
+        }
+    }
+}
+
+impl From<&ParamValue> for EvidenceValue {
+    fn from(value: &ParamValue) -> EvidenceValue {
+        match value {
+            ParamValue::Int(value) => EvidenceValue::Int(*value),
+            ParamValue::Float(value) => EvidenceValue::Float(*value),
+            ParamValue::Bool(value) => EvidenceValue::Bool(*value),
+            ParamValue::Text(value) => EvidenceValue::Text(value.clone()),
         }
     }
 }

@@ -5,6 +5,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::clause::Because;
+
 /// How bad an incident is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Severity {
@@ -50,6 +52,20 @@ pub enum EvidenceValue {
     Unknown,
 }
 
+/// As a rule file writes it.
+impl fmt::Display for EvidenceValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EvidenceValue::Int(value) => write!(f, "{value}"),
+            EvidenceValue::Float(value) => write!(f, "{value:?}"),
+            EvidenceValue::Bool(value) => write!(f, "{value}"),
+            EvidenceValue::Text(value) => write!(f, "{value:?}"),
+            EvidenceValue::Address(value) => write!(f, "{value}"),
+            EvidenceValue::Unknown => f.write_str("unknown"),
+        }
+    }
+}
+
 /// How much a body asks to capture; `None` leaves it to the configured default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CaptureWish {
@@ -70,6 +86,8 @@ pub struct Verdict {
     pub capture: Option<CaptureWish>,
     /// In the order given; a name given twice keeps its place and takes the later value.
     pub evidence: Vec<(String, EvidenceValue)>,
+    /// What the condition saw, if an incident is named.
+    pub because: Vec<Because>,
     /// Hash of the set whose rule it is.
     pub rules_hash: Arc<str>,
 }

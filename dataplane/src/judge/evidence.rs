@@ -125,14 +125,14 @@ fn number(value: &EvidenceValue) -> Option<f64> {
 }
 
 /// JSON has no infinity and no NaN: such a result is not known.
-fn known(value: &EvidenceValue) -> EvidenceValue {
+pub(super) fn known(value: &EvidenceValue) -> EvidenceValue {
     match value {
         EvidenceValue::Float(x) if !x.is_finite() => EvidenceValue::Unknown,
         other => other.clone(),
     }
 }
 
-fn plain(value: &EvidenceValue) -> Value {
+pub(super) fn plain(value: &EvidenceValue) -> Value {
     match value {
         EvidenceValue::Int(n) => json!(n),
         EvidenceValue::Float(x) => json!(x),

@@ -6,13 +6,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use rules::facts::FlowFacts;
-use rules::{RuleSet, Scope, Severity, Verdict};
+use rules::{Because, RuleSet, Scope, Severity, Verdict};
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use super::diagnosis::{Failing, Wellness};
 use super::evidence::Evidence;
-use super::text;
+use super::{because, text};
 use crate::source::Nanos;
 
 /// Flow ids listed in one incident at most; `flows` counts them all.
@@ -46,6 +46,10 @@ pub struct Incident {
     pub advise: String,
     /// Of the set of rules that was in force when it began.
     pub rules_hash: String,
+    /// The operands of the rule's condition, with the facts and parameters they saw when it fired on the flow, host
+    /// or service that the words are about.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub because: Vec<serde_json::Value>,
     /// Later packets have disproved it; it was shown as open before, and is not an incident any more.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub withdrawn: bool,
@@ -190,6 +194,7 @@ pub struct Draft {
     pub severity: Severity,
     explain: String,
     advise: String,
+    because: Vec<Because>,
     pub evidence: Evidence,
     /// Hash of the set of rules that began it.
     rules_hash: Arc<str>,
@@ -220,6 +225,7 @@ pub struct Words {
     subject: Subject,
     explain: String,
     advise: String,
+    because: Vec<Because>,
 }
 
 impl Draft {
@@ -239,6 +245,7 @@ impl Draft {
             severity,
             explain,
             advise: text::advice(&verdict.advise),
+            because: verdict.because.clone(),
             evidence: Evidence::new(&verdict.evidence),
             rules_hash: Arc::clone(&verdict.rules_hash),
             tally: Tally::starting(first_ns),
@@ -257,7 +264,7 @@ impl Draft {
     /// Its words, which are about this flow.
     pub fn words(&self, about: u64) -> Words {
         let (subject, explain, advise) = (self.subject.clone(), self.explain.clone(), self.advise.clone());
-        Words { about, subject, explain, advise }
+        Words { about, subject, explain, advise, because: self.because.clone() }
     }
 
     /// Keeps the words about another flow for later.
@@ -277,6 +284,7 @@ impl Draft {
         {
             (self.about, self.subject) = (words.about, words.subject);
             (self.explain, self.advise) = (words.explain, words.advise);
+            self.because = words.because;
         }
     }
 
@@ -292,6 +300,7 @@ impl Draft {
             self.severity = self.severity.max(*severity);
             self.explain.clone_from(explain);
             self.advise = text::advice(&verdict.advise);
+            self.because.clone_from(&verdict.because);
             self.evidence = Evidence::new(&verdict.evidence);
         }
     }
@@ -325,6 +334,7 @@ impl Draft {
         if self.subject == *subject {
             self.explain.clone_from(explain);
             self.advise = text::advice(&verdict.advise);
+            self.because.clone_from(&verdict.because);
         }
     }
 
@@ -363,6 +373,7 @@ impl Draft {
             explain,
             advise: if self.withdrawn.is_some() { String::new() } else { self.advise.clone() },
             rules_hash: self.rules_hash.as_ref().to_owned(),
+            because: because::to_json(&self.because),
             withdrawn: self.withdrawn.is_some(),
         }
     }

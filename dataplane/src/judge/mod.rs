@@ -5,6 +5,7 @@
 //! Packet time is the only time here: output depends on nothing but the order of messages.
 
 mod aged;
+pub mod because;
 mod captures;
 mod cause;
 mod config;

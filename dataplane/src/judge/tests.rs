@@ -214,6 +214,7 @@ fn a_record_has_the_contracts_fields_in_their_order() {
         "explain",
         "advise",
         "rules_hash",
+        "because",
     ];
     let mut from = 0;
     for field in fields {
@@ -226,6 +227,8 @@ fn a_record_has_the_contracts_fields_in_their_order() {
     assert_eq!(incident["scope"], "flow");
     assert_eq!(incident["advise"], "look at the path; and at the server");
     assert_eq!(incident["evidence"], json!({"idle_ms": {"min": 100, "max": 300}}));
+    let because = json!([{"if": "flow.established", "facts": {"flow.established": true}}]);
+    assert_eq!(incident["because"], because);
 }
 
 #[test]
@@ -279,6 +282,7 @@ fn a_storm_of_five_thousand_flows_is_one_incident() {
     assert_eq!(incident["first_ns"], START + 20 * SEC);
     assert_eq!(incident["last_ns"], START + 21 * SEC);
     assert_eq!(incident["evidence"]["peak"], 5000, "the words are those of the peak");
+    assert_eq!(incident["because"][0]["facts"]["host.rsts(1)"], 5000, "and so is what the condition saw");
     assert_eq!(incident["evidence"]["absorbed"]["midflow"]["flows"], 5000);
     assert_eq!(bench.keeps(), JudgeConfig::default().captures_per_incident as usize);
     assert_eq!(bench.judge.account().absorbed, 5000);
@@ -608,7 +612,7 @@ then {
 fn what_is_taken_back_is_not_told_or_is_closed_as_withdrawn() {
     let text = r#"
 rule "hasty" on retransmission, disproved
-when flow.established
+when flow.established && flow.sport > 0
 then {
     if flow.disproved { withdraw("it arrived."); } else { incident("warning", `${flow.sport} is stuck`); }
 }
@@ -644,6 +648,7 @@ then {
         assert_eq!((opened.len(), closed.len(), closed[0].withdrawn), (1, 1, false));
         assert_eq!((closed[0].explain.as_str(), closed[0].flows, closed[0].count), ("2 is stuck", 1, 1));
         assert_eq!((&closed[0].id, closed[0].flow_ids.len()), (&opened[0].id, 1));
+        assert_eq!(closed[0].because[1]["facts"]["flow.sport"], 2, "what the words say is what was seen");
     }
     // Nothing was said before.
     assert_eq!(run(&[(1, false, SEC)]).1.len(), 0);

@@ -2,10 +2,10 @@
 //! docs/rules.md prints. What is not listed is refused at load. Used at load time only.
 
 /// One function, as the documentation shows it.
-pub(crate) struct Builtin {
-    pub(crate) name: &'static str,
-    pub(crate) usage: &'static str,
-    pub(crate) doc: &'static str,
+pub struct Builtin {
+    pub name: &'static str,
+    pub usage: &'static str,
+    pub doc: &'static str,
 }
 
 const fn b(name: &'static str, usage: &'static str, doc: &'static str) -> Builtin {

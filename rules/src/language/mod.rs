@@ -5,6 +5,7 @@
 
 pub(crate) mod builtin;
 pub(crate) mod check;
+mod operands;
 pub(crate) mod source;
 pub(crate) mod syntax;
 

@@ -43,7 +43,7 @@ impl Item<'_> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum TokenKind {
+pub(super) enum TokenKind {
     Word,
     Number,
     Text,
@@ -51,10 +51,10 @@ enum TokenKind {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Token<'a> {
-    kind: TokenKind,
-    text: &'a str,
-    start: usize,
+pub(super) struct Token<'a> {
+    pub(super) kind: TokenKind,
+    pub(super) text: &'a str,
+    pub(super) start: usize,
     line: usize,
     column: usize,
     first_on_line: bool,
@@ -83,9 +83,14 @@ pub(crate) struct TooLarge<'a> {
     pub(crate) column: usize,
 }
 
+/// The tokens of a text, without blanks and comments.
+pub(super) fn tokens(text: &str) -> Vec<Token<'_>> {
+    Scanner::new(text).tokens()
+}
+
 /// The items of a file, in order, and its too large numbers.
 pub(crate) fn split(text: &str) -> (Vec<Item<'_>>, Vec<TooLarge<'_>>) {
-    let tokens = Scanner::new(text).tokens();
+    let tokens = tokens(text);
     let too_large = tokens.iter().filter(|t| t.kind == TokenKind::Number && is_too_large(t.text));
     let too_large = too_large.map(|t| TooLarge { text: t.text, line: t.line, column: t.column }).collect();
     let mut items = Vec::new();

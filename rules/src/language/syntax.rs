@@ -9,6 +9,7 @@ use rhai::{
     ParseError, Position, Stmt, StmtBlock,
 };
 
+use crate::language::operands;
 use crate::language::source::{Item, ItemKind};
 
 /// Expression nesting that is parsed; beyond it the parser refuses the item.
@@ -36,6 +37,8 @@ pub(crate) struct RuleItem {
     pub(crate) text: String,
     pub(crate) events: Vec<Name>,
     pub(crate) guard: Option<Expr>,
+    /// The operands of the guard's `&&`, as they are written.
+    pub(crate) operands: Vec<String>,
     pub(crate) body: StmtBlock,
 }
 
@@ -279,6 +282,7 @@ fn rule(custom: &CustomExpr, source: &str) -> Option<RuleItem> {
         text: source.to_owned(),
         events: events.collect::<Option<Vec<_>>>()?,
         guard,
+        operands: operands::of_rule(source),
         body: (**body).clone(),
     })
 }

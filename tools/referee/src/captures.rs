@@ -76,7 +76,7 @@ pub fn get(args: &GetArgs) -> Result<(), Failure> {
 
 /// The store and what is asked of it.
 fn question(args: &QueryArgs) -> Result<(Store, Query), Failure> {
-    let store = Store::open(&store_folder(args)?).map_err(failed)?;
+    let store = Store::open(&store_folder(args.store.as_deref(), args.config.as_deref())?).map_err(failed)?;
     let now = SystemTime::now();
     let query = Query {
         incident: args.incident.clone(),
@@ -95,12 +95,12 @@ fn question(args: &QueryArgs) -> Result<(Store, Query), Failure> {
 }
 
 /// `--store`, else the store that the settings name.
-fn store_folder(args: &QueryArgs) -> Result<PathBuf, Failure> {
-    if let Some(store) = &args.store {
-        return Ok(store.clone());
+pub fn store_folder(store: Option<&Path>, config: Option<&Path>) -> Result<PathBuf, Failure> {
+    if let Some(store) = store {
+        return Ok(store.to_path_buf());
     }
     let installed = Path::new(DEFAULT_PATH);
-    let settings = args.config.as_deref().or_else(|| installed.exists().then_some(installed));
+    let settings = config.or_else(|| installed.exists().then_some(installed));
     let named =
         settings.map(|path| Config::load(Some(path))).transpose()?.and_then(|config| config.store_dir);
     named.ok_or_else(|| Failure::usage("no store is named").help("name one with --store DIR"))

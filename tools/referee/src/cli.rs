@@ -64,7 +64,7 @@ pub struct CommonArgs {
 }
 
 /// What `run` and `replay` write for programs.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub struct OutputArgs {
     /// Write every flow here when it ends, a JSON object a line (- for standard output)
     #[arg(long, value_name = "PATH")]
@@ -236,19 +236,86 @@ pub struct QueryArgs {
 #[derive(Subcommand)]
 pub enum RulesCommand {
     /// Load rule files and say everything that is wrong with them
-    Check {
-        /// Rule files, or folders of them; all are loaded as one set
-        #[arg(value_name = "PATH", required = true)]
-        paths: Vec<PathBuf>,
-    },
-    /// The events and facts a rule can use, and the rules loaded
-    List {
-        /// Rule files to list instead of the shipped library
-        #[arg(long, value_name = "DIR")]
-        rules: Option<PathBuf>,
-    },
+    Check(CheckArgs),
+    /// The events, facts and functions a rule can use, and the rules loaded
+    List(RulesListArgs),
+    /// What rules would have done on captured packets, and whether their cases come out
+    Test(TestArgs),
+    /// Why an incident was reported: what its rule's condition saw at that moment
+    Explain(ExplainArgs),
     /// Have a run under way go by the rule files as they are now
     Reload(SocketArgs),
+}
+
+#[derive(Args)]
+pub struct CheckArgs {
+    /// Rule files, or folders of them; all are loaded as one set
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Settings whose parameters are to be checked too
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// A rule's parameter; stronger than the configuration
+    #[arg(long, value_name = "RULE.PARAM=VALUE", value_parser = parameter)]
+    pub set: Vec<Override>,
+    /// Each mistake and, last, the summary: a JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct RulesListArgs {
+    /// Rule files to list instead of the shipped library
+    #[arg(long, value_name = "DIR")]
+    pub rules: Option<PathBuf>,
+    /// Settings to take rules and parameters from
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// A rule's parameter; stronger than the configuration
+    #[arg(long, value_name = "RULE.PARAM=VALUE", value_parser = parameter)]
+    pub set: Vec<Override>,
+    /// All of it as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct TestArgs {
+    /// A rule file or a folder of them; then captures to try it on (pcap or pcapng, also .gz, .zst, .lz4; - is standard
+    /// input) or the folder of a store, whose packets are taken. Without any, the rules' cases are run
+    #[arg(value_name = "PATH [FILE]...", required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Fail unless the cases beside the rules come out; with RULE=N, unless that rule makes N incidents
+    #[arg(long, value_name = "RULE=N", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub expect: Vec<String>,
+    /// Settings to take parameters from
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// A rule's parameter; stronger than the configuration
+    #[arg(long, value_name = "RULE.PARAM=VALUE", value_parser = parameter)]
+    pub set: Vec<Override>,
+    /// Each case, each rule and, last, the summary: a JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct ExplainArgs {
+    /// The incident's id
+    #[arg(value_name = "INCIDENT")]
+    pub incident: String,
+    /// The store it is in; without it, the one that referee.toml names
+    #[arg(long, value_name = "DIR", conflicts_with = "incidents")]
+    pub store: Option<PathBuf>,
+    /// Look for it in what `--incidents` or `run --json` wrote (- for standard input)
+    #[arg(long, value_name = "PATH")]
+    pub incidents: Option<PathBuf>,
+    /// Settings to find the store in
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Subcommand)]

@@ -4,7 +4,6 @@
 //! that of `rules`.
 
 mod captures;
-mod check;
 mod cli;
 mod compare;
 mod config;
@@ -14,7 +13,7 @@ mod live;
 mod recording;
 mod replay;
 mod report;
-mod rules_load;
+mod rules;
 mod term;
 mod time;
 mod verify;
@@ -32,12 +31,14 @@ fn main() -> ExitCode {
         Command::Compare(args) => compare::run(&args),
         Command::Captures(CapturesCommand::List(args)) => captures::list(&args),
         Command::Captures(CapturesCommand::Get(args)) => captures::get(&args),
-        Command::Rules(RulesCommand::Check { paths }) => check::rules_check(&paths),
-        Command::Rules(RulesCommand::List { rules }) => check::rules_list(rules.as_deref()),
+        Command::Rules(RulesCommand::Check(args)) => rules::check::rules(&args),
+        Command::Rules(RulesCommand::List(args)) => rules::list::list(&args),
+        Command::Rules(RulesCommand::Test(args)) => rules::test::test(&args),
+        Command::Rules(RulesCommand::Explain(args)) => rules::explain::explain(&args),
         Command::Rules(RulesCommand::Reload(args)) => control::client::reload(&args),
         Command::Status(args) => control::client::status(&args),
         Command::Store(StoreCommand::Verify { store, json }) => verify::verify(&store, json),
-        Command::Config(ConfigCommand::Check { config }) => check::config_check(&config),
+        Command::Config(ConfigCommand::Check { config }) => rules::check::config(&config),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -52,8 +52,11 @@ fn wrong_rules_exit_2_and_all_mistakes_are_named() {
     let bench = Bench::new();
     bench.capture("healthy", 1.0);
     std::fs::create_dir(bench.path("rules")).unwrap();
-    bench.replay(&["--rules", "rules", "healthy.pcap"]).exits(2).says(&["rules holds no rule files"]);
-    bench.replay(&["--rules", "none", "healthy.pcap"]).exits(2).says(&["none can't be read"]);
+    bench
+        .replay(&["--rules", "rules", "healthy.pcap"])
+        .exits(2)
+        .says(&["rules: this folder holds no rule files"]);
+    bench.replay(&["--rules", "none", "healthy.pcap"]).exits(2).says(&["none: can't be read"]);
     bench.file("rules/a.rhai", RULE);
     bench.file("rules/b.rhai", "rule \"b\" on rstt\nthen { }\n");
     let said = [
@@ -65,6 +68,16 @@ fn wrong_rules_exit_2_and_all_mistakes_are_named() {
     bench.replay(&["--rules", "rules", "healthy.pcap"]).exits(2).says(&said);
     bench.run(&["rules", "check", "rules"]).exits(2).says(&said);
     bench.run(&["rules", "check", "rules/b.rhai"]).exits(2).says(&["1 mistake in"]);
+    let lines = bench.run(&["rules", "check", "--json", "rules"]).exits(2).json();
+    assert_eq!((lines.len(), &lines[2]["summary"]["mistakes"]), (3, &2.into()));
+    assert_eq!(lines[1]["file"], "rules/b.rhai");
+    assert_eq!((&lines[1]["line"], &lines[1]["column"]), (&1.into(), &13.into()));
+    assert_eq!(lines[1]["help"], "did you mean `rst`?");
+    bench.file("rules/c.rhai", b"// na\xefve\n");
+    let three =
+        ["3 mistakes", "rules/a.rhai:2:", "rules/b.rhai:1:13", "rules/c.rhai:1:6: can't be read", "UTF-8"];
+    bench.run(&["rules", "check", "rules"]).exits(2).says(&three);
+    std::fs::remove_file(bench.path("rules/c.rhai")).unwrap();
     bench.file("rules/a.rhai", RULE.replace("establishd", "established"));
     let good = bench.run(&["rules", "check", "rules/a.rhai"]).exits(0);
     assert!(good.stdout.contains("1 rule in 1 file, no mistakes"), "{}", good.stdout);
@@ -80,6 +93,19 @@ fn rules_list_shows_events_facts_and_rules() {
     {
         assert!(list.contains(word), "{word} is not in {list}");
     }
+    for word in ["A segment with the RST flag was seen.", "advise(text)", "idle_ms = 10000", "of all traffic"]
+    {
+        assert!(list.contains(word), "{word} is not in {list}");
+    }
+    let set = ["rules", "list", "--json", "--set", "rst_after_idle.idle_ms=9"];
+    let all = bench.run(&set).exits(0).json().remove(0);
+    let find = |list: &str, key: &str, name: &str| {
+        all[list].as_array().unwrap().iter().find(|entry| entry[key] == name).unwrap().clone()
+    };
+    assert_eq!(find("rules", "rule", "rst_after_idle")["params"]["idle_ms"], 9);
+    assert_eq!(find("facts", "name", "host.rsts")["window"], true);
+    assert_eq!(find("events", "name", "rst")["meaning"], "A segment with the RST flag was seen.");
+    assert_eq!(find("functions", "name", "advise")["usage"], "advise(text)");
 }
 
 #[test]

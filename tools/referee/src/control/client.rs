@@ -13,7 +13,8 @@ use serde_json::Value;
 use super::command::{Command, Mistake, Reloaded, Status};
 use crate::cli::SocketArgs;
 use crate::error::Failure;
-use crate::{rules_load, term};
+use crate::rules::load;
+use crate::term;
 
 /// How long an answer is waited for: many rules take their time to load.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -76,7 +77,7 @@ pub fn reload(args: &SocketArgs) -> Result<(), Failure> {
 
 fn refused(errors: Vec<Mistake>) -> Failure {
     let errors: Vec<_> = errors.into_iter().map(Into::into).collect();
-    rules_load::refusal(&errors)
+    load::refusal(&errors)
 }
 
 /// What became of a reload that was not refused.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::command::Mistake;
 use crate::config::Config;
 use crate::error::Failure;
-use crate::rules_load::{self, Origin};
+use crate::rules::load::{self, Origin};
 use crate::term;
 
 const NAME: &str = "last-good-rules.json";
@@ -56,7 +56,7 @@ pub fn start(origin: &Origin, keep: Option<&Path>) -> Result<Start, Failure> {
     let loaded =
         origin.files().map_err(|failure| (failure.clone(), mistake(origin, &failure))).and_then(|files| {
             let set =
-                origin.load(None, &files).map_err(|errors| (rules_load::refusal(&errors), mistakes(errors)));
+                origin.load(None, &files).map_err(|errors| (load::refusal(&errors), mistakes(errors)));
             set.map(|rules| Start { rules, files, errors: Vec::new() })
         });
     let (failure, errors) = match loaded {

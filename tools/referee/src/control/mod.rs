@@ -37,7 +37,7 @@ use self::socket::Socket;
 use self::watch::Watch;
 use crate::config::Config;
 use crate::error::Failure;
-use crate::rules_load::{self, Origin};
+use crate::rules::load::{self, Origin};
 
 /// How often the thread looks around when nothing wakes it, and while files settle.
 const LOOKS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(50));
@@ -341,7 +341,7 @@ impl Control {
         self.say(format!(
             "rules: not loaded, generation {} stays in force: {}",
             done.generation,
-            rules_load::refusal(&told)
+            load::refusal(&told)
         ));
         self.errors = errors;
         done

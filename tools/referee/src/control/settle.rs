@@ -10,7 +10,7 @@ use rules::SourceFile;
 
 use super::Control;
 use crate::error::Failure;
-use crate::rules_load::Origin;
+use crate::rules::load::Origin;
 
 /// How long nothing may happen before the files are read, and after how long they are read anyway.
 const QUIET: Duration = Duration::from_millis(250);

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
 
-use crate::rules_load::is_rule_file;
+use crate::rules::load::is_rule_file;
 
 /// A file that was begun to be written and then left alone for so long counts as written.
 const WRITTEN_BY_NOW: Duration = Duration::from_secs(10);

@@ -35,7 +35,7 @@ use crate::error::{Code, Failure};
 use crate::recording::Prepared;
 use crate::report::outputs::{Kind, Outputs};
 use crate::report::tell;
-use crate::rules_load::Origin;
+use crate::rules::load::Origin;
 use crate::term;
 use judge::{Told, Verdicts};
 

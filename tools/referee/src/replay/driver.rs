@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use dataplane::config::WorkerConfig;
 use dataplane::flow::row::{self, FlowRow};
-use dataplane::judge::message::Command;
-use dataplane::judge::{Judge, JudgeConfig};
+use dataplane::judge::message::{Command, Message};
+use dataplane::judge::{Incident, Judge, JudgeConfig};
 use dataplane::record::Recorder;
 use dataplane::source::file::FileSource;
 use dataplane::source::merge::Merge;
@@ -23,8 +23,17 @@ use crate::report::metrics;
 use crate::report::outputs::{Kind, Outputs};
 use crate::report::tally::Tally;
 
+/// Stands between worker and judge, and sees what passes: for trying rules out.
+pub trait Observer {
+    /// Gives the judge a message. Commands that are left go to the worker.
+    fn message(&mut self, message: &Message, judge: &mut Judge, commands: &mut Vec<Command>);
+    fn opened(&mut self, incident: &Incident);
+    fn closed(&mut self, incident: &Incident);
+}
+
 /// A replay under way.
-pub struct Replay {
+pub struct Replay<'a> {
+    observer: Option<&'a mut dyn Observer>,
     worker: Worker<Merge<FileSource>>,
     judge: Judge,
     rules: Arc<RuleSet>,
@@ -47,7 +56,7 @@ pub struct Ended {
     pub tally: Option<Tally>,
 }
 
-impl Replay {
+impl<'a> Replay<'a> {
     pub fn new(
         source: Merge<FileSource>,
         config: &WorkerConfig,
@@ -55,11 +64,12 @@ impl Replay {
         rules: Arc<RuleSet>,
         recording: Option<(Recording, Recorder)>,
         outputs: Outputs,
-    ) -> Replay {
+    ) -> Replay<'a> {
         let tally = (!outputs.to_stdout()).then(Tally::default);
         let queues = Queues::new(config.messages, tally.is_some() || outputs.wants(Kind::Flows));
         let (recording, recorder) = recording.unzip();
         Replay {
+            observer: None,
             worker: Worker::new(source, config, Arc::clone(&rules), queues.clone(), recorder, 0),
             judge: Judge::new(Arc::clone(&rules), judge),
             rules,
@@ -72,6 +82,11 @@ impl Replay {
             kept: Kept::default(),
             counted: Counted::default(),
         }
+    }
+
+    /// The same, with somebody looking on.
+    pub fn observed(self, observer: &'a mut dyn Observer) -> Replay<'a> {
+        Replay { observer: Some(observer), ..self }
     }
 
     /// Runs to the end of the input, or until nobody is left to read the output.
@@ -107,7 +122,10 @@ impl Replay {
     fn messages(&mut self) {
         while let Some(message) = &self.queues.message() {
             self.counted.messages += 1;
-            self.judge.handle(message, &mut self.commands);
+            match &mut self.observer {
+                Some(observer) => observer.message(message, &mut self.judge, &mut self.commands),
+                None => self.judge.handle(message, &mut self.commands),
+            }
         }
     }
 
@@ -129,6 +147,9 @@ impl Replay {
     /// closed one takes its place there and goes to the outputs, unless it was withdrawn: nobody has seen it here.
     fn verdicts(&mut self) {
         for incident in self.judge.opened() {
+            if let Some(observer) = &mut self.observer {
+                observer.opened(&incident);
+            }
             if let Some(recording) = &mut self.recording {
                 recording.keep(&incident);
             }
@@ -139,6 +160,9 @@ impl Replay {
             }
         }
         for incident in self.judge.closed() {
+            if let Some(observer) = &mut self.observer {
+                observer.closed(&incident);
+            }
             if !incident.withdrawn {
                 self.outputs.line(Kind::Incidents, &incident);
             }

@@ -3,7 +3,7 @@
 //! Main thread. Sets everything up in the order that fails early and harmlessly (settings, rules, inputs,
 //! then outputs), runs the `driver`, and tells machines and people.
 
-mod driver;
+pub mod driver;
 pub mod progress;
 
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::error::{Code, Failure};
 use crate::recording::{Prepared, Recording};
 use crate::report::outputs::Outputs;
 use crate::report::tell;
-use crate::rules_load;
+use crate::rules::load;
 use driver::{Ended, Replay};
 
 /// Replays.
@@ -33,7 +33,7 @@ pub fn run(args: &ReplayArgs) -> Result<(), Failure> {
         return Err(Failure::usage(what).help("leave --workers out"));
     }
     let config = Config::load(args.common.config.as_deref())?;
-    let rules = rules_load::load(args.common.rules.as_deref(), &config, &args.common.set)?;
+    let rules = load::load(args.common.rules.as_deref(), &config, &args.common.set)?;
     let source = open_all(&args.files).map_err(not_a_capture)?;
     let outputs = Outputs::open(&args.outputs, false, &args.files)?;
     let store = args.common.store.as_deref();

@@ -62,7 +62,7 @@ pub fn tell(
 }
 
 /// What people should know although the work was done.
-fn notes(finished: &Finished, rules: &RuleSet) {
+pub fn notes(finished: &Finished, rules: &RuleSet) {
     match &finished.inputs {
         Inputs::Files { reports, late, .. } => file_notes(reports, *late),
         Inputs::Interfaces { reports, clock_steps } => interface_notes(reports, *clock_steps),

@@ -106,7 +106,8 @@ fn quoted(path: &Path) -> String {
     }
 }
 
-fn subject(subject: &Subject) -> String {
+/// Whom it is about.
+pub fn subject(subject: &Subject) -> String {
     let end = |addr: &std::net::IpAddr, port: u16| std::net::SocketAddr::new(*addr, port).to_string();
     match subject {
         Subject::Flow { proto, src, sport, dst, dport } => {
@@ -277,6 +278,7 @@ mod tests {
             explain: "It broke.".into(),
             advise: "Mend it.".into(),
             rules_hash: String::new(),
+            because: Vec::new(),
             withdrawn: false,
         };
         let store = Path::new("s");

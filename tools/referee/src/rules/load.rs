@@ -34,22 +34,29 @@ impl Origin {
     /// The rules that `--rules` or the configuration names, else the shipped ones, with their parameters.
     pub fn new(rules: Option<&Path>, config: &Config, set: &[Override]) -> Origin {
         let path = rules.or(config.rules_dir.as_deref()).map(Path::to_path_buf);
-        let typed = set.iter().map(|set| Placed { place: "--set".to_owned(), set: set.clone() });
-        let params = config.params.iter().cloned().chain(typed).collect();
-        Origin { library: path.is_none() || config.rules_library, path, params }
+        Origin { library: path.is_none() || config.rules_library, path, params: params(config, set) }
     }
 
-    /// The files as they are now. One of a shipped file's name stands in for it.
-    ///
-    /// # Errors
-    /// Usage: a path that can't be read or holds no rules.
-    pub fn files(&self) -> Result<Vec<SourceFile>, Failure> {
-        let own = self.path.as_ref().map_or(Ok(Vec::new()), |path| read(std::slice::from_ref(path)))?;
+    /// The files as they are now, as far as they can be read. One of a shipped file's name stands in for it.
+    fn gather(&self) -> Gathered {
+        let own = self.path.as_ref().map_or_else(Gathered::default, |path| gather(std::slice::from_ref(path)));
         let base = |file: &SourceFile| Path::new(&file.name).file_name().map(ToOwned::to_owned);
         let mut files = if self.library { rules::library() } else { Vec::new() };
-        files.retain(|shipped| !own.iter().any(|file| base(file) == base(shipped)));
-        files.extend(own);
-        Ok(files)
+        files.retain(|shipped| !own.files.iter().any(|file| base(file) == base(shipped)));
+        files.extend(own.files);
+        Gathered { files, unread: own.unread }
+    }
+
+    /// The files as they are now.
+    ///
+    /// # Errors
+    /// Usage: a path that can't be read or holds no rules, and what is wrong with the others.
+    pub fn files(&self) -> Result<Vec<SourceFile>, Failure> {
+        let gathered = self.gather();
+        match gathered.unread.is_empty() {
+            true => Ok(gathered.files),
+            false => Err(refusal(&gathered.load(&[]).err().unwrap_or_default())),
+        }
     }
 
     pub fn overrides(&self) -> Vec<Override> {
@@ -71,13 +78,19 @@ impl Origin {
     }
 }
 
+/// The parameters of the configuration, and those of `--set`, which are stronger.
+pub fn params(config: &Config, set: &[Override]) -> Vec<Placed> {
+    let typed = set.iter().map(|set| Placed { place: "--set".to_owned(), set: set.clone() });
+    config.params.iter().cloned().chain(typed).collect()
+}
+
 /// The rules that `--rules` or the configuration names, else the shipped ones, with their parameters.
 ///
 /// # Errors
-/// Usage: a path that holds no rules, or all that is wrong with them.
+/// Usage: all that is wrong with them.
 pub fn load(rules: Option<&Path>, config: &Config, set: &[Override]) -> Result<Arc<RuleSet>, Failure> {
     let origin = Origin::new(rules, config, set);
-    origin.load(None, &origin.files()?).map_err(|errors| refusal(&errors))
+    origin.gather().load(&origin.params).map(Arc::new).map_err(|errors| refusal(&errors))
 }
 
 /// Its name is that of a rule file, and none of those that editors and copying programs make beside one.
@@ -87,52 +100,111 @@ pub fn is_rule_file(path: &Path) -> bool {
     own && path.extension().is_some_and(|extension| extension == EXTENSION)
 }
 
-/// Reads rule files, and all rule files of folders (not of folders in them).
-///
-/// # Errors
-/// Usage: a path that can't be read or holds no rules.
-pub fn read(paths: &[PathBuf]) -> Result<Vec<SourceFile>, Failure> {
+/// What was found where rule files are said to be.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    pub files: Vec<SourceFile>,
+    /// What can't be read, a mistake each.
+    pub unread: Vec<LoadError>,
+}
+
+/// Reads rule files, and all rule files of folders (not of folders in them), as far as they can be read.
+pub fn gather(paths: &[PathBuf]) -> Gathered {
+    let mut gathered = Gathered::default();
     let mut names = Vec::new();
     for path in paths {
-        let failed = |error| cannot_read(path, &error);
-        if !fs::metadata(path).map_err(failed)?.is_dir() {
-            names.push(path.clone());
-            continue;
-        }
-        let before = names.len();
-        for entry in fs::read_dir(path).map_err(failed)? {
-            let file = entry.map_err(failed)?.path();
-            if is_rule_file(&file) && file.is_file() {
-                names.push(file);
-            }
-        }
-        if names.len() == before {
-            return Err(Failure::usage(format!("{} holds no rule files", path.display()))
-                .help(format!("rule files end in .{EXTENSION}; name the folder they are in")));
+        match named(path) {
+            Ok(found) => names.extend(found),
+            Err(error) => gathered.unread.push(error),
         }
     }
     names.sort();
     names.dedup();
     if names.len() > FILES_LIMIT {
         let message = format!("{} rule files are too many; at most {FILES_LIMIT} can be loaded", names.len());
-        return Err(Failure::usage(message));
+        gathered.unread.push(mistake(names.last().map_or(Path::new("."), PathBuf::as_path), &message, ""));
+        return gathered;
     }
-    names.iter().map(|name| read_file(name)).collect()
+    for name in &names {
+        match read_file(name) {
+            Ok(file) => gathered.files.push(file),
+            Err(error) => gathered.unread.push(error),
+        }
+    }
+    gathered
 }
 
-fn read_file(path: &Path) -> Result<SourceFile, Failure> {
+impl Gathered {
+    /// Loads them with parameters.
+    ///
+    /// # Errors
+    /// All that is wrong with files and parameters.
+    pub fn load(&self, params: &[Placed]) -> Result<RuleSet, Vec<LoadError>> {
+        // What they are for may be in a file that can't be read.
+        let params = if self.unread.is_empty() { params } else { &[] };
+        let overrides: Vec<Override> = params.iter().map(|placed| placed.set.clone()).collect();
+        match RuleSet::load(&self.files, &overrides) {
+            Ok(rules) if self.unread.is_empty() => Ok(rules),
+            loaded => {
+                let mut errors = self.unread.clone();
+                errors.extend(placed(loaded.err().unwrap_or_default(), &self.files, params));
+                errors.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+                Err(errors)
+            }
+        }
+    }
+}
+
+/// The files that a path names.
+fn named(path: &Path) -> Result<Vec<PathBuf>, LoadError> {
+    let failed = |error| cannot_read(path, &error);
+    if !fs::metadata(path).map_err(failed)?.is_dir() {
+        return Ok(vec![path.to_path_buf()]);
+    }
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path).map_err(failed)? {
+        let file = entry.map_err(failed)?.path();
+        if is_rule_file(&file) && file.is_file() {
+            names.push(file);
+        }
+    }
+    if names.is_empty() {
+        let help = format!("rule files end in .{EXTENSION}; name the folder they are in");
+        return Err(mistake(path, "this folder holds no rule files", &help));
+    }
+    Ok(names)
+}
+
+fn read_file(path: &Path) -> Result<SourceFile, LoadError> {
     let failed = |error| cannot_read(path, &error);
     if fs::metadata(path).map_err(failed)?.len() > FILE_LIMIT {
-        let message = format!("{} has more than 1 MiB, so it is no rule file", path.display());
-        return Err(Failure::usage(message));
+        return Err(mistake(path, "it has more than 1 MiB, so it is no rule file", ""));
     }
-    let text = fs::read_to_string(path).map_err(failed)?;
+    let bytes = fs::read(path).map_err(failed)?;
+    let text =
+        String::from_utf8(bytes).map_err(|error| not_text(path, error.as_bytes(), &error.utf8_error()))?;
     Ok(SourceFile { name: path.display().to_string(), text })
 }
 
-fn cannot_read(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::usage(format!("the rules in {} can't be read: {error}", path.display()))
-        .help("name a rule file, or a folder of them, that this user may read")
+fn mistake(path: &Path, message: &str, help: &str) -> LoadError {
+    let help = (!help.is_empty()).then(|| help.to_owned());
+    LoadError { file: path.display().to_string(), line: 0, column: 0, message: message.to_owned(), help }
+}
+
+fn cannot_read(path: &Path, error: &std::io::Error) -> LoadError {
+    let help = "name a rule file, or a folder of them, that this user may read";
+    mistake(path, &format!("can't be read: {error}"), help)
+}
+
+fn not_text(path: &Path, bytes: &[u8], error: &std::str::Utf8Error) -> LoadError {
+    let before = String::from_utf8_lossy(bytes.get(..error.valid_up_to()).unwrap_or_default()).into_owned();
+    let byte = bytes.get(error.valid_up_to()).copied().unwrap_or(0);
+    let help = "save the file as UTF-8: this byte is of another encoding, or the file is no text";
+    LoadError {
+        line: before.matches('\n').count() + 1,
+        column: before.rsplit('\n').next().unwrap_or("").chars().count() + 1,
+        ..mistake(path, &format!("can't be read: the byte 0x{byte:02x} is not UTF-8"), help)
+    }
 }
 
 /// All mistakes, each with its place and what to write instead.
@@ -173,8 +245,10 @@ mod tests {
     #[test]
     fn folders_are_read_and_strangers_left_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let error = read(&[dir.path().to_path_buf()]).unwrap_err();
-        assert!(error.message.contains("holds no rule files"), "{error}");
+        let unread =
+            |path: PathBuf| gather(&[path]).unread.iter().map(|e| format!("{e}\n")).collect::<String>();
+        let error = unread(dir.path().to_path_buf());
+        assert!(error.contains("holds no rule files"), "{error}");
         fs::write(dir.path().join("b.rhai"), RULE).unwrap();
         for stranger in
             ["README.md", ".b.rhai.swp", ".#b.rhai", "#b.rhai#", "b.rhai~", ".hidden.rhai", "4913"]
@@ -182,10 +256,25 @@ mod tests {
             fs::write(dir.path().join(stranger), "not a rule").unwrap();
         }
         let both = [dir.path().to_path_buf(), dir.path().join("b.rhai")];
-        assert_eq!(read(&both).unwrap().len(), 1);
-        assert!(read(&[dir.path().join("none")]).unwrap_err().message.contains("none can't be read"));
-        fs::write(dir.path().join("c.rhai"), [0xff, 0xfe]).unwrap();
-        assert!(read(&[dir.path().to_path_buf()]).unwrap_err().message.contains("c.rhai can't be read"));
+        assert_eq!((gather(&both).files.len(), gather(&both).unread.len()), (1, 0));
+        assert!(unread(dir.path().join("none")).contains("none: can't be read"));
+        fs::write(dir.path().join("c.rhai"), b"// ok\n// na\xefve").unwrap();
+        assert!(unread(dir.path().to_path_buf()).contains("c.rhai:2:6: can't be read: the byte 0xef"));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_hides_no_mistake_of_another() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.rhai"), [0xff, 0xfe]).unwrap();
+        fs::write(dir.path().join("b.rhai"), RULE.replace("dport", "dprot")).unwrap();
+        let error =
+            load(Some(dir.path()), &Config::default(), &[set("a", "low", "x")]).unwrap_err().to_string();
+        assert!(error.starts_with("2 mistakes in the rules\n"), "{error}");
+        assert!(
+            error.contains("a.rhai:1:1: can't be read") && error.contains("b.rhai:3:6: there is no"),
+            "{error}"
+        );
+        assert!(!error.contains("--set"), "what it sets may be in the file that can't be read: {error}");
     }
 
     #[test]
