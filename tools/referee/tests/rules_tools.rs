@@ -192,8 +192,18 @@ facts = { "flow.established" = true, "flow.dport" = 22, "flow.fin_seen" = true }
 expect = "no_match"
 
 [[case]]
+set = { idle_ms = 7000 }
+facts.flow = { established = true, idle_before_ms = 6000, dport = 443 }
+expect = "no_match"
+
+[[case]]
 pcap = "rst_after_idle.pcap"
 incidents = 1
+
+[[case]]
+pcap = "rst_after_idle.pcap"
+set = { idle_ms = 9_000_000 }
+incidents = 0
 "#;
 
 #[test]
@@ -205,9 +215,9 @@ fn cases_beside_a_rule_are_run() {
         |more: &[&str]| bench.run(&[&["rules", "test", "own.rhai", "--config", "small.toml"], more].concat());
     assert!(test(&[]).exits(0).stdout.contains("no cases: they stand in NAME.cases.toml"));
     bench.file("own.cases.toml", CASES);
-    assert!(test(&[]).exits(0).stdout.contains("4 cases, all as expected"));
+    assert!(test(&[]).exits(0).stdout.contains("6 cases, all as expected"));
     let both = test(&["rst_after_idle.pcap", "--expect", "--json"]).exits(0).json();
-    assert_eq!(both.last().unwrap()["summary"]["cases"]["run"], 4);
+    assert_eq!(both.last().unwrap()["summary"]["cases"]["run"], 6);
     assert!(rule(&both, "own")["asked"].as_u64().unwrap() > 0);
     bench.file(
         "own.cases.toml",
@@ -239,6 +249,8 @@ fn what_is_wrong_with_cases_is_said_with_its_place() {
     wrong("[[case]]\n", &["own.cases.toml:1:1", "what is to come out", "no_match"]);
     wrong("[[case]]\npcap = \"x\"\n", &["own.cases.toml:1:1", "incidents = 1"]);
     wrong("[[case]]\nexpect = \"match\"\nfacts = { a = [1] }\n", &["own.cases.toml:3:15", "a text"]);
+    let other = "[[case]]\nexpect = \"match\"\nset = { idle_sm = 1 }\n";
+    wrong(other, &["own.cases.toml:3:19", "`own` has no param `idle_sm`", "did you mean `own.idle_ms`?"]);
     wrong("[[case]\n", &["own.cases.toml:1:"]);
     bench.file("own.cases.toml", "[[case]]\nexpect = \"match\"\nfacts = { \"flow.dprot\" = 1 }\n");
     bench

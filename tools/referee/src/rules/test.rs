@@ -16,7 +16,7 @@ use super::backtest::{self, Backtest, OfRule};
 use super::cases::{self, Outcome};
 use super::load;
 use crate::cli::TestArgs;
-use crate::config::Config;
+use crate::config::{Config, Placed};
 use crate::error::Failure;
 use crate::report;
 use crate::report::finished::Finished;
@@ -48,8 +48,10 @@ pub fn test(args: &TestArgs) -> Result<(), Failure> {
     let question = question(args)?;
     let gathered = load::gather(std::slice::from_ref(&question.rules));
     let params = load::params(&config, &args.set);
-    let fresh = || gathered.load(&params).map_err(|errors| load::refusal(&errors));
-    let rules = fresh()?;
+    let fresh = |more: &[Placed]| {
+        gathered.load(&[&params[..], more].concat()).map_err(|errors| load::refusal(&errors))
+    };
+    let rules = fresh(&[])?;
     for Expectation { rule, .. } in &question.expectations {
         if !rules.rules().iter().any(|meta| meta.name == *rule) {
             let what = format!("--expect: there is no rule `{rule}` in {}", question.rules.display());
@@ -62,7 +64,7 @@ pub fn test(args: &TestArgs) -> Result<(), Failure> {
     };
     let tested = match question.captures.as_slice() {
         [] => None,
-        captures => Some(backtest::run(fresh()?, captures, &config)?),
+        captures => Some(backtest::run(fresh(&[])?, captures, &config)?),
     };
     let missed = tested.as_ref().map_or_else(Vec::new, |(tested, _)| missed(&question.expectations, tested));
     match args.json {
