@@ -155,6 +155,13 @@ fn a_store_is_replayed_and_its_incidents_are_explained() {
     assert_eq!(ran.stderr, "", "packets of a store come in order of time");
     let said = ran.json();
     assert!(rule(&said, "own")["flows"].as_u64().unwrap() > 0, "{said:?}");
+    let test = ["rules", "test", "--json", "own.rhai", "kept"];
+    let none = [&test[..], &["--until", "1999-12-31T00:00:00Z"]].concat();
+    bench.run(&none).exits(1).says(&["nothing kept"]);
+    let all = [&test[..], &["--since", "1999-12-31T00:00:00Z"]].concat();
+    assert_eq!(rule(&bench.run(&all).exits(0).json(), "own")["flows"], rule(&said, "own")["flows"]);
+    let capture = ["rules", "test", "own.rhai", "rst_after_idle.pcap", "--since", "1h"];
+    bench.run(&capture).exits(2).says(&["of a store", "help: "]);
     let incident = lines(&bench.read("i")).remove(0);
     let id = incident["id"].as_str().unwrap();
     let why = bench.run(&["rules", "explain", id, "--store", "kept"]).exits(0).stdout;

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dataplane::record::Query;
 use rules::cases::{Case, Expect};
 use rules::{Event, EvidenceValue, Override, RuleSet, Severity, SourceFile};
 use serde::Deserialize;
@@ -258,7 +259,7 @@ impl File<'_> {
             let what = "a case with a capture says how many `incidents`, or `flows` that match, are in it";
             return Err(self.wrong(Some(span.clone()), what).help("for example incidents = 1"));
         }
-        let (tested, _) = backtest::run(rules, &[self.folder.join(pcap)], config)?;
+        let (tested, _) = backtest::run(rules, &[self.folder.join(pcap)], &Query::default(), config)?;
         let at = tested.rules.rules().iter().position(|meta| meta.name == rule);
         let Some(of) = at.and_then(|at| tested.of.get(at)) else { return Ok(None) };
         let is = [("incidents", raw.incidents, of.incidents), ("flows", raw.flows, of.flows.len() as u64)];
