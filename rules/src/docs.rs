@@ -214,6 +214,12 @@ says = "300 s"
 captures = true
 
 [[case]]
+name = "with another parameter"
+set = { idle_ms = 400_000 }
+facts.flow = { established = true, idle_before_ms = 300_000 }
+expect = "no_match"
+
+[[case]]
 name = "in a capture beside this file"
 pcap = "reset.pcap"
 incidents = 1                   # and, or instead, flows = 3 that match

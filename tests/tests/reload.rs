@@ -168,6 +168,39 @@ fn of_two_workers_each_is_judged_by_its_own_set() {
 }
 
 #[test]
+fn what_a_rule_had_nothing_to_say_of_is_judged_by_its_next_text() {
+    let quiet = file("rule \"r\" on rst then { }");
+    let first = Arc::new(RuleSet::load(&quiet, &[]).unwrap());
+    let again = Arc::new(RuleSet::load_after(Some(&first), &[&quiet[..], &other()].concat(), &[]).unwrap());
+    let second = Arc::new(RuleSet::load_after(Some(&again), &telling("2"), &[]).unwrap());
+    let third = Arc::new(RuleSet::load_after(Some(&second), &telling("3"), &[]).unwrap());
+    let mut judge = Judge::new(Arc::clone(&first), JudgeConfig::default());
+    let (mut commands, mut sequence) = (Vec::new(), 0);
+    let mut judged_after = |judge: &mut Judge, set: Option<&Arc<RuleSet>>| {
+        if let Some(set) = set {
+            judge.adopt(Arc::clone(set));
+            judge.handle(&Message::Rules { worker: 0, generation: set.generation() }, &mut commands);
+        }
+        sequence += 1;
+        let facts = FlowFacts { flow_id: 1, now_ns: SECOND + sequence, proto: 6, ..FlowFacts::default() };
+        let hit = Hit { rule: 0, event: Event::Rst, worker: 0, sequence, packet: None, held: false, facts };
+        judge.handle(&Message::Hit(hit), &mut commands);
+        judge.account().hits_judged
+    };
+    let sets = [None, None, Some(&again), Some(&second), None, Some(&third)];
+    let judged = sets.map(|set| judged_after(&mut judge, set));
+    assert_eq!(judged, [1, 1, 1, 2, 2, 2]);
+    judge.finish(&mut Vec::new());
+    let closed = judge.closed();
+    assert_eq!((closed.len(), closed[0].count, closed[0].explain.as_str()), (1, 3, "2"));
+    assert_eq!(closed[0].rules_hash, second.hash());
+}
+
+fn other() -> Vec<SourceFile> {
+    vec![SourceFile { name: "other.rhai".to_owned(), text: "rule \"other\" on syn then { }".to_owned() }]
+}
+
+#[test]
 fn a_rule_that_was_switched_off_gets_its_chance_when_its_text_changes() {
     let packets = resets();
     let failing = |more: &str| file(&format!("{more}\nrule \"r\" on rst then {{ throw \"x\"; }}"));

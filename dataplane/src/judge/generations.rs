@@ -70,6 +70,12 @@ impl Judge {
             self.link = Some(Windows::new(1));
         }
         self.scripts.adopt(&rules);
+        let before = self.generations.newest().map_or(&[][..], |set| set.rules());
+        for (rule, meta) in rules.in_force() {
+            if before.get(usize::from(rule)).is_some_and(|old| old.fingerprint != meta.fingerprint) {
+                self.known.changes(rule, rules.generation());
+            }
+        }
         self.generations.add(rules);
         self.speak_of_newest();
     }
@@ -111,6 +117,7 @@ impl Judge {
     fn speak(&mut self, set: Option<Arc<RuleSet>>) {
         if let Some(set) = set.filter(|set| set.generation() != self.spoken_of) {
             self.spoken_of = set.generation();
+            self.known.generation = set.generation();
             self.scripts.follow(&set);
             self.rules = set;
         }

@@ -108,7 +108,7 @@ impl Judge {
             crowd: Crowd::new(config.max_pairs),
             gauges: Gauges::new(config.max_hosts),
             captures: Captures::new(config.default_limits, config.max_kept),
-            known: Known::new(config.max_known),
+            known: Known::new(config.max_known, rules.generation()),
             wellness: Wellness::default(),
             last_serial: NOWHERE,
             bucket: 0,

@@ -280,14 +280,21 @@ pub struct RulesListArgs {
 }
 
 #[derive(Args)]
+#[command(override_usage = "referee rules test [OPTIONS] PATH [FILE]...")]
 pub struct TestArgs {
     /// A rule file or a folder of them; then captures to try it on (pcap or pcapng, also .gz, .zst, .lz4; - is standard
     /// input) or the folder of a store, whose packets are taken. Without any, the rules' cases are run
-    #[arg(value_name = "PATH [FILE]...", required = true)]
+    #[arg(value_name = "PATH", required = true)]
     pub paths: Vec<PathBuf>,
     /// Fail unless the cases beside the rules come out; with RULE=N, unless that rule makes N incidents
     #[arg(long, value_name = "RULE=N", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub expect: Vec<String>,
+    /// Of a store, packets not before: RFC 3339, or so long ago (15m)
+    #[arg(long, value_name = "T", value_parser = When::parse)]
+    pub since: Option<When>,
+    /// Of a store, packets not after
+    #[arg(long, value_name = "T", value_parser = When::parse)]
+    pub until: Option<When>,
     /// Settings to take parameters from
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

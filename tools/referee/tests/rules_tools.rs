@@ -155,6 +155,13 @@ fn a_store_is_replayed_and_its_incidents_are_explained() {
     assert_eq!(ran.stderr, "", "packets of a store come in order of time");
     let said = ran.json();
     assert!(rule(&said, "own")["flows"].as_u64().unwrap() > 0, "{said:?}");
+    let test = ["rules", "test", "--json", "own.rhai", "kept"];
+    let none = [&test[..], &["--until", "1999-12-31T00:00:00Z"]].concat();
+    bench.run(&none).exits(1).says(&["nothing kept"]);
+    let all = [&test[..], &["--since", "1999-12-31T00:00:00Z"]].concat();
+    assert_eq!(rule(&bench.run(&all).exits(0).json(), "own")["flows"], rule(&said, "own")["flows"]);
+    let capture = ["rules", "test", "own.rhai", "rst_after_idle.pcap", "--since", "1h"];
+    bench.run(&capture).exits(2).says(&["of a store", "help: "]);
     let incident = lines(&bench.read("i")).remove(0);
     let id = incident["id"].as_str().unwrap();
     let why = bench.run(&["rules", "explain", id, "--store", "kept"]).exits(0).stdout;
@@ -192,8 +199,18 @@ facts = { "flow.established" = true, "flow.dport" = 22, "flow.fin_seen" = true }
 expect = "no_match"
 
 [[case]]
+set = { idle_ms = 7000 }
+facts.flow = { established = true, idle_before_ms = 6000, dport = 443 }
+expect = "no_match"
+
+[[case]]
 pcap = "rst_after_idle.pcap"
 incidents = 1
+
+[[case]]
+pcap = "rst_after_idle.pcap"
+set = { idle_ms = 9_000_000 }
+incidents = 0
 "#;
 
 #[test]
@@ -205,9 +222,9 @@ fn cases_beside_a_rule_are_run() {
         |more: &[&str]| bench.run(&[&["rules", "test", "own.rhai", "--config", "small.toml"], more].concat());
     assert!(test(&[]).exits(0).stdout.contains("no cases: they stand in NAME.cases.toml"));
     bench.file("own.cases.toml", CASES);
-    assert!(test(&[]).exits(0).stdout.contains("4 cases, all as expected"));
+    assert!(test(&[]).exits(0).stdout.contains("6 cases, all as expected"));
     let both = test(&["rst_after_idle.pcap", "--expect", "--json"]).exits(0).json();
-    assert_eq!(both.last().unwrap()["summary"]["cases"]["run"], 4);
+    assert_eq!(both.last().unwrap()["summary"]["cases"]["run"], 6);
     assert!(rule(&both, "own")["asked"].as_u64().unwrap() > 0);
     bench.file(
         "own.cases.toml",
@@ -239,6 +256,8 @@ fn what_is_wrong_with_cases_is_said_with_its_place() {
     wrong("[[case]]\n", &["own.cases.toml:1:1", "what is to come out", "no_match"]);
     wrong("[[case]]\npcap = \"x\"\n", &["own.cases.toml:1:1", "incidents = 1"]);
     wrong("[[case]]\nexpect = \"match\"\nfacts = { a = [1] }\n", &["own.cases.toml:3:15", "a text"]);
+    let other = "[[case]]\nexpect = \"match\"\nset = { idle_sm = 1 }\n";
+    wrong(other, &["own.cases.toml:3:19", "`own` has no param `idle_sm`", "did you mean `own.idle_ms`?"]);
     wrong("[[case]\n", &["own.cases.toml:1:"]);
     bench.file("own.cases.toml", "[[case]]\nexpect = \"match\"\nfacts = { \"flow.dprot\" = 1 }\n");
     bench

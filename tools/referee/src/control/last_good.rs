@@ -55,8 +55,7 @@ pub fn folder(config: &Config, store: Option<&Path>) -> Option<PathBuf> {
 pub fn start(origin: &Origin, keep: Option<&Path>) -> Result<Start, Failure> {
     let loaded =
         origin.files().map_err(|failure| (failure.clone(), mistake(origin, &failure))).and_then(|files| {
-            let set =
-                origin.load(None, &files).map_err(|errors| (load::refusal(&errors), mistakes(errors)));
+            let set = origin.load(None, &files).map_err(|errors| (load::refusal(&errors), mistakes(errors)));
             set.map(|rules| Start { rules, files, errors: Vec::new() })
         });
     let (failure, errors) = match loaded {

@@ -274,33 +274,37 @@ impl Control {
                 return self.refuse(vec![Mistake { file, line: 0, column: 0, message, help }]);
             }
         };
-        self.watch.follow(origin.path.as_deref());
+        // From now on the files are read there, also if this fails.
+        self.origin = origin;
+        self.watch.follow(self.origin.path.as_deref());
         let until = Instant::now() + WRITER;
         self.watch.look();
         while let Some(path) = self.watch.being_written() {
             if Instant::now() >= until {
                 let failure = Failure::failed(format!("{} is still being written", path.display()))
                     .help("reload again when that is done");
-                return self.refuse(last_good::mistake(&origin, &failure));
+                return self.refuse(last_good::mistake(&self.origin, &failure));
             }
             thread::sleep(LOOKS.1);
             self.watch.look();
         }
-        let files = read_twice(&origin).unwrap_or_else(|| Err(Failure::failed("the files keep changing")));
-        self.load(origin, files)
+        let changing =
+            || Err(Failure::failed("the files keep changing").help("reload again when that is over"));
+        let files = read_twice(&self.origin).unwrap_or_else(changing);
+        self.load(files)
     }
 
     /// Has the files' rules go live, or says why not.
-    fn load(&mut self, origin: Origin, files: Result<Vec<SourceFile>, Failure>) -> Reloaded {
+    fn load(&mut self, files: Result<Vec<SourceFile>, Failure>) -> Reloaded {
         let current = self.sets.current();
         let files = match files {
             Ok(files) => files,
             Err(failure) => {
                 self.tried = None;
-                return self.refuse(last_good::mistake(&origin, &failure));
+                return self.refuse(last_good::mistake(&self.origin, &failure));
             }
         };
-        let set = match origin.load(Some(&current), &files) {
+        let set = match self.origin.load(Some(&current), &files) {
             Ok(set) => set,
             Err(errors) => {
                 self.tried = Some(files);
@@ -317,9 +321,9 @@ impl Control {
             && self.sets.current().generation() == current.generation()
         {
             let failure = Failure::failed("the judge is too busy to take other rules");
-            return self.refuse(last_good::mistake(&origin, &failure.help("try again")));
+            return self.refuse(last_good::mistake(&self.origin, &failure.help("try again")));
         }
-        (self.origin, self.tried) = (origin, Some(files));
+        self.tried = Some(files);
         let repaired = !self.errors.is_empty();
         (self.errors, self.last_good) = (Vec::new(), false);
         self.remember();

@@ -3,7 +3,7 @@
 //! Control thread, which also frees them: a set is kept here until neither a worker nor the judge has it. Main looks at
 //! [`Live`]; nobody here is waited for by a worker.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -173,17 +173,19 @@ impl Sets {
 
 /// Names of the rules that `new` has and `old` has not, that are other rules now, and that are gone.
 pub fn differences(old: &RuleSet, new: &RuleSet) -> [Vec<String>; 3] {
-    let names = |set: &RuleSet| -> BTreeSet<(String, u64)> {
+    let of = |set: &RuleSet| -> BTreeMap<String, u64> {
         set.in_force().map(|(_, meta)| (meta.name.clone(), meta.fingerprint)).collect()
     };
-    let (old, new) = (names(old), names(new));
-    let has = |set: &BTreeSet<(String, u64)>, name: &str| set.iter().any(|(other, _)| other == name);
-    let (mut added, mut changed, mut removed) = (Vec::new(), Vec::new(), Vec::new());
-    for rule in new.difference(&old) {
-        let to = if has(&old, &rule.0) { &mut changed } else { &mut added };
-        to.push(rule.0.clone());
+    let (old, new) = (of(old), of(new));
+    let (mut added, mut changed) = (Vec::new(), Vec::new());
+    for (name, fingerprint) in &new {
+        match old.get(name) {
+            None => added.push(name.clone()),
+            Some(before) if before != fingerprint => changed.push(name.clone()),
+            Some(_) => {}
+        }
     }
-    removed.extend(old.iter().filter(|(name, _)| !has(&new, name)).map(|(name, _)| name.clone()));
+    let removed = old.into_keys().filter(|name| !new.contains_key(name)).collect();
     [added, changed, removed]
 }
 

@@ -98,7 +98,7 @@ impl Control {
             Err(_) => self.tried.is_some(),
         };
         if news {
-            self.load(self.origin.clone(), files);
+            self.load(files);
         }
     }
 }

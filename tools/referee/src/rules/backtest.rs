@@ -146,17 +146,23 @@ impl Observer for Backtest {
     }
 }
 
-/// Runs captures through the rules. A folder among `paths` is a store: what it keeps is taken, in order of time.
+/// Runs captures through the rules. A folder among `paths` is a store: what it keeps of the time asked for is taken, in
+/// order of time.
 ///
 /// # Errors
 /// Usage: a folder that is no store. Not a capture: an input. Failed: a store that can't be read.
-pub fn run(rules: RuleSet, paths: &[PathBuf], config: &Config) -> Result<(Backtest, Finished), Failure> {
+pub fn run(
+    rules: RuleSet,
+    paths: &[PathBuf],
+    asked: &Query,
+    config: &Config,
+) -> Result<(Backtest, Finished), Failure> {
     let rules = Arc::new(rules.watched());
     let outputs = Outputs::open(&OutputArgs::default(), false, paths)?;
     let (mut files, mut stores) = (Vec::new(), Vec::new());
     for path in paths {
         match path.is_dir() {
-            true => stores.push(StoreFeed::begin(path)?),
+            true => stores.push(StoreFeed::begin(path, asked)?),
             false => files.push(path.clone()),
         }
     }
@@ -189,13 +195,14 @@ struct StoreFeed {
 }
 
 impl StoreFeed {
-    fn begin(folder: &Path) -> Result<StoreFeed, Failure> {
+    fn begin(folder: &Path, asked: &Query) -> Result<StoreFeed, Failure> {
         let store = Store::open(folder).map_err(|_| {
             Failure::usage(format!("{} is a folder, and no store", folder.display()))
                 .help("name capture files, or the folder of an earlier `--store`")
         })?;
         let (reader, mut writer) = std::io::pipe().map_err(Failure::failed)?;
-        let exporting = thread::spawn(move || record::export(&store, &Query::default(), &mut writer));
+        let asked = asked.clone();
+        let exporting = thread::spawn(move || record::export(&store, &asked, &mut writer));
         Ok(StoreFeed { reader, exporting })
     }
 

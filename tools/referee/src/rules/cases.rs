@@ -8,13 +8,14 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dataplane::record::Query;
 use rules::cases::{Case, Expect};
-use rules::{Event, EvidenceValue, RuleSet, Severity, SourceFile};
+use rules::{Event, EvidenceValue, Override, RuleSet, Severity, SourceFile};
 use serde::Deserialize;
 use toml::{Spanned, Value};
 
 use super::backtest;
-use crate::config::Config;
+use crate::config::{Config, Placed};
 use crate::error::Failure;
 
 /// How a case came out.
@@ -43,6 +44,9 @@ struct RawCase {
     event: Option<Spanned<String>>,
     #[serde(default)]
     facts: BTreeMap<String, Spanned<Value>>,
+    /// Parameters of the rule, instead of those in effect.
+    #[serde(default)]
+    set: BTreeMap<String, Spanned<Value>>,
     expect: Option<Spanned<String>>,
     severity: Option<Spanned<String>>,
     says: Option<String>,
@@ -62,7 +66,8 @@ struct File<'a> {
     rules: Vec<String>,
 }
 
-type Fresh<'a> = &'a dyn Fn() -> Result<RuleSet, Failure>;
+/// Loads the rules once more, with some parameters set besides.
+type Fresh<'a> = &'a dyn Fn(&[Placed]) -> Result<RuleSet, Failure>;
 
 /// Runs all cases beside the rule files.
 ///
@@ -125,11 +130,35 @@ impl File<'_> {
         let raw = case.into_inner();
         let rule = self.rule(&raw, &span)?;
         let name = raw.name.clone().unwrap_or_else(|| rule.clone());
-        let why = match &raw.pcap {
-            Some(pcap) => self.on_capture(&raw, &span, pcap, &rule, fresh, config)?,
-            None => rules::cases::run(rules, &self.case(raw, &span, rule.clone())?).err(),
+        let set = self.params(&raw, &rule)?;
+        let why = match (&raw.pcap, set.as_slice()) {
+            (Some(pcap), set) => self.on_capture(&raw, &span, pcap, &rule, fresh(set)?, config)?,
+            (None, []) => rules::cases::run(rules, &self.case(raw, &span, rule.clone())?).err(),
+            (None, set) => {
+                let rules = Arc::new(fresh(set)?);
+                rules::cases::run(&rules, &self.case(raw, &span, rule.clone())?).err()
+            }
         };
         Ok(Outcome { name, rule, place: self.place(Some(span)), why })
+    }
+
+    fn params(&self, raw: &RawCase, rule: &str) -> Result<Vec<Placed>, Failure> {
+        let one = |(param, value): (&String, &Spanned<Value>)| {
+            let place = self.place(Some(value.span()));
+            let value = match value.get_ref() {
+                Value::Integer(number) => number.to_string(),
+                Value::Float(number) => format!("{number:?}"),
+                Value::Boolean(yes) => yes.to_string(),
+                Value::String(text) => text.clone(),
+                _ => {
+                    return Err(Failure::usage(format!(
+                        "{place}: a parameter is a number, true, false or a text"
+                    )));
+                }
+            };
+            Ok(Placed { place, set: Override { rule: rule.to_owned(), param: param.clone(), value } })
+        };
+        raw.set.iter().map(one).collect()
     }
 
     fn rule(&self, raw: &RawCase, span: &Range<usize>) -> Result<String, Failure> {
@@ -222,7 +251,7 @@ impl File<'_> {
         span: &Range<usize>,
         pcap: &Path,
         rule: &str,
-        fresh: Fresh,
+        rules: RuleSet,
         config: &Config,
     ) -> Result<Option<String>, Failure> {
         let of_facts = raw.event.is_some() || raw.expect.is_some() || !raw.facts.is_empty();
@@ -230,7 +259,7 @@ impl File<'_> {
             let what = "a case with a capture says how many `incidents`, or `flows` that match, are in it";
             return Err(self.wrong(Some(span.clone()), what).help("for example incidents = 1"));
         }
-        let (tested, _) = backtest::run(fresh()?, &[self.folder.join(pcap)], config)?;
+        let (tested, _) = backtest::run(rules, &[self.folder.join(pcap)], &Query::default(), config)?;
         let at = tested.rules.rules().iter().position(|meta| meta.name == rule);
         let Some(of) = at.and_then(|at| tested.of.get(at)) else { return Ok(None) };
         let is = [("incidents", raw.incidents, of.incidents), ("flows", raw.flows, of.flows.len() as u64)];

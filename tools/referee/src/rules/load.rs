@@ -39,7 +39,8 @@ impl Origin {
 
     /// The files as they are now, as far as they can be read. One of a shipped file's name stands in for it.
     fn gather(&self) -> Gathered {
-        let own = self.path.as_ref().map_or_else(Gathered::default, |path| gather(std::slice::from_ref(path)));
+        let own =
+            self.path.as_ref().map_or_else(Gathered::default, |path| gather(std::slice::from_ref(path)));
         let base = |file: &SourceFile| Path::new(&file.name).file_name().map(ToOwned::to_owned);
         let mut files = if self.library { rules::library() } else { Vec::new() };
         files.retain(|shipped| !own.files.iter().any(|file| base(file) == base(shipped)));

@@ -5,9 +5,11 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use comfy_table::CellAlignment;
 use dataplane::judge::because;
+use dataplane::record::Query;
 use rules::clause::seen as seen_by;
 use rules::{RuleSet, Stopped, Watched};
 use serde_json::{Value, json};
@@ -16,13 +18,13 @@ use super::backtest::{self, Backtest, OfRule};
 use super::cases::{self, Outcome};
 use super::load;
 use crate::cli::TestArgs;
-use crate::config::Config;
+use crate::config::{Config, Placed};
 use crate::error::Failure;
 use crate::report;
 use crate::report::finished::Finished;
 use crate::report::ledger::Ledger;
 use crate::term::{self, Paint, count, plural, wrap};
-use crate::time::utc;
+use crate::time::{When, utc};
 
 /// RULE=N: that rule is to make so many incidents.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,6 +39,8 @@ struct Question {
     captures: Vec<PathBuf>,
     expectations: Vec<Expectation>,
     cases: bool,
+    /// Of what a store keeps.
+    time: Query,
 }
 
 /// Tries rules out.
@@ -48,8 +52,10 @@ pub fn test(args: &TestArgs) -> Result<(), Failure> {
     let question = question(args)?;
     let gathered = load::gather(std::slice::from_ref(&question.rules));
     let params = load::params(&config, &args.set);
-    let fresh = || gathered.load(&params).map_err(|errors| load::refusal(&errors));
-    let rules = fresh()?;
+    let fresh = |more: &[Placed]| {
+        gathered.load(&[&params[..], more].concat()).map_err(|errors| load::refusal(&errors))
+    };
+    let rules = fresh(&[])?;
     for Expectation { rule, .. } in &question.expectations {
         if !rules.rules().iter().any(|meta| meta.name == *rule) {
             let what = format!("--expect: there is no rule `{rule}` in {}", question.rules.display());
@@ -62,7 +68,7 @@ pub fn test(args: &TestArgs) -> Result<(), Failure> {
     };
     let tested = match question.captures.as_slice() {
         [] => None,
-        captures => Some(backtest::run(fresh()?, captures, &config)?),
+        captures => Some(backtest::run(fresh(&[])?, captures, &question.time, &config)?),
     };
     let missed = tested.as_ref().map_or_else(Vec::new, |(tested, _)| missed(&question.expectations, tested));
     match args.json {
@@ -106,7 +112,15 @@ fn question(args: &TestArgs) -> Result<Question, Failure> {
         );
     }
     let cases = captures.is_empty() || cases && !only_numbers;
-    Ok(Question { rules: rules.clone(), captures: captures.to_vec(), expectations, cases })
+    let of_store = captures.iter().any(|path| path.is_dir());
+    if args.since.or(args.until).is_some() && !of_store {
+        let what = "--since and --until are about the packets of a store";
+        return Err(Failure::usage(what).help("name the store's folder; captures are taken whole"));
+    }
+    let now = SystemTime::now();
+    let at = |when: Option<When>| when.map(|when| when.resolve(now));
+    let time = Query { since: at(args.since), until: at(args.until), ..Query::default() };
+    Ok(Question { time, rules: rules.clone(), captures: captures.to_vec(), expectations, cases })
 }
 
 fn expectation(text: &str) -> Option<Expectation> {
@@ -346,6 +360,8 @@ mod tests {
         question(&TestArgs {
             paths: paths.iter().map(PathBuf::from).collect(),
             expect: expect.iter().map(|&text| text.to_owned()).collect(),
+            since: None,
+            until: None,
             config: None,
             set: Vec::new(),
             json: false,
