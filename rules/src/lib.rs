@@ -23,5 +23,5 @@ pub use body::{Bodies, BodyError, BodyLimits, Snapshot};
 pub use error::LoadError;
 pub use event::{Event, EventSet};
 pub use library::library;
-pub use set::{Hits, Override, RuleMeta, RuleSet, Scope, SourceFile};
+pub use set::{Hits, MAX_RULES, Override, RuleMeta, RuleSet, Scope, SourceFile};
 pub use verdict::{CaptureWish, EvidenceValue, Severity, Verdict};

@@ -18,11 +18,8 @@ use crate::language::syntax::{Name, Parser, Refusal, RuleItem};
 use crate::lower::expr::{self, Context};
 use crate::lower::types::Term;
 use crate::nearest::nearest;
-use crate::set::{Body, Guard, Override, RuleMeta, RuleSet, Scope, SourceFile};
+use crate::set::{Body, Guard, MAX_RULES, Override, RuleMeta, RuleSet, Scope, SourceFile};
 use crate::value::ParamValue;
-
-/// Rules in one set at most; a hit names its rule in 16 bits, and more are a mistake anyhow.
-const MAX_RULES: usize = 4_096;
 
 /// Loads a set of rules. Files are taken in the order of their names, so that the same files give the
 /// same rule indexes and hash however they were listed.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rhai::{AST, Dynamic};
 
@@ -14,6 +14,9 @@ use crate::error::LoadError;
 use crate::event::{Event, EventSet};
 use crate::facts::{CountSet, FlowFacts, HostFacts, LinkFacts, ServiceFacts};
 use crate::lower::types::{Stop, Term};
+
+/// Rules in one set at most; a hit names its rule in 16 bits.
+pub const MAX_RULES: usize = 16_384;
 
 /// A rule file: its name as the user knows it (path) and its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,47 +84,48 @@ impl RuleMeta {
     }
 }
 
-/// Rules that matched, as indexes into [`RuleSet::rules`]. Fixed capacity, reused.
+/// Rules that matched, as indexes into [`RuleSet::rules`]. Reused.
 #[derive(Clone, Debug)]
 pub struct Hits {
-    rules: [u16; Hits::CAPACITY],
-    len: usize,
+    rules: Vec<u16>,
+    most: usize,
     /// Hits that found no room, since the last `clear`.
     pub overflowed: u64,
 }
 
 impl Hits {
-    pub const CAPACITY: usize = 64;
-
+    /// Takes room as it is needed: not for a worker.
     pub const fn new() -> Hits {
-        Hits { rules: [0; Hits::CAPACITY], len: 0, overflowed: 0 }
+        Hits { rules: Vec::new(), most: MAX_RULES, overflowed: 0 }
+    }
+
+    /// Takes all its room now, and no more later.
+    pub fn with_room(most: usize) -> Hits {
+        Hits { rules: Vec::with_capacity(most), most, overflowed: 0 }
     }
 
     pub fn clear(&mut self) {
-        self.len = 0;
+        self.rules.clear();
         self.overflowed = 0;
     }
 
     pub fn push(&mut self, rule: u16) {
-        match self.rules.get_mut(self.len) {
-            Some(slot) => {
-                *slot = rule;
-                self.len += 1;
-            }
-            None => self.overflowed += 1,
+        match self.rules.len() < self.most {
+            true => self.rules.push(rule),
+            false => self.overflowed += 1,
         }
     }
 
     pub fn as_slice(&self) -> &[u16] {
-        &self.rules[..self.len]
+        &self.rules
     }
 
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.rules.is_empty()
     }
 
     pub fn len(&self) -> usize {
-        self.len
+        self.rules.len()
     }
 }
 
@@ -152,7 +156,7 @@ struct Guarded<S> {
     guard: Term<S, bool>,
 }
 
-/// A loaded set of rules; immutable but for the fault counters.
+/// A loaded set of rules; immutable but for the fault counters and switches.
 pub struct RuleSet {
     rules: Vec<RuleMeta>,
     bodies: Vec<Body>,
@@ -163,6 +167,8 @@ pub struct RuleSet {
     service: Vec<Guarded<ServiceFacts>>,
     link: Vec<Guarded<LinkFacts>>,
     faults: Vec<AtomicU64>,
+    /// Rules whose bodies kept failing: they match nothing any more.
+    off: Vec<AtomicBool>,
     hash: String,
 }
 
@@ -185,6 +191,7 @@ impl RuleSet {
             service: Vec::new(),
             link: Vec::new(),
             faults: Vec::new(),
+            off: Vec::new(),
             hash,
         }
     }
@@ -212,6 +219,7 @@ impl RuleSet {
         self.rules.push(meta);
         self.bodies.push(body);
         self.faults.push(AtomicU64::new(0));
+        self.off.push(AtomicBool::new(false));
     }
 
     pub(crate) fn body(&self, rule: u16) -> Option<(&RuleMeta, &Body)> {
@@ -232,6 +240,11 @@ impl RuleSet {
     pub fn flow_events(&self) -> EventSet {
         let waited = Event::ALL.into_iter().filter(|event| !self.flow_by_event[*event as usize].is_empty());
         waited.fold(EventSet::EMPTY, EventSet::with)
+    }
+
+    /// Rules that wait for one event, at most.
+    pub fn most_on_an_event(&self) -> usize {
+        self.flow_by_event.iter().map(Vec::len).max().unwrap_or(0)
     }
 
     /// Of these, the events on which no rule's condition reads more than what is at hand
@@ -283,12 +296,25 @@ impl RuleSet {
     #[inline]
     fn ask<S: 'static>(&self, guarded: &Guarded<S>, facts: &S, hits: &mut Hits) {
         match guarded.guard.eval(facts) {
+            Ok(true) if self.is_off(guarded.rule) => {}
             Ok(true) => hits.push(guarded.rule),
             Ok(false) | Err(Stop::Unknown) => {}
             Err(Stop::Fault) => {
                 self.faults[usize::from(guarded.rule)].fetch_add(1, Ordering::Relaxed);
             }
         }
+    }
+
+    /// From now on the rule matches nothing, or again what its condition says.
+    pub fn switch(&self, rule: u16, off: bool) {
+        if let Some(switch) = self.off.get(usize::from(rule)) {
+            switch.store(off, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    pub fn is_off(&self, rule: u16) -> bool {
+        self.off.get(usize::from(rule)).is_some_and(|off| off.load(Ordering::Relaxed))
     }
 
     /// How often the rule's condition overflowed or divided by zero, and so did not match. 0 for a rule

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use rules::event::EventSet;
-use rules::{Hits, RuleSet};
+use rules::{Hits, MAX_RULES, RuleSet};
 
 use super::Hashes;
 use super::apps::{self, Apps};
@@ -90,9 +90,9 @@ impl Engine {
             subscribed: rules.flow_events(),
             at_hand: rules.events_at_hand(),
             activity: Activity::new(config.activity, &rules, config.hash_secret),
+            hits: Hits::with_room(MAX_RULES),
+            outlet: Outlet::new(queues, number, rules.most_on_an_event()),
             rules,
-            hits: Hits::new(),
-            outlet: Outlet::new(queues, number),
             siblings: SiblingTable::new(config.siblings),
             sightings: Sightings::default(),
             watches: Watches::default(),

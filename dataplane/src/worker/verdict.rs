@@ -79,6 +79,8 @@ impl Engine {
         for event in events.iter() {
             self.hits.clear();
             self.rules.match_flow(event, snapshot, &mut self.hits);
+            self.outlet.account.matched += self.hits.len() as u64 + self.hits.overflowed;
+            self.outlet.account.hits_overflowed += self.hits.overflowed;
             for i in 0..self.hits.len() {
                 let rule = self.hits.as_slice()[i];
                 self.matched(slot, rule, event, packet, now, snapshot);
@@ -100,12 +102,13 @@ impl Engine {
             let known = trouble.knows(rule);
             // The same silence, a second later: nothing new to tell.
             if event == Event::SynTimeout && known || event == Event::Disproved && !known {
+                self.outlet.account.matched_again += 1;
                 return;
             }
             // What goes on, or is looked at again, is not another of its kind.
             let goes_on = || self.rules.rules()[usize::from(rule)].events.iter().any(Event::goes_on);
             if !known || event.recurs() || !goes_on() {
-                trouble.hit(rule);
+                self.outlet.account.rules_per_flow_lost += u64::from(!trouble.hit(rule));
             }
         }
         self.table.flows[slot as usize].trouble = index;
