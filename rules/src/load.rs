@@ -228,6 +228,11 @@ fn compile_rule(
     all_reach.merge(&body_reach);
 
     let events = events(&rule.events, &mut refusals);
+    if events.contains(Event::Tick) {
+        for (root, at) in &body_reach.captured {
+            all_reach.roots.entry(root).or_insert(*at);
+        }
+    }
     let scope = scope(events, &rule.name, &all_reach, &mut refusals);
     let context = Context { params: &file.params, broken: &file.broken, functions: &file.functions };
     let guard = match scope {
@@ -246,7 +251,7 @@ fn compile_rule(
         line: rule.name.at.line().unwrap_or(0),
         events,
         scope,
-        holds: body_reach.captures,
+        holds: body_reach.captures || scope != Scope::Flow && !body_reach.captured.is_empty(),
         counts: all_reach.counts,
         gathers,
         comments: Event::ALL.map(|event| format!("referee: {} ({})", rule.name.text, event.name())),
@@ -323,7 +328,7 @@ fn scope(events: EventSet, name: &Name, reach: &Reach, refusals: &mut Vec<Refusa
             Some((_, at)) => refuse(
                 at,
                 "this rule's events are about a flow: `host`, `service` and `link` have no facts here",
-                "use flow's facts, or write `on tick`",
+                "use flow's facts, or write `on tick`; what can be done here is capture(host) and capture(service)",
             ),
         };
     }

@@ -166,7 +166,22 @@ fn the_scope_must_fit_the_event() {
         22,
         "`host`, `service` and `link` have no facts here",
     );
-    refused("rule \"x\" on rst then { capture(service); }", 1, 32, "`host`, `service` and `link`");
+    refused("rule \"x\" on rst then { capture(link); }", 1, 32, "all traffic cannot be captured");
+    let wrong = errors("rule \"x\" on tick when link.rsts(1) > 1 then { link.capture(); }");
+    assert!(wrong[0].message.contains("all traffic cannot be captured"), "{wrong:#?}");
+    refused("rule \"x\" on tick when link.rsts(1) > 1 then { capture(link); }", 1, 55, "cannot be captured");
+    refused("rule \"x\" on tick when host.rsts(1) > 1 then { capture(service); }", 1, 55, "both `host` and");
+    refused(
+        "rule \"x\" on rst then { capture(host); let a = host.rsts(1); }",
+        1,
+        47,
+        "`host`, `service` and `link`",
+    );
+    let holds = |text: &str| RuleSet::load(&[file("t.rhai", text)], &[]).unwrap().rules()[0].holds;
+    assert!(holds("rule \"x\" on rst then { capture(flow); capture(host); }"));
+    assert!(holds("fn keep(x) { capture(x); }\nrule \"x\" on rst then { keep(flow); }"));
+    assert!(!holds("rule \"x\" on rst then { capture(host); capture(service, #{packets: 3}); }"));
+    assert!(holds("rule \"x\" on tick then { capture(host); }"));
     refused("rule \"x\" on tick when flow.established then { }", 1, 23, "`flow` has no facts here");
     refused("rule \"x\" on tick then { }", 1, 6, "must name a fact of `host`, `service` or `link`");
     refused("rule \"x\" on rst when link.syns(1) > 3 then { }", 1, 22, "`host`, `service` and `link`");

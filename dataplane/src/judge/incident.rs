@@ -165,7 +165,8 @@ impl Tally {
         }
     }
 
-    fn list(&mut self, flow_id: u64) {
+    /// Names a flow without counting it.
+    pub fn list(&mut self, flow_id: u64) {
         if self.flow_ids.len() < FLOW_IDS && !self.flow_ids.contains(&flow_id) {
             self.flow_ids.push(flow_id);
         }

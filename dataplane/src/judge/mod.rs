@@ -25,6 +25,7 @@ mod spread;
 mod storms;
 mod text;
 mod tick;
+mod widely;
 mod window;
 
 #[cfg(test)]
@@ -49,6 +50,7 @@ use self::message::{Command, Hit, Message};
 pub use self::scripts::BodyFailure;
 use self::scripts::Scripts;
 use self::storms::Storms;
+use self::widely::Wide;
 use self::window::{BUCKET_NS, Windows};
 use crate::source::Nanos;
 
@@ -71,6 +73,7 @@ pub struct Judge {
     crowd: Crowd,
     gauges: Gauges,
     captures: Captures,
+    wide: Wide,
     known: Known,
     wellness: Wellness,
     last_serial: Home,
@@ -98,6 +101,7 @@ impl Judge {
             crowd: Crowd::new(config.max_pairs),
             gauges: Gauges::new(config.max_services, config.max_hosts),
             captures: Captures::new(config.default_limits, config.max_kept),
+            wide: Wide::default(),
             known: Known::new(config.max_known),
             wellness: Wellness::default(),
             last_serial: NOWHERE,
@@ -136,11 +140,8 @@ impl Judge {
             Message::Siblings { addr, port, worker, siblings } => {
                 self.wellness.report(*addr, *port, *worker, siblings);
             }
-            Message::Watched { addr, flow_id } => {
-                if let Some(storm) = self.storms.of_host(*addr) {
-                    storm.captures += 1;
-                    storm.draft.tally.recorded(*flow_id);
-                }
+            Message::Watched { whose, rule, flow_id, reset } => {
+                self.recorded(*whose, *rule, *flow_id, *reset);
             }
             Message::Tick(now) => self.tick(*now),
         }
@@ -243,6 +244,9 @@ impl Judge {
             (Some(_), false) => self.join_group(hit, &verdict, commands),
         };
         self.known.set(hit.facts.flow_id, hit.rule, home);
+        if !storming {
+            self.watch_ends(hit, &verdict, home);
+        }
     }
 
     /// Counts a further hit of a rule on a flow where the first went; false if that has closed since.

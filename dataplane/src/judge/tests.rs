@@ -9,7 +9,7 @@ use rules::facts::{FlowFacts, Side};
 use rules::{Hits, SourceFile};
 use serde_json::{Value, json};
 
-use super::message::{CaptureLimits, Dealing, Entries, StateChanges};
+use super::message::{CaptureLimits, Dealing, Entries, StateChanges, WatchFlows, Whose};
 use super::*;
 
 const RULES: &str = r#"
@@ -543,10 +543,12 @@ fn a_storm_told_only_by_counts_watches_its_host_and_names_what_is_recorded() {
     judge.handle(&Message::Tick(START + 100 * MS), &mut commands);
     let most = JudgeConfig::default().captures_per_incident;
     assert!(
-        matches!(commands[..], [Command::Watch { addr: of, flows, .. }] if of == addr && flows == most),
+        matches!(commands[..], [Command::Watch { whose: of, flows, .. }]
+            if of == Whose::Host(addr) && flows == WatchFlows { all: most, unreset: most / 2 }),
         "{commands:?}"
     );
-    judge.handle(&Message::Watched { addr, flow_id: 7 }, &mut commands);
+    let Command::Watch { whose, rule, .. } = commands[0] else { panic!("it is one") };
+    judge.handle(&Message::Watched { whose, rule, flow_id: 7, reset: true }, &mut commands);
     judge.finish(&mut commands);
     let closed = judge.closed();
     assert_eq!((closed.len(), closed[0].count, closed[0].flows), (1, 60, 55));

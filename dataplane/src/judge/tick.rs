@@ -11,9 +11,9 @@ use rules::{Hits, Verdict};
 use super::Judge;
 use super::groups::Takes;
 use super::incident::Draft;
-use super::message::Command;
+use super::message::WatchFlows;
 use super::sight::{Crowdwise, Sight, takes};
-use super::storms::{Actor, Measure, Storm, counted};
+use super::storms::{Measure, Storm, counted};
 use super::window::{BUCKET_NS, Field, SPANS};
 use crate::source::Nanos;
 
@@ -194,14 +194,11 @@ impl Judge {
         if scans || matches!(storm.takes, Takes::AttemptsAt(..)) {
             self.fold(&mut storm, first_ns);
         }
-        if let (Actor::Host(addr), Some(wish)) = (actor, &verdict.capture) {
-            self.watches.push(Command::Watch {
-                addr,
-                rule,
-                flows: self.config.captures_per_incident.saturating_sub(storm.captures),
-                until: self.bucket.saturating_mul(BUCKET_NS).saturating_add(self.config.quiet),
-                limits: self.captures.limits(wish),
-            });
+        if let Some(wish) = &verdict.capture {
+            let all = self.config.captures_per_incident.saturating_sub(storm.captures);
+            // What proves a storm of resets are flows that are reset: others take half of the places at most.
+            let unreset = if measure.field == Some(Field::Rsts) { all / 2 } else { all };
+            self.watch(actor, rule, wish, WatchFlows { all, unreset });
         }
         let storm = self.storms.insert(actor, storm);
         self.opened.push((storm.draft.order(), storm.draft.incident(&self.rules, false)));

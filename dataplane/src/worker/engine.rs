@@ -235,8 +235,8 @@ impl Engine {
         if !outcome.events.and(self.subscribed).is_empty() {
             self.raise(slot, &outcome, stamp.ts, Some(stamp.number));
         }
-        if packet.tcp.flags & flags::RST != 0 && !self.watches.is_empty() {
-            self.watched_reset(slot, outcome.dir, stamp);
+        if !self.watches.is_empty() {
+            self.watched(slot, outcome.dir, packet.tcp.flags & flags::RST != 0, stamp);
         }
         self.record_live(slot, stamp, bytes);
     }
@@ -255,6 +255,9 @@ impl Engine {
                 self.remember_flow(slot, stamp, packet, bytes, made);
                 if apps::is_dns(packet) {
                     self.dns(slot, stamp, packet, bytes);
+                }
+                if !self.watches.is_empty() {
+                    self.watched(slot, usize::from(!packet.from_low), false, stamp);
                 }
                 self.record_live(slot, stamp, bytes);
             }

@@ -126,25 +126,29 @@ impl Engine {
         packet: Option<u64>,
         now: Nanos,
     ) -> bool {
-        if self.recorder.is_none() {
-            return false;
-        }
+        let Some(hold) = self.take_hold(slot, rule, now) else { return false };
+        // A timer speaks of the last packet there was.
+        let newest = self.table.flows[slot as usize].newest;
+        let raising = packet.or_else(|| self.ring.get(newest).map(|(p, _)| p.number));
+        self.holds.raised(hold, rule, event, raising);
+        self.holds.ask(hold)
+    }
+
+    /// The flow's hold, begun now if it has none; `None` if there is no room, or no recorder.
+    pub(super) fn take_hold(&mut self, slot: u32, rule: u16, now: Nanos) -> Option<u32> {
+        self.recorder.as_ref()?;
         let flow = &mut self.table.flows[slot as usize];
         let flow_id = flow.id();
         if flow.hold != NONE && self.holds.is_over(flow.hold, flow_id) {
             flow.set_hold(NONE);
         }
         if flow.hold == NONE {
-            let Some(hold) = self.holds.take(rule, flow_id, now) else { return false };
+            let hold = self.holds.take(rule, flow_id, now)?;
             flow.set_hold(hold);
             self.holds.begin(hold, self.keeper.of(slot), self.tails.of(flow, slot));
         }
-        let hold = flow.hold;
-        self.holds.set_newest(hold, flow.newest);
-        // A timer speaks of the last packet there was.
-        let raising = packet.or_else(|| self.ring.get(flow.newest).map(|(p, _)| p.number));
-        self.holds.raised(hold, rule, event, raising);
-        self.holds.ask(hold)
+        self.holds.set_newest(flow.hold, flow.newest);
+        Some(flow.hold)
     }
 
     /// Gives a live packet to the flow's hold.
@@ -176,8 +180,8 @@ impl Engine {
             match command {
                 Command::Keep { flow_id, limits } => self.holds.keep(flow_id, limits, self.now),
                 Command::Release { flow_id } => self.holds.release(flow_id),
-                Command::Watch { addr, rule, flows, until, limits } => {
-                    self.watches.add(addr, Watch { rule, left: flows, until, limits });
+                Command::Watch { whose, rule, flows, until, limits } => {
+                    self.watches.add(Watch::new(whose, rule, flows, until, limits));
                 }
             }
         }

@@ -14,7 +14,7 @@ use rhai::packages::{
 use rhai::{Dynamic, Engine, EvalAltResult, ImmutableString, Map, OptimizationLevel};
 
 use crate::body::BodyLimits;
-use crate::body::views::{self, Address, Subjects, View};
+use crate::body::views::{self, Address, End, Subjects, View};
 use crate::body::words;
 use crate::facts::{FlowFacts, HostFacts, ServiceFacts};
 use crate::language::syntax::FORBIDDEN;
@@ -154,20 +154,29 @@ fn register_verdict(engine: &mut Engine, stage: &Stage) {
         }
         Ok(())
     });
-    register_capture::<View<FlowFacts>>(engine, stage);
-    register_capture::<View<HostFacts>>(engine, stage);
-    register_capture::<View<ServiceFacts>>(engine, stage);
+    register_capture(engine, stage, |_: &View<FlowFacts>, verdict| &mut verdict.capture);
+    register_capture(engine, stage, |_: &View<HostFacts>, verdict| &mut verdict.capture);
+    register_capture(engine, stage, |_: &View<ServiceFacts>, verdict| &mut verdict.capture);
+    register_capture(engine, stage, |end: &End, verdict| match end {
+        End::Host => &mut verdict.capture_host,
+        End::Service => &mut verdict.capture_service,
+    });
 }
 
-fn register_capture<V: Clone + Send + Sync + 'static>(engine: &mut Engine, stage: &Stage) {
+/// `of` says where in the verdict a capture of such a subject is noted.
+fn register_capture<V: Clone + Send + Sync + 'static>(
+    engine: &mut Engine,
+    stage: &Stage,
+    of: for<'v> fn(&V, &'v mut Verdict) -> &'v mut Option<CaptureWish>,
+) {
     let at = stage.clone();
-    engine.register_fn("capture", move |_: V| {
-        at.lock().verdict.capture.get_or_insert_default();
+    engine.register_fn("capture", move |subject: V| {
+        of(&subject, &mut at.lock().verdict).get_or_insert_default();
     });
     let at = stage.clone();
-    engine.register_fn("capture", move |_: V, wish: Map| -> Done {
+    engine.register_fn("capture", move |subject: V, wish: Map| -> Done {
         let wish = capture_wish(wish)?;
-        at.lock().verdict.capture = Some(wish);
+        *of(&subject, &mut at.lock().verdict) = Some(wish);
         Ok(())
     });
 }

@@ -50,6 +50,13 @@ fn the_whole_verdict() {
 }
 
 #[test]
+fn a_flow_s_ends_can_be_captured() {
+    let verdict = run("capture(host); capture(service, #{packets: 3}); capture(service);").unwrap();
+    assert_eq!((verdict.capture, verdict.capture_host), (None, Some(CaptureWish::default())));
+    assert_eq!(verdict.capture_service, Some(CaptureWish { packets: Some(3), ..CaptureWish::default() }));
+}
+
+#[test]
 fn nothing_is_kept_between_runs() {
     let set =
         set("rule \"x\" on rst then { if flow.dport == 1 { advise(\"a\"); throw \"no\"; } advise(\"b\"); }");

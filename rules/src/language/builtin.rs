@@ -23,7 +23,15 @@ pub(crate) static VERDICT: &[Builtin] = &[
     b(
         "capture",
         "capture(flow), capture(flow, #{packets: 1000, bytes: 1000000, seconds: 60})",
-        "Keeps the packets: the lead-up and what follows, within the limits given. Also `capture(host)` and `capture(service)`.",
+        "Keeps the packets: the lead-up and what follows, within the limits given.",
+    ),
+    b(
+        "capture",
+        "capture(host), capture(service), capture(host, #{…})",
+        "Keeps the flows that the host or service has now, from their next packet on, and those it begins next: as many \
+         as one incident may keep (`captures_per_incident`), each within the limits. Flows are taken for `seconds`, or a minute. \
+         For a rule that counts RSTs, half of them are flows that the host resets. In a rule about a flow, the host is \
+         the flow's client and the service is where it goes.",
     ),
     b("evidence", "evidence(name, value)", "Adds a named value to the incident's evidence."),
     b(
