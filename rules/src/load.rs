@@ -11,7 +11,9 @@ use sha2::{Digest, Sha256};
 
 use crate::error::LoadError;
 use crate::event::{Event, EventSet};
+use crate::facts::CountSet;
 use crate::facts::table::Subject;
+use crate::header::{Header, Switches};
 use crate::language::RuleFile;
 use crate::language::check::{self, Names, Reach};
 use crate::language::syntax::{Name, Parser, Refusal, RuleItem};
@@ -20,6 +22,9 @@ use crate::lower::types::Term;
 use crate::nearest::nearest;
 use crate::set::{Body, Guard, MAX_RULES, Override, RuleMeta, RuleSet, Scope, SourceFile};
 use crate::value::ParamValue;
+
+/// The kind of the incident that a rule was switched off; no rule's name.
+pub const SWITCHED_OFF: &str = "rule_switched_off";
 
 /// Loads a set of rules. Files are taken in the order of their names, so that the same files give the
 /// same rule indexes and hash however they were listed.
@@ -35,8 +40,8 @@ pub(crate) fn load(sources: &[SourceFile], overrides: &[Override]) -> Result<Rul
     refuse_repeated_names(&mut files);
 
     let mut set = RuleSet::empty(hash(&sources, &files));
-    for file in &mut files {
-        compile(file, &mut set);
+    for (file, source) in files.iter_mut().zip(&sources) {
+        compile(file, fingerprint(source, file), &mut set);
         errors.append(&mut file.errors);
     }
     if set.rules().len() > MAX_RULES {
@@ -60,13 +65,25 @@ pub(crate) fn load(sources: &[SourceFile], overrides: &[Override]) -> Result<Rul
 fn hash(sources: &[&SourceFile], files: &[RuleFile]) -> String {
     let mut hasher = Sha256::new();
     for (source, file) in sources.iter().zip(files) {
-        hasher.update((source.text.len() as u64).to_le_bytes());
-        hasher.update(source.text.as_bytes());
-        for (name, value) in &file.params {
-            hasher.update(format!("{name}={value}\n").as_bytes());
-        }
+        digest(&mut hasher, source, file);
+        file.rules.iter().for_each(|rule| hasher.update(rule.switches.text(&rule.name.text)));
     }
     hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn digest(hasher: &mut Sha256, source: &SourceFile, file: &RuleFile) {
+    hasher.update((source.text.len() as u64).to_le_bytes());
+    hasher.update(source.text.as_bytes());
+    for (name, value) in &file.params {
+        hasher.update(format!("{name}={value}\n").as_bytes());
+    }
+}
+
+/// Of one file alone.
+fn fingerprint(source: &SourceFile, file: &RuleFile) -> u64 {
+    let mut hasher = Sha256::new();
+    digest(&mut hasher, source, file);
+    hasher.finalize().iter().take(8).fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }
 
 /// A rule's name picks the file it is in; else a file's stem does.
@@ -107,6 +124,11 @@ fn apply_override(file: &mut RuleFile, set: &Override) -> Result<(), (String, St
     if file.broken.contains(param) {
         return Ok(());
     }
+    if Switches::knows(param) && !file.params.contains_key(param) {
+        let by_name = file.rules.iter().any(|known| known.name.text == *rule);
+        let mut rules = file.rules.iter_mut().filter(|known| !by_name || known.name.text == *rule);
+        return rules.try_for_each(|known| known.switches.set(set));
+    }
     let Some(current) = file.params.get_mut(param) else {
         let known: Vec<&str> = file.params.keys().map(String::as_str).collect();
         let help = match nearest(param, known.iter().copied()) {
@@ -135,6 +157,10 @@ fn refuse_repeated_names(files: &mut [RuleFile]) {
         let mut refusals = Vec::new();
         for rule in &file.rules {
             let Name { text, at } = &rule.name;
+            if text == SWITCHED_OFF {
+                let message = format!("\"{text}\" is the kind of incident that tells of failing rules");
+                refusals.push(Refusal::new(*at, message, "choose another name"));
+            }
             if !is_rule_name(text) {
                 let message = format!("\"{text}\" cannot be a rule's name");
                 refusals.push(Refusal::new(*at, message, "use 1 to 64 letters, digits, `_` and `-`"));
@@ -161,7 +187,7 @@ fn is_rule_name(name: &str) -> bool {
 }
 
 /// Checks a file's functions and rules, and adds the rules to the set.
-fn compile(file: &mut RuleFile, set: &mut RuleSet) {
+fn compile(file: &mut RuleFile, fingerprint: u64, set: &mut RuleSet) {
     let mut refusals = Vec::new();
     let rules = std::mem::take(&mut file.rules);
     {
@@ -178,7 +204,7 @@ fn compile(file: &mut RuleFile, set: &mut RuleSet) {
         let shared = Shared::of(file);
         for rule in &rules {
             match compile_rule(rule, file, &names, &reaches, &shared) {
-                Ok((meta, guard, body)) => set.add(meta, guard, body),
+                Ok((meta, guard, body)) => set.add(RuleMeta { fingerprint, ..meta }, guard, body),
                 Err(mut wrong) => refusals.append(&mut wrong),
             }
         }
@@ -234,6 +260,11 @@ fn compile_rule(
         }
     }
     let scope = scope(events, &rule.name, &all_reach, &mut refusals);
+    let header = Header::of(rule, events, &mut refusals);
+    if let (None, Some(at)) = (header.severity, body_reach.plain_incident) {
+        let help = "write incident(\"warning\", text), or `severity \"warning\"` after the rule's events";
+        refusals.push(Refusal::new(at, "neither this call nor the rule's header names a severity", help));
+    }
     let context = Context { params: &file.params, broken: &file.broken, functions: &file.functions };
     let guard = match scope {
         Some(Scope::Flow) => lower(rule, &context, &mut refusals).map(Guard::Flow),
@@ -242,9 +273,12 @@ fn compile_rule(
         Some(Scope::Link) => lower(rule, &context, &mut refusals).map(Guard::Link),
         None => None,
     };
-    let (Some(scope), Some(guard), true) = (scope, guard, refusals.is_empty()) else {
+    let (Some(scope), Some(mut guard), true) = (scope, guard, refusals.is_empty()) else {
         return Err(refusals);
     };
+    if !header.enabled {
+        (guard, all_reach.counts) = (Guard::Flow(Term::Const(false)), CountSet::EMPTY);
+    }
     let meta = RuleMeta {
         name: rule.name.text.clone(),
         file: file.name.clone(),
@@ -254,6 +288,11 @@ fn compile_rule(
         holds: body_reach.captures || scope != Scope::Flow && !body_reach.captured.is_empty(),
         counts: all_reach.counts,
         gathers,
+        severity: header.severity,
+        shadow: header.shadow,
+        sample: header.sample,
+        enabled: header.enabled,
+        fingerprint: 0,
         comments: Event::ALL.map(|event| format!("referee: {} ({})", rule.name.text, event.name())),
     };
     let block = Stmt::Block(Box::new(rule.body.clone()));

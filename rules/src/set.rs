@@ -14,6 +14,7 @@ use crate::error::LoadError;
 use crate::event::{Event, EventSet};
 use crate::facts::{CountSet, FlowFacts, HostFacts, LinkFacts, ServiceFacts};
 use crate::lower::types::{Stop, Term};
+use crate::verdict::Severity;
 
 /// Rules in one set at most; a hit names its rule in 16 bits.
 pub const MAX_RULES: usize = 16_384;
@@ -69,6 +70,16 @@ pub struct RuleMeta {
     pub counts: CountSet,
     /// Its condition reads facts of a flow that are not at hand.
     pub gathers: bool,
+    /// The header's, for incidents of which the body names none.
+    pub severity: Option<Severity>,
+    /// It only looks on: what it would do is counted, nothing is told, held or found.
+    pub shadow: bool,
+    /// It takes one flow in so many.
+    pub sample: u64,
+    /// Else it never matches.
+    pub enabled: bool,
+    /// Of its file's text and parameters: another one, and the rule may not be what it was.
+    pub fingerprint: u64,
     pub(crate) comments: [String; Event::ALL.len()],
 }
 
@@ -76,6 +87,12 @@ impl RuleMeta {
     /// Later packets can turn its verdict: it waits for those that follow a RST.
     pub const fn can_turn(&self) -> bool {
         self.events.contains(Event::AfterRst)
+    }
+
+    /// The flow is one of those it takes.
+    #[inline]
+    pub const fn takes(&self, flow_id: u64) -> bool {
+        self.sample <= 1 || flow_id.is_multiple_of(self.sample)
     }
 
     /// The packet comment for a hit of this rule: "referee: rst_after_idle (rst)". Does not allocate.
@@ -204,7 +221,8 @@ impl RuleSet {
                 // Its parameters have switched it off.
                 Guard::Flow(Term::Const(false))
                 | Guard::Host(Term::Const(false))
-                | Guard::Service(Term::Const(false)) => {}
+                | Guard::Service(Term::Const(false))
+                | Guard::Link(Term::Const(false)) => {}
                 Guard::Flow(guard) => {
                     for event in meta.events.iter() {
                         self.flow_by_event[event as usize].push(self.flow.len() as u16);

@@ -71,6 +71,13 @@ pub struct Verdict {
     /// Of a flow rule: what to record of the flow's client and of its service.
     pub capture_host: Option<CaptureWish>,
     pub capture_service: Option<CaptureWish>,
+    /// Words to find the incident by, each once.
+    pub tags: Vec<String>,
     /// In the order given; a name given twice keeps its place and takes the later value.
     pub evidence: Vec<(String, EvidenceValue)>,
+}
+
+impl Verdict {
+    /// Tags at most.
+    pub const TAGS: usize = 16;
 }

@@ -16,8 +16,24 @@ const fn b(name: &'static str, usage: &'static str, doc: &'static str) -> Builti
 pub(crate) static VERDICT: &[Builtin] = &[
     b(
         "incident",
-        "incident(severity, text)",
-        "Reports an incident whose kind is the rule's name. Severity: \"info\", \"warning\" or \"critical\".",
+        "incident(severity, text), incident(text)",
+        "Reports an incident whose kind is the rule's name. Severity: \"info\", \"warning\" or \"critical\"; \
+         without one, the header's.",
+    ),
+    b(
+        "explain",
+        "explain(text)",
+        "Adds a sentence to the incident's explanation. May be called several times.",
+    ),
+    b(
+        "tag",
+        "tag(text)",
+        "Adds a word to the incident's `tags`, by which programs find it. At most 16, of 64 bytes.",
+    ),
+    b(
+        "count",
+        "count(name), count(name, n)",
+        "Adds 1, or n, to a counter of the rule, shown as metric `referee_rule_count_total{rule, name}`. At most 16 a rule.",
     ),
     b("advise", "advise(text)", "Says what to change. May be called several times."),
     b(

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rhai::{ASTNode, Expr, FnCallExpr, Position, Stmt};
 
+use crate::body::STATE;
 use crate::facts::table::{Subject, Window};
 use crate::facts::{CountSet, FlowFacts, HostFacts, LinkFacts, ServiceFacts, is_at_hand};
 use crate::language::builtin;
@@ -24,6 +25,8 @@ pub(crate) struct Reach {
     pub(crate) captures: bool,
     /// `host`, `service` where they are all that `capture` is given.
     pub(crate) captured: BTreeMap<&'static str, Position>,
+    /// It calls `incident` with a text alone: the severity must be the header's.
+    pub(crate) plain_incident: Option<Position>,
     /// What its windowed facts count.
     pub(crate) counts: CountSet,
     /// It names a fact of a flow that has to be gathered.
@@ -37,6 +40,7 @@ impl Reach {
         }
         self.calls.extend(other.calls.iter().cloned());
         self.captures |= other.captures;
+        self.plain_incident = self.plain_incident.or(other.plain_incident);
         for (root, at) in &other.captured {
             self.captured.entry(root).or_insert(*at);
         }
@@ -153,7 +157,7 @@ impl Checker<'_> {
     fn variable(&mut self, name: &str, at: Position) {
         if let Some(root) = ROOTS.iter().find(|root| **root == name) {
             self.reach.roots.entry(root).or_insert(at);
-        } else if !self.names.params.contains(name) {
+        } else if !self.names.params.contains(name) && name != STATE {
             let known = self.names.params.iter().chain(&ROOTS).copied();
             let help = match nearest(name, known) {
                 Some(near) => format!("did you mean `{near}`?"),
@@ -209,6 +213,9 @@ impl Checker<'_> {
             return;
         }
         if builtin::is_known(name) {
+            if name == "incident" && args == 1 {
+                self.reach.plain_incident.get_or_insert(at);
+            }
             return;
         }
         let names = self.names;
