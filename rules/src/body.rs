@@ -38,6 +38,16 @@ pub enum Snapshot<'a> {
 }
 
 impl Snapshot<'_> {
+    /// Packet time it is of.
+    pub const fn now_ns(&self) -> u64 {
+        match self {
+            Snapshot::Flow(facts, _) => facts.now_ns,
+            Snapshot::Host(facts) => facts.now_ns,
+            Snapshot::Service(facts) => facts.now_ns,
+            Snapshot::Link(facts) => facts.now_ns,
+        }
+    }
+
     pub const fn scope(&self) -> Scope {
         match self {
             Snapshot::Flow(..) => Scope::Flow,

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use dataplane::config::WorkerConfig;
 use dataplane::judge::JudgeConfig;
@@ -13,11 +14,12 @@ use dataplane::record::{RecordConfig, SegmentReader};
 use dataplane::source::LinkType;
 use dataplane::source::synthetic::Synthetic;
 use rules::SourceFile;
+use tests::captures;
 use tests::disk::MemDisk;
-use tests::{Outcome, Pipeline, Setup, run};
+use tests::{Outcome, Pipeline, Setup, run, shipped_rules};
 use wiregen::check;
 use wiregen::packet::{self, ACK, Ethernet, Ip, RST, SYN, TcpHeader};
-use wiregen::scenario::{Packet, START};
+use wiregen::scenario::{Options, Packet, START};
 
 const MS: u64 = 1_000_000;
 const SERVER: u8 = 100;
@@ -145,4 +147,102 @@ fn a_rule_that_counts_resets_leaves_room_for_flows_that_are_reset() {
     let judge = JudgeConfig { captures_per_incident: 4, ..JudgeConfig::default() };
     let (_, disk) = run_with(&packets, text, judge);
     assert_eq!(on_disk(&disk).into_keys().collect::<Vec<_>>(), [2000, 2001, 3000, 3001]);
+}
+
+/// Everything that is told, but for the hash of the rules and for what is counted of rules.
+fn told(outcome: &Outcome) -> Vec<String> {
+    let json = |value: serde_json::Result<String>| value.unwrap();
+    let rows = outcome.rows.iter().map(|row| json(serde_json::to_string(row)));
+    let incidents = outcome.opened.iter().chain(&outcome.incidents).chain(&outcome.folded).map(|incident| {
+        let mut incident = incident.clone();
+        incident.rules_hash.clear();
+        json(serde_json::to_string(&incident))
+    });
+    rows.chain(incidents).collect()
+}
+
+#[test]
+fn a_rule_in_shadow_changes_nothing_that_is_told() {
+    let looking = "rule \"look\" on rst, syn, syn_timeout, established, stalled, disproved, close severity \"critical\" shadow then {
+            incident(\"x\"); capture(flow); capture(host); withdraw(\"y\"); }
+        rule \"wide\" on tick shadow when host.syns(10) > 0 then { incident(\"critical\", \"x\"); capture(host); }
+        rule \"failing\" on rst, close shadow then { throw 1; }";
+    for name in ["demo", "rst_storm", "host_scan", "syn_flood", "rst_after_idle", "pmtu_blackhole"] {
+        let (packets, _) = captures::scenario(name, &Options::default());
+        let outcome = |more: &[SourceFile]| {
+            let disk = MemDisk::new();
+            let rules = run::load(&[rules::library(), more.to_vec()].concat(), &[]);
+            let config = RecordConfig { chunk_bytes: 64 << 10, chunks: 8, ..RecordConfig::default() };
+            let setup = Setup::with(WorkerConfig::small(), rules).recording(config, disk.clone());
+            (Pipeline::new(captures::synthetic(&packets), setup).run(), disk.files())
+        };
+        let (without, kept_without) = outcome(&[]);
+        let (with, kept_with) = outcome(&[rules(looking)]);
+        assert_eq!(told(&without), told(&with), "{name}");
+        assert_eq!(kept_without, kept_with, "{name}: what is recorded");
+        assert!(with.judged.bodies_run > without.judged.bodies_run, "{name}: they looked on");
+    }
+    assert!(shipped_rules().rules().iter().all(|rule| !rule.shadow));
+}
+
+#[test]
+fn a_sample_takes_the_same_flows_each_time() {
+    let (packets, _) = captures::mix_of(400, 7);
+    let flows = |header: &str| {
+        let text = format!("rule \"some\" on close {header} then {{ incident(\"info\", \"x\"); }}");
+        let setup = Setup::with(WorkerConfig::small(), run::load(&[rules(&text)], &[]));
+        let outcome = Pipeline::new(captures::synthetic(&packets), setup).run();
+        let found = outcome.rows.iter().filter(|row| row.findings.contains_key("some"));
+        (found.map(|row| row.flow_id.clone()).collect::<BTreeSet<_>>(), outcome.account.events)
+    };
+    let ((all, _), (tenth, counted)) = (flows(""), flows("sample 10"));
+    assert_eq!(tenth, flows("sample 10").0);
+    assert!(tenth.is_subset(&all) && (10..100).contains(&tenth.len()), "{} of {}", tenth.len(), all.len());
+    assert_eq!((counted.matched, counted.sampled_out), (all.len() as u64, (all.len() - tenth.len()) as u64));
+}
+
+/// A rule set of which nearly everything fails, each rule in another way, and one that does not.
+fn failing_rules(number: usize) -> Vec<SourceFile> {
+    let body = |n: usize| match n % 4 {
+        0 => "throw \"no\";",
+        1 => "loop { }",
+        2 => "let s = \"x\"; loop { s += s; }",
+        _ => "let zero = flow.dport - flow.dport; let x = 1 / zero;",
+    };
+    let rule = |n: usize| format!("rule \"bad{n:05}\" on syn when flow.proto == 6 then {{ {} }}\n", body(n));
+    let file = |first: usize| SourceFile {
+        name: format!("bad{first:05}.rhai"),
+        text: (first..(first + 1000).min(number)).map(rule).collect(),
+    };
+    let good = "rule \"good\" on syn then { incident(\"info\", `a SYN from ${flow.sport}`); }";
+    let mut files: Vec<SourceFile> = (0..number).step_by(1000).map(file).collect();
+    // Last of all, so that every other rule has its turn before.
+    files.push(SourceFile { name: "zz_good.rhai".to_owned(), text: good.to_owned() });
+    files
+}
+
+#[test]
+fn rules_that_fail_are_switched_off_and_the_others_go_on() {
+    let rules = run::load(&failing_rules(300), &[]);
+    let mut source = Synthetic::new("syns");
+    for n in 0..200_u16 {
+        let packet = tcp(u64::from(n) * 20 * MS, 9, 1000 + n, true, SYN);
+        source.push(packet.ts, &packet.bytes, LinkType::Ethernet);
+        source.idle(packet.ts + MS);
+    }
+    let judge = JudgeConfig { max_open: 250, ..JudgeConfig::default() };
+    let run = |source| {
+        let setup = Setup { judge: judge.clone(), ..Setup::with(WorkerConfig::small(), Arc::clone(&rules)) };
+        Pipeline::new(source, setup).run()
+    };
+    let outcome = run(source);
+    let of = |kind: &str| outcome.incidents.iter().filter(|i| i.kind == kind).count();
+    assert_eq!((of("good"), of("rule_switched_off")), (1, 250));
+    assert_eq!(outcome.judged.switched_off_untold, 50, "beyond the room for incidents they are counted");
+    // Those that overrun had 3 runs, the others 20.
+    assert_eq!(outcome.judged.body_errors, 150 * 3 + 150 * 20);
+    let found: u64 = outcome.rows.iter().map(|row| row.findings.len() as u64).sum();
+    assert!(found < 300 * 20 + 200, "{found}: what is off is not found any more");
+    let good = outcome.incidents.iter().find(|i| i.kind == "good").unwrap();
+    assert_eq!((good.flows, good.first_ns), (200, START), "it is heard from the first SYN on");
 }

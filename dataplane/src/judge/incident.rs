@@ -43,6 +43,9 @@ pub struct Incident {
     pub evidence: serde_json::Map<String, serde_json::Value>,
     pub explain: String,
     pub advise: String,
+    /// Words that bodies gave to find it by.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
     pub rules_hash: String,
     /// Later packets have disproved it; it was shown as open before, and is not an incident any more.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -92,7 +95,7 @@ impl Subject {
         Subject::Service { dst: addr, dport: port, proto: text::protocol(proto) }
     }
 
-    const fn scope(&self) -> Scope {
+    pub const fn scope(&self) -> Scope {
         match self {
             Subject::Flow { .. } => Scope::Flow,
             Subject::Host { .. } => Scope::Host,
@@ -236,7 +239,7 @@ impl Draft {
             severity,
             explain,
             advise: text::advice(&verdict.advise),
-            evidence: Evidence::new(&verdict.evidence),
+            evidence: Evidence::of(verdict),
             tally: Tally::starting(first_ns),
             failing: Failing::default(),
             apart: String::new(),
@@ -288,7 +291,7 @@ impl Draft {
             self.severity = self.severity.max(*severity);
             self.explain.clone_from(explain);
             self.advise = text::advice(&verdict.advise);
-            self.evidence = Evidence::new(&verdict.evidence);
+            self.evidence = Evidence::of(verdict);
         }
     }
 
@@ -311,7 +314,7 @@ impl Draft {
     /// evidence instead of what was said before as long as no other flow had a part in that.
     pub fn revise(&mut self, subject: &Subject, verdict: &Verdict) {
         let Some((severity, explain)) = &verdict.incident else { return };
-        let evidence = Evidence::new(&verdict.evidence);
+        let evidence = Evidence::of(verdict);
         if self.tally.flows <= 1 {
             self.evidence = evidence;
         } else {
@@ -358,6 +361,7 @@ impl Draft {
             evidence: self.evidence.to_json(),
             explain,
             advise: if self.withdrawn.is_some() { String::new() } else { self.advise.clone() },
+            tags: self.evidence.tags().to_vec(),
             rules_hash: rules.hash().to_owned(),
             withdrawn: self.withdrawn.is_some(),
         }
@@ -365,7 +369,7 @@ impl Draft {
 }
 
 /// The first 8 bytes of SHA-256 over rule, subject and time, each ended by a byte that none of them holds.
-fn id(rule: &str, subject: &Subject, first_ns: Nanos) -> String {
+pub fn id(rule: &str, subject: &Subject, first_ns: Nanos) -> String {
     let subject = match subject {
         Subject::Flow { proto, src, sport, dst, dport } => format!("{proto} {src} {sport} {dst} {dport}"),
         Subject::Host { host } => format!("{host}"),

@@ -98,7 +98,9 @@ impl Judge {
         let rules = Arc::clone(&self.rules);
         let actor = sight.actor();
         for &rule in hits.as_slice() {
-            if self.storms.get_mut(actor, rule).is_some() {
+            if self.is_shadow(rule) {
+                self.shadow_sight(rule, sight, self.bucket.saturating_mul(BUCKET_NS));
+            } else if self.storms.get_mut(actor, rule).is_some() {
                 self.carry_on(rule, sight);
             } else if self.storms.len() >= self.config.max_open {
                 self.account.matches_refused += 1;

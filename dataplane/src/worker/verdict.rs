@@ -97,6 +97,27 @@ impl Engine {
         now: Nanos,
         snapshot: &FlowFacts,
     ) {
+        let (shadow, takes) = {
+            let meta = &self.rules.rules()[usize::from(rule)];
+            (meta.shadow, meta.takes(snapshot.flow_id))
+        };
+        if !takes {
+            self.outlet.account.sampled_out += 1;
+            return;
+        }
+        if shadow {
+            // Nothing is found, held or watched: what others see of the flow is as it would be without.
+            self.outlet.hit(Hit {
+                rule,
+                event,
+                worker: 0,
+                sequence: 0,
+                packet,
+                held: false,
+                facts: *snapshot,
+            });
+            return;
+        }
         let mut index = self.table.flows[slot as usize].trouble;
         if let Some(trouble) = self.slab.get_or_take(&mut index) {
             let known = trouble.knows(rule);

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use dataplane::judge::Incident;
 use dataplane::ledger::WorkerAccount;
 use dataplane::source::afxdp::{CaptureClock, Tap, TapReport};
+use rules::SWITCHED_OFF;
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -36,6 +37,9 @@ const LOOK: Duration = Duration::from_millis(100);
 const SECOND: Duration = Duration::from_secs(1);
 /// How long packets that were on their way when the interface was given back may take to arrive.
 const SETTLE: Duration = Duration::from_secs(1);
+
+/// Rules of which it is said at once that they were switched off.
+const OFF_SAID: u64 = 20;
 
 /// The signals that end a run. A second one ends it at once.
 pub struct Signals {
@@ -100,6 +104,8 @@ struct Desk {
     status: Status,
     opened: u64,
     closed: u64,
+    /// Rules switched off.
+    off: u64,
     /// The run is being ended: what closes now is told in the report.
     ending: bool,
     metrics: Metrics,
@@ -112,8 +118,18 @@ impl Run {
         let names: Vec<&str> = taps.iter().map(|tap| tap.nic().name.as_str()).collect();
         let status = Status::new(&names.join(" "));
         let tally = (!outputs.to_stdout()).then(Tally::default);
-        let mut desk =
-            Desk { recording, outputs, tally, store, status, opened: 0, closed: 0, ending: false, metrics };
+        let mut desk = Desk {
+            recording,
+            outputs,
+            tally,
+            store,
+            status,
+            opened: 0,
+            closed: 0,
+            off: 0,
+            ending: false,
+            metrics,
+        };
         let linked = taps.iter().map(|tap| tap.nic().carrier).collect();
         let snapshots = vec![Snapshot::default(); threads.shared.len()];
         let mut watch = Watch { taps, clock, snapshots, linked };
@@ -158,6 +174,9 @@ impl Desk {
             Told::Opened(incident) => {
                 self.opened += 1;
                 self.keep(&incident);
+                if incident.kind == SWITCHED_OFF {
+                    self.off(&incident);
+                }
                 self.outputs.line(Kind::Live, &Stated { state: "open", incident: &incident });
                 if self.tally.is_some() && !self.ending {
                     self.print(&words::opened(&incident, Paint::for_stdout()));
@@ -172,6 +191,7 @@ impl Desk {
                 self.outputs.line(Kind::Live, &Stated { state: "closed", incident: &incident });
                 self.tell_closed(*incident, captured);
             }
+            Told::Failing(what) => self.say(&what),
             Told::Standing(judged) => self.metrics.judged = *judged,
             Told::Row(row) => {
                 self.outputs.line(Kind::Flows, &*row);
@@ -215,6 +235,18 @@ impl Desk {
         }
         if let Some(what) = self.recording.as_mut().and_then(Recording::look) {
             self.say(&what);
+        }
+    }
+
+    /// Rules switched off are told at once, as long as they are few.
+    fn off(&mut self, incident: &Incident) {
+        self.off += 1;
+        match self.off {
+            ..=OFF_SAID => self.say(&incident.explain),
+            n if n == OFF_SAID + 1 => {
+                self.say("more rules are switched off: see the incidents rule_switched_off")
+            }
+            _ => {}
         }
     }
 
@@ -338,7 +370,7 @@ fn end(mut watch: Watch, threads: Threads, mut desk: Desk, mut failure: Option<F
         judge: verdicts.account,
         standing: verdicts.standing,
         counted: verdicts.counted,
-        body_failures: verdicts.body_failures,
+        bodies: verdicts.bodies,
         chunks: (
             threads.chunks,
             recorded.as_ref().map_or(0, |recorded| recorded.account.chunks_free as usize),

@@ -192,7 +192,7 @@ impl Replay {
             judge: self.judge.account(),
             standing: self.judge.standing(metrics::SHOWN),
             counted: self.counted,
-            body_failures: self.judge.body_failures(),
+            bodies: self.judge.bodies(),
             chunks: (chunks, recorded.as_ref().map_or(0, |recorded| recorded.account.chunks_free as usize)),
             recorded,
             inputs,

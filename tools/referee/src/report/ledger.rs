@@ -114,7 +114,7 @@ impl Ledger {
                 "taken": w.holds_taken, "refused": w.holds_refused, "unanswered": w.holds_unanswered,
             }),
             judge: judge(f),
-            rules: loaded(rules),
+            rules: super::rules::ledger(rules, &f.bodies),
             inputs,
             interfaces,
             unbalanced,
@@ -260,14 +260,8 @@ fn judge(f: &Finished) -> Value {
         "gauges_evicted": j.gauges_evicted, "state_entries_peak": j.state_entries_peak,
         "flows_forgotten": j.flows_forgotten, "kept_forgotten": j.kept_forgotten,
         "siblings_refused": j.siblings_refused, "open": j.open,
+        "switched_off_untold": j.switched_off_untold,
     })
-}
-
-/// The rules that were in force, and how often a condition overflowed or divided by zero.
-fn loaded(rules: &RuleSet) -> Value {
-    let faults: u64 =
-        (0..rules.rules().len()).map(|i| rules.guard_faults(u16::try_from(i).unwrap_or(u16::MAX))).sum();
-    json!({ "hash": rules.hash(), "loaded": rules.rules().len(), "guard_faults": faults })
 }
 
 fn input(report: &InputReport) -> Value {

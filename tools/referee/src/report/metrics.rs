@@ -6,7 +6,7 @@
 use std::fmt::{Display, Write as _};
 use std::net::SocketAddr;
 
-use dataplane::judge::{JudgeAccount, Standing};
+use dataplane::judge::{BodyBooks, JudgeAccount, Standing};
 use dataplane::ledger::{DropReason, UnwrittenReason, WorkerAccount};
 use dataplane::record::WriterAccount;
 use rules::{RuleSet, Scope};
@@ -30,6 +30,7 @@ pub struct Sample<'a> {
     /// How far back the shortest history reaches, s; unknown in a replay.
     pub history_seconds: Option<f64>,
     pub judge: &'a JudgeAccount,
+    pub bodies: &'a BodyBooks,
     /// `None` if no rule asks what many flows show, and so nobody counts it.
     pub standing: Option<&'a Standing>,
     pub writer: Option<WriterAccount>,
@@ -52,6 +53,7 @@ impl<'a> Sample<'a> {
             live_flows: f.live,
             history_seconds: None,
             judge: &f.judge,
+            bodies: &f.bodies,
             standing: counted(rules).then_some(&f.standing),
             writer: f.recorded.as_ref().map(|recorded| recorded.account.clone()),
         }
@@ -74,6 +76,7 @@ pub fn text(sample: &Sample) -> String {
     kept(&mut page, sample);
     flows(&mut page, sample);
     judged(&mut page, sample.judge);
+    super::rules::metrics(&mut page, sample.bodies);
     if let Some(standing) = sample.standing {
         state_tables(&mut page, standing);
     }
@@ -187,18 +190,18 @@ fn state_tables(page: &mut Text, standing: &Standing) {
 
 /// The page as it grows: a family's head, then its values.
 #[derive(Default)]
-struct Text {
+pub(super) struct Text {
     text: String,
     family: &'static str,
 }
 
 /// Writing to a `String` cannot fail.
 impl Text {
-    fn counter(&mut self, name: &'static str, help: &str) -> &mut Text {
+    pub(super) fn counter(&mut self, name: &'static str, help: &str) -> &mut Text {
         self.head(name, "counter", help)
     }
 
-    fn gauge(&mut self, name: &'static str, help: &str) -> &mut Text {
+    pub(super) fn gauge(&mut self, name: &'static str, help: &str) -> &mut Text {
         self.head(name, "gauge", help)
     }
 
@@ -212,7 +215,7 @@ impl Text {
         let _ = writeln!(self.text, "{} {value}", self.family);
     }
 
-    fn labelled(&mut self, labels: &[(&str, &str)], value: impl Display) {
+    pub(super) fn labelled(&mut self, labels: &[(&str, &str)], value: impl Display) {
         let escaped = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
         let labels: Vec<String> =
             labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
