@@ -57,7 +57,9 @@ impl Replay {
         outputs: Outputs,
     ) -> Replay {
         let tally = (!outputs.to_stdout()).then(Tally::default);
-        let queues = Queues::new(config.messages, tally.is_some() || outputs.wants(Kind::Flows));
+        // Room for all that may match at once: nothing is lost of a replay.
+        let messages = config.messages.max(8 * rules.most_on_an_event());
+        let queues = Queues::new(messages, tally.is_some() || outputs.wants(Kind::Flows));
         let (recording, recorder) = recording.unzip();
         Replay {
             worker: Worker::new(source, config, Arc::clone(&rules), queues.clone(), recorder, 0),

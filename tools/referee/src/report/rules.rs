@@ -26,7 +26,10 @@ pub fn notes(bodies: &BodyBooks) {
     }
     if bodies.failures.len() > failing.len() {
         let more = bodies.failures.len() - failing.len();
-        term::note(&format!("and {} failed less often", term::plural(more as u64, "rule")));
+        term::note(&format!(
+            "and {} failed, none of them more often",
+            term::plural(more as u64, "other rule")
+        ));
     }
     for (rule, counts) in &bodies.shadows {
         term::note(&shadow(rule, counts));
