@@ -75,7 +75,7 @@ fn on_disk(disk: &MemDisk) -> BTreeMap<u16, usize> {
 /// Flow 1 of client 1 is there all the time; client 9 connects ten times within a second; then everybody goes on.
 fn busy_client() -> Vec<Packet> {
     let mut packets = Vec::new();
-    let mut open = |packets: &mut Vec<Packet>, ts: u64, client: u8, port: u16| {
+    let open = |packets: &mut Vec<Packet>, ts: u64, client: u8, port: u16| {
         packets.push(tcp(ts, client, port, true, SYN));
         packets.push(tcp(ts + 1, client, port, false, SYN | ACK));
         packets.push(tcp(ts + 2, client, port, true, ACK));
@@ -163,7 +163,7 @@ fn told(outcome: &Outcome) -> Vec<String> {
 
 #[test]
 fn a_rule_in_shadow_changes_nothing_that_is_told() {
-    let looking = "rule \"look\" on rst, syn, syn_timeout, established, stalled, disproved, close severity \"critical\" shadow then {
+    let looking = "rule \"look\" on rst, syn, syn_timeout, stalled, disproved, close severity \"critical\" shadow then {
             incident(\"x\"); capture(flow); capture(host); withdraw(\"y\"); }
         rule \"wide\" on tick shadow when host.syns(10) > 0 then { incident(\"critical\", \"x\"); capture(host); }
         rule \"failing\" on rst, close shadow then { throw 1; }";

@@ -83,7 +83,8 @@ rhai::def_package! {
     NoPackage(_module) {}
 }
 
-const RULE_FORM: &str = "write `rule \"name\" on EVENT[, EVENT] [severity \"…\"] [shadow] [sample N] [when CONDITION] then { … }`";
+const RULE_FORM: &str = "write `rule \"name\" on EVENT[, EVENT] [severity \"…\"] [shadow] [sample N] \
+                         [when CONDITION] then { … }`";
 const PARAM_FORM: &str = "write `param name = VALUE;`";
 
 /// The parser of rule files.

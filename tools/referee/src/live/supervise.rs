@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use dataplane::judge::Incident;
 use dataplane::ledger::WorkerAccount;
 use dataplane::source::afxdp::{CaptureClock, Tap, TapReport};
-use rules::SWITCHED_OFF;
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -27,6 +26,7 @@ use crate::error::{Code, Failure};
 use crate::recording::Recording;
 use crate::report::finished::{Finished, Inputs, InterfaceReport};
 use crate::report::outputs::{Kind, Outputs};
+use crate::report::rules::told_off;
 use crate::report::tally::Tally;
 use crate::report::words;
 use crate::term::{self, Paint};
@@ -37,9 +37,6 @@ const LOOK: Duration = Duration::from_millis(100);
 const SECOND: Duration = Duration::from_secs(1);
 /// How long packets that were on their way when the interface was given back may take to arrive.
 const SETTLE: Duration = Duration::from_secs(1);
-
-/// Rules of which it is said at once that they were switched off.
-const OFF_SAID: u64 = 20;
 
 /// The signals that end a run. A second one ends it at once.
 pub struct Signals {
@@ -174,9 +171,7 @@ impl Desk {
             Told::Opened(incident) => {
                 self.opened += 1;
                 self.keep(&incident);
-                if incident.kind == SWITCHED_OFF {
-                    self.off(&incident);
-                }
+                told_off(&mut self.off, &incident).iter().for_each(|what| self.say(what));
                 self.outputs.line(Kind::Live, &Stated { state: "open", incident: &incident });
                 if self.tally.is_some() && !self.ending {
                     self.print(&words::opened(&incident, Paint::for_stdout()));
@@ -235,18 +230,6 @@ impl Desk {
         }
         if let Some(what) = self.recording.as_mut().and_then(Recording::look) {
             self.say(&what);
-        }
-    }
-
-    /// Rules switched off are told at once, as long as they are few.
-    fn off(&mut self, incident: &Incident) {
-        self.off += 1;
-        match self.off {
-            ..=OFF_SAID => self.say(&incident.explain),
-            n if n == OFF_SAID + 1 => {
-                self.say("more rules are switched off: see the incidents rule_switched_off")
-            }
-            _ => {}
         }
     }
 

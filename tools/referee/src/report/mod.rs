@@ -6,7 +6,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod outputs;
 pub mod page;
-mod rules;
+pub mod rules;
 pub mod tally;
 pub mod words;
 

@@ -1,8 +1,8 @@
 //! What became of the bodies of rules, for the report, the ledger and the metrics: failures, rules switched off, what they
 //! counted, and what rules in shadow would have done. Main thread; only words of what the judge counted.
 
-use dataplane::judge::{BodyBooks, BodyFailure, ShadowCounts};
-use rules::RuleSet;
+use dataplane::judge::{BodyBooks, BodyFailure, Incident, ShadowCounts};
+use rules::{RuleSet, SWITCHED_OFF};
 use serde_json::{Map, Value, json};
 
 use super::metrics::Text;
@@ -10,6 +10,8 @@ use crate::term;
 
 /// Failing rules told of, at most: those that failed most.
 const SHOWN: usize = 20;
+/// Rules of which it is said at once that they were switched off.
+const SAID_AT_ONCE: u64 = 20;
 /// Failing rules with metrics of their own, at most.
 const MEASURED: usize = 200;
 
@@ -33,6 +35,21 @@ pub fn notes(bodies: &BodyBooks) {
     }
     for (rule, counts) in &bodies.shadows {
         term::note(&shadow(rule, counts));
+    }
+}
+
+/// What to say at once of an incident if it is about a rule that was switched off, the next after `number` others.
+pub fn told_off(number: &mut u64, incident: &Incident) -> Option<String> {
+    if incident.kind != SWITCHED_OFF {
+        return None;
+    }
+    *number += 1;
+    match *number {
+        ..=SAID_AT_ONCE => Some(incident.explain.clone()),
+        n if n == SAID_AT_ONCE + 1 => {
+            Some("more rules are switched off: see the incidents rule_switched_off".to_owned())
+        }
+        _ => None,
     }
 }
 
