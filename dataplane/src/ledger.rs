@@ -129,6 +129,19 @@ pub struct EventAccount {
     pub delivered: u64,
     /// The queue was full.
     pub dropped: u64,
+    /// Conditions of rules that held for a flow: `matched = matched_again + sampled_out + hits_overflowed + hits_dropped`
+    /// and the hits the judge has.
+    pub matched: u64,
+    /// Of these, nothing new to tell: the same silence a second later, or nothing to take back.
+    pub matched_again: u64,
+    /// Of these, on flows that are not in the rule's sample.
+    pub sampled_out: u64,
+    /// Of these, beyond the most that are taken at once.
+    pub hits_overflowed: u64,
+    /// Of these, the hits among `dropped`.
+    pub hits_dropped: u64,
+    /// Matches that found no place among a flow's findings, though the judge was told.
+    pub rules_per_flow_lost: u64,
     /// Host and service counts that found no room in their interval's table.
     pub activity_lost: u64,
     /// What clients did with services, and is missing from scans and port reuse for want of room.
@@ -154,7 +167,7 @@ impl WorkerAccount {
     }
 
     /// Every account that is one number.
-    fn sums(&mut self) -> [&mut u64; 35] {
+    fn sums(&mut self) -> [&mut u64; 41] {
         let WorkerAccount { events: e, kept, .. } = self;
         [
             &mut self.received,
@@ -187,6 +200,12 @@ impl WorkerAccount {
             &mut e.raised,
             &mut e.delivered,
             &mut e.dropped,
+            &mut e.matched,
+            &mut e.matched_again,
+            &mut e.sampled_out,
+            &mut e.hits_overflowed,
+            &mut e.hits_dropped,
+            &mut e.rules_per_flow_lost,
             &mut e.activity_lost,
             &mut e.pairs_lost,
             &mut e.siblings_unwatched,

@@ -3,17 +3,25 @@
 //! Runs on the judge's thread only, never on a worker. A body sees facts and parameters, reaches no file,
 //! network, clock or randomness, and cannot outlive its limits. The verdict goes to the judge's incidents.
 
+mod api;
 mod engine;
+mod large;
+mod memory;
+mod meter;
 mod views;
 mod words;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rhai::{Engine, EvalAltResult, Scope as RhaiScope};
 
-use crate::body::engine::Stage;
+pub(crate) use crate::body::engine::STATE;
+use crate::body::engine::{Run, Stage};
+use crate::body::memory::Memory;
+use crate::body::meter::Meter;
 use crate::body::views::Subjects;
 use crate::event::Event;
 use crate::facts::{FlowFacts, HostFacts, LinkFacts, ServiceFacts};
@@ -30,6 +38,16 @@ pub enum Snapshot<'a> {
 }
 
 impl Snapshot<'_> {
+    /// Packet time it is of.
+    pub const fn now_ns(&self) -> u64 {
+        match self {
+            Snapshot::Flow(facts, _) => facts.now_ns,
+            Snapshot::Host(facts) => facts.now_ns,
+            Snapshot::Service(facts) => facts.now_ns,
+            Snapshot::Link(facts) => facts.now_ns,
+        }
+    }
+
     pub const fn scope(&self) -> Scope {
         match self {
             Snapshot::Flow(..) => Scope::Flow,
@@ -91,22 +109,40 @@ impl std::fmt::Display for Place {
     }
 }
 
-/// Runs the bodies of one rule set at a time. Keeps nothing from one run to the next.
+/// Runs the bodies of one rule set at a time. From one run to the next it keeps what bodies put into `state` and what they
+/// count, under the rule's name.
 pub struct Bodies {
     rules: Arc<RuleSet>,
     engine: Engine,
     stage: Stage,
+    meter: Meter,
     limits: BodyLimits,
+    /// By the rule's name: another set may number them otherwise.
+    memories: BTreeMap<String, Memory>,
+    spent: Duration,
 }
 
 impl Bodies {
     pub fn new(rules: Arc<RuleSet>, limits: BodyLimits) -> Bodies {
-        let stage = Stage::default();
-        let engine = engine::build(&stage, &limits);
-        Bodies { rules, engine, stage, limits }
+        let (stage, meter) = (Stage::default(), Meter::new(limits.operations));
+        let engine = engine::build(&stage, &limits, &meter);
+        let (memories, spent) = (BTreeMap::new(), Duration::ZERO);
+        Bodies { rules, engine, stage, meter, limits, memories, spent }
     }
 
-    /// Runs the bodies of this set from now on.
+    /// How long the last run took; zero without a deadline, where no clock is read.
+    pub fn spent(&self) -> Duration {
+        self.spent
+    }
+
+    /// What bodies counted: rule, counter, count.
+    pub fn counts(&self) -> impl Iterator<Item = (&str, &str, u64)> {
+        self.memories.iter().flat_map(|(rule, memory)| {
+            memory.counts.iter().map(move |(name, count)| (rule.as_str(), name.as_str(), *count))
+        })
+    }
+
+    /// From now on runs the bodies of this set. Rules of the same name go on with what they kept.
     pub fn follow(&mut self, rules: &Arc<RuleSet>) {
         self.rules = Arc::clone(rules);
     }
@@ -128,11 +164,23 @@ impl Bodies {
             return Err(BodyError::Script { rule: meta.name.clone(), place, message });
         }
         let watched = self.rules.watch().map(|watch| (watch, Instant::now()));
-        let deadline = self.limits.deadline.and_then(|limit| Instant::now().checked_add(limit));
-        self.stage.set(Subjects::of(snapshot), Arc::clone(&body.params), deadline);
+        let memory = self.memories.remove(&meta.name).unwrap_or_default();
+        self.stage.set(Run {
+            subjects: Subjects::of(snapshot),
+            params: Arc::clone(&body.params),
+            severity: meta.severity,
+            memory,
+            ..Run::default()
+        });
+        let began = self.limits.deadline.map(|_| Instant::now());
+        self.meter.begin(self.limits.deadline);
         let mut scope = RhaiScope::new();
         let run = catch_unwind(AssertUnwindSafe(|| self.engine.run_ast_with_scope(&mut scope, &body.ast)));
-        let verdict = self.stage.take();
+        self.spent = began.map_or(Duration::ZERO, |began| began.elapsed());
+        let (verdict, memory) = self.stage.take(matches!(run, Ok(Ok(()))));
+        if !memory.is_empty() {
+            self.memories.insert(meta.name.clone(), memory);
+        }
         if let Some((watch, started)) = watched {
             watch.ran(rule, started.elapsed());
         }
@@ -162,13 +210,15 @@ impl Bodies {
         let rule = meta.name.clone();
         let message = match inner {
             EvalAltResult::ErrorRuntime(value, _) => value.to_string(),
+            EvalAltResult::ErrorTerminated(..) => "Too many operations".to_owned(),
             other => without_position(other),
         };
         match inner {
-            EvalAltResult::ErrorTerminated(..) => {
+            EvalAltResult::ErrorTerminated(token, _) if token.is_unit() => {
                 BodyError::Deadline { rule, place, limit: self.limits.deadline.unwrap_or_default() }
             }
-            EvalAltResult::ErrorTooManyOperations(_)
+            EvalAltResult::ErrorTerminated(..)
+            | EvalAltResult::ErrorTooManyOperations(_)
             | EvalAltResult::ErrorTooManyVariables(_)
             | EvalAltResult::ErrorTooManyModules(_)
             | EvalAltResult::ErrorStackOverflow(_)

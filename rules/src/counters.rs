@@ -2,13 +2,15 @@
 //!
 //! Written by workers and the judge, read by whoever reports; every set that has a rule of this name shares them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Counts of one rule since the program began.
+/// Counts of one rule since the program began, and whether it is switched off.
 #[derive(Debug, Default)]
 pub struct RuleCounters {
     matched: AtomicU64,
     faults: AtomicU64,
+    /// Its body kept failing: it matches nothing any more.
+    off: AtomicBool,
 }
 
 impl RuleCounters {
@@ -16,6 +18,15 @@ impl RuleCounters {
     #[inline]
     pub fn count_match(&self) {
         self.matched.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn switch(&self, off: bool) {
+        self.off.store(off, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn is_off(&self) -> bool {
+        self.off.load(Ordering::Relaxed)
     }
 
     #[inline]

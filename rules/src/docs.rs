@@ -40,8 +40,14 @@ then {
 * `param name = VALUE;` is a number, `true`, `false` or a text. `--set RULE.PARAM=VALUE`, or `[rules.RULE]`
   in referee.toml, replaces the value by one of the same type; RULE is the name of a rule, or of a rule
   file without its extension. A param belongs to its file and is seen everywhere in it.
-* `rule "name" on EVENT[, EVENT] [when CONDITION] then { BODY }`. The name is the incident's kind, and unique
-  over all files.
+* `rule "name" on EVENT[, EVENT] [severity "s"] [shadow] [sample N] [when CONDITION] then { BODY }`. The name is the
+  incident's kind, and unique over all files.
+* `severity "warning"` is the severity of `incident(text)` where the body names none.
+* `shadow`: the rule only looks on. Its body runs, and what it would have opened and recorded is counted and told at the
+  end, in the ledger (`rules.shadow`) and as metrics; nothing else of it is told, held or recorded.
+* `sample N`: it takes one flow in N, always the same ones. Not on `tick`.
+* `[rules.NAME]` and `--set` take `shadow` and `enabled` besides the params: `shadow = true` lets a rule only look on,
+  `enabled = false` leaves it out.
 * `fn name(a, b) { … }` helps bodies, and conditions too if it is a single expression.
 * `//` and `/* */` are comments.
 
@@ -71,6 +77,16 @@ A condition runs for every such event, as native code. It can use facts, params,
 A body is a [Rhai](https://rhai.rs/book) script; it runs apart from the packets' way, on a snapshot of the
 facts, with limits on operations, depth, sizes and, on a live capture, time. It reaches no file, network,
 clock or randomness.
+
+* Lists and maps have at most 256 elements, with those of lists in them, texts 8,192 bytes. What handles many elements or
+  a long text costs more than one operation.
+* `state["name"]` is what the rule remembers from one run to the next: numbers, bools and texts, up to 64 names and 8 KiB.
+  A name not set reads as `()`, and setting `()` takes it out. It belongs to the rule's name.
+* A run that fails or is stopped leaves nothing behind: no verdict, no capture, `state` and counters as they were.
+* A rule whose body fails 20 times in a row (`failures_before_off`), is stopped by its limits 3 times in a row, or fails
+  in more than half of its last 64 runs is switched off, alone: it matches nothing any more until another text or other
+  params of its file are loaded. On a live capture so is the costliest of them where failing bodies take more than 200 ms
+  in a second. An incident `rule_switched_off` says so at once.
 "#;
 
 /// The page.

@@ -12,20 +12,21 @@ use sha2::{Digest, Sha256};
 use crate::clause::{Clauses, clauses};
 use crate::error::LoadError;
 use crate::event::{Event, EventSet};
+use crate::facts::CountSet;
 use crate::facts::table::Subject;
+use crate::header::{Header, Switches};
 use crate::language::RuleFile;
 use crate::language::check::{self, Names, Reach};
 use crate::language::syntax::{Name, Parser, Refusal, RuleItem};
 use crate::lower::expr::{self, Context};
 use crate::lower::types::Term;
 use crate::nearest::nearest;
-use crate::set::{Body, Guard, Override, RuleMeta, RuleSet, Scope, SourceFile};
+use crate::set::{Body, Guard, MAX_RULES, Override, RuleMeta, RuleSet, Scope, SourceFile};
 use crate::value::ParamValue;
 use crate::verdict::EvidenceValue;
 
-/// Rules in force at most. A hit names its rule in 16 bits, of which a run that is given other rules while it goes on
-/// needs some more.
-const MAX_RULES: usize = 16_384;
+/// The kind of the incident that a rule was switched off; no rule's name.
+pub const SWITCHED_OFF: &str = "rule_switched_off";
 
 /// Loads a set of rules. Files are taken in the order of their names, so that the same files give the
 /// same rule indexes and hash however they were listed.
@@ -76,13 +77,18 @@ pub(crate) fn load(
 fn hash(sources: &[&SourceFile], files: &[RuleFile]) -> String {
     let mut hasher = Sha256::new();
     for (source, file) in sources.iter().zip(files) {
-        hasher.update((source.text.len() as u64).to_le_bytes());
-        hasher.update(source.text.as_bytes());
-        for (name, value) in &file.params {
-            hasher.update(format!("{name}={value}\n").as_bytes());
-        }
+        digest(&mut hasher, source, file);
+        file.rules.iter().for_each(|rule| hasher.update(rule.switches.text(&rule.name.text)));
     }
     hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn digest(hasher: &mut Sha256, source: &SourceFile, file: &RuleFile) {
+    hasher.update((source.text.len() as u64).to_le_bytes());
+    hasher.update(source.text.as_bytes());
+    for (name, value) in &file.params {
+        hasher.update(format!("{name}={value}\n").as_bytes());
+    }
 }
 
 /// A rule's name picks the file it is in; else a file's stem does.
@@ -123,6 +129,11 @@ fn apply_override(file: &mut RuleFile, set: &Override) -> Result<(), (String, St
     if file.broken.contains(param) {
         return Ok(());
     }
+    if Switches::knows(param) && !file.params.contains_key(param) {
+        let by_name = file.rules.iter().any(|known| known.name.text == *rule);
+        let mut rules = file.rules.iter_mut().filter(|known| !by_name || known.name.text == *rule);
+        return rules.try_for_each(|known| known.switches.set(set));
+    }
     let Some(current) = file.params.get_mut(param) else {
         let known: Vec<&str> = file.params.keys().map(String::as_str).collect();
         let help = match nearest(param, known.iter().copied()) {
@@ -151,6 +162,10 @@ fn refuse_repeated_names(files: &mut [RuleFile]) {
         let mut refusals = Vec::new();
         for rule in &file.rules {
             let Name { text, at } = &rule.name;
+            if text == SWITCHED_OFF {
+                let message = format!("\"{text}\" is the kind of incident that tells of failing rules");
+                refusals.push(Refusal::new(*at, message, "choose another name"));
+            }
             if !is_rule_name(text) {
                 let message = format!("\"{text}\" cannot be a rule's name");
                 refusals.push(Refusal::new(*at, message, "use 1 to 64 letters, digits, `_` and `-`"));
@@ -259,7 +274,17 @@ fn compile_rule(
     all_reach.merge(&body_reach);
 
     let events = events(&rule.events, &mut refusals);
+    if events.contains(Event::Tick) {
+        for (root, at) in &body_reach.captured {
+            all_reach.roots.entry(root).or_insert(*at);
+        }
+    }
     let scope = scope(events, &rule.name, &all_reach, &mut refusals);
+    let header = Header::of(rule, events, &mut refusals);
+    if let (None, Some(at)) = (header.severity, body_reach.plain_incident) {
+        let help = "write incident(\"warning\", text), or `severity \"warning\"` after the rule's events";
+        refusals.push(Refusal::new(at, "neither this call nor the rule's header names a severity", help));
+    }
     let context = Context { params: &file.params, broken: &file.broken, functions: &file.functions };
     let guard = match scope {
         Some(Scope::Flow) => lower(rule, &context, &mut refusals).map(Guard::Flow),
@@ -268,19 +293,26 @@ fn compile_rule(
         Some(Scope::Link) => lower(rule, &context, &mut refusals).map(Guard::Link),
         None => None,
     };
-    let (Some(scope), Some(guard), true) = (scope, guard, refusals.is_empty()) else {
+    let (Some(scope), Some(mut guard), true) = (scope, guard, refusals.is_empty()) else {
         return Err(refusals);
     };
+    if !header.enabled {
+        (guard, all_reach.counts) = (Guard::Flow(Term::Const(false)), CountSet::EMPTY);
+    }
     let meta = RuleMeta {
         name: rule.name.text.clone(),
         file: file.name.clone(),
         line: rule.name.at.line().unwrap_or(0),
         events,
         scope,
-        holds: body_reach.captures,
+        holds: body_reach.captures || scope != Scope::Flow && !body_reach.captured.is_empty(),
         counts: all_reach.counts,
         second: all_reach.second,
         gathers,
+        severity: header.severity,
+        shadow: header.shadow,
+        sample: header.sample,
+        enabled: header.enabled,
         params: Arc::clone(&shared.values),
         clauses: match scope {
             Scope::Flow => Clauses::Flow(clauses(rule, &context)),
@@ -364,7 +396,7 @@ fn scope(events: EventSet, name: &Name, reach: &Reach, refusals: &mut Vec<Refusa
             Some((_, at)) => refuse(
                 at,
                 "this rule's events are about a flow: `host`, `service` and `link` have no facts here",
-                "use flow's facts, or write `on tick`",
+                "use flow's facts, or write `on tick`; what can be done here is capture(host) and capture(service)",
             ),
         };
     }

@@ -15,8 +15,12 @@ use crate::error::LoadError;
 use crate::event::{Event, EventSet};
 use crate::facts::{CountSet, FlowFacts, HostFacts, LinkFacts, ServiceFacts};
 use crate::lower::types::{Stop, Term};
-use crate::verdict::EvidenceValue;
+use crate::verdict::{EvidenceValue, Severity};
 use crate::watch::{self, Watch};
+
+/// Rules in force at most. A hit names its rule in 16 bits, of which a run that is given other rules while it goes on
+/// needs some more.
+pub const MAX_RULES: usize = 16_384;
 
 /// A rule file: its name as the user knows it (path) and its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +75,14 @@ pub struct RuleMeta {
     pub second: CountSet,
     /// Its condition reads facts of a flow that are not at hand.
     pub gathers: bool,
+    /// The header's, for incidents of which the body names none.
+    pub severity: Option<Severity>,
+    /// It only looks on: what it would do is counted, nothing is told, held or found.
+    pub shadow: bool,
+    /// It takes one flow in so many.
+    pub sample: u64,
+    /// Else it never matches.
+    pub enabled: bool,
     /// The parameters of its file, as they are in effect.
     pub params: Arc<BTreeMap<String, EvidenceValue>>,
     pub(crate) clauses: Clauses,
@@ -87,53 +99,60 @@ impl RuleMeta {
         self.events.contains(Event::AfterRst)
     }
 
+    /// The flow is one of those it takes.
+    #[inline]
+    pub const fn takes(&self, flow_id: u64) -> bool {
+        self.sample <= 1 || flow_id.is_multiple_of(self.sample)
+    }
+
     /// The packet comment for a hit of this rule: "referee: rst_after_idle (rst)". Does not allocate.
     pub fn comment(&self, event: Event) -> &str {
         &self.comments[event as usize]
     }
 }
 
-/// Rules that matched, as numbers, the indexes into [`RuleSet::rules`]. Fixed capacity, reused.
+/// Rules that matched, as numbers, the indexes into [`RuleSet::rules`]. Reused.
 #[derive(Clone, Debug)]
 pub struct Hits {
-    rules: [u16; Hits::CAPACITY],
-    len: usize,
+    rules: Vec<u16>,
+    most: usize,
     /// Hits that found no room, since the last `clear`.
     pub overflowed: u64,
 }
 
 impl Hits {
-    pub const CAPACITY: usize = 64;
-
+    /// Takes room as it is needed: not for a worker.
     pub const fn new() -> Hits {
-        Hits { rules: [0; Hits::CAPACITY], len: 0, overflowed: 0 }
+        Hits { rules: Vec::new(), most: MAX_RULES, overflowed: 0 }
+    }
+
+    /// Takes all its room now, and no more later.
+    pub fn with_room(most: usize) -> Hits {
+        Hits { rules: Vec::with_capacity(most), most, overflowed: 0 }
     }
 
     pub fn clear(&mut self) {
-        self.len = 0;
+        self.rules.clear();
         self.overflowed = 0;
     }
 
     pub fn push(&mut self, rule: u16) {
-        match self.rules.get_mut(self.len) {
-            Some(slot) => {
-                *slot = rule;
-                self.len += 1;
-            }
-            None => self.overflowed += 1,
+        match self.rules.len() < self.most {
+            true => self.rules.push(rule),
+            false => self.overflowed += 1,
         }
     }
 
     pub fn as_slice(&self) -> &[u16] {
-        &self.rules[..self.len]
+        &self.rules
     }
 
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.rules.is_empty()
     }
 
     pub fn len(&self) -> usize {
-        self.len
+        self.rules.len()
     }
 }
 
@@ -164,7 +183,7 @@ pub(crate) struct Guarded<S> {
     pub(crate) guard: Term<S, bool>,
 }
 
-/// A loaded set of rules; immutable but for the counters.
+/// A loaded set of rules; immutable but for the counters and switches.
 ///
 /// A rule's number is its index in [`RuleSet::rules`]. A set loaded after another keeps the numbers of rules with the
 /// same name, so that what was noted under a number before still means the same.
@@ -234,7 +253,8 @@ impl RuleSet {
             // Its parameters have switched it off.
             Guard::Flow(Term::Const(false))
             | Guard::Host(Term::Const(false))
-            | Guard::Service(Term::Const(false)) => {}
+            | Guard::Service(Term::Const(false))
+            | Guard::Link(Term::Const(false)) => {}
             Guard::Flow(guard) => {
                 for event in meta.events.iter() {
                     self.flow_by_event[event as usize].push(self.flow.len() as u16);
@@ -269,6 +289,8 @@ impl RuleSet {
         watch::wrap(&mut self.host, &self.rules, &watch);
         watch::wrap(&mut self.service, &self.rules, &watch);
         watch::wrap(&mut self.link, &self.rules, &watch);
+        // Who tries a rule out wants to see what it does.
+        self.rules.iter_mut().for_each(|rule| rule.shadow = false);
         RuleSet { watch: Some(watch), ..self }
     }
 
@@ -316,6 +338,11 @@ impl RuleSet {
     pub fn flow_events(&self) -> EventSet {
         let waited = Event::ALL.into_iter().filter(|event| !self.flow_by_event[*event as usize].is_empty());
         waited.fold(EventSet::EMPTY, EventSet::with)
+    }
+
+    /// Rules that wait for one event, at most.
+    pub fn most_on_an_event(&self) -> usize {
+        self.flow_by_event.iter().map(Vec::len).max().unwrap_or(0)
     }
 
     /// Of these, the events on which no rule's condition reads more than what is at hand
@@ -373,12 +400,25 @@ impl RuleSet {
     #[inline]
     fn ask<S: 'static>(&self, guarded: &Guarded<S>, facts: &S, hits: &mut Hits) {
         match guarded.guard.eval(facts) {
+            Ok(true) if self.is_off(guarded.rule) => {}
             Ok(true) => hits.push(guarded.rule),
             Ok(false) | Err(Stop::Unknown) => {}
             Err(Stop::Fault) => {
                 self.counters[usize::from(guarded.rule)].count_fault();
             }
         }
+    }
+
+    /// From now on the rule matches nothing, or again what its condition says; in all sets that know it.
+    pub fn switch(&self, rule: u16, off: bool) {
+        if let Some(counters) = self.counters(rule) {
+            counters.switch(off);
+        }
+    }
+
+    #[inline]
+    pub fn is_off(&self, rule: u16) -> bool {
+        self.counters(rule).is_some_and(RuleCounters::is_off)
     }
 
     /// How often the rule's condition overflowed or divided by zero, and so did not match. 0 for a rule
@@ -412,6 +452,10 @@ mod tests {
             counts: CountSet::EMPTY,
             second: CountSet::EMPTY,
             gathers: false,
+            severity: None,
+            shadow: false,
+            sample: 1,
+            enabled: true,
             params: Arc::default(),
             clauses: Clauses::Flow(Arc::new([])),
             comments: Arc::default(),

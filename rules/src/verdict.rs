@@ -83,11 +83,22 @@ pub struct Verdict {
     /// What was said before is taken back, and why. An incident named in the same run goes first.
     pub withdraw: Option<String>,
     pub advise: Vec<String>,
+    /// What to record of the rule's subject.
     pub capture: Option<CaptureWish>,
+    /// Of a flow rule: what to record of the flow's client and of its service.
+    pub capture_host: Option<CaptureWish>,
+    pub capture_service: Option<CaptureWish>,
+    /// Words to find the incident by, each once.
+    pub tags: Vec<String>,
     /// In the order given; a name given twice keeps its place and takes the later value.
     pub evidence: Vec<(String, EvidenceValue)>,
     /// What the condition saw, if an incident is named.
     pub because: Vec<Because>,
     /// Hash of the set whose rule it is.
     pub rules_hash: Arc<str>,
+}
+
+impl Verdict {
+    /// Tags at most.
+    pub const TAGS: usize = 16;
 }

@@ -188,11 +188,14 @@ fn hosts_and_services() {
 #[test]
 fn hits_overflow_is_counted() {
     let rules: String = (0..70).map(|i| format!("rule \"r{i}\" on rst then {{ }}\n")).collect();
-    let mut hits = Hits::new();
-    load(&rules).match_flow(Event::Rst, &facts(), &mut hits);
-    assert_eq!((hits.len(), hits.overflowed), (Hits::CAPACITY, 6));
+    let (rules, mut hits) = (load(&rules), Hits::with_room(64));
+    rules.match_flow(Event::Rst, &facts(), &mut hits);
+    assert_eq!((hits.len(), hits.overflowed), (64, 6));
     hits.clear();
     assert!(hits.is_empty() && hits.overflowed == 0);
+    hits = Hits::new();
+    rules.match_flow(Event::Rst, &facts(), &mut hits);
+    assert_eq!((hits.len(), hits.overflowed), (70, 0));
 }
 
 #[test]

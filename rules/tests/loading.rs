@@ -166,7 +166,22 @@ fn the_scope_must_fit_the_event() {
         22,
         "`host`, `service` and `link` have no facts here",
     );
-    refused("rule \"x\" on rst then { capture(service); }", 1, 32, "`host`, `service` and `link`");
+    refused("rule \"x\" on rst then { capture(link); }", 1, 32, "all traffic cannot be captured");
+    let wrong = errors("rule \"x\" on tick when link.rsts(1) > 1 then { link.capture(); }");
+    assert!(wrong[0].message.contains("all traffic cannot be captured"), "{wrong:#?}");
+    refused("rule \"x\" on tick when link.rsts(1) > 1 then { capture(link); }", 1, 55, "cannot be captured");
+    refused("rule \"x\" on tick when host.rsts(1) > 1 then { capture(service); }", 1, 55, "both `host` and");
+    refused(
+        "rule \"x\" on rst then { capture(host); let a = host.rsts(1); }",
+        1,
+        47,
+        "`host`, `service` and `link`",
+    );
+    let holds = |text: &str| RuleSet::load(&[file("t.rhai", text)], &[]).unwrap().rules()[0].holds;
+    assert!(holds("rule \"x\" on rst then { capture(flow); capture(host); }"));
+    assert!(holds("fn keep(x) { capture(x); }\nrule \"x\" on rst then { keep(flow); }"));
+    assert!(!holds("rule \"x\" on rst then { capture(host); capture(service, #{packets: 3}); }"));
+    assert!(holds("rule \"x\" on tick then { capture(host); }"));
     refused("rule \"x\" on tick when flow.established then { }", 1, 23, "`flow` has no facts here");
     refused("rule \"x\" on tick then { }", 1, 6, "must name a fact of `host`, `service` or `link`");
     refused("rule \"x\" on rst when link.syns(1) > 3 then { }", 1, 22, "`host`, `service` and `link`");
@@ -286,4 +301,53 @@ fn hostile_files_give_errors_not_crashes() {
         let _ = errors(junk);
     }
     assert!(!errors("rule \"x\" on rst then { `${ ").is_empty());
+}
+
+#[test]
+fn the_header_says_severity_shadow_and_sample() {
+    let meta = |header: &str| {
+        let text = format!("rule \"x\" on rst, close {header} then {{ }}");
+        let set = RuleSet::load(&[file("t.rhai", &text)], &[]).unwrap_or_else(|e| panic!("{header}: {e:#?}"));
+        let meta = &set.rules()[0];
+        (meta.severity.map(rules::Severity::as_str), meta.shadow, meta.sample, meta.enabled)
+    };
+    assert_eq!(meta(""), (None, false, 1, true));
+    assert_eq!(
+        meta("severity \"info\" shadow sample 10 when flow.established"),
+        (Some("info"), true, 10, true)
+    );
+    assert_eq!(meta("sample 2 severity \"critical\""), (Some("critical"), false, 2, true));
+    assert_eq!(meta("shadow"), (None, true, 1, true));
+    refused("rule \"x\" on rst severity \"bad\" then { }", 1, 26, "no severity \"bad\"");
+    refused("rule \"x\" on rst sample 0 then { }", 1, 24, "one flow in how many");
+    refused("rule \"x\" on rst shadow shadow then { }", 1, 6, "said twice");
+    refused("rule \"x\" on tick sample 5 when host.rsts(1) > 1 then { }", 1, 25, "a tick has none");
+    refused("rule \"x\" on rst severity then { }", 1, 26, "");
+    refused("rule \"x\" on rst then { incident(\"text\"); }", 1, 24, "names a severity");
+    refused("rule \"rule_switched_off\" on rst then { }", 1, 6, "tells of failing rules");
+    let helper = "fn tell() { incident(\"text\"); }\nrule \"x\" on rst severity \"info\" then { tell(); }";
+    assert!(errors(helper).is_empty());
+}
+
+#[test]
+fn rules_are_switched_from_outside() {
+    let text = "rule \"a\" on rst then { }\nrule \"b\" on rst shadow then { }";
+    let set = |rule: &str, param: &str, value: &str| Override {
+        rule: rule.to_owned(),
+        param: param.to_owned(),
+        value: value.to_owned(),
+    };
+    let load = |sets: &[Override]| RuleSet::load(&[file("t.rhai", text)], sets).unwrap();
+    let seen = |rules: &RuleSet| rules.rules().iter().map(|r| (r.shadow, r.enabled)).collect::<Vec<_>>();
+    assert_eq!(seen(&load(&[])), [(false, true), (true, true)]);
+    let switched = load(&[set("a", "shadow", "true"), set("b", "enabled", "false")]);
+    assert_eq!(seen(&switched), [(true, true), (true, false)]);
+    assert_eq!(seen(&load(&[set("t", "shadow", "false")])), [(false, true), (false, true)]);
+    assert_ne!(switched.hash(), load(&[]).hash());
+    assert_eq!(switched.rules()[0].fingerprint, load(&[]).rules()[0].fingerprint);
+    let mut hits = rules::Hits::new();
+    switched.match_flow(rules::Event::Rst, &rules::facts::FlowFacts::default(), &mut hits);
+    assert_eq!(hits.as_slice(), [0], "what is not enabled never matches");
+    let wrong = errors_of(&[file("t.rhai", text)], &[set("a", "shadow", "yes")]);
+    assert!(wrong[0].message.contains("`a.shadow` is a bool; `yes` is not"), "{wrong:#?}");
 }

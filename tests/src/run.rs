@@ -95,6 +95,7 @@ pub struct Pipeline<S: Source> {
     commands: Vec<Command>,
     hits: u64,
     heard: u64,
+    passed_over: u64,
     rows: Vec<FlowRow>,
     opened: Vec<Incident>,
     closed: Vec<Incident>,
@@ -125,6 +126,7 @@ impl<S: Source> Pipeline<S> {
             commands: Vec::new(),
             hits: 0,
             heard: 0,
+            passed_over: 0,
             rows: Vec::new(),
             opened: Vec::new(),
             closed: Vec::new(),
@@ -174,6 +176,7 @@ impl<S: Source> Pipeline<S> {
     /// Counts a message as heard that the caller keeps from the judge.
     pub fn pass_over(&mut self) {
         self.heard += 1;
+        self.passed_over += 1;
     }
 
     /// Lets the judge deal with at most `most` messages, and takes the rows that are there.
@@ -268,6 +271,13 @@ impl<S: Source> Pipeline<S> {
         }
         let judged = self.judge.account();
         assert_eq!(judged.hits, self.hits);
+        let e = &account.events;
+        let untold = e.matched_again + e.sampled_out + e.hits_overflowed + e.hits_dropped;
+        let hits = e.matched.saturating_sub(untold);
+        assert!(
+            (judged.hits..=judged.hits + self.passed_over).contains(&hits),
+            "matches: {e:#?} {judged:#?}"
+        );
         assert_eq!(
             judged.hits,
             judged.hits_judged + judged.hits_repeated + judged.hits_refused,

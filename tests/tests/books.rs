@@ -220,3 +220,46 @@ fn one_packet_to_oneself() {
     let (outcome, _) = recorded(&packets, WorkerConfig::small());
     assert_eq!((outcome.rows.len(), outcome.rows[0].orig.packets), (1, 100));
 }
+
+/// Rules of which all wait for the same, `number` of them.
+fn rules_on(events: &str, number: usize, body: &str) -> SourceFile {
+    let rule = |n| format!("rule \"r{n:03}\" on {events} then {{ {body} }}\n");
+    SourceFile { name: "many.rhai".to_owned(), text: (0..number).map(rule).collect() }
+}
+
+#[test]
+fn every_match_of_many_rules_on_one_event_is_judged_or_counted() {
+    let (packets, _) = captures::scenario("rst_midflow", &Options::default());
+    let mut numbers: Vec<usize> =
+        (0..12_u64).map(|n| (n.wrapping_mul(0x9e37_79b9) % 500 + 1) as usize).collect();
+    numbers.extend([1, 12, 13, 64, 65, 100, 500]);
+    let mut lost = false;
+    for number in numbers {
+        for (events, body) in
+            [("close", "incident(\"info\", \"x\");"), ("rst, syn_timeout, close", "throw 1;")]
+        {
+            let rules = run::load(&[rules_on(events, number, body)], &[]);
+            let outcome =
+                Pipeline::new(captures::synthetic(&packets), Setup::with(WorkerConfig::small(), rules)).run();
+            let (e, flows) = (&outcome.account.events, outcome.rows.len() as u64);
+            assert_eq!((e.hits_dropped, e.hits_overflowed), (0, 0), "{number} on {events}");
+            assert_eq!(e.rules_per_flow_lost > 0, number > 12, "{number} on {events}");
+            if events == "close" {
+                assert_eq!((e.matched, outcome.judged.hits), (number as u64 * flows, e.matched), "{number}");
+            }
+            // A judge that is too slow: what is lost is counted, as the books that every run is checked by say.
+            let rules = run::load(&[rules_on(events, number, body)], &[]);
+            let config = WorkerConfig { messages: 512, ..WorkerConfig::small() };
+            let mut setup = Setup::with(config, rules);
+            setup.config.lossless = false;
+            let mut pipeline = Pipeline::new(captures::synthetic(&packets), setup);
+            while pipeline.worker.step() != Step::Done {
+                pipeline.hear(3);
+            }
+            let slow = pipeline.finish().account.events;
+            assert_eq!(slow.hits_overflowed, 0, "{number} on {events}: {slow:#?}");
+            lost |= slow.hits_dropped > 0;
+        }
+    }
+    assert!(lost, "the slow judge's queue was full at times");
+}

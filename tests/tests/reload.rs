@@ -207,8 +207,9 @@ fn a_rule_that_was_switched_off_gets_its_chance_when_its_text_changes() {
     let setup = Setup::with(WorkerConfig::small(), run::load(&failing(""), &[]));
     let judge = JudgeConfig { failures_before_off: 2, ..setup.judge };
     let mut pipeline = Pipeline::new(captures::synthetic(&packets), Setup { judge, ..setup });
-    let off =
-        |pipeline: &Pipeline<_>| pipeline.judge.body_failures().iter().any(|failure| failure.switched_off);
+    let off = |pipeline: &Pipeline<_>| {
+        pipeline.judge.bodies().failures.iter().any(|failure| failure.switched_off.is_some())
+    };
     while !off(&pipeline) {
         assert_ne!(pipeline.worker.step(), Step::Done);
         pipeline.hear(usize::MAX);

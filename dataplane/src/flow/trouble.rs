@@ -5,7 +5,7 @@ use super::notes::Notes;
 use super::slab::{Record, Slab};
 use crate::decode::{Packet, flags};
 
-/// Rules whose guards matched on one flow, at most; further ones are counted in [`Trouble::hits_lost`].
+/// Rules whose guards matched on one flow, at most.
 pub const RULES_PER_FLOW: usize = 12;
 
 /// Counts of Wireshark's that are kept.
@@ -159,7 +159,6 @@ pub struct Trouble {
     pub notes: [Notes; 2],
     pub hits: [RuleHits; RULES_PER_FLOW],
     pub rules: u32,
-    pub hits_lost: u32,
     /// RSTs on the established flow with no FIN before them.
     pub midflow_rsts: u32,
     pub icmp_too_big: u32,
@@ -175,8 +174,8 @@ impl Trouble {
         self.rule_hits().iter().any(|h| h.rule == rule)
     }
 
-    /// Counts a match of `rule`.
-    pub fn hit(&mut self, rule: u16) {
+    /// Counts a match of `rule`; false if there is no place for it.
+    pub fn hit(&mut self, rule: u16) -> bool {
         let used = self.rules as usize;
         if let Some(known) = self.hits[..used].iter_mut().find(|h| h.rule == rule) {
             known.count = known.count.saturating_add(1);
@@ -184,8 +183,9 @@ impl Trouble {
             *free = RuleHits { rule, count: 1 };
             self.rules += 1;
         } else {
-            self.hits_lost = self.hits_lost.saturating_add(1);
+            return false;
         }
+        true
     }
 
     /// Rules that matched, with their counts.

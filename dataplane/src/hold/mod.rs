@@ -230,6 +230,11 @@ impl Holds {
         self.slots[hold as usize].ended = true;
     }
 
+    /// The judge's word was to record it.
+    pub fn is_kept(&self, hold: u32, flow_id: u64) -> bool {
+        !self.is_over(hold, flow_id) && self.slots[hold as usize].decided
+    }
+
     /// A hold's flow may forget it: it was released, or reached its limit and is drained.
     pub fn is_over(&self, hold: u32, flow_id: u64) -> bool {
         let slot = &self.slots[hold as usize];

@@ -4,6 +4,8 @@
 use rules::BodyLimits;
 
 use super::message::CaptureLimits;
+use super::scripts::BodyFailure;
+use super::shadow::ShadowCounts;
 use crate::source::Nanos;
 
 #[derive(Clone, Debug)]
@@ -105,4 +107,17 @@ pub struct JudgeAccount {
     pub siblings_refused: u64,
     /// Incidents open now, and flow incidents waiting to settle.
     pub open: u64,
+    /// Rules switched off of which no incident tells, for want of room.
+    pub switched_off_untold: u64,
+}
+
+/// What became of the bodies of rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BodyBooks {
+    /// Rules whose body failed, in the order of the rule set.
+    pub failures: Vec<BodyFailure>,
+    /// What bodies counted: rule, counter, count.
+    pub counts: Vec<(String, String, u64)>,
+    /// Rules in shadow that matched.
+    pub shadows: Vec<(String, ShadowCounts)>,
 }

@@ -4,7 +4,7 @@
 //! A value all flows share stays plain; numbers that differ become `{"min":…,"max":…}`; other values that
 //! differ become `{"values":[…]}`, with `"more":true` if there were too many to list.
 
-use rules::EvidenceValue;
+use rules::{EvidenceValue, Verdict};
 use serde_json::{Map, Value, json};
 
 /// Names kept of one incident.
@@ -17,6 +17,7 @@ pub struct Evidence {
     fields: Vec<(String, Field)>,
     /// What the judge itself adds, after the body's own.
     notes: Vec<(&'static str, Value)>,
+    tags: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -29,7 +30,16 @@ enum Field {
 impl Evidence {
     pub fn new(given: &[(String, EvidenceValue)]) -> Evidence {
         let fields = given.iter().take(KEYS).map(|(k, v)| (k.clone(), Field::Same(known(v)))).collect();
-        Evidence { fields, notes: Vec::new() }
+        Evidence { fields, notes: Vec::new(), tags: Vec::new() }
+    }
+
+    /// What a body left beside its words.
+    pub fn of(verdict: &Verdict) -> Evidence {
+        Evidence { tags: verdict.tags.clone(), ..Evidence::new(&verdict.evidence) }
+    }
+
+    pub fn tags(&self) -> &[String] {
+        &self.tags
     }
 
     pub fn merge(&mut self, other: &Evidence) {
@@ -40,6 +50,9 @@ impl Evidence {
                 None => {}
             }
         }
+        let new = other.tags.iter().filter(|tag| !self.tags.contains(tag)).cloned().collect::<Vec<_>>();
+        self.tags.extend(new);
+        self.tags.truncate(Verdict::TAGS);
     }
 
     /// Adds something the judge knows and no body said; wins over a body's value of the same name.

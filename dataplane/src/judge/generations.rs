@@ -69,7 +69,8 @@ impl Judge {
         if self.link.is_none() && wants_link(&rules) {
             self.link = Some(Windows::new(1));
         }
-        self.scripts.adopt(&rules);
+        let on_again = self.scripts.adopt(&rules);
+        self.close_switched_off(|rule| on_again.contains(&rule));
         let before = self.generations.newest().map_or(&[][..], |set| set.rules());
         for (rule, meta) in rules.in_force() {
             if before.get(usize::from(rule)).is_some_and(|old| old.fingerprint != meta.fingerprint) {

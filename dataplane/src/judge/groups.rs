@@ -125,6 +125,15 @@ impl Groups {
         true
     }
 
+    /// Names a flow that is being recorded for the group with serial `home`.
+    pub fn list(&mut self, key: &GroupKey, home: Home, flow_id: u64) {
+        let Some(group) = self.groups.get_mut(key).filter(|group| group.serial == home) else { return };
+        let part = group.parts.values_mut().map(|part| &mut part.draft).next();
+        if let Some(draft) = group.open.as_mut().or(part) {
+            draft.tally.list(flow_id);
+        }
+    }
+
     /// Takes back what was said of a flow that is part of the group with serial `home`. An unsettled part of which
     /// nothing is left goes without a word.
     pub fn withdraw(&mut self, key: &GroupKey, home: Home, hit: &Hit, reason: &str) {

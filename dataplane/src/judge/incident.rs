@@ -44,6 +44,9 @@ pub struct Incident {
     pub evidence: serde_json::Map<String, serde_json::Value>,
     pub explain: String,
     pub advise: String,
+    /// Words that bodies gave to find it by.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
     /// Of the set of rules that was in force when it began.
     pub rules_hash: String,
     /// The operands of the rule's condition, with the facts and parameters they saw when it fired on the flow, host
@@ -98,7 +101,7 @@ impl Subject {
         Subject::Service { dst: addr, dport: port, proto: text::protocol(proto) }
     }
 
-    const fn scope(&self) -> Scope {
+    pub const fn scope(&self) -> Scope {
         match self {
             Subject::Flow { .. } => Scope::Flow,
             Subject::Host { .. } => Scope::Host,
@@ -171,7 +174,8 @@ impl Tally {
         }
     }
 
-    fn list(&mut self, flow_id: u64) {
+    /// Names a flow without counting it.
+    pub fn list(&mut self, flow_id: u64) {
         if self.flow_ids.len() < FLOW_IDS && !self.flow_ids.contains(&flow_id) {
             self.flow_ids.push(flow_id);
         }
@@ -246,7 +250,7 @@ impl Draft {
             explain,
             advise: text::advice(&verdict.advise),
             because: verdict.because.clone(),
-            evidence: Evidence::new(&verdict.evidence),
+            evidence: Evidence::of(verdict),
             rules_hash: Arc::clone(&verdict.rules_hash),
             tally: Tally::starting(first_ns),
             failing: Failing::default(),
@@ -301,7 +305,7 @@ impl Draft {
             self.explain.clone_from(explain);
             self.advise = text::advice(&verdict.advise);
             self.because.clone_from(&verdict.because);
-            self.evidence = Evidence::new(&verdict.evidence);
+            self.evidence = Evidence::of(verdict);
         }
     }
 
@@ -324,7 +328,7 @@ impl Draft {
     /// evidence instead of what was said before as long as no other flow had a part in that.
     pub fn revise(&mut self, subject: &Subject, verdict: &Verdict) {
         let Some((severity, explain)) = &verdict.incident else { return };
-        let evidence = Evidence::new(&verdict.evidence);
+        let evidence = Evidence::of(verdict);
         if self.tally.flows <= 1 {
             self.evidence = evidence;
         } else {
@@ -372,6 +376,7 @@ impl Draft {
             evidence: self.evidence.to_json(),
             explain,
             advise: if self.withdrawn.is_some() { String::new() } else { self.advise.clone() },
+            tags: self.evidence.tags().to_vec(),
             rules_hash: self.rules_hash.as_ref().to_owned(),
             because: because::to_json(&self.because),
             withdrawn: self.withdrawn.is_some(),
@@ -380,7 +385,7 @@ impl Draft {
 }
 
 /// The first 8 bytes of SHA-256 over rule, subject and time, each ended by a byte that none of them holds.
-fn id(rule: &str, subject: &Subject, first_ns: Nanos) -> String {
+pub fn id(rule: &str, subject: &Subject, first_ns: Nanos) -> String {
     let subject = match subject {
         Subject::Flow { proto, src, sport, dst, dport } => format!("{proto} {src} {sport} {dst} {dport}"),
         Subject::Host { host } => format!("{host}"),

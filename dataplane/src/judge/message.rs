@@ -23,8 +23,8 @@ pub enum Message<H = Hit, S = Siblings> {
     Service { addr: IpAddr, port: u16, proto: u8, counts: Counts, changes: StateChanges },
     /// What a client did with a service since the worker's last report of the two (at most 1 s of packet time).
     Dealing { client: IpAddr, addr: IpAddr, port: u16, proto: u8, dealing: Dealing },
-    /// A flow is being recorded because [`Command::Watch`] named the host that reset it.
-    Watched { addr: IpAddr, flow_id: u64 },
+    /// A flow is being recorded because of [`Command::Watch`]; `reset`: the host watched has just reset it.
+    Watched { whose: Whose, rule: u16, flow_id: u64, reset: bool },
     /// Hits of this worker that follow are of the set of this generation.
     Rules { worker: u16, generation: u32 },
     /// The worker's packet time passed this 100-ms boundary; its host and service reports up to it are in.
@@ -54,7 +54,9 @@ impl Note {
             Message::Dealing { client, addr, port, proto, dealing } => {
                 Message::Dealing { client, addr, port, proto, dealing }
             }
-            Message::Watched { addr, flow_id } => Message::Watched { addr, flow_id },
+            Message::Watched { whose, rule, flow_id, reset } => {
+                Message::Watched { whose, rule, flow_id, reset }
+            }
             Message::Rules { worker, generation } => Message::Rules { worker, generation },
             Message::Tick(now) => Message::Tick(now),
         })
@@ -174,6 +176,21 @@ pub enum Command {
     Keep { flow_id: u64, limits: CaptureLimits },
     /// Let go of what is held of this flow.
     Release { flow_id: u64 },
-    /// Record the next `flows` flows that this host resets, for `rule`, until `until` of packet time.
-    Watch { addr: IpAddr, rule: u16, flows: u32, until: Nanos, limits: CaptureLimits },
+    /// Record flows of a host or service for `rule`, each within the limits, from their next packet on.
+    Watch { whose: Whose, rule: u16, flows: WatchFlows, until: Nanos, limits: CaptureLimits },
+}
+
+/// A host, or a service, whose flows are to be recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    Host(IpAddr),
+    Service(IpAddr, u16, u8),
+}
+
+/// How many flows [`Command::Watch`] wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WatchFlows {
+    pub all: u32,
+    /// Of these, at most so many that the host does not reset.
+    pub unreset: u32,
 }

@@ -16,17 +16,21 @@ mod evidence;
 mod gauges;
 mod generations;
 mod groups;
+mod health;
 mod incident;
 mod known;
 pub mod message;
 mod novices;
 mod revise;
 mod scripts;
+mod shadow;
 mod sight;
 mod spread;
 mod storms;
+mod switched;
 mod text;
 mod tick;
+mod widely;
 mod window;
 
 #[cfg(test)]
@@ -39,19 +43,24 @@ use rules::facts::Counts;
 use rules::{RuleSet, Scope, Snapshot, Verdict};
 
 use self::captures::Captures;
-pub use self::config::{JudgeAccount, JudgeConfig};
+pub use self::config::{BodyBooks, JudgeAccount, JudgeConfig};
 use self::crowd::Crowd;
 use self::diagnosis::Wellness;
 use self::gauges::{Gauges, Services};
 pub use self::gauges::{ServiceStanding, Standing};
 use self::generations::Generations;
 use self::groups::{Cause, GroupKey, Groups};
+pub use self::health::Cause as OffCause;
 pub use self::incident::{Incident, Subject};
 use self::known::{Home, Known, NOWHERE};
 use self::message::{Command, Hit, Message};
 pub use self::scripts::BodyFailure;
 use self::scripts::Scripts;
+use self::shadow::Shadow;
+pub use self::shadow::ShadowCounts;
 use self::storms::Storms;
+use self::switched::Switched;
+use self::widely::Wide;
 use self::window::{BUCKET_NS, Windows};
 use crate::source::Nanos;
 
@@ -79,6 +88,9 @@ pub struct Judge {
     crowd: Crowd,
     gauges: Gauges,
     captures: Captures,
+    wide: Wide,
+    shadow: Shadow,
+    switched: Switched,
     known: Known,
     wellness: Wellness,
     last_serial: Home,
@@ -109,6 +121,9 @@ impl Judge {
             gauges: Gauges::new(config.max_hosts),
             captures: Captures::new(config.default_limits, config.max_kept),
             known: Known::new(config.max_known, rules.generation()),
+            wide: Wide::default(),
+            shadow: Shadow::new(config.max_known, config.max_open, config.captures_per_incident),
+            switched: Switched::new(),
             wellness: Wellness::default(),
             last_serial: NOWHERE,
             bucket: 0,
@@ -152,15 +167,13 @@ impl Judge {
             Message::Siblings { addr, port, worker, siblings } => {
                 self.wellness.report(*addr, *port, *worker, siblings);
             }
-            Message::Watched { addr, flow_id } => {
-                if let Some(storm) = self.storms.of_host(*addr) {
-                    storm.captures += 1;
-                    storm.draft.tally.recorded(*flow_id);
-                }
+            Message::Watched { whose, rule, flow_id, reset } => {
+                self.recorded(*whose, *rule, *flow_id, *reset);
             }
             Message::Tick(now) => self.tick(*now),
         }
         commands.append(&mut self.watches);
+        self.tell_switched_off();
     }
 
     /// Input has ended: what was reported since the last tick is judged, and everything opens and closes.
@@ -171,6 +184,8 @@ impl Judge {
         }
         self.settle(Nanos::MAX);
         self.close(Nanos::MAX);
+        self.tell_switched_off();
+        self.close_switched_off(|_| true);
     }
 
     /// Incidents that opened since the last call, by first event, then worker and sequence. To be called
@@ -211,19 +226,32 @@ impl Judge {
             flows_forgotten: self.known.forgotten,
             kept_forgotten: self.captures.forgotten,
             siblings_refused: self.wellness.refused,
-            open: (self.groups.len() + self.storms.len()) as u64,
+            open: (self.groups.len() + self.storms.len() + self.switched.len()) as u64,
             ..self.account
         }
     }
 
-    /// Rules whose body failed, how often, and what the last failure said.
-    pub fn body_failures(&self) -> Vec<BodyFailure> {
-        self.scripts.failures().cloned().collect()
+    /// What became of the bodies of rules.
+    pub fn bodies(&self) -> BodyBooks {
+        let counts = self.scripts.counts().map(|(rule, name, n)| (rule.to_owned(), name.to_owned(), n));
+        BodyBooks {
+            failures: self.scripts.failures().cloned().collect(),
+            counts: counts.collect(),
+            shadows: self.shadows(),
+        }
+    }
+
+    /// First failures of rules since the last call, in words; not of all, if there are many.
+    pub fn failing(&mut self) -> Vec<String> {
+        self.scripts.news()
     }
 
     fn hit(&mut self, hit: &Hit, commands: &mut Vec<Command>) {
         self.account.hits += 1;
         self.latest = self.latest.max(hit.facts.now_ns);
+        if self.is_shadow(hit.rule) {
+            return self.shadow_hit(hit);
+        }
         let (key, cause) = (GroupKey::of(hit), Cause::of(hit));
         if let Some(home) = self.known.get(hit.facts.flow_id, hit.rule)
             && self.again(hit, home)
@@ -258,6 +286,9 @@ impl Judge {
             (Some(_), false) => self.join_group(hit, &verdict, commands),
         };
         self.known.set(hit.facts.flow_id, hit.rule, home);
+        if !storming {
+            self.watch_ends(hit, &verdict, home);
+        }
     }
 
     /// Counts a further hit of a rule on a flow where the first went; false if that has closed since.
@@ -323,6 +354,7 @@ impl Judge {
             self.opened.push((draft.order(), incident));
             self.account.incidents_opened += 1;
         }
+        self.settle_shadow(before);
     }
 
     fn close(&mut self, before: Nanos) {
@@ -336,6 +368,7 @@ impl Judge {
             self.account.incidents_closed += 1;
             self.account.incidents_withdrawn += u64::from(draft.withdrawn.is_some());
         }
+        self.close_shadow(before);
     }
 }
 

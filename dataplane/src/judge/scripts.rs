@@ -1,11 +1,20 @@
 //! Rule bodies as the judge runs them: each failure is counted and remembered, and a rule that keeps failing
-//! is switched off, alone. Runs on the judge's thread only. Verdicts go to groups and storms, failures to
-//! whoever reports to the operator.
+//! is switched off, alone: its condition matches nothing any more. Runs on the judge's thread only. Verdicts go to
+//! groups and storms, failures to whoever reports to the operator.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rules::{Bodies, BodyError, BodyLimits, RuleSet, Snapshot, Verdict};
+
+use super::health::{Cause, Health};
+use crate::source::Nanos;
+
+/// Time that failing bodies may take together in a second of packet time; live only.
+const ALLOWANCE: Duration = Duration::from_millis(200);
+/// Rules whose first failure is told at once.
+const TOLD_AT_ONCE: usize = 16;
 
 /// What went wrong with one rule's body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,23 +22,33 @@ pub struct BodyFailure {
     pub rule: String,
     /// Runs that gave no verdict.
     pub count: u64,
+    /// Of these, runs that used up their operations, memory or time.
+    pub overruns: u64,
     /// What the last of them said: file, line, column, cause.
     pub message: String,
-    /// It failed too often in a row and is not run any more.
-    pub switched_off: bool,
+    /// It is not run any more, and why.
+    pub switched_off: Option<Cause>,
     /// Runs left out since then.
     pub skipped: u64,
+    /// Packet time of the first failure and of the last.
+    pub first_ns: Nanos,
+    pub last_ns: Nanos,
 }
 
 pub struct Scripts {
     rules: Arc<RuleSet>,
     bodies: Bodies,
-    failures: BTreeMap<u16, BodyFailure>,
+    failures: BTreeMap<u16, (BodyFailure, Health)>,
     /// Which text of a rule failed last.
     failed: BTreeMap<u16, u64>,
-    /// Failures of a rule since its last verdict.
-    in_a_row: BTreeMap<u16, u32>,
     failures_before_off: u32,
+    /// Of this second of packet time: its number, and what failing bodies took.
+    second: (u64, Duration),
+    /// Rules switched off since somebody asked.
+    switched_off: Vec<u16>,
+    /// First failures, to be told at once.
+    news: Vec<String>,
+    told: usize,
     pub runs: u64,
     pub errors: u64,
     /// Errors that were a wall-clock deadline: with one of these, a replay may not be repeatable.
@@ -43,8 +62,11 @@ impl Scripts {
             rules,
             failures: BTreeMap::new(),
             failed: BTreeMap::new(),
-            in_a_row: BTreeMap::new(),
             failures_before_off,
+            second: (0, Duration::ZERO),
+            switched_off: Vec::new(),
+            news: Vec::new(),
+            told: 0,
             runs: 0,
             errors: 0,
             deadlines: 0,
@@ -58,20 +80,27 @@ impl Scripts {
     }
 
     /// A set that will be followed: a rule that was switched off and has another text now gets its chance.
-    pub fn adopt(&mut self, rules: &RuleSet) {
-        for (rule, failure) in &mut self.failures {
+    /// Gives those.
+    pub fn adopt(&mut self, rules: &RuleSet) -> Vec<u16> {
+        let mut on_again = Vec::new();
+        for (rule, (failure, health)) in &mut self.failures {
             let now = rules.rules().get(usize::from(*rule)).filter(|meta| meta.in_force);
             if now.is_some_and(|meta| self.failed.get(rule) != Some(&meta.fingerprint)) {
-                failure.switched_off = false;
-                self.in_a_row.remove(rule);
+                health.starts_over();
+                if failure.switched_off.take().is_some() {
+                    rules.switch(*rule, false);
+                    on_again.push(*rule);
+                }
             }
         }
+        on_again
     }
 
     /// The verdict, or `None` if the body failed or is switched off.
     pub fn run(&mut self, rule: u16, snapshot: &Snapshot) -> Option<Verdict> {
-        if let Some(failure) = self.failures.get_mut(&rule)
-            && failure.switched_off
+        // A worker may have found it to match before it knew.
+        if let Some((failure, _)) = self.failures.get_mut(&rule)
+            && failure.switched_off.is_some()
         {
             failure.skipped += 1;
             return None;
@@ -79,38 +108,108 @@ impl Scripts {
         self.runs += 1;
         match self.bodies.run(rule, snapshot) {
             Ok(verdict) => {
-                self.in_a_row.remove(&rule);
+                if let Some((_, health)) = self.failures.get_mut(&rule) {
+                    health.went_well();
+                }
                 Some(verdict)
             }
             Err(error) => {
-                self.deadlines += u64::from(matches!(error, BodyError::Deadline { .. }));
-                self.failed(rule, error.to_string());
+                self.failed(rule, &error, snapshot.now_ns());
                 None
             }
         }
     }
 
-    fn failed(&mut self, rule: u16, message: String) {
+    #[cold]
+    fn failed(&mut self, rule: u16, error: &BodyError, now: Nanos) {
         self.errors += 1;
         if let Some(meta) = self.rules.rules().get(usize::from(rule)) {
             self.failed.insert(rule, meta.fingerprint);
         }
-        let in_a_row = self.in_a_row.entry(rule).or_insert(0);
-        *in_a_row += 1;
-        let failure = self.failures.entry(rule).or_insert_with(|| BodyFailure {
-            rule: self.rules.rules().get(rule as usize).map_or_else(String::new, |meta| meta.name.clone()),
-            count: 0,
-            message: String::new(),
-            switched_off: false,
-            skipped: 0,
+        self.deadlines += u64::from(matches!(error, BodyError::Deadline { .. }));
+        let spent = self.bodies.spent();
+        let (failure, health) = self.failures.entry(rule).or_insert_with(|| {
+            let name = self.rules.rules().get(rule as usize).map(|meta| meta.name.clone());
+            (BodyFailure::first(name.unwrap_or_default(), now), Health::default())
         });
-        failure.count += 1;
-        failure.message = message;
-        failure.switched_off = *in_a_row >= self.failures_before_off;
+        let overrun = !matches!(error, BodyError::Script { .. });
+        let off = health.failed(overrun, spent, self.failures_before_off);
+        (failure.count, failure.overruns) = (health.failures, health.overruns);
+        failure.last_ns = failure.last_ns.max(now);
+        failure.message = error.to_string();
+        if failure.count == 1 && self.told < TOLD_AT_ONCE {
+            self.told += 1;
+            self.news.push(failure.message.clone());
+        }
+        match off {
+            Some(cause) => self.switch_off(rule, cause),
+            None => self.spend(now, spent),
+        }
+    }
+
+    /// Where failing bodies take too much time together, the costliest goes.
+    fn spend(&mut self, now: Nanos, spent: Duration) {
+        let second = now / 1_000_000_000;
+        if second != self.second.0 {
+            self.second = (second, Duration::ZERO);
+        }
+        self.second.1 = self.second.1.saturating_add(spent);
+        if self.second.1 <= ALLOWANCE {
+            return;
+        }
+        let on = self.failures.iter().filter(|(_, (failure, _))| failure.switched_off.is_none());
+        if let Some((&rule, _)) = on.max_by_key(|(_, (_, health))| health.spent) {
+            self.switch_off(rule, Cause::Time);
+        }
+    }
+
+    fn switch_off(&mut self, rule: u16, cause: Cause) {
+        if let Some((failure, _)) = self.failures.get_mut(&rule) {
+            failure.switched_off = Some(cause);
+            self.rules.switch(rule, true);
+            self.switched_off.push(rule);
+        }
+    }
+
+    /// Rules switched off since the last call, with what went wrong.
+    pub fn switched_off(&mut self) -> Vec<(u16, BodyFailure)> {
+        let of = |rule: u16| Some((rule, self.failures.get(&rule)?.0.clone()));
+        let switched = self.switched_off.iter().filter_map(|rule| of(*rule)).collect();
+        self.switched_off.clear();
+        switched
+    }
+
+    /// The first failures of rules since the last call, in words; not of all, if there are many.
+    pub fn news(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.news)
+    }
+
+    pub fn failure(&self, rule: u16) -> Option<&BodyFailure> {
+        self.failures.get(&rule).map(|(failure, _)| failure)
     }
 
     /// In the order of the rule set.
     pub fn failures(&self) -> impl Iterator<Item = &BodyFailure> {
-        self.failures.values()
+        self.failures.values().map(|(failure, _)| failure)
+    }
+
+    /// What bodies counted: rule, counter, count.
+    pub fn counts(&self) -> impl Iterator<Item = (&str, &str, u64)> {
+        self.bodies.counts()
+    }
+}
+
+impl BodyFailure {
+    fn first(rule: String, now: Nanos) -> BodyFailure {
+        BodyFailure {
+            rule,
+            count: 0,
+            overruns: 0,
+            message: String::new(),
+            switched_off: None,
+            skipped: 0,
+            first_ns: now,
+            last_ns: now,
+        }
     }
 }

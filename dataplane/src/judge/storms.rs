@@ -208,13 +208,6 @@ impl Storms {
         self.storms.get_mut(&at)
     }
 
-    /// The first opened of this host's.
-    pub fn of_host(&mut self, host: IpAddr) -> Option<&mut Storm> {
-        let actor = Actor::Host(host);
-        let of_host = self.storms.range_mut((actor, 0)..=(actor, u16::MAX)).map(|(_, storm)| storm);
-        of_host.min_by_key(|storm| storm.serial)
-    }
-
     /// Takes out the incidents whose last event was at `before` or earlier.
     pub fn close(&mut self, before: Nanos) -> Vec<Storm> {
         let quiet: Vec<_> = self

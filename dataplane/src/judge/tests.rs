@@ -9,7 +9,7 @@ use rules::facts::{FlowFacts, Side};
 use rules::{Hits, SourceFile};
 use serde_json::{Value, json};
 
-use super::message::{CaptureLimits, Dealing, Entries, StateChanges};
+use super::message::{CaptureLimits, Dealing, Entries, StateChanges, WatchFlows, Whose};
 use super::*;
 
 const RULES: &str = r#"
@@ -357,7 +357,7 @@ fn the_shipped_rules_make_a_storm_one_incident_and_a_few_resets_another() {
     let closed = bench.finish();
     assert_eq!(closed.iter().map(|i| i.kind.as_str()).collect::<Vec<_>>(), ["rst_midflow"]);
     assert_eq!((closed[0].count, closed[0].flows), (40, 40));
-    assert!(bench.judge.body_failures().is_empty());
+    assert!(bench.judge.bodies().failures.is_empty());
 }
 
 #[test]
@@ -449,12 +449,21 @@ fn a_failing_body_releases_and_is_switched_off() {
     }
     assert!(bench.commands.iter().all(|c| matches!(c, Command::Release { .. })));
     bench.assert_answered();
-    assert!(bench.finish().is_empty());
+    // It is told at once, and only of the first failure besides.
+    let opened = bench.judge.opened();
+    assert_eq!((opened.len(), opened[0].kind.as_str(), opened[0].count), (1, "rule_switched_off", 3));
+    assert_eq!(opened[0].evidence["rule"], json!("failing"));
+    assert!(opened[0].explain.contains("3 times in a row"), "{}", opened[0].explain);
+    assert_eq!(bench.judge.failing().len(), 1);
+    let rule = bench.names["failing"];
+    assert!(bench.judge.rules.is_off(rule) && !bench.judge.rules.is_off(rule + 1));
+    let closed = bench.finish();
+    assert_eq!((closed.len(), &closed[0].id, &closed[0].evidence["left_out"]), (1, &opened[0].id, &json!(2)));
     let account = bench.judge.account();
     assert_eq!((account.bodies_run, account.body_errors), (3, 3));
-    let failures = bench.judge.body_failures();
+    let failures = bench.judge.bodies().failures;
     assert_eq!((failures.len(), failures[0].rule.as_str(), failures[0].count), (1, "failing", 3));
-    assert_eq!((failures[0].switched_off, failures[0].skipped), (true, 2));
+    assert_eq!((failures[0].switched_off, failures[0].skipped), (Some(OffCause::InARow(3)), 2));
     assert!(failures[0].message.contains("failing"), "{}", failures[0].message);
 }
 
@@ -547,10 +556,12 @@ fn a_storm_told_only_by_counts_watches_its_host_and_names_what_is_recorded() {
     judge.handle(&Message::Tick(START + 100 * MS), &mut commands);
     let most = JudgeConfig::default().captures_per_incident;
     assert!(
-        matches!(commands[..], [Command::Watch { addr: of, flows, .. }] if of == addr && flows == most),
+        matches!(commands[..], [Command::Watch { whose: of, flows, .. }]
+            if of == Whose::Host(addr) && flows == WatchFlows { all: most, unreset: most / 2 }),
         "{commands:?}"
     );
-    judge.handle(&Message::Watched { addr, flow_id: 7 }, &mut commands);
+    let Command::Watch { whose, rule, .. } = commands[0] else { panic!("it is one") };
+    judge.handle(&Message::Watched { whose, rule, flow_id: 7, reset: true }, &mut commands);
     judge.finish(&mut commands);
     let closed = judge.closed();
     assert_eq!((closed.len(), closed[0].count, closed[0].flows), (1, 60, 55));
@@ -674,7 +685,7 @@ fn filled(overrides: &[rules::Override], entries: u32, lost: u32) -> Vec<Inciden
     (1..=20).for_each(|tick| judge.handle(&Message::Tick(START + tick * BUCKET_NS), &mut commands));
     assert_eq!(judge.standing(1).services.len(), 1);
     judge.finish(&mut commands);
-    assert!(judge.body_failures().is_empty(), "{:?}", judge.body_failures());
+    assert!(judge.bodies().failures.is_empty(), "{:?}", judge.bodies().failures);
     judge.closed()
 }
 
@@ -712,4 +723,51 @@ fn a_state_table_that_nobody_told_of_is_no_incident_while_every_syn_is_answered(
     let lost = filled(&[], 60_000, 2_000);
     assert!(lost.iter().all(|i| i.kind == "syn_unanswered_ratio") && !lost.is_empty(), "{lost:?}");
     assert!(lost[0].explain.contains("near a table size of 65536"), "{}", lost[0].explain);
+}
+
+#[test]
+fn tags_are_gathered_over_flows() {
+    let text = "rule \"x\" on rst severity \"info\" then { incident(\"x\"); tag(`p${flow.sport % 3}`); tag(\"all\"); }";
+    let file = SourceFile { name: "tags.rhai".into(), text: text.into() };
+    let mut bench = Bench::with(&[file], JudgeConfig::default());
+    for n in 0..6 {
+        bench.hit("x", Event::Rst, FlowFacts { sport: n as u16, ..flow(n, START + u64::from(n) * MS) });
+    }
+    let closed = bench.finish();
+    assert_eq!(
+        (closed.len(), closed[0].tags.clone()),
+        (1, vec!["p0".into(), "all".into(), "p1".into(), "p2".into()])
+    );
+    assert_eq!(closed[0].severity.as_str(), "info");
+}
+
+#[test]
+fn rules_in_shadow_count_and_do_nothing() {
+    let text = "rule \"look\" on rst severity \"info\" shadow when flow.dport == 443 then { incident(\"x\"); capture(flow); }
+        rule \"storm\" on tick shadow when host.rsts(1) >= 3 then { incident(\"critical\", \"x\"); capture(host); }
+        rule \"bad\" on zero_window shadow then { throw 1; }
+        rule \"seen\" on rst then { incident(\"warning\", \"y\"); }";
+    let file = SourceFile { name: "look.rhai".into(), text: text.into() };
+    let mut bench = Bench::with(&[file], JudgeConfig { failures_before_off: 2, ..JudgeConfig::default() });
+    for n in 0..7 {
+        let facts = flow(n, START + u64::from(n) * MS);
+        for rule in ["look", "look", "seen"] {
+            let (rule, sequence) = (bench.names[rule], u64::from(n));
+            let hit = Hit { rule, event: Event::Rst, worker: 0, sequence, packet: None, held: false, facts };
+            bench.judge.handle(&Message::Hit(hit), &mut bench.commands);
+        }
+        bench.rsts(SERVER, 1);
+        bench.hit("bad", Event::ZeroWindow, facts);
+    }
+    let closed = bench.finish();
+    assert_eq!(closed.iter().map(|i| i.rule.as_str()).collect::<Vec<_>>(), ["seen"]);
+    assert!(!bench.commands.iter().any(|c| matches!(c, Command::Keep { .. } | Command::Watch { .. })));
+    let books = bench.judge.bodies();
+    assert_eq!((books.failures[0].rule.as_str(), books.failures[0].switched_off.is_some()), ("bad", true));
+    let counts: BTreeMap<_, _> = books.shadows.into_iter().collect();
+    let samples = (1..=5).map(|n| format!("{n:016x}")).collect();
+    let looked = ShadowCounts { matched: 14, would_open: 1, would_join: 0, would_capture: 7, samples };
+    assert_eq!(counts["look"], looked);
+    assert_eq!((counts["storm"].would_open, counts["storm"].would_capture), (1, 1));
+    assert_eq!(counts["storm"].samples, ["10.0.0.2"]);
 }

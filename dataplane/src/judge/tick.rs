@@ -12,9 +12,9 @@ use super::Judge;
 use super::config::JudgeAccount;
 use super::groups::Takes;
 use super::incident::Draft;
-use super::message::Command;
+use super::message::WatchFlows;
 use super::sight::{Crowdwise, Sight, takes};
-use super::storms::{Actor, Measure, Storm, counted};
+use super::storms::{Measure, Storm, counted};
 use super::window::{BUCKET_NS, Field, SPANS, Told};
 use crate::source::Nanos;
 
@@ -94,7 +94,9 @@ impl Judge {
             if let Some(counters) = rules.counters(rule) {
                 counters.count_match();
             }
-            if self.storms.get_mut(actor, rule).is_some() {
+            if self.is_shadow(rule) {
+                self.shadow_sight(rule, sight, self.bucket.saturating_mul(BUCKET_NS));
+            } else if self.storms.get_mut(actor, rule).is_some() {
                 self.carry_on(rule, sight);
             } else if self.storms.len() >= self.config.max_open {
                 self.account.matches_refused += 1;
@@ -190,14 +192,11 @@ impl Judge {
         if scans || matches!(storm.takes, Takes::AttemptsAt(..)) {
             self.fold(&mut storm, first_ns);
         }
-        if let (Actor::Host(addr), Some(wish)) = (actor, &verdict.capture) {
-            self.watches.push(Command::Watch {
-                addr,
-                rule,
-                flows: self.config.captures_per_incident.saturating_sub(storm.captures),
-                until: self.bucket.saturating_mul(BUCKET_NS).saturating_add(self.config.quiet),
-                limits: self.captures.limits(wish),
-            });
+        if let Some(wish) = &verdict.capture {
+            let all = self.config.captures_per_incident.saturating_sub(storm.captures);
+            // What proves a storm of resets are flows that are reset: others take half of the places at most.
+            let unreset = if measure.field == Some(Field::Rsts) { all / 2 } else { all };
+            self.watch(actor, rule, wish, WatchFlows { all, unreset });
         }
         let storm = self.storms.insert(actor, storm);
         self.opened.push((storm.draft.order(), storm.draft.incident(&self.rules, false)));

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use rules::event::EventSet;
-use rules::{Hits, RuleSet};
+use rules::{Hits, MAX_RULES, RuleSet};
 
 use super::Hashes;
 use super::apps::{self, Apps};
@@ -82,7 +82,7 @@ impl Engine {
         let table = FlowTable::new(config.flows, config.half_open, config.hash_secret);
         let slots = config.flows + config.half_open;
         let ring = Ring::new(config.history_bytes);
-        let outlet = Outlet::new(queues, number);
+        let outlet = Outlet::new(queues, number, rules.most_on_an_event());
         outlet.handover().goes_by(rules.generation());
         Engine {
             slab: TroubleSlab::new(config.troubled),
@@ -97,9 +97,9 @@ impl Engine {
             at_hand: rules.events_at_hand(),
             activity: Activity::new(config.activity, &rules, config.hash_secret),
             generation: rules.generation(),
-            rules,
-            hits: Hits::new(),
+            hits: Hits::with_room(MAX_RULES),
             outlet,
+            rules,
             siblings: SiblingTable::new(config.siblings),
             sightings: Sightings::default(),
             watches: Watches::default(),
@@ -243,8 +243,8 @@ impl Engine {
         if !outcome.events.and(self.subscribed).is_empty() {
             self.raise(slot, &outcome, stamp.ts, Some(stamp.number));
         }
-        if packet.tcp.flags & flags::RST != 0 && !self.watches.is_empty() {
-            self.watched_reset(slot, outcome.dir, stamp);
+        if !self.watches.is_empty() {
+            self.watched(slot, outcome.dir, packet.tcp.flags & flags::RST != 0, stamp);
         }
         self.record_live(slot, stamp, bytes);
     }
@@ -263,6 +263,9 @@ impl Engine {
                 self.remember_flow(slot, stamp, packet, bytes, made);
                 if apps::is_dns(packet) {
                     self.dns(slot, stamp, packet, bytes);
+                }
+                if !self.watches.is_empty() {
+                    self.watched(slot, usize::from(!packet.from_low), false, stamp);
                 }
                 self.record_live(slot, stamp, bytes);
             }

@@ -70,6 +70,7 @@ impl Engine {
         self.subscribed = rules.flow_events();
         self.at_hand = rules.events_at_hand();
         self.activity.follow(&rules);
+        self.outlet.keep_room_for(rules.most_on_an_event());
         self.rules = rules;
         self.generation = generation;
         self.outlet.handover().goes_by(generation);

@@ -16,8 +16,10 @@ use crate::worker::handover::Handover;
 const COMMANDS: usize = 4096;
 /// Rows waiting, at most.
 const ROWS: usize = 4096;
-/// Free places a packet or timer may need: a hit for each rule of a full list of hits on each of its events.
+/// Free places a packet or timer needs at least.
 pub const RESERVE: usize = 256;
+/// Events a packet or timer raises, at most, whose rules are not few.
+const EVENTS: usize = 4;
 
 /// A flow that ended, with its trouble record and what its application left.
 #[derive(Clone, Copy, Debug)]
@@ -84,20 +86,32 @@ pub(super) struct Outlet {
     queues: Queues,
     worker: u16,
     sequence: u64,
+    /// Free places a packet or timer may need: a hit for each rule that waits, on each of its events.
+    reserve: usize,
     /// Free places known of, as of the last look at the queues.
     credit: usize,
     pub account: EventAccount,
 }
 
 impl Outlet {
-    pub fn new(queues: Queues, worker: u16) -> Outlet {
-        Outlet { queues, worker, sequence: 0, credit: 0, account: EventAccount::default() }
+    /// `rules`: those that may match on one event. Where the queue is too small for all of them, what finds no room
+    /// is counted in a replay too.
+    pub fn new(queues: Queues, worker: u16, rules: usize) -> Outlet {
+        let account = EventAccount::default();
+        let mut outlet = Outlet { queues, worker, sequence: 0, reserve: RESERVE, credit: 0, account };
+        outlet.keep_room_for(rules);
+        outlet
+    }
+
+    /// Other rules are asked now.
+    pub fn keep_room_for(&mut self, rules: usize) {
+        self.reserve = (EVENTS * rules).clamp(RESERVE, self.queues.messages.capacity() / 2);
     }
 
     /// Room for whatever one packet or timer can raise. Looks at the queues only when what it knew is spent.
     #[inline(always)]
     pub fn roomy(&mut self) -> bool {
-        self.credit >= RESERVE || self.look()
+        self.credit >= self.reserve || self.look()
     }
 
     #[cold]
@@ -106,7 +120,7 @@ impl Outlet {
         let free = self.queues.messages.capacity() - self.queues.messages.len();
         let rows = self.queues.rows.as_ref().map_or(usize::MAX, |r| r.capacity() - r.len());
         self.credit = free.min(rows);
-        self.credit >= RESERVE
+        self.credit >= self.reserve
     }
 
     #[inline(always)]
@@ -127,7 +141,9 @@ impl Outlet {
         (hit.worker, hit.sequence) = (self.worker, self.sequence);
         // Nobody else puts anything in: room that is there stays.
         let room = !self.queues.messages.is_full() && self.queues.hits.push(hit).is_ok();
-        self.count(room && self.queues.messages.push(Message::Hit(())).is_ok());
+        let sent = room && self.queues.messages.push(Message::Hit(())).is_ok();
+        self.account.hits_dropped += u64::from(!sent);
+        self.count(sent);
     }
 
     pub fn siblings(&mut self, message: Message) {

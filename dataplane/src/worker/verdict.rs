@@ -79,6 +79,8 @@ impl Engine {
         for event in events.iter() {
             self.hits.clear();
             self.rules.match_flow(event, snapshot, &mut self.hits);
+            self.outlet.account.matched += self.hits.len() as u64 + self.hits.overflowed;
+            self.outlet.account.hits_overflowed += self.hits.overflowed;
             for i in 0..self.hits.len() {
                 let rule = self.hits.as_slice()[i];
                 if let Some(counters) = self.rules.counters(rule) {
@@ -98,17 +100,39 @@ impl Engine {
         now: Nanos,
         snapshot: &FlowFacts,
     ) {
+        let (shadow, takes) = {
+            let meta = &self.rules.rules()[usize::from(rule)];
+            (meta.shadow, meta.takes(snapshot.flow_id))
+        };
+        if !takes {
+            self.outlet.account.sampled_out += 1;
+            return;
+        }
+        if shadow {
+            // Nothing is found, held or watched: what others see of the flow is as it would be without.
+            self.outlet.hit(Hit {
+                rule,
+                event,
+                worker: 0,
+                sequence: 0,
+                packet,
+                held: false,
+                facts: *snapshot,
+            });
+            return;
+        }
         let mut index = self.table.flows[slot as usize].trouble;
         if let Some(trouble) = self.slab.get_or_take(&mut index) {
             let known = trouble.knows(rule);
             // The same silence, a second later: nothing new to tell.
             if event == Event::SynTimeout && known || event == Event::Disproved && !known {
+                self.outlet.account.matched_again += 1;
                 return;
             }
             // What goes on, or is looked at again, is not another of its kind.
             let goes_on = || self.rules.rules()[usize::from(rule)].events.iter().any(Event::goes_on);
             if !known || event.recurs() || !goes_on() {
-                trouble.hit(rule);
+                self.outlet.account.rules_per_flow_lost += u64::from(!trouble.hit(rule));
             }
         }
         self.table.flows[slot as usize].trouble = index;
@@ -126,25 +150,29 @@ impl Engine {
         packet: Option<u64>,
         now: Nanos,
     ) -> bool {
-        if self.recorder.is_none() {
-            return false;
-        }
+        let Some(hold) = self.take_hold(slot, rule, now) else { return false };
+        // A timer speaks of the last packet there was.
+        let newest = self.table.flows[slot as usize].newest;
+        let raising = packet.or_else(|| self.ring.get(newest).map(|(p, _)| p.number));
+        self.holds.raised(hold, rule, event, raising);
+        self.holds.ask(hold)
+    }
+
+    /// The flow's hold, begun now if it has none; `None` if there is no room, or no recorder.
+    pub(super) fn take_hold(&mut self, slot: u32, rule: u16, now: Nanos) -> Option<u32> {
+        self.recorder.as_ref()?;
         let flow = &mut self.table.flows[slot as usize];
         let flow_id = flow.id();
         if flow.hold != NONE && self.holds.is_over(flow.hold, flow_id) {
             flow.set_hold(NONE);
         }
         if flow.hold == NONE {
-            let Some(hold) = self.holds.take(rule, flow_id, now) else { return false };
+            let hold = self.holds.take(rule, flow_id, now)?;
             flow.set_hold(hold);
             self.holds.begin(hold, self.keeper.of(slot), self.tails.of(flow, slot));
         }
-        let hold = flow.hold;
-        self.holds.set_newest(hold, flow.newest);
-        // A timer speaks of the last packet there was.
-        let raising = packet.or_else(|| self.ring.get(flow.newest).map(|(p, _)| p.number));
-        self.holds.raised(hold, rule, event, raising);
-        self.holds.ask(hold)
+        self.holds.set_newest(flow.hold, flow.newest);
+        Some(flow.hold)
     }
 
     /// Gives a live packet to the flow's hold.
@@ -176,8 +204,8 @@ impl Engine {
             match command {
                 Command::Keep { flow_id, limits } => self.holds.keep(flow_id, limits, self.now),
                 Command::Release { flow_id } => self.holds.release(flow_id),
-                Command::Watch { addr, rule, flows, until, limits } => {
-                    self.watches.add(addr, Watch { rule, left: flows, until, limits });
+                Command::Watch { whose, rule, flows, until, limits } => {
+                    self.watches.add(Watch::new(whose, rule, flows, until, limits));
                 }
             }
         }

@@ -1,68 +1,91 @@
 //! The Rhai engine that bodies run in: what it offers, what it withholds, and its limits.
 //!
 //! Used on the judge's thread. The stage is what a run sees and what it leaves behind; the engine's
-//! functions reach it through a lock that nobody else ever holds.
+//! functions reach it through a lock that nobody else ever holds. No one operation takes long: values are small.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use rhai::packages::{
     ArithmeticPackage, BasicArrayPackage, BasicIteratorPackage, BasicMapPackage, BasicMathPackage,
     BasicStringPackage, LogicPackage, MoreStringPackage, Package,
 };
-use rhai::{Dynamic, Engine, EvalAltResult, ImmutableString, Map, OptimizationLevel};
+use rhai::{Dynamic, Engine, EvalAltResult, ImmutableString, OptimizationLevel};
 
-use crate::body::BodyLimits;
-use crate::body::views::{self, Address, Subjects, View};
-use crate::body::words;
-use crate::facts::{FlowFacts, HostFacts, ServiceFacts};
+use crate::body::memory::{self, Memory, State};
+use crate::body::meter::Meter;
+use crate::body::views::{self, Subjects};
+use crate::body::{BodyLimits, api, large, words};
 use crate::language::syntax::FORBIDDEN;
-use crate::verdict::{CaptureWish, EvidenceValue, Severity, Verdict};
+use crate::verdict::{Severity, Verdict};
 
 const MAX_VARIABLES: usize = 256;
-const MAX_ARRAY: usize = 1_024;
+/// Elements of a list, with those of lists in it: each operation on it must be over within some µs.
+pub(crate) const MAX_ARRAY: usize = 256;
 const MAX_MAP: usize = 256;
-/// Operations between two looks at the clock: a look costs as much as a few operations.
-const CLOCK_EVERY: u64 = 16;
-/// Pieces of evidence and of advice one run may leave.
-const MAX_NOTES: usize = 64;
+
+/// The name of what a rule remembers.
+pub(crate) const STATE: &str = "state";
 
 /// What one run sees and leaves behind.
 #[derive(Clone, Default)]
 pub(crate) struct Stage(Arc<Mutex<Run>>);
 
 #[derive(Default)]
-struct Run {
-    subjects: Subjects,
-    params: Arc<BTreeMap<String, Dynamic>>,
-    deadline: Option<Instant>,
-    verdict: Verdict,
+pub(crate) struct Run {
+    pub(crate) subjects: Subjects,
+    pub(crate) params: Arc<BTreeMap<String, Dynamic>>,
+    /// The header's.
+    pub(crate) severity: Option<Severity>,
+    pub(crate) memory: Memory,
+    /// The memory before this run changed it.
+    pub(crate) before: Option<Box<Memory>>,
+    pub(crate) verdict: Verdict,
+    /// Sentences to follow the incident's own.
+    pub(crate) explain: Vec<ImmutableString>,
 }
 
 impl Stage {
-    fn lock(&self) -> MutexGuard<'_, Run> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Run> {
         // A run that panicked leaves only its own verdict behind, which is dropped.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn set(
-        &self,
-        subjects: Subjects,
-        params: Arc<BTreeMap<String, Dynamic>>,
-        deadline: Option<Instant>,
-    ) {
-        *self.lock() = Run { subjects, params, deadline, verdict: Verdict::default() };
+    pub(crate) fn set(&self, run: Run) {
+        *self.lock() = run;
     }
 
-    pub(crate) fn take(&self) -> Verdict {
-        std::mem::take(&mut *self.lock()).verdict
+    /// What the run leaves behind; `whole`: it came to its end. Else its memory is as it was before.
+    pub(crate) fn take(&self, whole: bool) -> (Verdict, Memory) {
+        let Run { mut verdict, memory, before, explain, .. } = std::mem::take(&mut *self.lock());
+        if let Some((_, text)) = &mut verdict.incident {
+            for more in explain {
+                text.push_str(if text.is_empty() { "" } else { " " });
+                text.push_str(&more);
+            }
+        }
+        match before {
+            Some(before) if !whole => (verdict, *before),
+            _ => (verdict, memory),
+        }
+    }
+
+    pub(crate) fn memory<T>(&self, read: impl FnOnce(&Memory) -> T) -> T {
+        read(&self.lock().memory)
+    }
+
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Memory) -> Done) -> Done {
+        let mut run = self.lock();
+        if run.before.is_none() {
+            run.before = Some(Box::new(run.memory.clone()));
+        }
+        change(&mut run.memory)
     }
 }
 
 type Done = Result<(), Box<EvalAltResult>>;
 
-pub(crate) fn build(stage: &Stage, limits: &BodyLimits) -> Engine {
+pub(crate) fn build(stage: &Stage, limits: &BodyLimits, meter: &Meter) -> Engine {
     let mut engine = Engine::new_raw();
     engine.set_optimization_level(OptimizationLevel::None);
     engine.register_global_module(ArithmeticPackage::new().as_shared_module());
@@ -87,8 +110,11 @@ pub(crate) fn build(stage: &Stage, limits: &BodyLimits) -> Engine {
     views::register(&mut engine);
     words::register(&mut engine);
     register_names(&mut engine, stage);
-    register_verdict(&mut engine, stage);
-    register_deadline(&mut engine, stage);
+    api::register(&mut engine, stage);
+    memory::register(&mut engine, stage);
+    large::register(&mut engine, meter);
+    let progress = meter.clone();
+    engine.on_progress(move |operations| progress.progress(operations));
     #[cfg(test)]
     engine.register_fn("panic_for_test", || -> i64 { panic!("as asked for by a test") });
     engine
@@ -104,109 +130,7 @@ fn register_names(engine: &mut Engine, stage: &Stage) {
             return Ok(None);
         }
         let run = stage.lock();
-        Ok(run.subjects.find(name).or_else(|| run.params.get(name).cloned()))
+        let found = run.subjects.find(name).or_else(|| run.params.get(name).cloned());
+        Ok(found.or_else(|| (name == STATE).then(|| Dynamic::from(State))))
     });
-}
-
-fn register_deadline(engine: &mut Engine, stage: &Stage) {
-    let stage = stage.clone();
-    engine.on_progress(move |operations| {
-        if operations % CLOCK_EVERY != 0 {
-            return None;
-        }
-        let late = stage.lock().deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        late.then_some(Dynamic::UNIT)
-    });
-}
-
-fn register_verdict(engine: &mut Engine, stage: &Stage) {
-    let at = stage.clone();
-    engine.register_fn("incident", move |severity: ImmutableString, text: ImmutableString| -> Done {
-        let severity = Severity::from_name(&severity).ok_or_else(|| {
-            format!("there is no severity \"{severity}\": use \"info\", \"warning\" or \"critical\"")
-        })?;
-        at.lock().verdict.incident = Some((severity, text.to_string()));
-        Ok(())
-    });
-    let at = stage.clone();
-    engine.register_fn("withdraw", move |reason: ImmutableString| {
-        at.lock().verdict.withdraw = Some(reason.to_string());
-    });
-    let at = stage.clone();
-    engine.register_fn("advise", move |text: ImmutableString| -> Done {
-        let advise = &mut at.lock().verdict.advise;
-        if advise.len() == MAX_NOTES {
-            return Err(format!("more than {MAX_NOTES} pieces of advice").into());
-        }
-        advise.push(text.to_string());
-        Ok(())
-    });
-    let at = stage.clone();
-    engine.register_fn("evidence", move |name: ImmutableString, value: Dynamic| -> Done {
-        let value = evidence_value(value);
-        let evidence = &mut at.lock().verdict.evidence;
-        match evidence.iter().position(|(known, _)| known.as_str() == name.as_str()) {
-            Some(index) => evidence[index].1 = value,
-            None if evidence.len() == MAX_NOTES => {
-                return Err(format!("more than {MAX_NOTES} pieces of evidence").into());
-            }
-            None => evidence.push((name.to_string(), value)),
-        }
-        Ok(())
-    });
-    register_capture::<View<FlowFacts>>(engine, stage);
-    register_capture::<View<HostFacts>>(engine, stage);
-    register_capture::<View<ServiceFacts>>(engine, stage);
-}
-
-fn register_capture<V: Clone + Send + Sync + 'static>(engine: &mut Engine, stage: &Stage) {
-    let at = stage.clone();
-    engine.register_fn("capture", move |_: V| {
-        at.lock().verdict.capture.get_or_insert_default();
-    });
-    let at = stage.clone();
-    engine.register_fn("capture", move |_: V, wish: Map| -> Done {
-        let wish = capture_wish(wish)?;
-        at.lock().verdict.capture = Some(wish);
-        Ok(())
-    });
-}
-
-fn capture_wish(map: Map) -> Result<CaptureWish, Box<EvalAltResult>> {
-    let mut wish = CaptureWish::default();
-    for (name, value) in map {
-        let slot = match name.as_str() {
-            "packets" => &mut wish.packets,
-            "bytes" => &mut wish.bytes,
-            "seconds" => &mut wish.seconds,
-            other => {
-                return Err(format!("capture has no limit `{other}`: use packets, bytes or seconds").into());
-            }
-        };
-        match value.as_int() {
-            Ok(value) if value >= 0 => *slot = Some(value),
-            Ok(value) => return Err(format!("capture: {name} cannot be {value}").into()),
-            Err(found) => return Err(format!("capture: {name} must be an integer, not {found}").into()),
-        }
-    }
-    Ok(wish)
-}
-
-fn evidence_value(value: Dynamic) -> EvidenceValue {
-    if value.is_unit() {
-        return EvidenceValue::Unknown;
-    }
-    if let Ok(value) = value.as_int() {
-        return EvidenceValue::Int(value);
-    }
-    if let Ok(value) = value.as_float() {
-        return EvidenceValue::Float(value);
-    }
-    if let Ok(value) = value.as_bool() {
-        return EvidenceValue::Bool(value);
-    }
-    match value.clone().try_cast::<Address>() {
-        Some(address) => EvidenceValue::Address(address.0),
-        None => EvidenceValue::Text(value.to_string()),
-    }
 }

@@ -50,6 +50,13 @@ fn the_whole_verdict() {
 }
 
 #[test]
+fn a_flow_s_ends_can_be_captured() {
+    let verdict = run("capture(host); capture(service, #{packets: 3}); capture(service);").unwrap();
+    assert_eq!((verdict.capture, verdict.capture_host), (None, Some(CaptureWish::default())));
+    assert_eq!(verdict.capture_service, Some(CaptureWish { packets: Some(3), ..CaptureWish::default() }));
+}
+
+#[test]
 fn nothing_is_kept_between_runs() {
     let set =
         set("rule \"x\" on rst then { if flow.dport == 1 { advise(\"a\"); throw \"no\"; } advise(\"b\"); }");
@@ -192,4 +199,191 @@ fn the_wrong_snapshot_is_refused() {
         client: Default::default(),
     };
     assert!(bodies.run(0, &Snapshot::Host(&host)).unwrap_err().to_string().contains("facts of a host"));
+}
+
+/// Bodies that would take everything there is, if they were let.
+const HOSTILE: [(&str, &str); 22] = [
+    ("endless loop", "loop { }"),
+    ("endless loop that catches", "loop { try { loop { let a = 1; } } catch { } }"),
+    ("endless while", "let i = 0; while i < 1 { i = 0; }"),
+    ("endless for", "for i in range(0, 9_000_000_000_000_000_000) { let a = i; }"),
+    ("text bomb", "let s = \"x\"; loop { s += s; }"),
+    (
+        "text bomb that stays below",
+        "let s = \"x\"; while s.len() < 4_096 { s += s; } loop { let t = s + s; }",
+    ),
+    ("list bomb", "let a = [1]; loop { a += a; }"),
+    ("list bomb that stays below", "let a = []; loop { a.push(a.len()); if a.len() > 250 { a = []; } }"),
+    ("nested lists", "let a = [1]; let n = 0; loop { a = [a]; n += 1; if n > 200 { a = [1]; n = 0; } }"),
+    (
+        "nested lists compared",
+        "let a = [1]; for i in 0..250 { a = [a]; } let b = a; loop { let c = a == b; }",
+    ),
+    ("nested lists written", "let a = [1]; for i in 0..250 { a = [a]; } loop { let c = `${a}`; }"),
+    ("map bomb", "let m = #{}; let i = 0; loop { m[`k${i}`] = m.len(); i += 1; }"),
+    ("lists compared", "let a = []; for i in 0..255 { a.push(i); } let b = a; loop { let c = a == b; }"),
+    ("list searched", "let a = []; for i in 0..255 { a.push(`t${i}`); } loop { let c = \"none\" in a; }"),
+    ("list written", "let a = []; for i in 0..255 { a.push(`t${i}`); } loop { let c = a.to_string(); }"),
+    ("list given away", "let a = []; for i in 0..255 { a.push(i); } loop { let f = give(a); }"),
+    (
+        "texts searched",
+        "let s = \"ab\"; while s.len() < 4_096 { s += s; } loop { let c = s.index_of(\"aab\"); }",
+    ),
+    ("texts split", "let s = \"a \"; for i in 0..7 { s += s; } loop { let c = s.split(\" \"); }"),
+    ("texts split too far", "let s = \"a \"; for i in 0..11 { s += s; } loop { let c = s.split(\" \"); }"),
+    ("deep recursion", "deep(0);"),
+    ("wide recursion", "wide(15);"),
+    ("state bomb", "let i = 0; loop { state[`k${i % 60}`] = i; i += 1; }"),
+];
+
+/// Functions for them; `deep` goes through as deep an expression as can be written.
+fn hostile_rule(body: &str) -> String {
+    let nested = format!("{}deep(n + 1){}", "(1 + ".repeat(25), ")".repeat(25));
+    format!(
+        "fn deep(n) {{ {nested} }}\nfn wide(n) {{ if n > 0 {{ wide(n - 1); wide(n - 1); }} }}\nfn give(a) {{ a }}\n\
+         rule \"x\" on rst then {{ {body} }}"
+    )
+}
+
+#[test]
+fn every_hostile_body_is_stopped_by_its_operations() {
+    for (name, body) in HOSTILE {
+        let set = set(&hostile_rule(body));
+        let runs: Vec<String> = (0..2)
+            .map(|_| {
+                let mut bodies = Bodies::new(Arc::clone(&set), BodyLimits::default());
+                let error = bodies.run(0, &Snapshot::Flow(&FlowFacts::default(), Event::Rst)).unwrap_err();
+                assert!(matches!(error, BodyError::Limit { .. }), "{name}: {error}");
+                error.to_string()
+            })
+            .collect();
+        assert_eq!(runs[0], runs[1], "{name}: as often as it is run");
+    }
+}
+
+#[test]
+fn every_hostile_body_is_stopped_by_its_deadline() {
+    let limits = BodyLimits {
+        operations: u64::MAX,
+        deadline: Some(Duration::from_millis(1)),
+        ..BodyLimits::default()
+    };
+    for (name, body) in HOSTILE {
+        let error = run_with(&hostile_rule(body), limits, &FlowFacts::default()).unwrap_err();
+        assert!(matches!(error, BodyError::Deadline { .. } | BodyError::Limit { .. }), "{name}: {error}");
+    }
+}
+
+/// How long after its deadline each is over, as a table: `cargo test --release -p rules -- --ignored --nocapture late`.
+#[test]
+#[ignore = "it measures; nothing is decided by time"]
+fn how_late_hostile_bodies_are() {
+    for ms in [1, 5, 50] {
+        let deadline = Duration::from_millis(ms);
+        let limits = BodyLimits { operations: u64::MAX, deadline: Some(deadline), ..BodyLimits::default() };
+        for (name, body) in HOSTILE {
+            let mut bodies = Bodies::new(set(&hostile_rule(body)), limits);
+            let facts = FlowFacts::default();
+            let late = (0..20).map(|_| {
+                let began = Instant::now();
+                bodies.run(0, &Snapshot::Flow(&facts, Event::Rst)).unwrap_err();
+                began.elapsed().saturating_sub(deadline)
+            });
+            let mut late: Vec<Duration> = late.collect();
+            late.sort();
+            println!("{ms:>3} ms {name:<28} late by {:>9.1?}, at most {:>9.1?}", late[10], late[19]);
+        }
+    }
+}
+
+#[test]
+fn lists_and_maps_compare_and_write_as_before() {
+    for (expression, wanted) in [
+        ("[1, 2.0, \"a\", true, (), 'c'] == [1.0, 2, \"a\", true, (), 'c']", true),
+        ("[1, [2, #{a: 3}]] == [1, [2, #{a: 3}]]", true),
+        ("[1, [2, #{a: 3}]] == [1, [2, #{a: 4}]]", false),
+        ("[1] == [1, 2]", false),
+        ("[1] != [\"1\"]", true),
+        ("#{a: 1, b: 2} == #{b: 2, a: 1}", true),
+        ("#{a: 1} == #{b: 1}", false),
+        ("[flow.src] == [flow.dst]", true),
+        ("[1, 2] in [[1, 2], 3]", true),
+        ("() in [1, flow.ttl]", true),
+    ] {
+        assert_eq!(value(expression), EvidenceValue::Bool(wanted), "{expression}");
+    }
+    assert_eq!(
+        value("`${[1, \"a\", [2.0, flow.src], #{b: 3}]}`"),
+        text("[1, \"a\", [2.0, 0.0.0.0], #{\"b\": 3}]")
+    );
+    assert_eq!(value("#{a: [()]}.to_string()"), text("#{\"a\": [()]}"));
+    assert_eq!(value("split(\"a,b,,c\", \",\").len()"), EvidenceValue::Int(4));
+    assert_eq!(value("index_of(\"äbc\", \"c\")"), EvidenceValue::Int(2));
+}
+
+#[test]
+fn the_header_s_severity_explanations_and_tags() {
+    let text = "rule \"x\" on rst severity \"critical\" then {
+        explain(\"And this.\"); incident(\"It broke.\"); explain(\"That too.\"); tag(\"a\"); tag(\"b\"); tag(\"a\"); }";
+    let verdict = run_with(text, BodyLimits::default(), &FlowFacts::default()).unwrap();
+    assert_eq!(verdict.incident, Some((Severity::Critical, "It broke. And this. That too.".to_owned())));
+    assert_eq!(verdict.tags, ["a", "b"]);
+    assert!(run("for i in 0..17 { tag(`t${i}`); }").unwrap_err().to_string().contains("more than 16 tags"));
+    assert!(run("tag(\"\");").is_err());
+    assert!(run("for i in 0..65 { explain(\"x\"); }").is_err());
+}
+
+#[test]
+fn state_and_counters_last_and_are_rolled_back() {
+    let text = "fn more() { state[\"n\"] += 1; state[\"n\"] }
+        rule \"x\" on rst then {
+            if state[\"n\"] == () { state[\"n\"] = 10; }
+            evidence(\"n\", more()); evidence(\"has\", \"t\" in state); evidence(\"t\", state.t);
+            state[\"t\"] = \"text\"; count(\"runs\"); count(\"five\", 5);
+            if flow.dport == 1 { throw \"no\"; }
+            if flow.dport == 2 { loop { } }
+            if flow.dport == 3 { state[\"n\"] = (); }
+        }
+        rule \"y\" on rst then { evidence(\"n\", state[\"n\"]); }";
+    let mut bodies = Bodies::new(set(text), BodyLimits::default());
+    let mut run = |rule, dport| {
+        let facts = FlowFacts { dport, ..FlowFacts::default() };
+        let verdict = bodies.run(rule, &Snapshot::Flow(&facts, Event::Rst));
+        let counts: Vec<u64> = bodies.counts().map(|(_, _, count)| count).collect();
+        let evidence = verdict.map(|v| v.evidence.into_iter().map(|(_, value)| value).collect::<Vec<_>>());
+        (evidence.unwrap_or_default(), counts)
+    };
+    use EvidenceValue::{Bool, Int, Unknown};
+    assert_eq!(run(0, 0), (vec![Int(11), Bool(false), Unknown], vec![5, 1]));
+    assert_eq!(run(0, 1), (vec![], vec![5, 1]));
+    assert_eq!(run(0, 2), (vec![], vec![5, 1]));
+    assert_eq!(run(0, 3), (vec![Int(12), Bool(true), EvidenceValue::Text("text".to_owned())], vec![10, 2]));
+    assert_eq!(run(0, 0).0[0], Int(11), "() takes a name out");
+    assert_eq!(run(1, 0), (vec![Unknown], vec![15, 3]), "another rule's is its own");
+    // By name: in another set the rules stand elsewhere.
+    bodies.follow(&set(
+        "rule \"a\" on rst then { }\nrule \"x\" on rst then { evidence(\"n\", state[\"n\"]); }",
+    ));
+    let verdict = bodies.run(1, &Snapshot::Flow(&FlowFacts::default(), Event::Rst)).unwrap();
+    assert_eq!(verdict.evidence[0].1, Int(11));
+}
+
+#[test]
+fn state_and_counters_are_small() {
+    for (body, wanted) in [
+        ("for i in 0..65 { state[`k${i}`] = i; }", "more than 64 names"),
+        (
+            "let s = \"x\"; while s.len() < 4_096 { s += s; } state[\"a\"] = s; state[\"b\"] = s;",
+            "8192 bytes",
+        ),
+        ("state[\"a\"] = [1];", "keeps numbers, bools and texts"),
+        ("state[\"\"] = 1;", "1 to 64 bytes"),
+        ("count(\"a b\");", "letters, digits"),
+        ("count(\"a\", -1);", "only rises"),
+        ("for i in 0..17 { count(`c${i}`); }", "at most 16 counters"),
+    ] {
+        let error = run(body).unwrap_err().to_string();
+        assert!(error.contains(wanted), "{body}: {error}");
+    }
+    assert!(run("for i in 0..1000 { state[`k${i % 60}`] = \"text\"; }").is_ok());
 }

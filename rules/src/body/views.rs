@@ -28,6 +28,13 @@ pub(crate) struct SideView {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Address(pub(crate) IpAddr);
 
+/// `host` or `service` in a rule about a flow: the flow's client, or the service it goes to, to be captured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum End {
+    Host,
+    Service,
+}
+
 /// The subject of one run, by its name.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Subjects {
@@ -52,6 +59,8 @@ impl Subjects {
     pub(crate) fn find(&self, name: &str) -> Option<Dynamic> {
         match (self, name) {
             (Subjects::Flow(view), "flow") => Some(Dynamic::from(view.clone())),
+            (Subjects::Flow(_), "host") => Some(Dynamic::from(End::Host)),
+            (Subjects::Flow(_), "service") => Some(Dynamic::from(End::Service)),
             (Subjects::Host(view), "host") => Some(Dynamic::from(view.clone())),
             (Subjects::Service(view), "service") => Some(Dynamic::from(view.clone())),
             (Subjects::Link(view), "link") => Some(Dynamic::from(view.clone())),

@@ -16,14 +16,38 @@ const fn b(name: &'static str, usage: &'static str, doc: &'static str) -> Builti
 pub(crate) static VERDICT: &[Builtin] = &[
     b(
         "incident",
-        "incident(severity, text)",
-        "Reports an incident whose kind is the rule's name. Severity: \"info\", \"warning\" or \"critical\".",
+        "incident(severity, text), incident(text)",
+        "Reports an incident whose kind is the rule's name. Severity: \"info\", \"warning\" or \"critical\"; \
+         without one, the header's.",
+    ),
+    b(
+        "explain",
+        "explain(text)",
+        "Adds a sentence to the incident's explanation. May be called several times.",
+    ),
+    b(
+        "tag",
+        "tag(text)",
+        "Adds a word to the incident's `tags`, by which programs find it. At most 16, of 64 bytes.",
+    ),
+    b(
+        "count",
+        "count(name), count(name, n)",
+        "Adds 1, or n, to a counter of the rule, shown as metric `referee_rule_count_total{rule, name}`. At most 16 a rule.",
     ),
     b("advise", "advise(text)", "Says what to change. May be called several times."),
     b(
         "capture",
         "capture(flow), capture(flow, #{packets: 1000, bytes: 1000000, seconds: 60})",
-        "Keeps the packets: the lead-up and what follows, within the limits given. Also `capture(host)` and `capture(service)`.",
+        "Keeps the packets: the lead-up and what follows, within the limits given.",
+    ),
+    b(
+        "capture",
+        "capture(host), capture(service), capture(host, #{…})",
+        "Keeps the flows that the host or service has now, from their next packet on, and those it begins next: as many \
+         as one incident may keep (`captures_per_incident`), each within the limits. Flows are taken for `seconds`, or a minute. \
+         For a rule that counts RSTs, half of them are flows that the host resets. In a rule about a flow, the host is \
+         the flow's client and the service is where it goes.",
     ),
     b("evidence", "evidence(name, value)", "Adds a named value to the incident's evidence."),
     b(

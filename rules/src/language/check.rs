@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rhai::{ASTNode, Expr, FnCallExpr, Position, Stmt};
 
+use crate::body::STATE;
 use crate::facts::table::{Subject, Window};
 use crate::facts::{CountSet, FlowFacts, HostFacts, LinkFacts, ServiceFacts, is_at_hand};
 use crate::language::builtin;
@@ -22,6 +23,10 @@ pub(crate) struct Reach {
     /// Names it calls: helper functions, or functions for bodies.
     pub(crate) calls: BTreeSet<String>,
     pub(crate) captures: bool,
+    /// `host`, `service` where they are all that `capture` is given.
+    pub(crate) captured: BTreeMap<&'static str, Position>,
+    /// It calls `incident` with a text alone: the severity must be the header's.
+    pub(crate) plain_incident: Option<Position>,
     /// What its windowed facts count.
     pub(crate) counts: CountSet,
     /// Of these, over a single second, or over a window that only shows when it runs.
@@ -37,6 +42,10 @@ impl Reach {
         }
         self.calls.extend(other.calls.iter().cloned());
         self.captures |= other.captures;
+        self.plain_incident = self.plain_incident.or(other.plain_incident);
+        for (root, at) in &other.captured {
+            self.captured.entry(root).or_insert(*at);
+        }
         self.counts = self.counts.union(other.counts);
         self.second = self.second.union(other.second);
         self.gathers |= other.gathers;
@@ -97,6 +106,9 @@ impl Checker<'_> {
             return true;
         }
         match path.last() {
+            Some(ASTNode::Expr(Expr::Variable(_, None, at))) if captured_by(path).is_some() => {
+                self.captured(captured_by(path).unwrap_or(FlowFacts::ROOT), *at);
+            }
             Some(ASTNode::Expr(expr)) => self.expr_node(expr),
             Some(ASTNode::Stmt(stmt)) => self.stmt_node(stmt),
             _ => {}
@@ -148,13 +160,30 @@ impl Checker<'_> {
     fn variable(&mut self, name: &str, at: Position) {
         if let Some(root) = ROOTS.iter().find(|root| **root == name) {
             self.reach.roots.entry(root).or_insert(at);
-        } else if !self.names.params.contains(name) {
+        } else if !self.names.params.contains(name) && name != STATE {
             let known = self.names.params.iter().chain(&ROOTS).copied();
             let help = match nearest(name, known) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => "declare it with `let` before, or as a `param` at the top of the file".to_owned(),
             };
             self.refuse(at, format!("`{name}` is not known here"), help);
+        }
+    }
+
+    fn captured(&mut self, root: &'static str, at: Position) {
+        match root {
+            LinkFacts::ROOT => self.refuse(
+                at,
+                "all traffic cannot be captured",
+                "name what to record: capture(flow), capture(host) or capture(service)",
+            ),
+            FlowFacts::ROOT => {
+                self.reach.captures = true;
+                self.reach.roots.entry(root).or_insert(at);
+            }
+            _ => {
+                self.reach.captured.entry(root).or_insert(at);
+            }
         }
     }
 
@@ -166,6 +195,7 @@ impl Checker<'_> {
             return self.refuse(at, "rules have no modules", "");
         }
         self.named_call(&call.name, call.args.len(), at);
+        self.reach.captures |= call.name == "capture" && captured_root(call).is_none();
     }
 
     fn method(&mut self, call: &FnCallExpr, at: Position) {
@@ -180,6 +210,7 @@ impl Checker<'_> {
             // A helper function called as a method gets its subject as `this`, not as an argument.
             let helper = self.names.functions.contains(&(call.name.as_str(), call.args.len()));
             self.named_call(&call.name, call.args.len() + usize::from(!helper), at);
+            self.reach.captures |= call.name == "capture";
         }
     }
 
@@ -189,7 +220,9 @@ impl Checker<'_> {
             return;
         }
         if builtin::is_known(name) {
-            self.reach.captures |= name == "capture";
+            if name == "incident" && args == 1 {
+                self.reach.plain_incident.get_or_insert(at);
+            }
             return;
         }
         let names = self.names;
@@ -209,6 +242,11 @@ impl Checker<'_> {
     /// `flow.orig.mss`: the whole chain hangs below its first dot.
     fn path(&mut self, expr: &Expr) {
         let Some(chain) = Chain::of(expr) else { return };
+        if let (LinkFacts::ROOT, Some((call, at))) = (chain.root, chain.method)
+            && call.name == "capture"
+        {
+            self.captured(LinkFacts::ROOT, at);
+        }
         self.reach.gathers |= chain.root == FlowFacts::ROOT && !is_at_hand(&chain.path());
         let checked = match chain.root {
             "flow" => check_path::<FlowFacts>(&chain),
@@ -220,6 +258,26 @@ impl Checker<'_> {
             self.refusals.push(refusal);
         }
     }
+}
+
+/// The subject that is all a call of `capture` is about.
+fn captured_root(call: &FnCallExpr) -> Option<&'static str> {
+    match call.args.first() {
+        Some(Expr::Variable(name, None, _)) if call.name == "capture" && name.0.is_none() => {
+            ROOTS.into_iter().find(|root| *root == name.1.as_str())
+        }
+        _ => None,
+    }
+}
+
+/// The last of the path is the subject that a call of `capture` is about.
+fn captured_by(path: &[ASTNode]) -> Option<&'static str> {
+    let [.., above, ASTNode::Expr(last)] = path else { return None };
+    let call = match above {
+        ASTNode::Expr(Expr::FnCall(call, _)) | ASTNode::Stmt(Stmt::FnCall(call, _)) => call,
+        _ => return None,
+    };
+    call.args.first().filter(|first| std::ptr::eq(*first, *last)).and_then(|_| captured_root(call))
 }
 
 fn windowed_names() -> impl Iterator<Item = &'static str> {

@@ -9,6 +9,7 @@ use rhai::{
     ParseError, Position, Stmt, StmtBlock,
 };
 
+use crate::header::Switches;
 use crate::language::operands;
 use crate::language::source::{Item, ItemKind};
 
@@ -29,13 +30,24 @@ pub(crate) struct ParamItem {
     pub(crate) value: Expr,
 }
 
-/// `rule "name" on event, … [when guard] then { body }`
+/// What may stand between a rule's events and its condition.
+#[derive(Clone, Debug)]
+pub(crate) enum HeaderWord {
+    Severity(Name),
+    Shadow,
+    Sample(i64, Position),
+}
+
+/// `rule "name" on event, … [severity "s"] [shadow] [sample n] [when guard] then { body }`
 #[derive(Clone, Debug)]
 pub(crate) struct RuleItem {
     pub(crate) name: Name,
     /// As it stands in the file.
     pub(crate) text: String,
     pub(crate) events: Vec<Name>,
+    pub(crate) header: Vec<HeaderWord>,
+    /// Set from outside the file.
+    pub(crate) switches: Switches,
     pub(crate) guard: Option<Expr>,
     /// The operands of the guard's `&&`, as they are written.
     pub(crate) operands: Vec<String>,
@@ -76,7 +88,8 @@ rhai::def_package! {
     NoPackage(_module) {}
 }
 
-const RULE_FORM: &str = "write `rule \"name\" on EVENT[, EVENT] [when CONDITION] then { … }`";
+const RULE_FORM: &str = "write `rule \"name\" on EVENT[, EVENT] [severity \"…\"] [shadow] [sample N] \
+                         [when CONDITION] then { … }`";
 const PARAM_FORM: &str = "write `param name = VALUE;`";
 
 /// The parser of rule files.
@@ -230,8 +243,14 @@ fn next_of_rule(_: &[ImmutableString], ahead: &str, state: &mut Dynamic) -> Next
         (1, _) => Err(form_error("expected `on` and an event after the rule's name")),
         (2, _) => step(state, 3, "$ident$"),
         (3, ",") => step(state, 2, ","),
-        (3, "when") => step(state, 4, "when"),
-        (3 | 5, "then") => step(state, 6, "then"),
+        (3 | 8, "severity") => step(state, 9, "severity"),
+        (9, _) => step(state, 8, "$string$"),
+        (3 | 8, "shadow") => step(state, 8, "shadow"),
+        (3 | 8, "sample") => step(state, 10, "sample"),
+        (10, _) => step(state, 8, "$int$"),
+        (3 | 8, "when") => step(state, 4, "when"),
+        (3 | 5 | 8, "then") => step(state, 6, "then"),
+        (8, _) => Err(form_error("expected `severity`, `shadow`, `sample`, `when` or `then` here")),
         (3, _) => Err(form_error("expected `when` or `then` after the rule's events")),
         (4, _) => step(state, 5, "$expr$"),
         (5, _) => Err(form_error("expected `then` after the rule's condition")),
@@ -264,26 +283,40 @@ fn param(custom: &CustomExpr) -> Option<ParamItem> {
 }
 
 fn rule(custom: &CustomExpr, source: &str) -> Option<RuleItem> {
-    let (name, rest) = custom.inputs.split_first()?;
-    let (body, rest) = rest.split_last()?;
-    let has_guard = custom.tokens.iter().any(|token| token == "$expr$");
-    let (guard, events) = match has_guard {
-        true => rest.split_last().map(|(guard, events)| (Some(guard.clone()), events))?,
-        false => (None, rest),
-    };
-    let Expr::StringConstant(text, at) = name else { return None };
-    let Expr::Stmt(body) = body else { return None };
-    let events = events.iter().map(|event| match event {
-        Expr::Variable(name, _, at) => Some(Name { text: name.1.to_string(), at: *at }),
-        _ => None,
-    });
+    let (mut name, mut events, mut header) = (None, Vec::new(), Vec::new());
+    let (mut guard, mut body) = (None, None);
+    let mut inputs = custom.inputs.iter();
+    // The words of the grammar, and a mark for each input.
+    for token in &custom.tokens {
+        let input = if token.starts_with('$') { inputs.next() } else { None };
+        match (token.as_str(), input) {
+            ("shadow", None) => header.push(HeaderWord::Shadow),
+            ("$string$", Some(Expr::StringConstant(text, at))) => {
+                let text = Name { text: text.to_string(), at: *at };
+                match name {
+                    None => name = Some(text),
+                    Some(_) => header.push(HeaderWord::Severity(text)),
+                }
+            }
+            ("$ident$", Some(Expr::Variable(event, _, at))) => {
+                events.push(Name { text: event.1.to_string(), at: *at });
+            }
+            ("$int$", Some(Expr::IntegerConstant(n, at))) => header.push(HeaderWord::Sample(*n, *at)),
+            ("$expr$", Some(expr)) => guard = Some(expr.clone()),
+            ("$block$", Some(Expr::Stmt(block))) => body = Some((**block).clone()),
+            (_, Some(_)) => return None,
+            _ => {}
+        }
+    }
     Some(RuleItem {
-        name: Name { text: text.to_string(), at: *at },
+        name: name?,
         text: source.to_owned(),
-        events: events.collect::<Option<Vec<_>>>()?,
+        events,
+        header,
+        switches: Switches::default(),
         guard,
         operands: operands::of_rule(source),
-        body: (**body).clone(),
+        body: body?,
     })
 }
 

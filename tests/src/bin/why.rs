@@ -178,8 +178,8 @@ impl Why {
                     format!("  judge: keep {flow_id:016x} within {limits:?}")
                 }
                 Command::Release { flow_id } => format!("  judge: release {flow_id:016x}"),
-                Command::Watch { addr, flows, .. } => {
-                    format!("  judge: record the next {flows} flows {addr} resets")
+                Command::Watch { whose, flows, .. } => {
+                    format!("  judge: record the next {} flows of {whose:?}", flows.all)
                 }
             });
         }

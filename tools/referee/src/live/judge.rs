@@ -11,7 +11,7 @@ use std::time::Duration;
 use crossbeam_queue::ArrayQueue;
 use dataplane::flow::row::FlowRow;
 use dataplane::judge::message::{Command, Message, Note};
-use dataplane::judge::{BodyFailure, Incident, Judge, JudgeAccount, Standing};
+use dataplane::judge::{BodyBooks, Incident, Judge, JudgeAccount, Standing};
 use dataplane::worker::Queues;
 use rules::RuleSet;
 
@@ -37,8 +37,10 @@ pub enum Told {
         captured: bool,
     },
     Row(Box<FlowRow>),
+    /// A rule's body has failed for the first time.
+    Failing(String),
     /// How things stand, because main asked.
-    Standing(Box<(JudgeAccount, Standing)>),
+    Standing(Box<(JudgeAccount, Standing, BodyBooks)>),
 }
 
 /// The judge's end of one worker.
@@ -76,7 +78,7 @@ pub struct Verdicts {
     pub account: JudgeAccount,
     pub standing: Standing,
     pub counted: Counted,
-    pub body_failures: Vec<BodyFailure>,
+    pub bodies: BodyBooks,
     pub kept: Kept,
 }
 
@@ -228,6 +230,9 @@ impl Thread {
     }
 
     fn tell(&mut self) {
+        for failing in self.judge.failing() {
+            self.pass_on(Told::Failing(failing));
+        }
         for incident in self.judge.opened() {
             self.pass_on(Told::Opened(Box::new(incident)));
         }
@@ -240,7 +245,7 @@ impl Thread {
     fn answer(&mut self) {
         if self.asked.load(Ordering::Relaxed) {
             self.asked.store(false, Ordering::Relaxed);
-            let answer = (self.judge.account(), self.judge.standing(metrics::SHOWN));
+            let answer = (self.judge.account(), self.judge.standing(metrics::SHOWN), self.judge.bodies());
             // If there is no room, main asks again.
             let _ = self.outbox.try_send(Told::Standing(Box::new(answer)));
         }
@@ -274,7 +279,7 @@ impl Thread {
             account: self.judge.account(),
             standing: self.judge.standing(metrics::SHOWN),
             counted: self.counted,
-            body_failures: self.judge.body_failures(),
+            bodies: self.judge.bodies(),
             kept: self.kept,
         }
     }

@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dataplane::judge::{JudgeAccount, Standing};
+use dataplane::judge::{BodyBooks, JudgeAccount, Standing};
 use dataplane::ledger::{DropReason, WorkerAccount};
 use dataplane::record::WriterAccount;
 use dataplane::source::afxdp::{Tap, TapReport};
@@ -21,7 +21,7 @@ const EVERY: u64 = 10;
 #[derive(Default)]
 pub struct Metrics {
     /// What the judge said last.
-    pub judged: (JudgeAccount, Standing),
+    pub judged: (JudgeAccount, Standing, BodyBooks),
     looks: u64,
 }
 
@@ -55,7 +55,7 @@ impl Metrics {
         let mut worker = WorkerAccount::default();
         snapshots.iter().for_each(|snapshot| worker.add(&snapshot.account));
         let names = taps.iter().map(|tap| tap.nic().name.as_str());
-        let (judge, standing) = &self.judged;
+        let (judge, standing, bodies) = &self.judged;
         Sample {
             running: true,
             worker,
@@ -64,6 +64,7 @@ impl Metrics {
             live_flows: snapshots.iter().map(|snapshot| snapshot.live).sum(),
             history_seconds: snapshots.iter().map(|s| s.horizon).min().map(|ns| ns as f64 / 1e9),
             judge,
+            bodies,
             standing: counted.then_some(standing),
             writer,
             rules: InForce::new(&rules, live.reloads(), live.workers().collect()),

@@ -28,6 +28,7 @@ use crate::error::{Code, Failure};
 use crate::recording::Recording;
 use crate::report::finished::{Finished, Inputs, InterfaceReport};
 use crate::report::outputs::{Kind, Outputs};
+use crate::report::rules::told_off;
 use crate::report::tally::Tally;
 use crate::report::words;
 use crate::term::{self, Paint};
@@ -110,6 +111,8 @@ struct Desk {
     status: Status,
     opened: u64,
     closed: u64,
+    /// Rules switched off.
+    off: u64,
     /// The run is being ended: what closes now is told in the report.
     ending: bool,
     metrics: Metrics,
@@ -123,8 +126,18 @@ impl Run {
         let names: Vec<&str> = taps.iter().map(|tap| tap.nic().name.as_str()).collect();
         let status = Status::new(&names.join(" "));
         let tally = (!outputs.to_stdout()).then(Tally::default);
-        let mut desk =
-            Desk { recording, outputs, tally, store, status, opened: 0, closed: 0, ending: false, metrics };
+        let mut desk = Desk {
+            recording,
+            outputs,
+            tally,
+            store,
+            status,
+            opened: 0,
+            closed: 0,
+            off: 0,
+            ending: false,
+            metrics,
+        };
         let linked = taps.iter().map(|tap| tap.nic().carrier).collect();
         let snapshots = vec![Snapshot::default(); threads.shared.len()];
         let mut watch = Watch { taps, clock, snapshots, linked };
@@ -170,6 +183,7 @@ impl Desk {
             Told::Opened(incident) => {
                 self.opened += 1;
                 self.keep(&incident);
+                told_off(&mut self.off, &incident).iter().for_each(|what| self.say(what));
                 self.outputs.line(Kind::Live, &Stated { state: "open", incident: &incident });
                 if self.tally.is_some() && !self.ending {
                     self.print(&words::opened(&incident, Paint::for_stdout()));
@@ -184,6 +198,7 @@ impl Desk {
                 self.outputs.line(Kind::Live, &Stated { state: "closed", incident: &incident });
                 self.tell_closed(*incident, captured);
             }
+            Told::Failing(what) => self.say(&what),
             Told::Standing(judged) => self.metrics.judged = *judged,
             Told::Row(row) => {
                 self.outputs.line(Kind::Flows, &*row);
@@ -362,7 +377,7 @@ fn end(
         judge: verdicts.account,
         standing: verdicts.standing,
         counted: verdicts.counted,
-        body_failures: verdicts.body_failures,
+        bodies: verdicts.bodies,
         chunks: (
             threads.chunks,
             recorded.as_ref().map_or(0, |recorded| recorded.account.chunks_free as usize),

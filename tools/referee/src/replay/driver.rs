@@ -66,7 +66,9 @@ impl<'a> Replay<'a> {
         outputs: Outputs,
     ) -> Replay<'a> {
         let tally = (!outputs.to_stdout()).then(Tally::default);
-        let queues = Queues::new(config.messages, tally.is_some() || outputs.wants(Kind::Flows));
+        // Room for all that may match at once: nothing is lost of a replay.
+        let messages = config.messages.max(8 * rules.most_on_an_event());
+        let queues = Queues::new(messages, tally.is_some() || outputs.wants(Kind::Flows));
         let (recording, recorder) = recording.unzip();
         Replay {
             observer: None,
@@ -216,7 +218,7 @@ impl<'a> Replay<'a> {
             judge: self.judge.account(),
             standing: self.judge.standing(metrics::SHOWN),
             counted: self.counted,
-            body_failures: self.judge.body_failures(),
+            bodies: self.judge.bodies(),
             chunks: (chunks, recorded.as_ref().map_or(0, |recorded| recorded.account.chunks_free as usize)),
             recorded,
             inputs,

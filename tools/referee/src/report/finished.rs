@@ -3,7 +3,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use dataplane::judge::{BodyFailure, JudgeAccount, Standing};
+use dataplane::judge::{BodyBooks, JudgeAccount, Standing};
 use dataplane::ledger::WorkerAccount;
 use dataplane::source::afxdp::TapReport;
 use dataplane::source::file::InputReport;
@@ -83,7 +83,7 @@ pub struct Finished {
     pub judge: JudgeAccount,
     pub standing: Standing,
     pub counted: Counted,
-    pub body_failures: Vec<BodyFailure>,
+    pub bodies: BodyBooks,
     pub recorded: Option<Recorded>,
     /// Chunks there are, and chunks free once all was written.
     pub chunks: (usize, usize),

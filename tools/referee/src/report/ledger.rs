@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use dataplane::ledger::{DropReason, UnwrittenReason};
+use dataplane::ledger::{DropReason, EventAccount, UnwrittenReason};
 use dataplane::source::file::InputReport;
 use rules::RuleSet;
 use serde::Serialize;
@@ -114,7 +114,7 @@ impl Ledger {
                 "taken": w.holds_taken, "refused": w.holds_refused, "unanswered": w.holds_unanswered,
             }),
             judge: judge(f),
-            rules: super::rules::books(rules, f.reloads),
+            rules: super::rules::books(rules, f.reloads, &f.bodies),
             inputs,
             interfaces,
             unbalanced,
@@ -127,6 +127,7 @@ fn unbalanced(f: &Finished, written: u64, unwritten: u64) -> Vec<String> {
     let (w, j) = (&f.worker, &f.judge);
     let dropped: u64 = w.dropped.iter().sum();
     let ended = w.flows_ended + w.flows_evicted + w.half_open_evicted + u64::from(f.live);
+    let matches = matches(&w.events, j.hits);
     let laws = [
         ("received = analysed + filtered + dropped", w.received, w.analysed + w.filtered + dropped),
         ("analysed = the sum of its classes", w.analysed, w.classes.iter().sum()),
@@ -135,6 +136,7 @@ fn unbalanced(f: &Finished, written: u64, unwritten: u64) -> Vec<String> {
         ("events raised = delivered + dropped", w.events.raised, w.events.delivered + w.events.dropped),
         ("events delivered = taken by the judge", w.events.delivered, f.counted.messages),
         ("hits = judged + repeated + refused", j.hits, j.hits_judged + j.hits_repeated + j.hits_refused),
+        ("matches = hits + those not told", matches.0, matches.1),
         ("flow rows sent = taken", w.events.rows, f.counted.rows),
         ("chunks = free chunks", f.chunks.0 as u64, f.chunks.1 as u64),
     ];
@@ -157,6 +159,12 @@ fn unbalanced(f: &Finished, written: u64, unwritten: u64) -> Vec<String> {
         }
     }
     unbalanced
+}
+
+/// Conditions that held, and what became of them.
+fn matches(e: &EventAccount, hits: u64) -> (u64, u64) {
+    let untold = e.matched_again + e.sampled_out + e.hits_overflowed + e.hits_dropped;
+    (e.matched, hits + untold)
 }
 
 /// What an interface's own counters contradict each other in.
@@ -229,6 +237,9 @@ fn events(f: &Finished) -> Value {
     let e = &f.worker.events;
     json!({
         "raised": e.raised, "delivered": e.delivered, "dropped": e.dropped, "taken": f.counted.messages,
+        "matched": e.matched, "matched_again": e.matched_again, "sampled_out": e.sampled_out,
+        "hits_overflowed": e.hits_overflowed, "hits_dropped": e.hits_dropped,
+        "rules_per_flow_lost": e.rules_per_flow_lost,
         "rows": e.rows, "rows_dropped": e.rows_dropped, "activity_lost": e.activity_lost,
         "pairs_lost": e.pairs_lost, "siblings_unwatched": e.siblings_unwatched,
         "commands_dropped": f.counted.commands_dropped, "reports_dropped": f.counted.reports_dropped,
@@ -249,6 +260,7 @@ fn judge(f: &Finished) -> Value {
         "gauges_evicted": j.gauges_evicted, "state_entries_peak": j.state_entries_peak,
         "flows_forgotten": j.flows_forgotten, "kept_forgotten": j.kept_forgotten,
         "siblings_refused": j.siblings_refused, "open": j.open,
+        "switched_off_untold": j.switched_off_untold,
     })
 }
 

@@ -6,7 +6,7 @@
 use std::fmt::{Display, Write as _};
 use std::net::SocketAddr;
 
-use dataplane::judge::{JudgeAccount, Standing};
+use dataplane::judge::{BodyBooks, JudgeAccount, Standing};
 use dataplane::ledger::{DropReason, UnwrittenReason, WorkerAccount};
 use dataplane::record::WriterAccount;
 use rules::{RuleSet, Scope};
@@ -31,6 +31,7 @@ pub struct Sample<'a> {
     /// How far back the shortest history reaches, s; unknown in a replay.
     pub history_seconds: Option<f64>,
     pub judge: &'a JudgeAccount,
+    pub bodies: &'a BodyBooks,
     /// `None` if no rule asks what many flows show, and so nobody counts it.
     pub standing: Option<&'a Standing>,
     pub writer: Option<WriterAccount>,
@@ -54,6 +55,7 @@ impl<'a> Sample<'a> {
             live_flows: f.live,
             history_seconds: None,
             judge: &f.judge,
+            bodies: &f.bodies,
             standing: counted(rules).then_some(&f.standing),
             writer: f.recorded.as_ref().map(|recorded| recorded.account.clone()),
             rules: InForce::new(rules, f.reloads, Vec::new()),
@@ -78,6 +80,7 @@ pub fn text(sample: &Sample) -> String {
     flows(&mut page, sample);
     judged(&mut page, sample.judge);
     sample.rules.show(&mut page);
+    super::rules::metrics(&mut page, sample.bodies);
     if let Some(standing) = sample.standing {
         state_tables(&mut page, standing);
     }

@@ -68,14 +68,7 @@ pub fn notes(finished: &Finished, rules: &RuleSet) {
         Inputs::Interfaces { reports, clock_steps } => interface_notes(reports, *clock_steps),
     }
     one_direction(finished.worker.connections_whole, finished.worker.connections_one_sided);
-    for failure in &finished.body_failures {
-        let times = term::plural(failure.count, "time");
-        let off = match failure.switched_off {
-            true => format!("; it was switched off, and {} left out", term::plural(failure.skipped, "run")),
-            false => String::new(),
-        };
-        term::note(&format!("rule {} failed {times}, last: {}{off}", failure.rule, failure.message));
-    }
+    rules::notes(&finished.bodies);
     for (index, rule) in rules.rules().iter().enumerate() {
         let faults = rules.guard_faults(u16::try_from(index).unwrap_or(u16::MAX));
         if faults > 0 {

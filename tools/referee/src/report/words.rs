@@ -277,6 +277,7 @@ mod tests {
             evidence: serde_json::Map::new(),
             explain: "It broke.".into(),
             advise: "Mend it.".into(),
+            tags: Vec::new(),
             rules_hash: String::new(),
             because: Vec::new(),
             withdrawn: false,

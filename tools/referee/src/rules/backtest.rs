@@ -91,17 +91,21 @@ impl Backtest {
     }
 }
 
+impl Backtest {
+    fn watches(&mut self, command: &Command) {
+        if let Command::Watch { rule, flows, .. } = command
+            && let Some(of) = self.of.get_mut(usize::from(*rule))
+        {
+            of.watched += u64::from(flows.all);
+        }
+    }
+}
+
 impl Observer for Backtest {
     fn message(&mut self, message: &Message, judge: &mut Judge, commands: &mut Vec<Command>) {
         let Message::Hit(hit) = message else {
             judge.handle(message, commands);
-            for command in commands.drain(..) {
-                if let Command::Watch { rule, flows, .. } = command
-                    && let Some(of) = self.of.get_mut(usize::from(rule))
-                {
-                    of.watched += u64::from(flows);
-                }
-            }
+            commands.drain(..).for_each(|command| self.watches(&command));
             return;
         };
         self.hit(hit);
@@ -114,6 +118,7 @@ impl Observer for Backtest {
             {
                 of.kept.insert(flow_id);
             }
+            self.watches(&command);
         }
     }
 

@@ -159,7 +159,7 @@ fn failed(outcomes: &[Outcome], missed: Vec<String>) -> Result<(), Failure> {
 
 /// What the body of a rule last failed with, and how often.
 fn body_errors<'f>(finished: &'f Finished, rule: &str) -> (u64, Option<&'f str>) {
-    let failure = finished.body_failures.iter().find(|failure| failure.rule == rule);
+    let failure = finished.bodies.failures.iter().find(|failure| failure.rule == rule);
     failure.map_or((0, None), |failure| (failure.count, Some(failure.message.as_str())))
 }
 
