@@ -19,9 +19,10 @@ mod network;
 pub mod set;
 mod value;
 pub mod verdict;
+mod waiting;
 
 pub use body::{Bodies, BodyError, BodyLimits, Snapshot};
-pub use counters::RuleCounters;
+pub use counters::{RuleCost, RuleCounters};
 pub use error::LoadError;
 pub use event::{Event, EventSet};
 pub use library::library;

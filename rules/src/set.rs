@@ -12,8 +12,11 @@ use rhai::{AST, Dynamic};
 use crate::counters::RuleCounters;
 use crate::error::LoadError;
 use crate::event::{Event, EventSet};
-use crate::facts::{CountSet, FlowFacts, HostFacts, LinkFacts, ServiceFacts};
-use crate::lower::types::{Stop, Term};
+use crate::facts::table::Subject;
+use crate::facts::{CountSet, FlowFacts, HostFacts, LinkFacts, Parts, ServiceFacts};
+use crate::lower::test::Test;
+use crate::lower::types::Stop;
+use crate::waiting::Waiting;
 
 /// A rule file: its name as the user knows it (path) and its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,8 +67,6 @@ pub struct RuleMeta {
     pub holds: bool,
     /// What the windowed facts it reads count.
     pub counts: CountSet,
-    /// Its condition reads facts of a flow that are not at hand.
-    pub gathers: bool,
     pub(crate) comments: Arc<[String; Event::ALL.len()]>,
     /// False for a rule of an earlier set that this one has no more: its name is kept for what it found.
     pub in_force: bool,
@@ -137,10 +138,10 @@ impl Default for Hits {
 
 /// A lowered condition, by the snapshot it reads.
 pub(crate) enum Guard {
-    Flow(Term<FlowFacts, bool>),
-    Host(Term<HostFacts, bool>),
-    Service(Term<ServiceFacts, bool>),
-    Link(Term<LinkFacts, bool>),
+    Flow(Test<FlowFacts>),
+    Host(Test<HostFacts>),
+    Service(Test<ServiceFacts>),
+    Link(Test<LinkFacts>),
 }
 
 /// A rule's body, as the judge runs it.
@@ -153,7 +154,7 @@ pub(crate) struct Body {
 /// A guard and the index of its rule.
 struct Guarded<S> {
     rule: u16,
-    guard: Term<S, bool>,
+    guard: Test<S>,
 }
 
 /// A loaded set of rules; immutable but for the counters.
@@ -167,7 +168,7 @@ pub struct RuleSet {
     numbers: BTreeMap<String, u16>,
     flow: Vec<Guarded<FlowFacts>>,
     /// For each event, which of `flow` wait for it.
-    flow_by_event: [Vec<u16>; Event::ALL.len()],
+    flow_by_event: [Waiting; Event::ALL.len()],
     host: Vec<Guarded<HostFacts>>,
     service: Vec<Guarded<ServiceFacts>>,
     link: Vec<Guarded<LinkFacts>>,
@@ -222,12 +223,13 @@ impl RuleSet {
         let Some(rule) = known.or_else(|| u16::try_from(self.rules.len()).ok()) else { return false };
         match guard {
             // Its parameters have switched it off.
-            Guard::Flow(Term::Const(false))
-            | Guard::Host(Term::Const(false))
-            | Guard::Service(Term::Const(false)) => {}
+            Guard::Flow(Test::Const(false))
+            | Guard::Host(Test::Const(false))
+            | Guard::Service(Test::Const(false)) => {}
             Guard::Flow(guard) => {
+                let ports = guard.ports();
                 for event in meta.events.iter() {
-                    self.flow_by_event[event as usize].push(self.flow.len() as u16);
+                    self.flow_by_event[event as usize].add(self.flow.len() as u16, ports.as_deref());
                 }
                 self.flow.push(Guarded { rule, guard });
             }
@@ -293,17 +295,6 @@ impl RuleSet {
         waited.fold(EventSet::EMPTY, EventSet::with)
     }
 
-    /// Of these, the events on which no rule's condition reads more than what is at hand
-    /// ([`crate::facts::is_at_hand`]).
-    pub fn events_at_hand(&self) -> EventSet {
-        let gathers = |index: &u16| {
-            let rule = self.flow.get(usize::from(*index)).map(|guarded| usize::from(guarded.rule));
-            rule.and_then(|rule| self.rules.get(rule)).is_none_or(|rule| rule.gathers)
-        };
-        let at_hand = |event: &Event| !self.flow_by_event[*event as usize].iter().any(gathers);
-        self.flow_events().iter().filter(at_hand).fold(EventSet::EMPTY, EventSet::with)
-    }
-
     /// What rules of this scope read of the counts kept for each host or service.
     pub fn counts_read(&self, scope: Scope) -> CountSet {
         let rules = self.rules.iter().filter(|rule| rule.in_force && rule.scope == scope);
@@ -313,9 +304,48 @@ impl RuleSet {
     /// Adds to `hits` the flow rules that wait for the event and whose condition holds.
     #[inline]
     pub fn match_flow(&self, event: Event, facts: &FlowFacts, hits: &mut Hits) {
-        for &index in &self.flow_by_event[event as usize] {
+        self.flow_by_event[event as usize].each(facts.dport, |index| {
             self.ask(&self.flow[usize::from(index)], facts, hits);
-        }
+        });
+    }
+
+    /// Likewise, of facts that are not all there: `gather` gets the parts that a condition lacks, and fills them in.
+    #[inline]
+    pub fn match_flow_gathering(
+        &self,
+        event: Event,
+        facts: &mut FlowFacts,
+        hits: &mut Hits,
+        mut gather: impl FnMut(&mut FlowFacts, Parts),
+    ) {
+        self.flow_by_event[event as usize].each(facts.dport, |index| {
+            let guarded = &self.flow[usize::from(index)];
+            while let Some(missing) = self.ask(guarded, facts, hits) {
+                gather(facts, missing.without(facts.have));
+                facts.have = facts.have.with(missing);
+            }
+        });
+    }
+
+    /// Likewise, and notes what each condition takes by a clock of ticks.
+    #[cold]
+    pub fn match_flow_timed(
+        &self,
+        event: Event,
+        facts: &mut FlowFacts,
+        hits: &mut Hits,
+        mut gather: impl FnMut(&mut FlowFacts, Parts),
+        clock: impl Fn() -> u64,
+    ) {
+        self.flow_by_event[event as usize].each(facts.dport, |index| {
+            let guarded = &self.flow[usize::from(index)];
+            let begun = clock();
+            while let Some(missing) = self.ask(guarded, facts, hits) {
+                gather(facts, missing.without(facts.have));
+                facts.have = facts.have.with(missing);
+            }
+            self.counters[usize::from(guarded.rule)].sample(clock().saturating_sub(begun));
+        });
     }
 
     /// Adds to `hits` the host rules whose condition holds.
@@ -339,15 +369,16 @@ impl RuleSet {
         }
     }
 
+    /// Adds the rule to `hits` if its condition holds; gives what has to be gathered before it can be said.
     #[inline]
-    fn ask<S: 'static>(&self, guarded: &Guarded<S>, facts: &S, hits: &mut Hits) {
+    fn ask<S: Subject>(&self, guarded: &Guarded<S>, facts: &S, hits: &mut Hits) -> Option<Parts> {
         match guarded.guard.eval(facts) {
             Ok(true) => hits.push(guarded.rule),
             Ok(false) | Err(Stop::Unknown) => {}
-            Err(Stop::Fault) => {
-                self.counters[usize::from(guarded.rule)].count_fault();
-            }
+            Err(Stop::Fault) => self.counters[usize::from(guarded.rule)].count_fault(),
+            Err(Stop::Missing(parts)) => return Some(parts),
         }
+        None
     }
 
     /// How often the rule's condition overflowed or divided by zero, and so did not match. 0 for a rule
@@ -379,13 +410,12 @@ mod tests {
             scope: Scope::Flow,
             holds: false,
             counts: CountSet::EMPTY,
-            gathers: false,
             comments: Arc::default(),
             in_force: true,
             fingerprint: 0,
         };
         let body = Body { ast: AST::empty(), params: Arc::default() };
-        set.add(meta, Guard::Flow(Term::Const(true)), body)
+        set.add(meta, Guard::Flow(Test::Const(true)), body)
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rhai::{ASTNode, Expr, FnCallExpr, Position, Stmt};
 
 use crate::facts::table::{Subject, Window};
-use crate::facts::{CountSet, FlowFacts, HostFacts, LinkFacts, ServiceFacts, is_at_hand};
+use crate::facts::{CountSet, FlowFacts, HostFacts, LinkFacts, ServiceFacts};
 use crate::language::builtin;
 use crate::language::syntax::Refusal;
 use crate::nearest::nearest;
@@ -24,8 +24,6 @@ pub(crate) struct Reach {
     pub(crate) captures: bool,
     /// What its windowed facts count.
     pub(crate) counts: CountSet,
-    /// It names a fact of a flow that has to be gathered.
-    pub(crate) gathers: bool,
 }
 
 impl Reach {
@@ -36,7 +34,6 @@ impl Reach {
         self.calls.extend(other.calls.iter().cloned());
         self.captures |= other.captures;
         self.counts = self.counts.union(other.counts);
-        self.gathers |= other.gathers;
     }
 }
 
@@ -202,7 +199,6 @@ impl Checker<'_> {
     /// `flow.orig.mss`: the whole chain hangs below its first dot.
     fn path(&mut self, expr: &Expr) {
         let Some(chain) = Chain::of(expr) else { return };
-        self.reach.gathers |= chain.root == FlowFacts::ROOT && !is_at_hand(&chain.path());
         let checked = match chain.root {
             "flow" => check_path::<FlowFacts>(&chain),
             "host" => check_path::<HostFacts>(&chain),
