@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rules::{Bodies, BodyError, BodyLimits, RuleSet, Snapshot, Verdict};
 
@@ -30,6 +31,8 @@ pub struct Scripts {
     /// Failures of a rule since its last verdict.
     in_a_row: BTreeMap<u16, u32>,
     failures_before_off: u32,
+    /// A clock may be read: there is a deadline, and nothing is repeated from a file.
+    timed: bool,
     pub runs: u64,
     pub errors: u64,
     /// Errors that were a wall-clock deadline: with one of these, a replay may not be repeatable.
@@ -45,6 +48,7 @@ impl Scripts {
             failed: BTreeMap::new(),
             in_a_row: BTreeMap::new(),
             failures_before_off,
+            timed: limits.deadline.is_some(),
             runs: 0,
             errors: 0,
             deadlines: 0,
@@ -77,7 +81,10 @@ impl Scripts {
             return None;
         }
         self.runs += 1;
-        match self.bodies.run(rule, snapshot) {
+        let begun = self.timed.then(Instant::now);
+        let outcome = self.bodies.run(rule, snapshot);
+        self.count(rule, begun.map(|begun| begun.elapsed()), &outcome);
+        match outcome {
             Ok(verdict) => {
                 self.in_a_row.remove(&rule);
                 Some(verdict)
@@ -87,6 +94,15 @@ impl Scripts {
                 self.failed(rule, error.to_string());
                 None
             }
+        }
+    }
+
+    /// Notes under the rule's name what a run of its body came to.
+    fn count(&self, rule: u16, took: Option<Duration>, outcome: &Result<Verdict, BodyError>) {
+        let Some(counters) = self.rules.counters(rule) else { return };
+        counters.count_run(took);
+        if let Err(error) = outcome {
+            counters.count_failure(matches!(error, BodyError::Deadline { .. }));
         }
     }
 

@@ -2,15 +2,18 @@
 //!
 //! Main thread, between two looks. Reads what others published; nobody waits for it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dataplane::judge::{JudgeAccount, Standing};
 use dataplane::ledger::{DropReason, WorkerAccount};
 use dataplane::record::WriterAccount;
 use dataplane::source::afxdp::{Tap, TapReport};
+use rules::RuleSet;
 
 use super::worker::Snapshot;
-use crate::report::metrics::{Sample, text};
+use crate::report::cost::{Ticking, standing};
+use crate::report::metrics::{Sample, counted, text};
 use crate::report::outputs::{Kind, Outputs};
 
 /// Looks, one a second, between two writings.
@@ -22,6 +25,8 @@ pub struct Metrics {
     /// A rule asks what many flows show, so that there are gauges.
     counted: bool,
     looks: u64,
+    rules: Arc<RuleSet>,
+    pub ticking: Ticking,
 }
 
 /// What main sees of the others.
@@ -33,8 +38,15 @@ pub struct Seen<'a> {
 }
 
 impl Metrics {
-    pub fn new(counted: bool) -> Metrics {
-        Metrics { judged: Default::default(), counted, looks: 0 }
+    pub fn new(rules: &Arc<RuleSet>) -> Metrics {
+        let counted = counted(rules);
+        Metrics {
+            judged: Default::default(),
+            counted,
+            looks: 0,
+            rules: Arc::clone(rules),
+            ticking: Ticking::begun(),
+        }
     }
 
     /// Once a second: asks the judge, and a second later writes what it said.
@@ -55,7 +67,7 @@ impl Metrics {
         let mut worker = WorkerAccount::default();
         snapshots.iter().for_each(|snapshot| worker.add(&snapshot.account));
         let names = taps.iter().map(|tap| tap.nic().name.as_str());
-        let (judge, standing) = &self.judged;
+        let (judge, gauges) = &self.judged;
         Sample {
             running: true,
             worker,
@@ -64,8 +76,9 @@ impl Metrics {
             live_flows: snapshots.iter().map(|snapshot| snapshot.live).sum(),
             history_seconds: snapshots.iter().map(|s| s.horizon).min().map(|ns| ns as f64 / 1e9),
             judge,
-            standing: self.counted.then_some(standing),
+            standing: self.counted.then_some(gauges),
             writer,
+            costs: standing(&self.rules, Some(&self.ticking)),
         }
     }
 }

@@ -31,7 +31,6 @@ use crate::cli::{Mode, RunArgs};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::error::{Code, Failure};
 use crate::recording::Prepared;
-use crate::report::metrics::counted;
 use crate::report::outputs::{Kind, Outputs};
 use crate::report::tell;
 use crate::{rules_load, term};
@@ -77,7 +76,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         signals,
         duration: args.duration.map(Duration::from_secs_f64),
         store: store.clone(),
-        metrics: metrics::Metrics::new(counted(&rules)),
+        metrics: metrics::Metrics::new(&rules),
     };
     let done = run.supervise();
     let failure = done.failure;
@@ -91,6 +90,7 @@ fn settings(args: &RunArgs) -> Result<Config, Failure> {
     let path = args.common.config.as_deref().or(installed.exists().then_some(installed));
     let mut config = Config::load(path)?;
     config.worker.lossless_at_end = true;
+    config.worker.time_guards = true;
     let mut secret = [0; 8];
     // Without a random key somebody could aim at one bucket of the flow table; it has no other use.
     if rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty()).is_ok() {

@@ -326,12 +326,13 @@ fn end(mut watch: Watch, threads: Threads, mut desk: Desk, mut failure: Option<F
         failure.get_or_insert_with(|| died("judge or a worker"));
     }
     let verdicts = verdicts.unwrap_or_default();
-    let Desk { recording, outputs, tally, status, .. } = desk;
+    let Desk { recording, outputs, tally, status, metrics, .. } = desk;
     let recorded = recording.map(Recording::finish);
     let mut account = WorkerAccount::default();
     workers.iter().for_each(|worker| account.add(&worker.account));
     let inputs = Inputs::Interfaces { reports: interfaces(&watch), clock_steps: watch.clock.steps() };
     let finished = Finished {
+        ticking: Some(metrics.ticking),
         worker: account,
         live: workers.iter().map(|worker| worker.live).sum(),
         peak: workers.iter().map(|worker| worker.peak).sum(),

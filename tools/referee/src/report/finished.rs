@@ -8,6 +8,7 @@ use dataplane::ledger::WorkerAccount;
 use dataplane::source::afxdp::TapReport;
 use dataplane::source::file::InputReport;
 
+use super::cost::Ticking;
 use crate::recording::Recorded;
 
 /// Flows remembered as kept, at most.
@@ -90,4 +91,6 @@ pub struct Finished {
     pub inputs: Inputs,
     pub kept: Kept,
     pub seconds: f64,
+    /// If conditions were timed.
+    pub ticking: Option<Ticking>,
 }

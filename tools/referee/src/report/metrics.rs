@@ -11,6 +11,7 @@ use dataplane::ledger::{DropReason, UnwrittenReason, WorkerAccount};
 use dataplane::record::WriterAccount;
 use rules::{RuleSet, Scope};
 
+use super::cost::{self, Standings};
 use super::finished::{Finished, Inputs};
 use super::ledger::CLASSES;
 
@@ -33,6 +34,7 @@ pub struct Sample<'a> {
     /// `None` if no rule asks what many flows show, and so nobody counts it.
     pub standing: Option<&'a Standing>,
     pub writer: Option<WriterAccount>,
+    pub costs: Standings,
 }
 
 impl<'a> Sample<'a> {
@@ -54,6 +56,7 @@ impl<'a> Sample<'a> {
             judge: &f.judge,
             standing: counted(rules).then_some(&f.standing),
             writer: f.recorded.as_ref().map(|recorded| recorded.account.clone()),
+            costs: cost::standing(rules, f.ticking.as_ref()),
         }
     }
 }
@@ -77,6 +80,7 @@ pub fn text(sample: &Sample) -> String {
     if let Some(standing) = sample.standing {
         state_tables(&mut page, standing);
     }
+    cost::show(&mut page, &sample.costs);
     page.text
 }
 
@@ -187,18 +191,18 @@ fn state_tables(page: &mut Text, standing: &Standing) {
 
 /// The page as it grows: a family's head, then its values.
 #[derive(Default)]
-struct Text {
+pub(super) struct Text {
     text: String,
     family: &'static str,
 }
 
 /// Writing to a `String` cannot fail.
 impl Text {
-    fn counter(&mut self, name: &'static str, help: &str) -> &mut Text {
+    pub(super) fn counter(&mut self, name: &'static str, help: &str) -> &mut Text {
         self.head(name, "counter", help)
     }
 
-    fn gauge(&mut self, name: &'static str, help: &str) -> &mut Text {
+    pub(super) fn gauge(&mut self, name: &'static str, help: &str) -> &mut Text {
         self.head(name, "gauge", help)
     }
 
@@ -208,11 +212,16 @@ impl Text {
         self
     }
 
+    #[cfg(test)]
+    pub(super) fn into_text(self) -> String {
+        self.text
+    }
+
     fn is(&mut self, value: impl Display) {
         let _ = writeln!(self.text, "{} {value}", self.family);
     }
 
-    fn labelled(&mut self, labels: &[(&str, &str)], value: impl Display) {
+    pub(super) fn labelled(&mut self, labels: &[(&str, &str)], value: impl Display) {
         let escaped = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
         let labels: Vec<String> =
             labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
