@@ -140,6 +140,11 @@ fn literal() -> impl Strategy<Value = Both> {
     .prop_map(alike)
 }
 
+/// About as large as facts are.
+fn near() -> impl Strategy<Value = Both> {
+    (-1i64..=5).prop_map(|i| alike(format!("({i})")))
+}
+
 fn integer(leaves: Leaves) -> BoxedStrategy<Both> {
     let leaf = prop_oneof![3 => one_of(leaves.ints), 2 => literal()];
     leaf.prop_recursive(4, 16, 2, |inner| {
@@ -186,17 +191,17 @@ fn numbers(leaves: Leaves) -> BoxedStrategy<Both> {
     let ints = || integer(leaves);
     prop_oneof![
         4 => (ints(), comparison.clone(), ints()).prop_map(compared),
-        2 => (one_of(leaves.ints), comparison.clone(), literal()).prop_map(compared),
-        1 => (literal(), comparison.clone(), one_of(leaves.ints)).prop_map(compared),
+        2 => (one_of(leaves.ints), comparison.clone(), near()).prop_map(compared),
+        1 => (near(), comparison.clone(), one_of(leaves.ints)).prop_map(compared),
         1 => (float(leaves), comparison.clone(), float(leaves)).prop_map(compared),
         1 => (float(leaves), comparison, ints()).prop_map(compared),
         1 => (ints(), literal(), literal(), prop::sample::select(&["..", "..="][..]), prop::sample::select(&["in", "!in"][..]))
             .prop_map(|(x, a, b, dots, is)| held(&x, is, &range(&a, dots, &b))),
-        1 => (one_of(leaves.ints), literal(), literal(), prop::sample::select(&["..", "..="][..]))
+        2 => (one_of(leaves.ints), near(), near(), prop::sample::select(&["..", "..="][..]))
             .prop_map(|(x, a, b, dots)| held(&x, "in", &range(&a, dots, &b))),
         1 => (ints(), ints(), literal(), prop::sample::select(&["in", "!in"][..]))
             .prop_map(|(x, a, b, is)| held(&x, is, &list(&a, &b))),
-        1 => (one_of(leaves.ints), literal(), literal())
+        2 => (one_of(leaves.ints), near(), near())
             .prop_map(|(x, a, b)| held(&x, "in", &list(&a, &b))),
         1 => (float(leaves), float_literal(), float_literal()).prop_map(|(x, a, b)| {
             (format!("({} in {}..{})", x.0, a.0, b.0), format!("({x} >= {a} && {x} < {b})", x = x.1, a = a.1, b = b.1))
