@@ -19,7 +19,7 @@ const NANOSECOND_PCAP: Style = Style { format: Format::Pcap, nanoseconds: true, 
 const PROGRESS: u64 = 1_000_000;
 
 /// Which workload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Mix,
     Million,

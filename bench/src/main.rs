@@ -8,7 +8,9 @@ mod alloc;
 mod clocked;
 mod host;
 mod input;
+mod many_rules;
 mod report;
+mod rules;
 mod stages;
 mod whole;
 
@@ -16,9 +18,9 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use ::rules::RuleSet;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use rules::RuleSet;
 
 use input::{Input, Kind, progress};
 use report::{Report, Stage, TABLE_LIMIT, Workload};
@@ -38,9 +40,9 @@ struct Cli {
     /// Runs of each stage
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     runs: u16,
-    /// One workload only
+    /// One part only
     #[arg(long)]
-    only: Option<Kind>,
+    only: Option<Only>,
     /// One JSON object instead of a table
     #[arg(long)]
     json: bool,
@@ -49,7 +51,20 @@ struct Cli {
     quick: bool,
 }
 
+/// A part of the benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Only {
+    Mix,
+    Million,
+    /// What rules cost; the mix goes through it
+    Rules,
+}
+
 impl Cli {
+    fn wants(&self, part: Only) -> bool {
+        self.only.is_none_or(|only| only == part)
+    }
+
     fn runs(&self) -> usize {
         if self.quick { 1 } else { self.runs.into() }
     }
@@ -87,33 +102,38 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<bool> {
     let core = dataplane_sys::first_allowed_core().context("cannot tell the CPUs this process may use")?;
     dataplane_sys::pin_to_core(core).with_context(|| format!("cannot pin to CPU {core}"))?;
-    let rules = match RuleSet::load(&rules::library(), &[]) {
+    let rules = match RuleSet::load(&::rules::library(), &[]) {
         Ok(rules) => Arc::new(rules),
         Err(errors) => {
             bail!("the shipped rules: {}", errors.iter().map(|e| format!("{e}; ")).collect::<String>())
         }
     };
-    let mut report = Report { host: host::Host::read(core), runs: cli.runs(), workloads: Vec::new() };
-    for kind in [Kind::Mix, Kind::Million] {
-        if cli.only.is_none_or(|only| only == kind) {
-            let (flows, packets) = (cli.flows(kind), cli.packets(kind));
-            if flows == 0 || flows > 16_000_000 || packets == 0 {
-                bail!(
-                    "{flows} flows and {packets} packets: give 1 to 16,000,000 flows and at least one packet"
-                );
-            }
-            let input = Input::make(kind, flows, packets)?;
+    let host = host::Host::read(core);
+    let mut report = Report { host, runs: cli.runs(), workloads: Vec::new(), rules: None };
+    for (kind, part) in [(Kind::Mix, Only::Mix), (Kind::Million, Only::Million)] {
+        let with_rules = kind == Kind::Mix && cli.wants(Only::Rules);
+        if !cli.wants(part) && !with_rules {
+            continue;
+        }
+        let (flows, packets) = (cli.flows(kind), cli.packets(kind));
+        if flows == 0 || flows > 16_000_000 || packets == 0 {
+            bail!("{flows} flows and {packets} packets: give 1 to 16,000,000 flows and at least one packet");
+        }
+        let input = Input::make(kind, flows, packets)?;
+        if cli.wants(part) {
             report.workloads.push(measure(&input, &rules, cli.runs())?);
+        }
+        if with_rules {
+            report.rules = Some(rules::measure(&input, cli.runs())?);
         }
     }
     let text = if cli.json { serde_json::to_string(&report)? + "\n" } else { report.text() };
     std::io::stdout().write_all(text.as_bytes()).context("cannot write the report")?;
-    for workload in &report.workloads {
-        for complaint in &workload.complaints {
-            progress(&format!("bench: {}: inconsistent: {complaint}", workload.name));
-        }
+    let complaints = report.complaints();
+    for complaint in &complaints {
+        progress(&format!("bench: {complaint}"));
     }
-    Ok(report.workloads.iter().all(|workload| workload.complaints.is_empty()))
+    Ok(complaints.is_empty())
 }
 
 /// The stages, and which one each adds to. The last two are parts of the one before, timed apart.

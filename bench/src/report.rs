@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::host::Host;
 use crate::input::{Input, Kind};
+use crate::rules::Rules;
 use crate::stages::Seen;
 use crate::whole::Totals;
 
@@ -72,6 +73,7 @@ pub struct Report {
     pub host: Host,
     pub runs: usize,
     pub workloads: Vec<Workload>,
+    pub rules: Option<Rules>,
 }
 
 /// Stages by name, for the ratios; what is not there is not a number.
@@ -110,6 +112,16 @@ impl Workload {
 }
 
 impl Report {
+    /// In what it contradicts itself.
+    pub fn complaints(&self) -> Vec<String> {
+        let of = |w: &Workload| {
+            w.complaints.iter().map(|c| format!("{}: inconsistent: {c}", w.name)).collect::<Vec<_>>()
+        };
+        let rules = self.rules.iter().flat_map(|rules| &rules.complaints);
+        let rules = rules.map(|complaint| format!("rules: inconsistent: {complaint}"));
+        self.workloads.iter().flat_map(of).chain(rules).collect()
+    }
+
     pub fn text(&self) -> String {
         let mut out = String::new();
         let host = &self.host;
@@ -122,6 +134,12 @@ impl Report {
         );
         for workload in &self.workloads {
             workload.text(&mut out);
+        }
+        if let Some(rules) = &self.rules {
+            rules.text(&mut out);
+        }
+        if self.workloads.is_empty() {
+            return out;
         }
         line(&mut out, "");
         let ratio = |w: &Workload| {
@@ -185,6 +203,38 @@ impl Workload {
             ),
             ("allocations", format!("{} in the worker's steps", t.allocations)),
         ]
+    }
+}
+
+impl Rules {
+    fn text(&self, out: &mut String) {
+        line(out, "");
+        line(out, "rules: one guard of 3 to 5 predicates, on 65,536 different flows in random order");
+        line(out, &format!("  {:<22}{:>11}{:>28}{:>11}", "guards", "ns/guard", "min to max", "matched"));
+        for g in &self.guards {
+            let range = format!("{:.1} to {:.1}", g.min, g.max);
+            line(out, &format!("  {:<22}{:>11.1}{range:>28}{:>11}", g.guards, g.ns, grouped(g.matched)));
+        }
+        line(out, "rules: the worker on the mix, without the judge, in turns with none");
+        line(
+            out,
+            &format!(
+                "  {:<22}{:>11}{:>9}{:>19}{:>9}{:>9}{:>9}",
+                "set", "ns/packet", "adds", "min to max", "percent", "judge", "hits"
+            ),
+        );
+        for s in &self.sets {
+            let (w, name) = (&s.worker, format!("{} {}", s.rules, s.name));
+            let range = format!("{:.1} to {:.1}", w.min, w.max);
+            let adds = if s.rules == 0 { 0.0 } else { w.adds };
+            line(
+                out,
+                &format!(
+                    "  {name:<22}{:>11.1}{adds:>+9.1}{range:>19}{:>+9.1}{:>9.1}{:>9}",
+                    w.median, s.percent, s.judge_ns, s.hits
+                ),
+            );
+        }
     }
 }
 

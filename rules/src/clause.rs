@@ -15,7 +15,8 @@ use crate::facts::{FlowFacts, HostFacts, LinkFacts, ServiceFacts};
 use crate::language::check::{Chain, window};
 use crate::language::syntax::RuleItem;
 use crate::lower::expr::{self, Context};
-use crate::lower::types::{Stop, Term};
+use crate::lower::test::Test;
+use crate::lower::types::Stop;
 use crate::set::RuleSet;
 use crate::verdict::EvidenceValue;
 
@@ -70,7 +71,7 @@ impl fmt::Debug for Clauses {
 
 pub(crate) struct Clause<S: 'static> {
     text: Arc<str>,
-    term: Term<S, bool>,
+    term: Test<S>,
     reads: Vec<Read<S>>,
     params: Vec<(Arc<str>, EvidenceValue)>,
 }
@@ -104,23 +105,23 @@ impl<S: 'static> Clause<S> {
     }
 }
 
-fn told<S: 'static>(clauses: &[Clause<S>], subject: &S) -> Vec<Because> {
+fn told<S: Subject>(clauses: &[Clause<S>], subject: &S) -> Vec<Because> {
     clauses.iter().take(TOLD).map(|clause| clause.because(subject)).collect()
 }
 
-fn decided<S: 'static>(clauses: &[Clause<S>], subject: &S) -> Decision {
+fn decided<S: Subject>(clauses: &[Clause<S>], subject: &S) -> Decision {
     let Some((at, stop)) = stops_at(clauses, subject) else { return Decision::Match };
     let because = clauses.get(at).map(|clause| clause.because(subject));
     match (stop, because) {
         (None, Some(because)) => Decision::NoMatch(because),
-        (Some(Stop::Unknown), Some(because)) => Decision::Unknown(because),
+        (Some(Stop::Unknown | Stop::Missing(_)), Some(because)) => Decision::Unknown(because),
         (Some(Stop::Fault), Some(because)) => Decision::Fault(because),
         (_, None) => Decision::Match,
     }
 }
 
 /// The first operand that does not hold, and why it gave no answer if it did not; `None` if all hold.
-pub(crate) fn stops_at<S: 'static>(clauses: &[Clause<S>], subject: &S) -> Option<(usize, Option<Stop>)> {
+pub(crate) fn stops_at<S: Subject>(clauses: &[Clause<S>], subject: &S) -> Option<(usize, Option<Stop>)> {
     clauses.iter().enumerate().find_map(|(at, clause)| match clause.term.eval(subject) {
         Ok(true) => None,
         Ok(false) => Some((at, None)),

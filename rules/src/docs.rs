@@ -19,7 +19,7 @@ const INTRODUCTION: &str = r#"# Rules
 
 <!-- Generated from the rules crate. Regenerate: REGENERATE=1 cargo test -p rules docs -->
 
-A rule file holds parameters, helper functions and rules. `referee rules check PATH` says what is wrong in
+A rule file holds parameters, constants, helper functions and rules. `referee rules check PATH` says what is wrong in
 it, with file, line and column.
 
 ```rhai
@@ -40,6 +40,8 @@ then {
 * `param name = VALUE;` is a number, `true`, `false` or a text. `--set RULE.PARAM=VALUE`, or `[rules.RULE]`
   in referee.toml, replaces the value by one of the same type; RULE is the name of a rule, or of a rule
   file without its extension. A param belongs to its file and is seen everywhere in it.
+* `const NAME = VALUE;` is likewise seen everywhere in its file, and cannot be set from outside. A param or another
+  constant can be computed from it.
 * `rule "name" on EVENT[, EVENT] [severity "s"] [shadow] [sample N] [when CONDITION] then { BODY }`. The name is the
   incident's kind, and unique over all files.
 * `severity "warning"` is the severity of `incident(text)` where the body names none.
@@ -48,7 +50,8 @@ then {
 * `sample N`: it takes one flow in N, always the same ones. Not on `tick`.
 * `[rules.NAME]` and `--set` take `shadow` and `enabled` besides the params: `shadow = true` lets a rule only look on,
   `enabled = false` leaves it out.
-* `fn name(a, b) { … }` helps bodies, and conditions too if it is a single expression.
+* `fn name(a, b) { … }` helps bodies, and conditions too if it is a single expression. A condition evaluates an
+  argument where the function reads it, and not at all if it doesn't.
 * `//` and `/* */` are comments.
 
 ## Conditions
@@ -59,10 +62,12 @@ A condition runs for every such event, as native code. It can use facts, params,
 | form | meaning |
 |---|---|
 | `flow.dport in [80, 443]` | one of |
-| `flow.dport in 8000..9000`, `8000..=9000` | from, to before; from, to |
+| `flow.dport in 8000..9000`, `8000..=9000` | from, to before; from, to; of floats in conditions only |
 | `flow.src in "10.0.0.0/8"`, `flow.src in ["10.0.0.0/8", "2001:db8::/32"]` | in a network |
 | `flow.src == "10.0.0.1"` | an address |
 | `flow.src !in "10.0.0.0/8"` | not in a network |
+| `flow.sni == "example.com"`, `flow.dns_name in ["a.example", "b.example"]` | a name |
+| `flow.sni.starts_with("www.")`, `.ends_with(".example.com")`, `.contains("shop")`, `"shop" in flow.sni` | a part of a name |
 
 * `&&` and `||` stop at the first operand that decides.
 * A fact that the capture cannot give is *unknown*. A condition that reaches an unknown fact does not match,
@@ -70,6 +75,8 @@ A condition runs for every such event, as native code. It can use facts, params,
   unknown fact is `()`: ask `flow.ttl == ()`.
 * Values of different types cannot be compared (a number with a bool, for example): the file is refused,
   as the comparison would never hold. Integers and floats mix.
+* Names are compared as they are written in incidents, and without regard to the case of ASCII letters, as DNS does; in
+  bodies texts differ by case. Names of more than 61 characters are cut: what the rest would decide is unknown.
 * Integers have 64 bits. An overflow or a division by zero means no match, and is counted for the rule.
 
 ## Bodies
@@ -171,6 +178,7 @@ pub fn event_doc(event: Event) -> &'static str {
         Event::TlsTimeout => {
             "A TLS ClientHello is without answer; raised 1, 2, 3 … 10 seconds after it, and when an alert or a FIN came."
         }
+        Event::TlsHello => "A TLS ClientHello was seen.",
         Event::HttpError => "An HTTP/1 answer in clear text has a status of 500 to 599.",
         Event::FirstByte => "The first byte of an answer came a second or more after its request.",
         Event::IcmpUnreachable => "ICMP \"destination unreachable\" or \"time exceeded\" quoted this flow.",
@@ -187,6 +195,9 @@ pub fn event_doc(event: Event) -> &'static str {
         }
         Event::ChallengeAck => {
             "A SYN was answered by an ACK that does not acknowledge it: of an old connection (RFC 5961 §4.2)."
+        }
+        Event::Idle => {
+            "An established connection is silent; raised 10, 20, 40 … seconds after its last packet."
         }
         Event::Close => "The flow ended: closed by both sides, reset, timed out, or the input ended.",
         Event::Tick => {
@@ -294,10 +305,11 @@ fn shipped(page: &mut String) {
             line!(page, "{}", comment.strip_prefix(' ').unwrap_or(comment));
         }
         page.push_str("```\n");
-        if !file.params.is_empty() {
+        let settable = |name: &&String| !file.constants.contains(*name);
+        if file.params.keys().any(|name| settable(&name)) {
             line!(page, "\n| param | default |\n|---|---|");
         }
-        for (name, value) in &file.params {
+        for (name, value) in file.params.iter().filter(|(name, _)| settable(name)) {
             line!(page, "| `{}.{name}` | {value} |", file.stem);
         }
     }

@@ -37,6 +37,8 @@ pub enum Event {
     DnsRetry,
     /// A TLS ClientHello is without answer; raised 1, 2, 3 … 10 seconds after it, and when an alert or a FIN came.
     TlsTimeout,
+    /// A TLS ClientHello was seen.
+    TlsHello,
     /// An HTTP/1 answer in clear text has a status of 500 to 599.
     HttpError,
     /// The first byte of an answer came a second or more after its request.
@@ -53,6 +55,8 @@ pub enum Event {
     Disproved,
     /// A SYN was answered by an ACK that does not acknowledge it: of an old connection (RFC 5961 §4.2).
     ChallengeAck,
+    /// An established connection is silent: raised 10, 20, 40 … seconds after its last packet.
+    Idle,
     /// The flow ended: closed by both sides, reset, timed out, or the input ended.
     Close,
     /// 100 ms of packet time passed; scope is host or service, as the rule's guard and body say.
@@ -60,7 +64,7 @@ pub enum Event {
 }
 
 impl Event {
-    pub const ALL: [Event; 25] = [
+    pub const ALL: [Event; 27] = [
         Event::Syn,
         Event::SynAck,
         Event::SynTimeout,
@@ -77,6 +81,7 @@ impl Event {
         Event::DnsTimeout,
         Event::DnsRetry,
         Event::TlsTimeout,
+        Event::TlsHello,
         Event::HttpError,
         Event::FirstByte,
         Event::IcmpUnreachable,
@@ -84,6 +89,7 @@ impl Event {
         Event::Stalled,
         Event::Disproved,
         Event::ChallengeAck,
+        Event::Idle,
         Event::Close,
         Event::Tick,
     ];
@@ -107,6 +113,7 @@ impl Event {
             Event::DnsTimeout => "dns_timeout",
             Event::DnsRetry => "dns_retry",
             Event::TlsTimeout => "tls_timeout",
+            Event::TlsHello => "tls_hello",
             Event::HttpError => "http_error",
             Event::FirstByte => "first_byte",
             Event::IcmpUnreachable => "icmp_unreachable",
@@ -114,6 +121,7 @@ impl Event {
             Event::Stalled => "stalled",
             Event::Disproved => "disproved",
             Event::ChallengeAck => "challenge_ack",
+            Event::Idle => "idle",
             Event::Close => "close",
             Event::Tick => "tick",
         }
@@ -122,7 +130,7 @@ impl Event {
     /// It tells how something goes on that was told of before: a rule that waits for it is asked again, and its
     /// newer words replace the older ones.
     pub const fn goes_on(self) -> bool {
-        matches!(self, Event::AfterRst | Event::Stalled | Event::Disproved)
+        matches!(self, Event::AfterRst | Event::Stalled | Event::Idle | Event::Disproved)
     }
 
     /// Each one is another of its kind, even to a rule that is asked again.

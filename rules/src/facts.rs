@@ -7,23 +7,23 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 mod app;
-mod at_hand;
 mod counts;
 mod crowd;
 mod crowd_table;
 pub(crate) mod given;
 mod link_table;
 mod name;
+mod parts;
 pub mod table;
 mod verdicts;
 
 pub use app::{AnswerCounts, AppFacts, DnsFacts};
-pub use at_hand::is_at_hand;
 pub use counts::{Count, CountSet, Counts};
 pub use crowd::{
     ClientFacts, Dealings, HostFacts, LinkFacts, RANKED, ServiceEntries, ServiceFacts, ServiceStates, Spread,
 };
 pub use name::{NAME_BYTES, Name};
+pub use parts::Parts;
 
 /// Which end of a flow: the originator (sender of the SYN, else the first sender seen) or the responder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -247,6 +247,10 @@ pub struct FlowFacts {
     pub syn_span_ms: u64,
     /// What its payload and its clock tell.
     pub app: AppFacts,
+    /// Since the flow's last packet, ms; 0 on one.
+    pub silent_ms: u64,
+    /// The parts that have been gathered. What is in none of them may be another flow's.
+    pub have: Parts,
 }
 
 impl FlowFacts {
@@ -305,6 +309,8 @@ impl Default for FlowFacts {
             syn_span_ms: 0,
             both_ways: false,
             rivals: Rivals::default(),
+            silent_ms: 0,
+            have: Parts::ALL,
         }
     }
 }

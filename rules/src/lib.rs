@@ -23,11 +23,12 @@ mod network;
 pub mod set;
 mod value;
 pub mod verdict;
+mod waiting;
 mod watch;
 
 pub use body::{Bodies, BodyError, BodyLimits, Snapshot};
 pub use clause::Because;
-pub use counters::RuleCounters;
+pub use counters::{RuleCost, RuleCounters};
 pub use error::LoadError;
 pub use event::{Event, EventSet};
 pub use library::library;

@@ -19,7 +19,7 @@ use crate::language::RuleFile;
 use crate::language::check::{self, Names, Reach};
 use crate::language::syntax::{Name, Parser, Refusal, RuleItem};
 use crate::lower::expr::{self, Context};
-use crate::lower::types::Term;
+use crate::lower::test::Test;
 use crate::nearest::nearest;
 use crate::set::{Body, Guard, MAX_RULES, Override, RuleMeta, RuleSet, Scope, SourceFile};
 use crate::value::ParamValue;
@@ -129,13 +129,18 @@ fn apply_override(file: &mut RuleFile, set: &Override) -> Result<(), (String, St
     if file.broken.contains(param) {
         return Ok(());
     }
+    if file.constants.contains(param) {
+        let help = "declare it with `param` instead of `const` if it is to be set from outside";
+        return Err((format!("`{rule}.{param}` is a constant"), help.to_owned()));
+    }
     if Switches::knows(param) && !file.params.contains_key(param) {
         let by_name = file.rules.iter().any(|known| known.name.text == *rule);
         let mut rules = file.rules.iter_mut().filter(|known| !by_name || known.name.text == *rule);
         return rules.try_for_each(|known| known.switches.set(set));
     }
     let Some(current) = file.params.get_mut(param) else {
-        let known: Vec<&str> = file.params.keys().map(String::as_str).collect();
+        let known: Vec<&str> =
+            file.params.keys().filter(|name| !file.constants.contains(*name)).map(String::as_str).collect();
         let help = match nearest(param, known.iter().copied()) {
             Some(near) => format!("did you mean `{rule}.{near}`?"),
             None if known.is_empty() => format!("`{}` has no params", file.name),
@@ -270,7 +275,6 @@ fn compile_rule(
     let body_reach = with_functions(body_reach, functions);
     let mut all_reach = rule.guard.as_ref().map(check::reach).unwrap_or_default();
     all_reach = with_functions(all_reach, functions);
-    let gathers = all_reach.gathers;
     all_reach.merge(&body_reach);
 
     let events = events(&rule.events, &mut refusals);
@@ -297,7 +301,7 @@ fn compile_rule(
         return Err(refusals);
     };
     if !header.enabled {
-        (guard, all_reach.counts) = (Guard::Flow(Term::Const(false)), CountSet::EMPTY);
+        (guard, all_reach.counts) = (Guard::Flow(Test::Const(false)), CountSet::EMPTY);
     }
     let meta = RuleMeta {
         name: rule.name.text.clone(),
@@ -308,7 +312,6 @@ fn compile_rule(
         holds: body_reach.captures || scope != Scope::Flow && !body_reach.captured.is_empty(),
         counts: all_reach.counts,
         second: all_reach.second,
-        gathers,
         severity: header.severity,
         shadow: header.shadow,
         sample: header.sample,
@@ -330,14 +333,10 @@ fn compile_rule(
 }
 
 /// The guard's term; a rule without a condition always matches.
-fn lower<S: Subject>(
-    rule: &RuleItem,
-    context: &Context,
-    refusals: &mut Vec<Refusal>,
-) -> Option<Term<S, bool>> {
-    let Some(guard) = &rule.guard else { return Some(Term::Const(true)) };
+fn lower<S: Subject>(rule: &RuleItem, context: &Context, refusals: &mut Vec<Refusal>) -> Option<Test<S>> {
+    let Some(guard) = &rule.guard else { return Some(Test::Const(true)) };
     match expr::guard(guard, context) {
-        Ok(term) => Some(term),
+        Ok(test) => Some(test),
         Err(mut wrong) => {
             refusals.append(&mut wrong);
             None

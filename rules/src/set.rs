@@ -13,9 +13,12 @@ use crate::clause::Clauses;
 use crate::counters::RuleCounters;
 use crate::error::LoadError;
 use crate::event::{Event, EventSet};
-use crate::facts::{CountSet, FlowFacts, HostFacts, LinkFacts, ServiceFacts};
-use crate::lower::types::{Stop, Term};
+use crate::facts::table::Subject;
+use crate::facts::{CountSet, FlowFacts, HostFacts, LinkFacts, Parts, ServiceFacts};
+use crate::lower::test::Test;
+use crate::lower::types::Stop;
 use crate::verdict::{EvidenceValue, Severity};
+use crate::waiting::Waiting;
 use crate::watch::{self, Watch};
 
 /// Rules in force at most. A hit names its rule in 16 bits, of which a run that is given other rules while it goes on
@@ -73,8 +76,6 @@ pub struct RuleMeta {
     pub counts: CountSet,
     /// Of these, what it reads over a single second.
     pub second: CountSet,
-    /// Its condition reads facts of a flow that are not at hand.
-    pub gathers: bool,
     /// The header's, for incidents of which the body names none.
     pub severity: Option<Severity>,
     /// It only looks on: what it would do is counted, nothing is told, held or found.
@@ -164,10 +165,10 @@ impl Default for Hits {
 
 /// A lowered condition, by the snapshot it reads.
 pub(crate) enum Guard {
-    Flow(Term<FlowFacts, bool>),
-    Host(Term<HostFacts, bool>),
-    Service(Term<ServiceFacts, bool>),
-    Link(Term<LinkFacts, bool>),
+    Flow(Test<FlowFacts>),
+    Host(Test<HostFacts>),
+    Service(Test<ServiceFacts>),
+    Link(Test<LinkFacts>),
 }
 
 /// A rule's body, as the judge runs it.
@@ -180,7 +181,7 @@ pub(crate) struct Body {
 /// A guard and the index of its rule.
 pub(crate) struct Guarded<S> {
     pub(crate) rule: u16,
-    pub(crate) guard: Term<S, bool>,
+    pub(crate) guard: Test<S>,
 }
 
 /// A loaded set of rules; immutable but for the counters and switches.
@@ -194,7 +195,7 @@ pub struct RuleSet {
     numbers: BTreeMap<String, u16>,
     flow: Vec<Guarded<FlowFacts>>,
     /// For each event, which of `flow` wait for it.
-    flow_by_event: [Vec<u16>; Event::ALL.len()],
+    flow_by_event: [Waiting; Event::ALL.len()],
     host: Vec<Guarded<HostFacts>>,
     service: Vec<Guarded<ServiceFacts>>,
     link: Vec<Guarded<LinkFacts>>,
@@ -251,13 +252,14 @@ impl RuleSet {
         let Some(rule) = known.or_else(|| u16::try_from(self.rules.len()).ok()) else { return false };
         match guard {
             // Its parameters have switched it off.
-            Guard::Flow(Term::Const(false))
-            | Guard::Host(Term::Const(false))
-            | Guard::Service(Term::Const(false))
-            | Guard::Link(Term::Const(false)) => {}
+            Guard::Flow(Test::Const(false))
+            | Guard::Host(Test::Const(false))
+            | Guard::Service(Test::Const(false))
+            | Guard::Link(Test::Const(false)) => {}
             Guard::Flow(guard) => {
+                let ports = guard.ports();
                 for event in meta.events.iter() {
-                    self.flow_by_event[event as usize].push(self.flow.len() as u16);
+                    self.flow_by_event[event as usize].add(self.flow.len() as u16, ports.as_deref());
                 }
                 self.flow.push(Guarded { rule, guard });
             }
@@ -291,7 +293,13 @@ impl RuleSet {
         watch::wrap(&mut self.link, &self.rules, &watch);
         // Who tries a rule out wants to see what it does.
         self.rules.iter_mut().for_each(|rule| rule.shadow = false);
-        RuleSet { watch: Some(watch), ..self }
+        // Every rule is asked about everything it waits for, so that it shows where its condition stops.
+        let mut by_event: [Waiting; Event::ALL.len()] = Default::default();
+        for (place, guarded) in (0..=u16::MAX).zip(&self.flow) {
+            let Some(meta) = self.rules.get(usize::from(guarded.rule)) else { continue };
+            meta.events.iter().for_each(|event| by_event[event as usize].add(place, None));
+        }
+        RuleSet { watch: Some(watch), flow_by_event: by_event, ..self }
     }
 
     /// What was counted and timed, if it is.
@@ -342,18 +350,7 @@ impl RuleSet {
 
     /// Rules that wait for one event, at most.
     pub fn most_on_an_event(&self) -> usize {
-        self.flow_by_event.iter().map(Vec::len).max().unwrap_or(0)
-    }
-
-    /// Of these, the events on which no rule's condition reads more than what is at hand
-    /// ([`crate::facts::is_at_hand`]).
-    pub fn events_at_hand(&self) -> EventSet {
-        let gathers = |index: &u16| {
-            let rule = self.flow.get(usize::from(*index)).map(|guarded| usize::from(guarded.rule));
-            rule.and_then(|rule| self.rules.get(rule)).is_none_or(|rule| rule.gathers)
-        };
-        let at_hand = |event: &Event| !self.flow_by_event[*event as usize].iter().any(gathers);
-        self.flow_events().iter().filter(at_hand).fold(EventSet::EMPTY, EventSet::with)
+        self.flow_by_event.iter().map(Waiting::most).max().unwrap_or(0)
     }
 
     /// What rules of this scope read of the counts kept for each host or service.
@@ -371,9 +368,48 @@ impl RuleSet {
     /// Adds to `hits` the flow rules that wait for the event and whose condition holds.
     #[inline]
     pub fn match_flow(&self, event: Event, facts: &FlowFacts, hits: &mut Hits) {
-        for &index in &self.flow_by_event[event as usize] {
+        self.flow_by_event[event as usize].each(facts.dport, |index| {
             self.ask(&self.flow[usize::from(index)], facts, hits);
-        }
+        });
+    }
+
+    /// Likewise, of facts that are not all there: `gather` gets the parts that a condition lacks, and fills them in.
+    #[inline]
+    pub fn match_flow_gathering(
+        &self,
+        event: Event,
+        facts: &mut FlowFacts,
+        hits: &mut Hits,
+        mut gather: impl FnMut(&mut FlowFacts, Parts),
+    ) {
+        self.flow_by_event[event as usize].each(facts.dport, |index| {
+            let guarded = &self.flow[usize::from(index)];
+            while let Some(missing) = self.ask(guarded, facts, hits) {
+                gather(facts, missing.without(facts.have));
+                facts.have = facts.have.with(missing);
+            }
+        });
+    }
+
+    /// Likewise, and notes what each condition takes by a clock of ticks.
+    #[cold]
+    pub fn match_flow_timed(
+        &self,
+        event: Event,
+        facts: &mut FlowFacts,
+        hits: &mut Hits,
+        mut gather: impl FnMut(&mut FlowFacts, Parts),
+        clock: impl Fn() -> u64,
+    ) {
+        self.flow_by_event[event as usize].each(facts.dport, |index| {
+            let guarded = &self.flow[usize::from(index)];
+            let begun = clock();
+            while let Some(missing) = self.ask(guarded, facts, hits) {
+                gather(facts, missing.without(facts.have));
+                facts.have = facts.have.with(missing);
+            }
+            self.counters[usize::from(guarded.rule)].sample(clock().saturating_sub(begun));
+        });
     }
 
     /// Adds to `hits` the host rules whose condition holds.
@@ -397,16 +433,17 @@ impl RuleSet {
         }
     }
 
+    /// Adds the rule to `hits` if its condition holds; gives what has to be gathered before it can be said.
     #[inline]
-    fn ask<S: 'static>(&self, guarded: &Guarded<S>, facts: &S, hits: &mut Hits) {
+    fn ask<S: Subject>(&self, guarded: &Guarded<S>, facts: &S, hits: &mut Hits) -> Option<Parts> {
         match guarded.guard.eval(facts) {
             Ok(true) if self.is_off(guarded.rule) => {}
             Ok(true) => hits.push(guarded.rule),
             Ok(false) | Err(Stop::Unknown) => {}
-            Err(Stop::Fault) => {
-                self.counters[usize::from(guarded.rule)].count_fault();
-            }
+            Err(Stop::Fault) => self.counters[usize::from(guarded.rule)].count_fault(),
+            Err(Stop::Missing(parts)) => return Some(parts),
         }
+        None
     }
 
     /// From now on the rule matches nothing, or again what its condition says; in all sets that know it.
@@ -451,7 +488,6 @@ mod tests {
             holds: false,
             counts: CountSet::EMPTY,
             second: CountSet::EMPTY,
-            gathers: false,
             severity: None,
             shadow: false,
             sample: 1,
@@ -463,7 +499,7 @@ mod tests {
             fingerprint: 0,
         };
         let body = Body { ast: AST::empty(), params: Arc::default() };
-        set.add(meta, Guard::Flow(Term::Const(true)), body)
+        set.add(meta, Guard::Flow(Test::Const(true)), body)
     }
 
     #[test]

@@ -10,8 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::clause::{Because, Clause, Clauses, stops_at};
+use crate::facts::table::Subject;
 use crate::facts::{FlowFacts, HostFacts, LinkFacts, ServiceFacts};
-use crate::lower::types::{Stop, Term};
+use crate::lower::test::Test;
+use crate::lower::types::Stop;
 use crate::set::{Guarded, RuleMeta};
 
 /// One question in so many is timed.
@@ -116,7 +118,7 @@ fn add(counter: &AtomicU64, number: u64) {
 }
 
 /// A snapshot that tells of whom and when it is.
-pub(crate) trait Timed: Sized + 'static {
+pub(crate) trait Timed: Subject {
     /// A rule's operands, if it is about such a snapshot.
     fn clauses(clauses: &Clauses) -> Option<&Arc<[Clause<Self>]>>;
     fn now_ns(&self) -> u64;
@@ -216,11 +218,12 @@ impl Counters {
             Err(_) if again => {}
             Err(Stop::Unknown) => add(&self.unknown, 1),
             Err(Stop::Fault) => add(&self.faults, 1),
+            Err(Stop::Missing(_)) => {}
         }
         !again
     }
 
-    fn stopped<S: 'static>(&self, clauses: &[Clause<S>], subject: &S) {
+    fn stopped<S: Subject>(&self, clauses: &[Clause<S>], subject: &S) {
         let Some((at, stop)) = stops_at(clauses, subject) else { return };
         let Some(clause) = clauses.get(at) else { return };
         let mut stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
@@ -233,7 +236,7 @@ impl Counters {
         entry.unknown += u64::from(stop == Some(Stop::Unknown));
     }
 
-    fn time<S: 'static>(&self, guard: &Term<S, bool>, subject: &S) {
+    fn time<S: Subject>(&self, guard: &Test<S>, subject: &S) {
         let started = Instant::now();
         for _ in 0..REPEATS {
             let _ = black_box(guard.eval(black_box(subject)));
@@ -250,9 +253,13 @@ pub(crate) fn wrap<S: Timed>(guards: &mut [Guarded<S>], rules: &[RuleMeta], watc
     for guarded in guards {
         let (watch, rule) = (Arc::clone(watch), usize::from(guarded.rule));
         let clauses = rules.get(rule).and_then(|meta| S::clauses(&meta.clauses)).cloned();
-        let guard = std::mem::replace(&mut guarded.guard, Term::Const(false));
-        guarded.guard = Term::Expr(Box::new(move |subject: &S| {
+        let guard = std::mem::replace(&mut guarded.guard, Test::Const(false));
+        guarded.guard = Test::Expr(Box::new(move |subject: &S| {
             let answer = guard.eval(subject);
+            if matches!(answer, Err(Stop::Missing(_))) {
+                // It is asked again once that is gathered.
+                return answer;
+            }
             if let Some(counters) = watch.rules.get(rule) {
                 if counters.asked.load(Ordering::Relaxed) % TIMED == 0 {
                     counters.time(&guard, subject);

@@ -127,12 +127,19 @@ fn what_reaches_outside_is_refused() {
 }
 
 #[test]
-fn the_top_of_a_file_holds_params_rules_and_functions() {
-    refused("const A = 3;", 1, 1, "`const` cannot stand at the top");
-    assert!(errors("const A = 3;")[0].help.as_ref().unwrap().contains("param name = VALUE;"));
+fn the_top_of_a_file_holds_params_constants_rules_and_functions() {
+    assert!(errors("const A = 3; const B = 2 * A; param c = A + B; const D = \"x\";").is_empty());
+    refused("const A = 3; const A = 4;", 1, 20, "declared twice");
+    refused("const A = flow.dport;", 1, 11, "a parameter's value must be a constant");
+    refused("param a = 3;\nconst B = a;", 2, 11, "`a` is not known here");
+    refused("const A;", 1, 1, "this constant is not well-formed");
+    refused("const = 3;", 1, 7, "");
+    refused("const A = 3", 1, 1, "this constant is not well-formed");
+    refused(&body("const A = 3; param b = 4;").replace("  const", "const"), 2, 14, "");
+    assert!(errors(&body("const A = 3; evidence(\"a\", A);").replace("  const", "const")).is_empty());
     refused("let a = 3;", 1, 1, "`let` cannot stand");
     refused("incident(\"info\", \"x\");", 1, 1, "`incident` cannot stand");
-    refused("rule \"x\" on rst then { }\n[0];", 2, 1, "only `param`, `rule` and `fn`");
+    refused("rule \"x\" on rst then { }\n[0];", 2, 1, "only `param`, `const`, `rule` and `fn`");
     refused("param a = 99999999999999999999;", 1, 11, "does not fit a 64-bit integer");
     refused("param a = flow.dport;", 1, 11, "a parameter's value must be a constant");
     refused("param a = 1 / 0;", 1, 11, "a parameter's value must be a constant");

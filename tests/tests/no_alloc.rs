@@ -149,6 +149,43 @@ fn every_scenario_recorded_through_tiny_pools() {
     }
 }
 
+/// One of each thing a condition can do.
+const OPERATORS: &str = r#"
+const HOUR_MS = 3_600_000;
+param ours = "10.0.0.0/8";
+fn named(name) { name.ends_with(".example.com") || name in ["example.com", "example.org"] }
+rule "op_hello" on tls_hello when named(flow.sni) || flow.sni.contains("e") then { incident("info", `${flow.sni}`); }
+rule "op_dns" on dns_answer, dns_timeout when flow.dns_name.starts_with("a") && flow.dns_wait_ms > 100 then { }
+rule "op_idle" on idle when flow.silent_ms in 10_000..HOUR_MS && flow.src in [ours, "2001:db8::/32"] then { }
+rule "op_rate" on close, retransmission
+when flow.orig.payload / 1.5 in 0.5..1e9 && flow.orig.packets / flow.resp.packets % 3 == 1 then { }
+rule "op_port" on established, syn, rst when flow.dport in [80, 443] && flow.orig.mss - flow.resp.mss != 0 then { }
+"#;
+
+#[test]
+fn conditions_of_every_kind_timed_or_not() {
+    let mut files = rules::library();
+    files.push(rules::SourceFile { name: "operators.rhai".to_owned(), text: OPERATORS.to_owned() });
+    let (mut samples, mut matched) = (0, 0);
+    for name in NAMES {
+        let (packets, _) = captures::scenario(name, &Options { seed: 8, ..Options::default() });
+        let run = |time_guards| {
+            let rules = tests::run::load(&files, &[]);
+            let config = WorkerConfig { time_guards, ..WorkerConfig::small() };
+            let outcome =
+                steps(name, captures::synthetic(&packets), Setup::with(config, rules.clone()), never);
+            let counters = || (0..rules.rules().len() as u16).filter_map(|rule| rules.counters(rule));
+            samples += counters().map(|c| c.cost().samples).sum::<u64>();
+            let own = rules.rules().iter().zip(counters()).filter(|(meta, _)| meta.name.starts_with("op_"));
+            matched += own.filter(|(_, counters)| counters.matched() > 0).count();
+            outcome.reports()
+        };
+        let [plain, timed] = [false, true].map(run);
+        assert_eq!(plain, timed, "{name}: who looks at the clock changes nothing");
+    }
+    assert!(samples > 10 && matched > 20, "{samples} {matched}");
+}
+
 #[test]
 fn a_syn_flood_into_a_small_half_open_region() {
     let mut packets = Vec::new();

@@ -90,6 +90,7 @@ fn worker_config(rng: &mut Rng) -> WorkerConfig {
         hash_secret,
         lossless: rng.percent(30),
         lossless_at_end: hash_secret.is_multiple_of(2),
+        time_guards: true,
         apps: 1 + rng.below(30) as u32,
         questions: 1 + rng.below(8) as u32,
     }

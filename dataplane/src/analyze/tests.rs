@@ -103,7 +103,18 @@ impl Talk {
     }
 
     fn facts(&self) -> FlowFacts {
-        facts::of_flow(&self.flow, self.slab.get(self.flow.trouble), None, &self.out, self.now, false)
+        let scene = facts::Scene {
+            flow: &self.flow,
+            trouble: self.slab.get(self.flow.trouble),
+            app: None,
+            outcome: &self.out,
+            now: self.now,
+            timer: false,
+        };
+        let mut facts = FlowFacts::default();
+        facts::begin(&mut facts, &scene);
+        facts::gather(&mut facts, rules::facts::Parts::ALL, &scene);
+        facts
     }
 
     fn state(&self) -> u16 {

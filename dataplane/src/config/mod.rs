@@ -49,6 +49,8 @@ pub struct WorkerConfig {
     /// The same once the source has ended: then no packet is lost by waiting. Whoever drives the worker has to
     /// empty the queues.
     pub lossless_at_end: bool,
+    /// Time some of the rules' conditions. Live, and where rules are tried out.
+    pub time_guards: bool,
 }
 
 /// Silences after which a flow is taken to have ended, ns.
@@ -99,6 +101,7 @@ impl Default for WorkerConfig {
             hash_secret: 0x7265_6665_7265_6521,
             lossless: false,
             lossless_at_end: false,
+            time_guards: false,
         }
     }
 }

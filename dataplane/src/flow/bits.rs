@@ -93,6 +93,8 @@ pub mod crowd_flag {
     pub const SETTLED: u8 = 2;
     /// A DNS question was asked on it.
     pub const ASKED: u8 = 4;
+    /// Above these, how often `idle` was raised in the present silence.
+    pub const IDLE_SHIFT: u32 = 3;
 }
 
 /// Bits of [`Flow::offered`], one byte a side, of its first SYN or SYN-ACK.

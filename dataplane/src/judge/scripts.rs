@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rules::{Bodies, BodyError, BodyLimits, RuleSet, Snapshot, Verdict};
 
@@ -49,6 +49,8 @@ pub struct Scripts {
     /// First failures, to be told at once.
     news: Vec<String>,
     told: usize,
+    /// A clock may be read: there is a deadline, and nothing is repeated from a file.
+    timed: bool,
     pub runs: u64,
     pub errors: u64,
     /// Errors that were a wall-clock deadline: with one of these, a replay may not be repeatable.
@@ -67,6 +69,7 @@ impl Scripts {
             switched_off: Vec::new(),
             news: Vec::new(),
             told: 0,
+            timed: limits.deadline.is_some(),
             runs: 0,
             errors: 0,
             deadlines: 0,
@@ -106,7 +109,10 @@ impl Scripts {
             return None;
         }
         self.runs += 1;
-        match self.bodies.run(rule, snapshot) {
+        let begun = self.timed.then(Instant::now);
+        let outcome = self.bodies.run(rule, snapshot);
+        self.count(rule, begun.map(|begun| begun.elapsed()), &outcome);
+        match outcome {
             Ok(verdict) => {
                 if let Some((_, health)) = self.failures.get_mut(&rule) {
                     health.went_well();
@@ -117,6 +123,15 @@ impl Scripts {
                 self.failed(rule, &error, snapshot.now_ns());
                 None
             }
+        }
+    }
+
+    /// Notes under the rule's name what a run of its body came to.
+    fn count(&self, rule: u16, took: Option<Duration>, outcome: &Result<Verdict, BodyError>) {
+        let Some(counters) = self.rules.counters(rule) else { return };
+        counters.count_run(took);
+        if let Err(error) = outcome {
+            counters.count_failure(!matches!(error, BodyError::Script { .. }));
         }
     }
 

@@ -1,14 +1,15 @@
 //! Payload worth a look: where a turn begins, while a ClientHello waits, and DNS over UDP. Worker's thread;
 //! never allocates. Calls what reads bytes, keeps what waits, and asks the rules about what came of it.
 
-use rules::event::{Event, EventSet};
-use rules::facts::{AnswerCounts, DnsFacts, Name};
+use rules::event::Event;
+use rules::facts::{AnswerCounts, DnsFacts, Name, Parts};
 
+use super::ask::{Around, Moment};
 use super::clock::SECOND;
 use super::engine::Engine;
 use crate::activity::Party;
+use crate::analyze::Outcome;
 use crate::analyze::app::{self, Tables, dns};
-use crate::analyze::{Outcome, facts};
 use crate::config::WorkerConfig;
 use crate::decode::{Class, Packet};
 use crate::flow::app::AppSlab;
@@ -230,9 +231,12 @@ impl Engine {
             dir: usize::from(question.from_low == (event == Event::DnsAnswer)),
             ..Outcome::default()
         };
-        let (trouble, app) = (self.slab.get(flow.trouble), self.apps.slab.get(flow.app));
-        let mut snapshot = facts::of_flow(flow, trouble, app, &outcome, now, packet.is_none());
-        snapshot.by = packet.map(|_| flow.side_of(outcome.dir));
+        let by = packet.map(|_| flow.side_of(outcome.dir));
+        let moment = Moment { outcome: &outcome, now, packet, around: Around::Hosts };
+        self.begin(slot, &moment);
+        self.gather(slot, &moment, Parts::APP);
+        let snapshot = &mut self.snapshot;
+        snapshot.by = by;
         snapshot.app.name = question.name();
         snapshot.app.service = answer.and_then(|(_, service)| service);
         let since = |then: Nanos| now.saturating_sub(then) / 1_000_000;
@@ -244,7 +248,6 @@ impl Engine {
             asks: question.asks,
             repeats: question.repeats.into(),
         });
-        self.look_around(slot, &mut snapshot);
-        self.ask(slot, EventSet::EMPTY.with(event), now, packet, &snapshot);
+        self.ask(slot, event, &moment);
     }
 }

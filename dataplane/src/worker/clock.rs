@@ -153,6 +153,10 @@ impl Engine {
             self.raise(slot, &outcome, due, None);
             return;
         }
+        if self.next_idle_check(slot) == Some(due) {
+            self.told_idle(slot, due);
+            return;
+        }
         let end = self.deadline(slot);
         if end > due {
             self.table.rearm(slot, end);
@@ -195,7 +199,8 @@ impl Engine {
         } else {
             timeouts.established
         });
-        flow.next_stall_check().map_or(end, |check| end.min(check))
+        let checks = [flow.next_stall_check(), self.next_idle_check(slot)];
+        checks.into_iter().flatten().fold(end, Nanos::min)
     }
 
     /// Timers due by the last packet's time, and the tick it is in. False if the queues are too full.

@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 
-use rules::event::EventSet;
+use rules::event::{Event, EventSet};
+use rules::facts::FlowFacts;
 use rules::{Hits, MAX_RULES, RuleSet};
 
 use super::Hashes;
 use super::apps::{self, Apps};
+use super::idle;
 use super::outlet::{Outlet, Queues};
 use super::trials::Trials;
 use super::watch::Watches;
@@ -45,9 +47,13 @@ pub(super) struct Engine {
     /// Of `rules`.
     pub(super) generation: u32,
     pub(super) subscribed: EventSet,
-    /// Of these, the events for which the facts at hand decide.
-    pub(super) at_hand: EventSet,
     pub(super) hits: Hits,
+    /// What the guards of the present event are asked on.
+    pub(super) snapshot: Box<FlowFacts>,
+    /// Snapshots begun.
+    pub(super) raised: u32,
+    /// Some guards are timed.
+    pub(super) timed: bool,
     pub(super) outlet: Outlet,
     pub(super) activity: Activity,
     pub(super) siblings: SiblingTable,
@@ -94,10 +100,12 @@ impl Engine {
             holds: Holds::new(&config.hold, ring.largest()),
             recorder,
             subscribed: rules.flow_events(),
-            at_hand: rules.events_at_hand(),
             activity: Activity::new(config.activity, &rules, config.hash_secret),
             generation: rules.generation(),
             hits: Hits::with_room(MAX_RULES),
+            snapshot: Box::default(),
+            raised: 0,
+            timed: config.time_guards,
             outlet,
             rules,
             siblings: SiblingTable::new(config.siblings),
@@ -211,10 +219,11 @@ impl Engine {
             copies::came_once(flow);
         }
         let closed = flow.has(flow_flag::CLOSED);
+        let mut outcome = Outcome::default();
         if analyze::falls_silent(flow, stamp.ts) {
             self.siblings.silent_again(flow);
+            outcome.rearm = idle::speaks_again(flow, self.subscribed);
         }
-        let mut outcome = Outcome::default();
         analyze::segment(flow, &mut self.slab, packet, stamp.ts, &mut outcome);
         let closes = !closed && flow.has(flow_flag::CLOSED);
         if packet.tcp.flags & flags::SYN != 0 {
@@ -224,6 +233,8 @@ impl Engine {
         let mut moved = false;
         if outcome.established && self.table.is_half_open(slot) {
             (slot, moved) = (self.promote(slot), true);
+        } else if outcome.established && self.subscribed.contains(Event::Idle) {
+            outcome.rearm = true;
         }
         if outcome.turn || self.table.flows[slot as usize].has(flow_flag::HELLO_WAITS) {
             self.follow_app(slot, stamp, packet, bytes, &mut outcome);

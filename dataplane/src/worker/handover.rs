@@ -68,7 +68,6 @@ impl Engine {
         let generation = rules.generation();
         self.outlet.send(Message::Rules { worker: self.outlet.worker(), generation });
         self.subscribed = rules.flow_events();
-        self.at_hand = rules.events_at_hand();
         self.activity.follow(&rules);
         self.outlet.keep_room_for(rules.most_on_an_event());
         self.rules = rules;

@@ -65,7 +65,8 @@ impl Engine {
 
     pub(super) fn promote(&mut self, slot: u32) -> u32 {
         self.make_room(Region::Full, self.now);
-        let due = self.table.flows[slot as usize].last_ns.saturating_add(self.timeouts.established);
+        let wait = self.idle_or(self.timeouts.established);
+        let due = self.table.flows[slot as usize].last_ns.saturating_add(wait);
         let to = self.table.promote(slot, due);
         self.keeper.moved(slot, to);
         self.tails.moved(&self.table.flows[to as usize], slot, to);

@@ -3,13 +3,15 @@
 //!
 //! [`Worker::step`] does one piece of work and returns; whoever drives it (a thread when live, the replay
 //! loop) decides what to do in between. `engine` takes one packet through the stages, `apps` looks at
-//! payload, `verdict` asks the rules, `handover` brings others, `outlet` is the way to the judge.
+//! payload, `ask` asks the rules, `verdict` follows when one matches, `handover` brings others, `outlet` is the way to the judge.
 
 mod apps;
+mod ask;
 mod clock;
 mod crowd;
 mod engine;
 mod handover;
+mod idle;
 mod lifecycle;
 mod outlet;
 mod trials;

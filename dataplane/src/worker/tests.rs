@@ -343,6 +343,117 @@ fn only_live_conversations_are_rescued_from_the_ring() {
     assert_eq!((run.account.tails_rescued, run.account.tails_forgotten), (20, 0));
 }
 
+/// Seconds after `T0` at which a rule on `idle` matched, and what it saw of the silence.
+fn idle_at(source: Synthetic, rule: &str) -> Vec<(u64, u64)> {
+    let text = format!("rule \"quiet\" on idle {rule} then {{ }}");
+    let hits = run(source, &text).messages.into_iter().filter_map(|message| match message {
+        Message::Hit(hit) => Some(((hit.facts.now_ns - T0) / S, hit.facts.silent_ms / 1000)),
+        _ => None,
+    });
+    hits.collect()
+}
+
+#[test]
+fn a_silent_connection_is_told_of_after_10_20_40_seconds_and_anew_when_it_has_spoken() {
+    let quiet = || {
+        let mut source = Synthetic::new("t");
+        handshake(&mut source, T0, 1);
+        source.idle(T0 + 50 * S);
+        push(&mut source, T0 + 50 * S, &Seg::new(true, ACK, 1, 1).port(1).data(10));
+        push(&mut source, T0 + 55 * S, &Seg::new(false, ACK, 1, 11).port(1));
+        source.idle(T0 + 70 * S);
+        // Not ended by both sides: from here on it is closed.
+        push(&mut source, T0 + 71 * S, &Seg::new(true, RST, 11, 1).port(1));
+        source.idle(T0 + 400 * S);
+        source
+    };
+    assert_eq!(idle_at(quiet(), ""), [(10, 10), (20, 20), (40, 40), (65, 10)]);
+    assert_eq!(idle_at(quiet(), "when flow.silent_ms >= 15_000"), [(20, 20), (40, 40)]);
+    assert_eq!(idle_at(quiet(), "when flow.by_orig"), [], "nobody speaks");
+}
+
+#[test]
+fn silence_is_noticed_of_connections_picked_up_mid_stream_and_not_of_unanswered_ones() {
+    let mut source = Synthetic::new("t");
+    push(&mut source, T0, &syn(1, 0));
+    push(&mut source, T0, &Seg::new(true, ACK, 100, 900).port(2).data(10));
+    push(&mut source, T0 + MS, &Seg::new(false, ACK, 900, 110).port(2).data(10));
+    push(&mut source, T0 + 2 * MS, &Seg::new(true, ACK, 110, 910).port(2));
+    source.idle(T0 + 30 * S);
+    assert_eq!(idle_at(source, "when flow.sport == 2"), [(10, 10), (20, 20)]);
+}
+
+#[test]
+fn who_asks_about_silence_changes_nothing_else() {
+    let source = || {
+        let mut source = Synthetic::new("t");
+        handshake(&mut source, T0, 1);
+        handshake(&mut source, T0 + S, 2);
+        source.idle(T0 + 90 * S);
+        push(&mut source, T0 + 100 * S, &Seg::new(true, RST, 1, 1).port(1));
+        source.idle(T0 + 1000 * S);
+        source
+    };
+    let reset = "rule \"r\" on rst when flow.idle_before_ms > 90_000 then { }\n";
+    let ended =
+        |run: &Run| run.rows.iter().map(|row| (row.flow.key.low_port, row.flow.last_ns)).collect::<Vec<_>>();
+    let without = run(source(), reset);
+    let with = run(source(), &format!("{reset}rule \"i\" on idle when flow.dport == 1 then {{ }}"));
+    assert_eq!((with.hits(), ended(&with)), (without.hits(), ended(&without)));
+    assert_eq!(with.hits().len(), 1);
+}
+
+/// The first bytes of a TLS connection: a ClientHello without extensions.
+fn hello() -> Vec<u8> {
+    let body = [&[3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0]].concat();
+    let len = body.len() as u8;
+    [&[22, 3, 1, 0, len + 4, 1, 0, 0, len][..], &body].concat()
+}
+
+#[test]
+fn a_client_hello_is_told_of_once() {
+    let mut source = Synthetic::new("t");
+    for (port, payload) in [(1, hello()), (2, vec![0x55; 60])] {
+        handshake(&mut source, T0, port);
+        let segment = Seg::new(true, ACK, 1, 1).port(port).data(payload.len()).ip();
+        let bytes = [&segment[..segment.len() - payload.len()], &payload].concat();
+        for again in 0..2 {
+            source.push(T0 + 10 * MS + again * S, &bytes, LinkType::Raw);
+        }
+    }
+    let run = run(source, "rule \"t\" on tls_hello when flow.established && flow.tls_hello_ms == 0 then { }");
+    assert_eq!(run.hits(), [(T0 + 10 * MS, 1)]);
+}
+
+/// A rule is asked once about what happened, whatever else matches, and its fault counts once.
+#[test]
+fn a_condition_that_faults_is_counted_once() {
+    let mut source = Synthetic::new("t");
+    handshake(&mut source, T0, 1);
+    let rules = rules(
+        "rule \"f\" on established when flow.sport / flow.orig.payload > 0 then { }
+        rule \"m\" on established then { }
+        rule \"g\" on established when flow.orig.mss == 3 || flow.syns / flow.orig.retransmissions > 0 then { }",
+    );
+    let run = run_every(source, &config(), Arc::clone(&rules), 1);
+    assert_eq!(run.hits().len(), 1);
+    assert_eq!([0, 1, 2].map(|rule| rules.guard_faults(rule)), [1, 0, 1]);
+}
+
+#[test]
+fn guards_are_timed_now_and_then_and_only_if_asked_for() {
+    let asked = |time_guards| {
+        let mut source = Synthetic::new("t");
+        for port in 1..=3000 {
+            push(&mut source, T0 + Nanos::from(port) * MS, &syn(port, 0));
+        }
+        let rules = rules("rule \"t\" on syn when flow.dport == 80 && flow.orig.mss == 9 then { }");
+        run_every(source, &WorkerConfig { time_guards, ..config() }, Arc::clone(&rules), 1);
+        rules.counters(0).map(|counters| counters.cost().samples)
+    };
+    assert_eq!((asked(false), asked(true)), (Some(0), Some(2)));
+}
+
 /// xorshift64: the same seed, the same run.
 fn dice(state: &mut u64, sides: u64) -> u64 {
     *state ^= *state << 13;
@@ -353,7 +464,7 @@ fn dice(state: &mut u64, sides: u64) -> u64 {
 
 #[test]
 fn any_bytes_at_any_time_leave_the_books_balanced() {
-    let noisy = "rule \"t\" on syn, syn_timeout, established, rst, retransmission, close then { incident(\"info\", `x`); }";
+    let noisy = "rule \"t\" on syn, syn_timeout, established, rst, retransmission, idle, close then { incident(\"info\", `x`); }";
     let all = rules(noisy);
     for seed in 1..=60_u64 {
         let mut s = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);

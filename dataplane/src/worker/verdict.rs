@@ -1,97 +1,19 @@
-//! Asking the rules about a flow, holding it when one matches, and recording what is held. Worker's thread.
-//! Never allocates or runs Rhai: guards are native. Hits go to the judge, kept packets to the recorder.
+//! What follows when a rule matches: the judge is told, the flow is held, and what is held is recorded. Worker's
+//! thread; never allocates. Hits go to the judge, kept packets to the recorder.
 
-use rules::event::{Event, EventSet};
+use rules::event::Event;
 use rules::facts::FlowFacts;
 
 use super::engine::Engine;
 use super::watch::Watch;
-use crate::activity::Party;
-use crate::analyze::{Outcome, facts};
 use crate::flow::keeper::Stamp;
 use crate::flow::record::{NONE, flow_flag};
 use crate::hold::Sink;
 use crate::judge::message::{Command, Hit};
 use crate::source::Nanos;
 
-/// Events whose evidence is that something did not come.
-const SILENCES: EventSet =
-    EventSet::EMPTY.with(Event::SynTimeout).with(Event::Stalled).with(Event::TlsTimeout);
-
 impl Engine {
-    /// Evaluates the guards of every rule that waits for one of the outcome's events, and tells the judge of
-    /// those that matched. `packet` is the raising packet's number; `None` for a timer.
-    #[cold]
-    pub(super) fn raise(&mut self, slot: u32, outcome: &Outcome, now: Nanos, packet: Option<u64>) {
-        let events = outcome.events.and(self.subscribed);
-        if events.is_empty() {
-            return;
-        }
-        let flow = &self.table.flows[slot as usize];
-        let trouble = self.slab.get(flow.trouble);
-        let told = trouble.is_some_and(|trouble| trouble.rules > 0);
-        let disproved = told && events.contains(Event::Disproved);
-        let events = events.without(Event::Disproved);
-        if !disproved && events.and(self.at_hand) == events {
-            // Nearly always nothing matches, and less is read than there is.
-            let snapshot = facts::at_hand(flow, trouble, outcome);
-            self.hits.clear();
-            events.iter().for_each(|event| self.rules.match_flow(event, &snapshot, &mut self.hits));
-            if self.hits.is_empty() {
-                return;
-            }
-        }
-        let app = self.apps.slab.get(flow.app);
-        let mut snapshot = facts::of_flow(flow, trouble, app, outcome, now, packet.is_none());
-        if !events.and(SILENCES).is_empty() {
-            self.look_around(slot, &mut snapshot);
-            snapshot.rivals = self.trials.rivals(&self.table.flows[slot as usize]);
-        }
-        self.ask(slot, events, now, packet, &snapshot);
-        if disproved {
-            let snapshot = FlowFacts { disproved: true, ..snapshot };
-            self.ask(slot, EventSet::EMPTY.with(Event::Disproved), now, packet, &snapshot);
-        }
-    }
-
-    /// What a silence proves depends on whether the silent side's packets pass here at all.
-    pub(super) fn look_around(&self, slot: u32, snapshot: &mut FlowFacts) {
-        let flow = &self.table.flows[slot as usize];
-        let both_ways = self.sightings.both_ways();
-        snapshot.both_ways = both_ways == Some(true);
-        for (dir, side) in [(flow.orig(), &mut snapshot.orig), (flow.orig() ^ 1, &mut snapshot.resp)] {
-            let host = self.sightings.passes(Party::of(&flow.key, dir).addr);
-            let passes = host.or(both_ways.filter(|both| !both));
-            side.out_of_sight = passes == Some(false);
-            side.in_sight = !side.out_of_sight && (passes == Some(true) || flow.dirs[dir].packets > 0);
-        }
-    }
-
-    /// The guards of every rule that waits for one of `events`, on a snapshot that is made.
-    pub(super) fn ask(
-        &mut self,
-        slot: u32,
-        events: EventSet,
-        now: Nanos,
-        packet: Option<u64>,
-        snapshot: &FlowFacts,
-    ) {
-        for event in events.iter() {
-            self.hits.clear();
-            self.rules.match_flow(event, snapshot, &mut self.hits);
-            self.outlet.account.matched += self.hits.len() as u64 + self.hits.overflowed;
-            self.outlet.account.hits_overflowed += self.hits.overflowed;
-            for i in 0..self.hits.len() {
-                let rule = self.hits.as_slice()[i];
-                if let Some(counters) = self.rules.counters(rule) {
-                    counters.count_match();
-                }
-                self.matched(slot, rule, event, packet, now, snapshot);
-            }
-        }
-    }
-
-    fn matched(
+    pub(super) fn matched(
         &mut self,
         slot: u32,
         rule: u16,

@@ -1,5 +1,5 @@
 //! A short text out of a packet: a server name, a DNS name. Plain data of fixed size, so that it travels in
-//! snapshots; made on workers, read by rule bodies. It ends in terminals and JSON, and whoever sent the packet
+//! snapshots; made on workers, read by conditions and rule bodies. It ends in terminals and JSON, and whoever sent the packet
 //! chose it: what is not a printable ASCII character is escaped as `\DDD` (RFC 1035 §5.1).
 
 use std::fmt;
@@ -72,8 +72,14 @@ impl Name {
         }
     }
 
-    fn is_cut(&self) -> bool {
+    /// More of it followed than there was room for.
+    pub fn is_cut(&self) -> bool {
         self.as_bytes().ends_with(CUT)
+    }
+
+    /// What was kept of it, without the mark of the cut.
+    pub(crate) fn kept(&self) -> &[u8] {
+        self.as_bytes().strip_suffix(CUT).unwrap_or(self.as_bytes())
     }
 
     fn as_bytes(&self) -> &[u8] {

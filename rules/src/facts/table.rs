@@ -7,8 +7,9 @@
 use std::net::IpAddr;
 
 use crate::facts::app::APP;
+use crate::facts::parts::parts_of;
 use crate::facts::verdicts;
-use crate::facts::{FlowFacts, HostFacts, LinkFacts, Name, ServiceFacts, Side};
+use crate::facts::{FlowFacts, HostFacts, LinkFacts, Name, Parts, ServiceFacts, Side};
 
 /// A sliding window of packet time that host and service counts are kept for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +40,6 @@ pub enum Get<S> {
     Int(fn(&S) -> Option<i64>),
     Bool(fn(&S) -> Option<bool>),
     Address(fn(&S) -> Option<IpAddr>),
-    /// Read by bodies only.
     Text(fn(&S) -> Option<Name>),
     /// A count over a window: `host.rsts(10)`.
     CountOver(fn(&S, Window) -> Option<i64>),
@@ -82,6 +82,17 @@ pub trait Subject: Sized + 'static {
     fn find(path: &str) -> Option<&'static Fact<Self>> {
         Self::facts().find(|fact| fact.path == path)
     }
+
+    /// What has to be gathered before this fact is read.
+    fn parts_of(_path: &str) -> Parts {
+        Parts::HAND
+    }
+
+    /// These parts have been gathered.
+    #[inline(always)]
+    fn has(&self, _parts: Parts) -> bool {
+        true
+    }
 }
 
 impl Subject for FlowFacts {
@@ -89,6 +100,15 @@ impl Subject for FlowFacts {
     fn facts() -> impl Iterator<Item = &'static Fact<FlowFacts>> {
         let flow = FLOW.iter().chain(APP).chain(verdicts::FLOW);
         flow.chain(ORIG).chain(verdicts::ORIG).chain(RESP).chain(verdicts::RESP)
+    }
+
+    fn parts_of(path: &str) -> Parts {
+        parts_of(path)
+    }
+
+    #[inline(always)]
+    fn has(&self, parts: Parts) -> bool {
+        self.have.cover(parts)
     }
 }
 

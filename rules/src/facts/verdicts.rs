@@ -44,6 +44,12 @@ pub(super) static FLOW: &[Fact<FlowFacts>] = &[
         Get::Bool(|f| Some(f.both_ways)),
     ),
     row(
+        "flow.silent_ms",
+        "ms",
+        "Time since the flow's last packet, on events that no packet raised; 0 on one.",
+        Get::Int(|f| Some(int(f.silent_ms))),
+    ),
+    row(
         "flow.syn_span_ms",
         "ms",
         "Time from the first SYN to the last; 0 if there was one, or none.",

@@ -10,7 +10,7 @@ use rhai::{ASTNode, Expr, FnCallExpr, Position, Stmt};
 
 use crate::body::STATE;
 use crate::facts::table::{Subject, Window};
-use crate::facts::{CountSet, FlowFacts, HostFacts, LinkFacts, ServiceFacts, is_at_hand};
+use crate::facts::{CountSet, FlowFacts, HostFacts, LinkFacts, ServiceFacts};
 use crate::language::builtin;
 use crate::language::syntax::Refusal;
 use crate::nearest::nearest;
@@ -31,8 +31,6 @@ pub(crate) struct Reach {
     pub(crate) counts: CountSet,
     /// Of these, over a single second, or over a window that only shows when it runs.
     pub(crate) second: CountSet,
-    /// It names a fact of a flow that has to be gathered.
-    pub(crate) gathers: bool,
 }
 
 impl Reach {
@@ -48,7 +46,6 @@ impl Reach {
         }
         self.counts = self.counts.union(other.counts);
         self.second = self.second.union(other.second);
-        self.gathers |= other.gathers;
     }
 }
 
@@ -247,7 +244,6 @@ impl Checker<'_> {
         {
             self.captured(LinkFacts::ROOT, at);
         }
-        self.reach.gathers |= chain.root == FlowFacts::ROOT && !is_at_hand(&chain.path());
         let checked = match chain.root {
             "flow" => check_path::<FlowFacts>(&chain),
             "host" => check_path::<HostFacts>(&chain),

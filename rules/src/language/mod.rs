@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rhai::Position;
 
 use crate::error::LoadError;
-use crate::language::syntax::{FunctionItem, Name, Parsed, Parser, Refusal, RuleItem};
+use crate::language::syntax::{FunctionItem, Name, ParamItem, Parsed, Parser, Refusal, RuleItem};
 use crate::lower::expr;
 use crate::set::SourceFile;
 use crate::value::ParamValue;
@@ -30,6 +30,8 @@ pub(crate) struct RuleFile {
     /// The file's name without directories and extension.
     pub(crate) stem: String,
     pub(crate) params: BTreeMap<String, ParamValue>,
+    /// Of them, those that can't be set from outside.
+    pub(crate) constants: BTreeSet<String>,
     /// Parameters whose value was refused.
     pub(crate) broken: BTreeSet<String>,
     pub(crate) functions: Vec<FunctionItem>,
@@ -45,6 +47,7 @@ impl RuleFile {
             name: source.name.clone(),
             stem: stem(&source.name).to_owned(),
             params: BTreeMap::new(),
+            constants: BTreeSet::new(),
             broken: BTreeSet::new(),
             functions: Vec::new(),
             helpers: String::new(),
@@ -91,21 +94,8 @@ impl RuleFile {
 
     fn add(&mut self, parsed: Parsed) {
         match parsed {
-            Parsed::Param(param) => {
-                let Name { text: name, at } = param.name;
-                if let Some(refusal) = self.param_name(&name, at) {
-                    return self.report(refusal);
-                }
-                match expr::constant(&param.value) {
-                    Ok(value) => {
-                        self.params.insert(name, value);
-                    }
-                    Err(refusals) => {
-                        self.broken.insert(name);
-                        refusals.into_iter().for_each(|refusal| self.report(refusal));
-                    }
-                }
-            }
+            Parsed::Param(param) => self.value(param, false),
+            Parsed::Constant(constant) => self.value(constant, true),
             Parsed::Function(function) => {
                 if let Some(refusal) = self.function_name(&function) {
                     return self.report(refusal);
@@ -113,6 +103,28 @@ impl RuleFile {
                 self.functions.push(function);
             }
             Parsed::Rule(rule) => self.rules.push(rule),
+        }
+    }
+
+    /// A parameter or a constant; either may name the constants before it.
+    fn value(&mut self, item: ParamItem, constant: bool) {
+        let Name { text: name, at } = item.name;
+        if let Some(refusal) = self.param_name(&name, at) {
+            return self.report(refusal);
+        }
+        let known = |name: &String| self.params.get(name).map(|value| (name.clone(), value.clone()));
+        let constants = self.constants.iter().filter_map(known).collect();
+        if constant {
+            self.constants.insert(name.clone());
+        }
+        match expr::constant(&item.value, &constants) {
+            Ok(value) => {
+                self.params.insert(name, value);
+            }
+            Err(refusals) => {
+                self.broken.insert(name);
+                refusals.into_iter().for_each(|refusal| self.report(refusal));
+            }
         }
     }
 
@@ -125,7 +137,7 @@ impl RuleFile {
             ));
         }
         let again = self.params.contains_key(name) || self.broken.contains(name);
-        again.then(|| Refusal::new(at, format!("the param `{name}` is declared twice"), "remove one of them"))
+        again.then(|| Refusal::new(at, format!("`{name}` is declared twice"), "remove one of them"))
     }
 
     fn function_name(&self, function: &FunctionItem) -> Option<Refusal> {

@@ -10,6 +10,7 @@ use std::str::CharIndices;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ItemKind {
     Param,
+    Constant,
     Rule,
     Function,
     /// Anything else: refused with a word about what to write.
@@ -64,6 +65,7 @@ impl Token<'_> {
     fn item_kind(&self) -> Option<ItemKind> {
         match (self.kind, self.text) {
             (TokenKind::Word, "param") => Some(ItemKind::Param),
+            (TokenKind::Word, "const") => Some(ItemKind::Constant),
             (TokenKind::Word, "rule") => Some(ItemKind::Rule),
             (TokenKind::Word, "fn" | "private") => Some(ItemKind::Function),
             _ => None,
@@ -125,7 +127,7 @@ fn item_end(tokens: &[Token], start: usize, kind: ItemKind) -> usize {
         let next_item = at > start
             && token.item_kind().is_some()
             && token.first_on_line
-            && (depth == 0 || token.column == 1);
+            && (depth == 0 || token.column == 1 && token.text != "const");
         if next_item {
             return at;
         }
@@ -137,7 +139,7 @@ fn item_end(tokens: &[Token], start: usize, kind: ItemKind) -> usize {
                 let ends = match kind {
                     ItemKind::Rule => then_seen,
                     ItemKind::Function | ItemKind::Other => true,
-                    ItemKind::Param => false,
+                    ItemKind::Param | ItemKind::Constant => false,
                 };
                 if closes_block && ends {
                     return at + 1;

@@ -5,7 +5,7 @@
 
 use rhai::packages::Package;
 use rhai::{
-    AST, ASTNode, CustomExpr, Dynamic, Engine, Expr, ImmutableString, LexError, OptimizationLevel,
+    AST, ASTFlags, ASTNode, CustomExpr, Dynamic, Engine, Expr, ImmutableString, LexError, OptimizationLevel,
     ParseError, Position, Stmt, StmtBlock,
 };
 
@@ -23,7 +23,7 @@ pub(crate) struct Name {
     pub(crate) at: Position,
 }
 
-/// `param name = value;`
+/// `param name = value;` or `const name = value;`
 #[derive(Clone, Debug)]
 pub(crate) struct ParamItem {
     pub(crate) name: Name,
@@ -66,6 +66,7 @@ pub(crate) struct FunctionItem {
 
 pub(crate) enum Parsed {
     Param(ParamItem),
+    Constant(ParamItem),
     Rule(RuleItem),
     Function(FunctionItem),
 }
@@ -91,6 +92,7 @@ rhai::def_package! {
 const RULE_FORM: &str = "write `rule \"name\" on EVENT[, EVENT] [severity \"…\"] [shadow] [sample N] \
                          [when CONDITION] then { … }`";
 const PARAM_FORM: &str = "write `param name = VALUE;`";
+const CONST_FORM: &str = "write `const NAME = VALUE;`";
 
 /// The parser of rule files.
 pub(crate) struct Parser {
@@ -120,6 +122,10 @@ impl Parser {
         let start = position(item);
         if item.kind == ItemKind::Function {
             return function(ast, start);
+        }
+        if item.kind == ItemKind::Constant {
+            let ends = item.text.ends_with(';');
+            return constant(&ast).filter(|_| ends).ok_or_else(|| trailing(item, start));
         }
         let custom = match ast.statements() {
             [Stmt::Expr(expr)] => match &**expr {
@@ -163,6 +169,7 @@ fn position(item: &Item) -> Position {
 fn trailing(item: &Item, at: Position) -> Refusal {
     let (what, form) = match item.kind {
         ItemKind::Param => ("this param is not well-formed", PARAM_FORM),
+        ItemKind::Constant => ("this constant is not well-formed", CONST_FORM),
         _ => ("this rule is not well-formed", RULE_FORM),
     };
     Refusal::new(at, what, form)
@@ -171,26 +178,21 @@ fn trailing(item: &Item, at: Position) -> Refusal {
 fn refuse_other(item: &Item) -> Refusal {
     let at = position(item);
     match item.first_word() {
-        "const" => Refusal::new(
-            at,
-            "`const` cannot stand at the top of a rule file",
-            "write `param name = VALUE;`: it can be used in guards, bodies and functions, and be set from outside",
-        ),
         "let" => Refusal::new(
             at,
             "`let` cannot stand at the top of a rule file",
-            "write `param name = VALUE;`, or put the variable inside a rule's body",
+            "write `const NAME = VALUE;` or `param name = VALUE;`, or put the variable inside a rule's body",
         ),
         "import" | "export" => Refusal::new(at, "rule files cannot import or export modules", ""),
         "" => Refusal::new(
             at,
-            "only `param`, `rule` and `fn` can stand at the top of a rule file",
+            "only `param`, `const`, `rule` and `fn` can stand at the top of a rule file",
             "a stray symbol after a rule's closing brace is the usual cause",
         ),
         word => Refusal::new(
             at,
             format!("`{word}` cannot stand at the top of a rule file"),
-            "only `param`, `rule` and `fn` can; statements go inside a rule's body",
+            "only `param`, `const`, `rule` and `fn` can; statements go inside a rule's body",
         ),
     }
 }
@@ -199,6 +201,7 @@ fn parse_refusal(error: &ParseError, kind: ItemKind) -> Refusal {
     let help = match kind {
         ItemKind::Rule => RULE_FORM,
         ItemKind::Param => PARAM_FORM,
+        ItemKind::Constant => CONST_FORM,
         _ => "",
     };
     let message = error.err_type().to_string();
@@ -277,6 +280,21 @@ fn param(custom: &CustomExpr) -> Option<ParamItem> {
         [Expr::Variable(name, _, at), value] => {
             let name = Name { text: name.1.to_string(), at: *at };
             Some(ParamItem { name, value: value.clone() })
+        }
+        _ => None,
+    }
+}
+
+/// Rhai's own `const`.
+fn constant(ast: &AST) -> Option<Parsed> {
+    match ast.statements() {
+        [Stmt::Var(declared, flags, _)] if flags.contains(ASTFlags::CONSTANT) => {
+            let (name, value, _) = &**declared;
+            if matches!(value, Expr::Unit(_)) {
+                return None;
+            }
+            let name = Name { text: name.name.to_string(), at: name.pos };
+            Some(Parsed::Constant(ParamItem { name, value: value.clone() }))
         }
         _ => None,
     }

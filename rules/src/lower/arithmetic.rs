@@ -4,6 +4,7 @@
 //! too, where a body would go on with infinity: a threshold met only because of it proves nothing.
 //! Lowered at load time, evaluated on workers and the judge without allocating.
 
+use crate::facts::table::Subject;
 use crate::lower::types::{Stop, Term, binary};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +33,7 @@ pub(crate) fn negate(value: i64) -> Result<i64, Stop> {
     value.checked_neg().ok_or(Stop::Fault)
 }
 
-pub(crate) fn int<S: 'static>(op: Arithmetic, left: Term<S, i64>, right: Term<S, i64>) -> Term<S, i64> {
+pub(crate) fn int<S: Subject>(op: Arithmetic, left: Term<S, i64>, right: Term<S, i64>) -> Term<S, i64> {
     match op {
         Arithmetic::Add => binary(left, right, |a, b| a.checked_add(b).ok_or(Stop::Fault)),
         Arithmetic::Subtract => binary(left, right, |a, b| a.checked_sub(b).ok_or(Stop::Fault)),
@@ -42,7 +43,7 @@ pub(crate) fn int<S: 'static>(op: Arithmetic, left: Term<S, i64>, right: Term<S,
     }
 }
 
-pub(crate) fn float<S: 'static>(op: Arithmetic, left: Term<S, f64>, right: Term<S, f64>) -> Term<S, f64> {
+pub(crate) fn float<S: Subject>(op: Arithmetic, left: Term<S, f64>, right: Term<S, f64>) -> Term<S, f64> {
     match op {
         Arithmetic::Add => binary(left, right, |a, b| Ok(a + b)),
         Arithmetic::Subtract => binary(left, right, |a, b| Ok(a - b)),

@@ -11,7 +11,9 @@ use crate::facts::table::{Get, Subject};
 use crate::language::check::{Chain, ROOTS, unknown_fact, window};
 use crate::language::syntax::{FunctionItem, Refusal};
 use crate::lower::membership;
-use crate::lower::types::{Term, Typed, all, any};
+use crate::lower::test::{Test, all, any};
+use crate::lower::text::Asked;
+use crate::lower::types::{Read, Term, Typed};
 use crate::nearest::nearest;
 use crate::value::ParamValue;
 
@@ -29,37 +31,47 @@ pub(crate) struct Context<'a> {
 }
 
 /// The arguments of the helper function being put in place, in the frame of its caller.
-struct Frame<'a> {
+pub(crate) struct Frame<'a> {
     function: &'a FunctionItem,
     args: &'a [Expr],
     caller: Option<&'a Frame<'a>>,
     depth: usize,
 }
 
+impl Frame<'_> {
+    /// The function has an argument of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.function.params.iter().any(|param| param == name)
+    }
+}
+
 /// Lowers a rule's condition.
-pub(crate) fn guard<S: Subject>(expr: &Expr, context: &Context) -> Result<Term<S, bool>, Vec<Refusal>> {
+pub(crate) fn guard<S: Subject>(expr: &Expr, context: &Context) -> Result<Test<S>, Vec<Refusal>> {
     let mut lower = Lower { context, refusals: Vec::new(), nodes: 0 };
     let lowered = lower.expr::<S>(expr, None);
-    let term = match lowered {
+    let test = match lowered {
         Some(typed) => lower.boolean(typed, "a rule's condition", start_of(expr)),
         None => None,
     };
-    match term {
-        Some(term) if lower.refusals.is_empty() => Ok(term),
+    match test {
+        Some(test) if lower.refusals.is_empty() => Ok(test),
         _ => Err(lower.refusals),
     }
 }
 
-/// Computes a parameter's value.
-pub(crate) fn constant(expr: &Expr) -> Result<ParamValue, Vec<Refusal>> {
-    let (params, broken) = (BTreeMap::new(), BTreeSet::new());
-    let context = Context { params: &params, broken: &broken, functions: &[] };
+/// Computes a parameter's or constant's value; it may name the constants before it.
+pub(crate) fn constant(
+    expr: &Expr,
+    constants: &BTreeMap<String, ParamValue>,
+) -> Result<ParamValue, Vec<Refusal>> {
+    let broken = BTreeSet::new();
+    let context = Context { params: constants, broken: &broken, functions: &[] };
     let mut lower = Lower { context: &context, refusals: Vec::new(), nodes: 0 };
     let typed = lower.expr::<crate::facts::FlowFacts>(expr, None);
     let value = match typed {
         Some(Typed::Int(Term::Const(value))) => Some(ParamValue::Int(value)),
         Some(Typed::Float(Term::Const(value))) => Some(ParamValue::Float(value)),
-        Some(Typed::Bool(Term::Const(value))) => Some(ParamValue::Bool(value)),
+        Some(Typed::Bool(Test::Const(value))) => Some(ParamValue::Bool(value)),
         Some(Typed::Text(value)) => Some(ParamValue::Text(value)),
         _ => None,
     };
@@ -86,7 +98,7 @@ impl Lower<'_> {
         None
     }
 
-    fn expr<S: Subject>(&mut self, expr: &Expr, frame: Option<&Frame>) -> Option<Typed<S>> {
+    pub(crate) fn expr<S: Subject>(&mut self, expr: &Expr, frame: Option<&Frame>) -> Option<Typed<S>> {
         self.nodes += 1;
         let at = start_of(expr);
         if self.nodes > MAX_NODES {
@@ -97,12 +109,12 @@ impl Lower<'_> {
             };
         }
         match expr {
-            Expr::BoolConstant(value, _) => Some(Typed::Bool(Term::Const(*value))),
+            Expr::BoolConstant(value, _) => Some(Typed::Bool(Test::Const(*value))),
             Expr::IntegerConstant(value, _) => Some(Typed::Int(Term::Const(*value))),
             Expr::FloatConstant(value, _) => Some(Typed::Float(Term::Const(**value))),
             Expr::StringConstant(value, _) => Some(Typed::Text(value.to_string())),
             Expr::Variable(name, ..) if name.2.is_empty() => self.variable(&name.1, at, frame),
-            Expr::Dot(..) => self.fact(expr, at),
+            Expr::Dot(..) => self.dotted(expr, frame).unwrap_or_else(|| self.fact(expr, at, frame)),
             Expr::And(operands, _) => self.operands(operands, "&&", frame).map(|t| Typed::Bool(all(t))),
             Expr::Or(operands, _) => self.operands(operands, "||", frame).map(|t| Typed::Bool(any(t))),
             Expr::FnCall(call, op_at) => self.call(call, at, *op_at, frame),
@@ -137,7 +149,7 @@ impl Lower<'_> {
         operands: &[Expr],
         symbol: &str,
         frame: Option<&Frame>,
-    ) -> Option<Vec<Term<S, bool>>> {
+    ) -> Option<Vec<Test<S>>> {
         let what = format!("an operand of `{symbol}`");
         let mut terms = Vec::with_capacity(operands.len());
         for operand in operands {
@@ -148,9 +160,9 @@ impl Lower<'_> {
         (terms.len() == operands.len()).then_some(terms)
     }
 
-    fn boolean<S>(&mut self, typed: Typed<S>, what: &str, at: Position) -> Option<Term<S, bool>> {
+    fn boolean<S>(&mut self, typed: Typed<S>, what: &str, at: Position) -> Option<Test<S>> {
         match typed {
-            Typed::Bool(term) => Some(term),
+            Typed::Bool(test) => Some(test),
             other => {
                 let message = format!("{what} must be a bool, not {}", other.type_name());
                 self.refuse(at, message, "compare it with something, for example `> 0`")
@@ -167,7 +179,7 @@ impl Lower<'_> {
         match self.context.params.get(name) {
             Some(ParamValue::Int(value)) => Some(Typed::Int(Term::Const(*value))),
             Some(ParamValue::Float(value)) => Some(Typed::Float(Term::Const(*value))),
-            Some(ParamValue::Bool(value)) => Some(Typed::Bool(Term::Const(*value))),
+            Some(ParamValue::Bool(value)) => Some(Typed::Bool(Test::Const(*value))),
             Some(ParamValue::Text(value)) => Some(Typed::Text(value.clone())),
             None if self.context.broken.contains(name) => None,
             None if ROOTS.contains(&name) => {
@@ -185,7 +197,7 @@ impl Lower<'_> {
         }
     }
 
-    fn fact<S: Subject>(&mut self, expr: &Expr, at: Position) -> Option<Typed<S>> {
+    fn fact<S: Subject>(&mut self, expr: &Expr, at: Position, frame: Option<&Frame>) -> Option<Typed<S>> {
         let Some(chain) = Chain::of(expr) else {
             let help = "a fact is written as a path from flow, host or service";
             return self.refuse(at, "this is not a fact", help);
@@ -196,18 +208,19 @@ impl Lower<'_> {
         }
         let mut path = chain.path();
         if let Some((call, method_at)) = chain.method {
+            if let Some(Get::Text(get)) = S::find(&path).map(|fact| &fact.get) {
+                let name = Typed::Name(Term::Fact(Read::new(*get, &path)));
+                return self.method(name, call, method_at, frame);
+            }
             path.push('.');
             path.push_str(&call.name);
             return self.windowed(&path, call, at, method_at);
         }
         match S::find(&path).map(|fact| &fact.get) {
-            Some(Get::Int(get)) => Some(Typed::Int(Term::Fact(*get))),
-            Some(Get::Bool(get)) => Some(Typed::Bool(Term::Fact(*get))),
-            Some(Get::Address(get)) => Some(Typed::Address(Term::Fact(*get))),
-            Some(Get::Text(_)) => {
-                let help = "conditions compare numbers, bools and addresses; compare texts in the body";
-                self.refuse(at, format!("`{path}` is a text"), help)
-            }
+            Some(Get::Int(get)) => Some(Typed::Int(Term::Fact(Read::new(*get, &path)))),
+            Some(Get::Bool(get)) => Some(Typed::Bool(Test::Flag(Read::new(*get, &path), true))),
+            Some(Get::Address(get)) => Some(Typed::Address(Term::Fact(Read::new(*get, &path)))),
+            Some(Get::Text(get)) => Some(Typed::Name(Term::Fact(Read::new(*get, &path)))),
             Some(Get::CountOver(_) | Get::RateOver(_)) => {
                 self.refuse(at, format!("`{path}` needs a window"), &format!("write `{path}(10)`"))
             }
@@ -266,6 +279,12 @@ impl Lower<'_> {
                 let right = self.expr::<S>(right, frame);
                 self.infix(name, left?, right?, op_at)
             }
+            [subject, text] if !self.is_helper(name, 2) && Asked::from_method(name).is_some() => {
+                let subject_typed = self.expr::<S>(subject, frame)?;
+                let text_typed = self.expr::<S>(text, frame)?;
+                let asked = Asked::from_method(name)?;
+                self.asked(asked, subject_typed, text_typed, start_of(text), at)
+            }
             args => self.helper(name, args, at, frame),
         }
     }
@@ -307,6 +326,10 @@ impl Lower<'_> {
         }
     }
 
+    fn is_helper(&self, name: &str, args: usize) -> bool {
+        self.context.functions.iter().any(|f| f.name.text == name && f.params.len() == args)
+    }
+
     /// A helper function whose body is one expression is put in place of its call.
     fn helper<S: Subject>(
         &mut self,
@@ -343,7 +366,7 @@ impl Lower<'_> {
 }
 
 /// The place of an expression's first character; Rhai gives that of an operator.
-fn start_of(expr: &Expr) -> Position {
+pub(crate) fn start_of(expr: &Expr) -> Position {
     match expr {
         Expr::FnCall(call, at) => match (call.name.as_str(), call.args.as_slice()) {
             // `x in y` comes as `contains(y, x)`, with the place of `in`.

@@ -5,4 +5,6 @@ mod arithmetic;
 pub(crate) mod expr;
 mod membership;
 mod operators;
+pub(crate) mod test;
+mod text;
 pub(crate) mod types;

@@ -10,7 +10,9 @@ use rhai::Position;
 use crate::facts::table::Subject;
 use crate::lower::arithmetic::{self, Arithmetic};
 use crate::lower::expr::Lower;
-use crate::lower::types::{Comparison, Term, Typed, compare, compare_floats, unary};
+use crate::lower::test::{Comparison, Test, compare, compare_floats, compare_ints, same};
+use crate::lower::text;
+use crate::lower::types::{Term, Typed, unary};
 
 impl Lower<'_> {
     pub(crate) fn prefix<S: Subject>(
@@ -20,7 +22,7 @@ impl Lower<'_> {
         at: Position,
     ) -> Option<Typed<S>> {
         match (symbol, operand) {
-            ("!", Typed::Bool(term)) => Some(Typed::Bool(unary(term, |value| Ok(!value)))),
+            ("!", Typed::Bool(test)) => Some(Typed::Bool(test.not())),
             ("-", Typed::Int(term)) => Some(Typed::Int(unary(term, arithmetic::negate))),
             ("-", Typed::Float(term)) => Some(Typed::Float(unary(term, |value| Ok(-value)))),
             ("+", operand @ (Typed::Int(_) | Typed::Float(_))) => Some(operand),
@@ -73,21 +75,28 @@ impl Lower<'_> {
         at: Position,
     ) -> Option<Typed<S>> {
         let ordered = !matches!(op, Comparison::Equal | Comparison::NotEqual);
-        let term = match (left, right) {
-            (Typed::Int(left), Typed::Int(right)) => compare(op, left, right),
+        let test = match (left, right) {
+            (Typed::Int(left), Typed::Int(right)) => compare_ints(op, left, right),
             (Typed::Float(left), Typed::Float(right)) => compare_floats(op, left, right),
             (Typed::Int(left), Typed::Float(right)) => compare_floats(op, to_float(left), right),
             (Typed::Float(left), Typed::Int(right)) => compare_floats(op, left, to_float(right)),
-            (Typed::Bool(left), Typed::Bool(right)) if !ordered => compare(op, left, right),
-            (Typed::Address(left), Typed::Address(right)) if !ordered => compare(op, left, right),
+            (Typed::Bool(left), Typed::Bool(right)) if !ordered => same(op, left, right),
+            (Typed::Address(left), Typed::Address(right)) if !ordered => compare(op, left, right).sure(),
             (Typed::Address(left), Typed::Text(right)) if !ordered => {
-                compare(op, left, Term::Const(self.address(&right, at)?))
+                compare(op, left, Term::Const(self.address(&right, at)?)).sure()
             }
             (Typed::Text(left), Typed::Address(right)) if !ordered => {
-                compare(op, Term::Const(self.address(&left, at)?), right)
+                compare(op, right, Term::Const(self.address(&left, at)?)).sure()
             }
             (Typed::Text(left), Typed::Text(right)) if !ordered => {
-                Term::Const((left == right) == (op == Comparison::Equal))
+                Test::Const((left == right) == (op == Comparison::Equal))
+            }
+            (Typed::Name(name), Typed::Text(text)) | (Typed::Text(text), Typed::Name(name)) if !ordered => {
+                text::compare(op, name, text)
+            }
+            (Typed::Name(_), Typed::Name(_)) if !ordered => {
+                let help = "a text out of a packet is compared with a constant one";
+                return self.refuse(at, "two facts that are texts cannot be compared", help);
             }
             (left, right) => {
                 let (left, right) = (left.type_name(), right.type_name());
@@ -99,7 +108,7 @@ impl Lower<'_> {
                 return self.refuse(at, message, help);
             }
         };
-        Some(Typed::Bool(term))
+        Some(Typed::Bool(test))
     }
 
     fn address(&mut self, text: &str, at: Position) -> Option<IpAddr> {
@@ -115,6 +124,6 @@ impl Lower<'_> {
     }
 }
 
-fn to_float<S: 'static>(term: Term<S, i64>) -> Term<S, f64> {
+pub(crate) fn to_float<S: Subject>(term: Term<S, i64>) -> Term<S, f64> {
     unary(term, |value| Ok(value as f64))
 }

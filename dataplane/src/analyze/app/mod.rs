@@ -47,7 +47,7 @@ pub fn follow(
     if flow.has(flow_flag::HELLO_WAITS) {
         hello_waits(flow, tables, packet, payload, now, out);
     } else if out.dir == flow.orig() {
-        client_speaks(flow, slot, tables, packet, payload, (now, clock));
+        client_speaks(flow, slot, tables, packet, payload, (now, clock), out);
     } else {
         server_answers(flow, tables, packet, payload, now, out);
     }
@@ -62,6 +62,7 @@ fn client_speaks(
     packet: &Packet,
     payload: &[u8],
     (now, clock): (Nanos, Nanos),
+    out: &mut Outcome,
 ) {
     let (own, other) = (&flow.dirs[flow.orig()], &flow.dirs[flow.orig() ^ 1]);
     let early = own.has(dir_flag::SYN) && other.payload == 0;
@@ -72,6 +73,7 @@ fn client_speaks(
     if packet.tcp.seq != flow.rare.base_seq[flow.orig()].wrapping_add(1) {
         return;
     }
+    out.events.insert(Event::TlsHello);
     let mut index = flow.app;
     if let Some(app) = tables.slab.get_or_take(&mut index) {
         app.flags |= app_flag::HELLO;

@@ -11,6 +11,7 @@ use dataplane::source::afxdp::{Tap, TapReport};
 
 use super::worker::Snapshot;
 use crate::control::Live;
+use crate::report::cost::{Ticking, standing};
 use crate::report::metrics::{Sample, counted, text};
 use crate::report::outputs::{Kind, Outputs};
 use crate::report::rules::InForce;
@@ -23,6 +24,7 @@ pub struct Metrics {
     /// What the judge said last.
     pub judged: (JudgeAccount, Standing, BodyBooks),
     looks: u64,
+    pub ticking: Ticking,
 }
 
 /// What main sees of the others.
@@ -55,7 +57,7 @@ impl Metrics {
         let mut worker = WorkerAccount::default();
         snapshots.iter().for_each(|snapshot| worker.add(&snapshot.account));
         let names = taps.iter().map(|tap| tap.nic().name.as_str());
-        let (judge, standing, bodies) = &self.judged;
+        let (judge, gauges, bodies) = &self.judged;
         Sample {
             running: true,
             worker,
@@ -65,8 +67,9 @@ impl Metrics {
             history_seconds: snapshots.iter().map(|s| s.horizon).min().map(|ns| ns as f64 / 1e9),
             judge,
             bodies,
-            standing: counted.then_some(standing),
+            standing: counted.then_some(gauges),
             writer,
+            costs: standing(&rules, Some(&self.ticking)),
             rules: InForce::new(&rules, live.reloads(), live.workers().collect()),
         }
     }

@@ -130,6 +130,7 @@ fn listen(path: &Path) -> Result<Option<Socket>, Failure> {
 fn settings(path: Option<&Path>) -> Result<Config, Failure> {
     let mut config = Config::load(path)?;
     config.worker.lossless_at_end = true;
+    config.worker.time_guards = true;
     let mut secret = [0; 8];
     // Without a random key somebody could aim at one bucket of the flow table; it has no other use.
     if rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty()).is_ok() {

@@ -365,12 +365,13 @@ fn end(
     if !control.join() {
         failure.get_or_insert_with(|| died("control"));
     }
-    let Desk { recording, outputs, tally, status, .. } = desk;
+    let Desk { recording, outputs, tally, status, metrics, .. } = desk;
     let recorded = recording.map(Recording::finish);
     let mut account = WorkerAccount::default();
     workers.iter().for_each(|worker| account.add(&worker.account));
     let inputs = Inputs::Interfaces { reports: interfaces(&watch), clock_steps: watch.clock.steps() };
     let finished = Finished {
+        ticking: Some(metrics.ticking),
         worker: account,
         live: workers.iter().map(|worker| worker.live).sum(),
         peak: workers.iter().map(|worker| worker.peak).sum(),

@@ -212,6 +212,7 @@ impl<'a> Replay<'a> {
         let source = self.worker.source();
         let inputs = Inputs::Files { reports: source.reports(), late: source.late(), abandoned };
         let finished = Finished {
+            ticking: None,
             worker: self.worker.account(),
             live: self.worker.live_flows(),
             peak: self.worker.peak_flows(),

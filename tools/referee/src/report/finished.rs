@@ -8,6 +8,7 @@ use dataplane::ledger::WorkerAccount;
 use dataplane::source::afxdp::TapReport;
 use dataplane::source::file::InputReport;
 
+use super::cost::Ticking;
 use crate::recording::Recorded;
 
 /// Flows remembered as kept, at most.
@@ -92,4 +93,6 @@ pub struct Finished {
     /// Sets of rules that took another's place, and that were refused.
     pub reloads: (u64, u64),
     pub seconds: f64,
+    /// If conditions were timed.
+    pub ticking: Option<Ticking>,
 }

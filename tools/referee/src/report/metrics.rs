@@ -11,6 +11,7 @@ use dataplane::ledger::{DropReason, UnwrittenReason, WorkerAccount};
 use dataplane::record::WriterAccount;
 use rules::{RuleSet, Scope};
 
+use super::cost::{self, Standings};
 use super::finished::{Finished, Inputs};
 use super::ledger::CLASSES;
 use super::rules::InForce;
@@ -36,6 +37,7 @@ pub struct Sample<'a> {
     pub standing: Option<&'a Standing>,
     pub writer: Option<WriterAccount>,
     pub rules: InForce,
+    pub costs: Standings,
 }
 
 impl<'a> Sample<'a> {
@@ -59,6 +61,7 @@ impl<'a> Sample<'a> {
             standing: counted(rules).then_some(&f.standing),
             writer: f.recorded.as_ref().map(|recorded| recorded.account.clone()),
             rules: InForce::new(rules, f.reloads, Vec::new()),
+            costs: cost::standing(rules, f.ticking.as_ref()),
         }
     }
 }
@@ -84,6 +87,7 @@ pub fn text(sample: &Sample) -> String {
     if let Some(standing) = sample.standing {
         state_tables(&mut page, standing);
     }
+    cost::show(&mut page, &sample.costs);
     page.text
 }
 
@@ -213,6 +217,11 @@ impl Text {
         self.family = name;
         let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
         self
+    }
+
+    #[cfg(test)]
+    pub(super) fn into_text(self) -> String {
+        self.text
     }
 
     pub(super) fn is(&mut self, value: impl Display) {

@@ -1,6 +1,7 @@
 //! How a run ends for those who wait for it: machines get the ledger, people the report, and whatever went
 //! wrong is named. Main thread, once, after all threads have stopped.
 
+pub mod cost;
 pub mod finished;
 pub mod ledger;
 pub mod metrics;

@@ -149,16 +149,6 @@ pub fn books(rules: &RuleSet, (reloads, refused): (u64, u64), bodies: &BodyBooks
 pub(super) fn metrics(page: &mut Text, bodies: &BodyBooks) {
     let failing = most(bodies, MEASURED);
     if !failing.is_empty() {
-        page.counter(
-            "referee_rule_body_errors_total",
-            "Failed runs of a rule's body; of the rules that failed most.",
-        );
-        failing.iter().for_each(|failure| page.labelled(&[("rule", &failure.rule)], failure.count));
-        page.counter(
-            "referee_rule_body_overruns_total",
-            "Of these, runs that used up their operations, memory or time.",
-        );
-        failing.iter().for_each(|failure| page.labelled(&[("rule", &failure.rule)], failure.overruns));
         page.gauge(
             "referee_rule_switched_off",
             "1 for a rule that failed too often and is not run any more.",
