@@ -9,159 +9,22 @@ use std::sync::Arc;
 
 use rhai::{AST, Dynamic};
 
-use crate::clause::Clauses;
 use crate::counters::RuleCounters;
 use crate::error::LoadError;
 use crate::event::{Event, EventSet};
 use crate::facts::table::Subject;
 use crate::facts::{CountSet, FlowFacts, HostFacts, LinkFacts, Parts, ServiceFacts};
+pub use crate::hits::Hits;
 use crate::lower::test::Test;
 use crate::lower::types::Stop;
-use crate::verdict::{EvidenceValue, Severity};
+pub use crate::meta::{Override, RuleMeta, Scope, SourceFile};
+
 use crate::waiting::Waiting;
 use crate::watch::{self, Watch};
 
 /// Rules in force at most. A hit names its rule in 16 bits, of which a run that is given other rules while it goes on
 /// needs some more.
 pub const MAX_RULES: usize = 16_384;
-
-/// A rule file: its name as the user knows it (path) and its text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SourceFile {
-    pub name: String,
-    pub text: String,
-}
-
-/// A value for one `param`, from `--set RULE.PARAM=VALUE` or from `[rules.RULE]` of referee.toml.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Override {
-    /// A rule's name, or the stem of the file the parameter is in.
-    pub rule: String,
-    pub param: String,
-    pub value: String,
-}
-
-/// What a rule is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Scope {
-    Flow,
-    Host,
-    Service,
-    /// All traffic at the capture point.
-    Link,
-}
-
-impl Scope {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Scope::Flow => "flow",
-            Scope::Host => "host",
-            Scope::Service => "service",
-            Scope::Link => "link",
-        }
-    }
-}
-
-/// What there is to know about a rule without running it.
-#[derive(Clone, Debug)]
-pub struct RuleMeta {
-    pub name: String,
-    pub file: String,
-    pub line: usize,
-    pub events: EventSet,
-    pub scope: Scope,
-    /// The body, or a helper function it calls, can call `capture`.
-    pub holds: bool,
-    /// What the windowed facts it reads count.
-    pub counts: CountSet,
-    /// Of these, what it reads over a single second.
-    pub second: CountSet,
-    /// The header's, for incidents of which the body names none.
-    pub severity: Option<Severity>,
-    /// It only looks on: what it would do is counted, nothing is told, held or found.
-    pub shadow: bool,
-    /// It takes one flow in so many.
-    pub sample: u64,
-    /// Else it never matches.
-    pub enabled: bool,
-    /// The parameters of its file, as they are in effect.
-    pub params: Arc<BTreeMap<String, EvidenceValue>>,
-    pub(crate) clauses: Clauses,
-    pub(crate) comments: Arc<[String; Event::ALL.len()]>,
-    /// False for a rule of an earlier set that this one has no more: its name is kept for what it found.
-    pub in_force: bool,
-    /// Of its text, and of its file's helper functions and parameters in effect: another one is another rule.
-    pub fingerprint: u64,
-}
-
-impl RuleMeta {
-    /// Later packets can turn its verdict: it waits for those that follow a RST.
-    pub const fn can_turn(&self) -> bool {
-        self.events.contains(Event::AfterRst)
-    }
-
-    /// The flow is one of those it takes.
-    #[inline]
-    pub const fn takes(&self, flow_id: u64) -> bool {
-        self.sample <= 1 || flow_id.is_multiple_of(self.sample)
-    }
-
-    /// The packet comment for a hit of this rule: "referee: rst_after_idle (rst)". Does not allocate.
-    pub fn comment(&self, event: Event) -> &str {
-        &self.comments[event as usize]
-    }
-}
-
-/// Rules that matched, as numbers, the indexes into [`RuleSet::rules`]. Reused.
-#[derive(Clone, Debug)]
-pub struct Hits {
-    rules: Vec<u16>,
-    most: usize,
-    /// Hits that found no room, since the last `clear`.
-    pub overflowed: u64,
-}
-
-impl Hits {
-    /// Takes room as it is needed: not for a worker.
-    pub const fn new() -> Hits {
-        Hits { rules: Vec::new(), most: MAX_RULES, overflowed: 0 }
-    }
-
-    /// Takes all its room now, and no more later.
-    pub fn with_room(most: usize) -> Hits {
-        Hits { rules: Vec::with_capacity(most), most, overflowed: 0 }
-    }
-
-    pub fn clear(&mut self) {
-        self.rules.clear();
-        self.overflowed = 0;
-    }
-
-    pub fn push(&mut self, rule: u16) {
-        match self.rules.len() < self.most {
-            true => self.rules.push(rule),
-            false => self.overflowed += 1,
-        }
-    }
-
-    pub fn as_slice(&self) -> &[u16] {
-        &self.rules
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.rules.is_empty()
-    }
-
-    pub fn len(&self) -> usize {
-        self.rules.len()
-    }
-}
-
-impl Default for Hits {
-    fn default() -> Self {
-        Hits::new()
-    }
-}
 
 /// A lowered condition, by the snapshot it reads.
 pub(crate) enum Guard {
@@ -477,6 +340,7 @@ impl std::fmt::Debug for RuleSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clause::Clauses;
 
     fn add(set: &mut RuleSet, name: String) -> bool {
         let meta = RuleMeta {

@@ -7,6 +7,7 @@
 mod judge;
 mod metrics;
 mod privileges;
+mod signals;
 mod status;
 mod supervise;
 mod worker;
@@ -65,7 +66,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let clock = Arc::new(CaptureClock::sampled());
     let (mut taps, sources) = open_taps(args, &config, &clock)?;
     let (prepared, recorders) = prepare(store.as_deref(), &config, sources.len())?;
-    let signals = supervise::Signals::listen()?;
+    let signals = signals::Signals::listen()?;
     let built = build(sources, recorders, &config, &rules, outputs.wants(Kind::Flows))?;
     // As it will be written to; from the next line on packets are taken.
     prepared.as_ref().map(|prepared| privileges::without(|| prepared.probe())).transpose()?;

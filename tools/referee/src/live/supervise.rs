@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,12 +15,11 @@ use dataplane::ledger::WorkerAccount;
 use dataplane::source::afxdp::{CaptureClock, Tap, TapReport};
 use rules::RuleSet;
 use serde::Serialize;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
 
 use super::Threads;
 use super::judge::Told;
 use super::metrics::{Metrics, Seen};
+use super::signals::Signals;
 use super::status::{Figures, Status};
 use super::worker::{Ended, Snapshot};
 use crate::control::{Handle, Live};
@@ -39,35 +38,6 @@ const LOOK: Duration = Duration::from_millis(100);
 const SECOND: Duration = Duration::from_secs(1);
 /// How long packets that were on their way when the interface was given back may take to arrive.
 const SETTLE: Duration = Duration::from_secs(1);
-
-/// The signals that end a run. A second one ends it at once.
-pub struct Signals {
-    stop: Arc<AtomicBool>,
-}
-
-impl Signals {
-    /// # Errors
-    /// Failed: signals can't be listened to.
-    pub fn listen() -> Result<Signals, Failure> {
-        let stop = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
-            // In this order: the first signal sets the flag, the second finds it set.
-            flag::register_conditional_default(signal, Arc::clone(&stop))
-                .and_then(|_| flag::register(signal, Arc::clone(&stop)))
-                .map_err(|error| Failure::failed(format!("signals can't be listened to: {error}")))?;
-        }
-        Ok(Signals { stop })
-    }
-
-    fn came(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
-
-    /// Set, it ends the run as a signal does.
-    pub fn stop(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.stop)
-    }
-}
 
 /// An incident as `--json` writes it.
 #[derive(Serialize)]

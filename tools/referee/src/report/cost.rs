@@ -145,7 +145,9 @@ const COUNTERS: [Family; 6] = [
     }),
     ("referee_rule_runs_total", "Runs of a rule's body.", |s| some(s.body_runs)),
     ("referee_rule_failures_total", "Of these, runs that failed.", |s| some(s.errors)),
-    ("referee_rule_overruns_total", "Runs that used up their operations, memory or time.", |s| some(s.overruns)),
+    ("referee_rule_overruns_total", "Runs that used up their operations, memory or time.", |s| {
+        some(s.overruns)
+    }),
     ("referee_rule_body_seconds_total", "Time in a rule's body, while it is looked at.", |s| {
         s.body_us.map(|us| us * s.body_runs as f64 / 1e6)
     }),
