@@ -96,9 +96,10 @@ fn an_ipv6_address_counts_unless_the_interface_gave_it_to_itself() {
     let namespace = Namespace::new();
     let _wire = Wire::new(&namespace, Shape::default());
     ipv6(&namespace);
-    until("a link-local address", || {
-        let addresses = namespace.ip(&["address", "show", "dev", "tap0"]);
-        (addresses.contains("inet6 fe80::") && !addresses.contains("tentative")).then_some(())
+    until("the link-local addresses of both ends", || {
+        let addresses = namespace.ip(&["address"]);
+        let settled = addresses.matches("inet6 fe80::").count() == 2 && !addresses.contains("tentative");
+        settled.then_some(())
     });
     namespace.ip(&["address", "add", "fd00::1/64", "dev", "tap0", "nodad"]);
     refused(&namespace, &[], 2, &["tap0 is in use", "the address fd00::1"]);
