@@ -201,7 +201,9 @@ pub fn event_doc(event: Event) -> &'static str {
         }
         Event::Close => "The flow ended: closed by both sides, reset, timed out, or the input ended.",
         Event::Tick => {
-            "100 ms of packet time passed. The rule is about each host, or each service, as its facts say."
+            "100 ms of packet time passed. The rule is about each host, or each service, as its facts say. Health (`syns`, \
+             `established`, `closed`) is told at the end of a second, all else at once; if a rule reads one of these \
+             over a single second, that one too."
         }
     }
 }
