@@ -46,7 +46,8 @@ then {
   incident's kind, and unique over all files.
 * `severity "warning"` is the severity of `incident(text)` where the body names none.
 * `shadow`: the rule only looks on. Its body runs, and what it would have opened and recorded is counted and told at the
-  end, in the ledger (`rules.shadow`) and as metrics; nothing else of it is told, held or recorded.
+  end, in the ledger (`rules.shadow`) and as metrics, as is what it counts with `count(name)`; nothing else of it is told,
+  held or recorded.
 * `sample N`: it takes one flow in N, always the same ones. Not on `tick`.
 * `[rules.NAME]` and `--set` take `shadow` and `enabled` besides the params: `shadow = true` lets a rule only look on,
   `enabled = false` leaves it out.

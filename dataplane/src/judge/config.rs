@@ -109,6 +109,8 @@ pub struct JudgeAccount {
     pub open: u64,
     /// Rules switched off of which no incident tells, for want of room.
     pub switched_off_untold: u64,
+    /// Runs of bodies left out because their rule had taken its share of a second; live only.
+    pub bodies_left_out: u64,
 }
 
 /// What became of the bodies of rules.

@@ -51,6 +51,7 @@ pub use self::gauges::{ServiceStanding, Standing};
 use self::generations::Generations;
 use self::groups::{Cause, GroupKey, Groups};
 pub use self::health::Cause as OffCause;
+use self::incident::Draft;
 pub use self::incident::{Incident, Subject};
 use self::known::{Home, Known, NOWHERE};
 use self::message::{Command, Hit, Message};
@@ -213,6 +214,7 @@ impl Judge {
     pub fn account(&self) -> JudgeAccount {
         JudgeAccount {
             bodies_run: self.scripts.runs,
+            bodies_left_out: self.scripts.left_out,
             body_errors: self.scripts.errors,
             body_deadlines: self.scripts.deadlines,
             keeps: self.captures.keeps,
@@ -361,7 +363,11 @@ impl Judge {
         let rules = Arc::clone(&self.rules);
         let name = |rule: u16| rules.rules().get(usize::from(rule)).map_or("", |meta| &meta.name).to_owned();
         let mut drafts = self.groups.close(before);
-        drafts.iter_mut().filter(|draft| draft.withdrawn.is_none()).for_each(|d| d.diagnose(&self.wellness));
+        // Of flows that a rule left out by `sample` it is not known that they went well.
+        let whole =
+            |draft: &Draft| rules.rules().get(usize::from(draft.rule)).is_none_or(|meta| meta.sample <= 1);
+        let told = drafts.iter_mut().filter(|draft| draft.withdrawn.is_none() && whole(draft));
+        told.for_each(|draft| draft.diagnose(&self.wellness));
         drafts.extend(self.storms.close(before).into_iter().map(|storm| storm.close(name)));
         for draft in drafts {
             self.closed.push((draft.order(), draft.incident(&self.rules, true)));

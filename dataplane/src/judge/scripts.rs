@@ -2,7 +2,7 @@
 //! is switched off, alone: its condition matches nothing any more. Runs on the judge's thread only. Verdicts go to
 //! groups and storms, failures to whoever reports to the operator.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,8 @@ use crate::source::Nanos;
 
 /// Time that failing bodies may take together in a second of packet time; live only.
 const ALLOWANCE: Duration = Duration::from_millis(200);
+/// What bodies of one rule may take of a second, so that it does not hold up all others; live only.
+const SHARE: Duration = Duration::from_millis(200);
 /// Rules whose first failure is told at once.
 const TOLD_AT_ONCE: usize = 16;
 
@@ -35,6 +37,33 @@ pub struct BodyFailure {
     pub last_ns: Nanos,
 }
 
+/// What bodies took in this second of packet time.
+#[derive(Debug, Default)]
+struct Second {
+    number: u64,
+    /// Of each rule; and of that, in runs that failed.
+    rules: BTreeMap<u16, (Duration, Duration)>,
+}
+
+impl Second {
+    fn of(&mut self, rule: u16, now: Nanos) -> (Duration, Duration) {
+        let number = now / 1_000_000_000;
+        if number > self.number {
+            self.number = number;
+            self.rules.clear();
+        }
+        self.rules.get(&rule).copied().unwrap_or_default()
+    }
+
+    fn took(&mut self, rule: u16, spent: Duration, failed: bool) {
+        let (all, failing) = self.rules.entry(rule).or_default();
+        *all = all.saturating_add(spent);
+        if failed {
+            *failing = failing.saturating_add(spent);
+        }
+    }
+}
+
 pub struct Scripts {
     rules: Arc<RuleSet>,
     bodies: Bodies,
@@ -42,16 +71,19 @@ pub struct Scripts {
     /// Which text of a rule failed last.
     failed: BTreeMap<u16, u64>,
     failures_before_off: u32,
-    /// Of this second of packet time: its number, and what failing bodies took.
-    second: (u64, Duration),
+    second: Second,
     /// Rules switched off since somebody asked.
     switched_off: Vec<u16>,
     /// First failures, to be told at once.
     news: Vec<String>,
+    /// Rules of which it was said that they are slow.
+    slow: BTreeSet<u16>,
     told: usize,
     /// A clock may be read: there is a deadline, and nothing is repeated from a file.
     timed: bool,
     pub runs: u64,
+    /// Runs left out because the rule had taken its share of the second; live only.
+    pub left_out: u64,
     pub errors: u64,
     /// Errors that were a wall-clock deadline: with one of these, a replay may not be repeatable.
     pub deadlines: u64,
@@ -65,9 +97,11 @@ impl Scripts {
             failures: BTreeMap::new(),
             failed: BTreeMap::new(),
             failures_before_off,
-            second: (0, Duration::ZERO),
+            second: Second::default(),
+            left_out: 0,
             switched_off: Vec::new(),
             news: Vec::new(),
+            slow: BTreeSet::new(),
             told: 0,
             timed: limits.deadline.is_some(),
             runs: 0,
@@ -108,10 +142,17 @@ impl Scripts {
             failure.skipped += 1;
             return None;
         }
+        if self.timed && self.second.of(rule, snapshot.now_ns()).0 > SHARE {
+            self.leave_out(rule);
+            return None;
+        }
         self.runs += 1;
         let begun = self.timed.then(Instant::now);
         let outcome = self.bodies.run(rule, snapshot);
         self.count(rule, begun.map(|begun| begun.elapsed()), &outcome);
+        if self.timed {
+            self.second.took(rule, self.bodies.spent(), outcome.is_err());
+        }
         match outcome {
             Ok(verdict) => {
                 if let Some((_, health)) = self.failures.get_mut(&rule) {
@@ -158,22 +199,36 @@ impl Scripts {
         }
         match off {
             Some(cause) => self.switch_off(rule, cause),
-            None => self.spend(now, spent),
+            None => self.spend(),
         }
     }
 
-    /// Where failing bodies take too much time together, the costliest goes.
-    fn spend(&mut self, now: Nanos, spent: Duration) {
-        let second = now / 1_000_000_000;
-        if second != self.second.0 {
-            self.second = (second, Duration::ZERO);
+    #[cold]
+    fn leave_out(&mut self, rule: u16) {
+        self.left_out += 1;
+        let name = self.rules.rules().get(usize::from(rule)).map(|meta| &meta.name);
+        if let Some(name) = name
+            && self.told < TOLD_AT_ONCE
+            && self.slow.insert(rule)
+        {
+            self.told += 1;
+            self.news.push(format!(
+                "rule {name} is slow: its body took {} ms within a second; what it matches beyond that is counted \
+                 (bodies_left_out) and not judged",
+                SHARE.as_millis()
+            ));
         }
-        self.second.1 = self.second.1.saturating_add(spent);
-        if self.second.1 <= ALLOWANCE {
+    }
+
+    /// Where failing bodies take too much time together, the costliest of this second goes.
+    fn spend(&mut self) {
+        let Scripts { failures, second, .. } = self;
+        let on = |rule: &u16| failures.get(rule).is_some_and(|(failure, _)| failure.switched_off.is_none());
+        let failing = || second.rules.iter().filter(|(rule, _)| on(rule)).map(|(rule, took)| (took.1, *rule));
+        if failing().map(|(took, _)| took).sum::<Duration>() <= ALLOWANCE {
             return;
         }
-        let on = self.failures.iter().filter(|(_, (failure, _))| failure.switched_off.is_none());
-        if let Some((&rule, _)) = on.max_by_key(|(_, (_, health))| health.spent) {
+        if let Some((_, rule)) = failing().max() {
             self.switch_off(rule, Cause::Time);
         }
     }

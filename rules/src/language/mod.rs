@@ -57,7 +57,11 @@ impl RuleFile {
         // Some editors begin a file with a byte order mark.
         let text = source.text.strip_prefix('\u{feff}').unwrap_or(&source.text);
         if let Some(message) = too_big(text) {
-            file.report(Refusal::new(Position::NONE, message, "split it into several files"));
+            file.report(Refusal::new(
+                Position::NONE,
+                message,
+                "break long lines, and split what is too large into several files",
+            ));
             return file;
         }
         let (items, too_large) = source::split(text);

@@ -83,6 +83,7 @@ struct Desk {
     closed: u64,
     /// Rules switched off.
     off: u64,
+    told_unjudged: bool,
     /// The run is being ended: what closes now is told in the report.
     ending: bool,
     metrics: Metrics,
@@ -105,6 +106,7 @@ impl Run {
             opened: 0,
             closed: 0,
             off: 0,
+            told_unjudged: false,
             ending: false,
             metrics,
         };
@@ -215,6 +217,16 @@ impl Desk {
         }
     }
 
+    /// What rules match is not all judged: to be said when it begins.
+    fn unjudged(&mut self, dropped: u64) {
+        if dropped > 0 && !std::mem::replace(&mut self.told_unjudged, true) {
+            self.say(
+                "rules match faster than they are judged, and some of what they match is lost (hits_dropped): \
+                 a rule is too general, or its body slow; `referee rules test` measures both",
+            );
+        }
+    }
+
     fn say(&self, what: &str) {
         self.status.above(|| term::note(what));
     }
@@ -247,6 +259,7 @@ impl Watch {
         }
         let reports = self.reports()?;
         publish_losses(threads, &reports);
+        desk.unjudged(self.snapshots.iter().map(|snapshot| snapshot.account.events.hits_dropped).sum());
         desk.status.show(self.figures(&reports, desk));
         let writer = desk.recording.as_ref().map(Recording::account);
         let seen = Seen { taps: &self.taps, reports: &reports, snapshots: &self.snapshots, writer, live };

@@ -260,7 +260,7 @@ fn judge(f: &Finished) -> Value {
         "gauges_evicted": j.gauges_evicted, "state_entries_peak": j.state_entries_peak,
         "flows_forgotten": j.flows_forgotten, "kept_forgotten": j.kept_forgotten,
         "siblings_refused": j.siblings_refused, "open": j.open,
-        "switched_off_untold": j.switched_off_untold,
+        "switched_off_untold": j.switched_off_untold, "bodies_left_out": j.bodies_left_out,
     })
 }
 

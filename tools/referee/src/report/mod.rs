@@ -69,6 +69,7 @@ pub fn notes(finished: &Finished, rules: &RuleSet) {
         Inputs::Interfaces { reports, clock_steps } => interface_notes(reports, *clock_steps),
     }
     one_direction(finished.worker.connections_whole, finished.worker.connections_one_sided);
+    unjudged(finished.worker.events.hits_dropped);
     rules::notes(&finished.bodies);
     for (index, rule) in rules.rules().iter().enumerate() {
         let faults = rules.guard_faults(u16::try_from(index).unwrap_or(u16::MAX));
@@ -79,6 +80,17 @@ pub fn notes(finished: &Finished, rules: &RuleSet) {
                 rule.file, rule.line, rule.name
             ));
         }
+    }
+}
+
+/// Of what rules matched, that nobody looked at.
+fn unjudged(dropped: u64) {
+    if dropped > 0 {
+        let matches = term::plural(dropped, "hit");
+        term::note(&format!(
+            "{matches} of rules found no room on the way to the judge and had no say: rules match too often, or their \
+             bodies are slow (referee_rule_body_seconds_total in --metrics says whose)"
+        ));
     }
 }
 

@@ -86,17 +86,28 @@ pub fn loaded(out: &mut dyn Write, rules: &RuleSet) -> io::Result<()> {
     let mut table = term::table();
     for rule in rules.rules() {
         let events: Vec<&str> = rule.events.iter().map(Event::name).collect();
-        let captures = if rule.holds { "captures" } else { "" };
         table.add_row([
             rule.name.clone(),
             format!("{} rule on {}", rule.scope.as_str(), events.join(", ")),
-            captures.to_owned(),
+            header(rule),
             params(rule),
             format!("{}:{}", rule.file, rule.line),
         ]);
     }
     rows(out, &table)?;
     writeln!(out, "hash {}", rules.hash())
+}
+
+/// What it does besides telling, and what its header says.
+fn header(rule: &RuleMeta) -> String {
+    let words = [
+        rule.holds.then(|| "captures".to_owned()),
+        rule.severity.map(|severity| severity.as_str().to_owned()),
+        rule.shadow.then(|| "shadow".to_owned()),
+        (rule.sample > 1).then(|| format!("1 flow in {}", rule.sample)),
+        (!rule.enabled).then(|| "not enabled".to_owned()),
+    ];
+    words.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn as_json(rules: &RuleSet) -> Value {
@@ -136,6 +147,7 @@ fn rule_json(rule: &RuleMeta) -> Value {
     json!({
         "rule": rule.name, "file": rule.file, "line": rule.line, "scope": rule.scope.as_str(),
         "events": rule.events.iter().map(Event::name).collect::<Vec<_>>(),
-        "captures": rule.holds, "params": params,
+        "captures": rule.holds, "params": params, "severity": rule.severity.map(Severity::as_str),
+        "shadow": rule.shadow, "sample": rule.sample, "enabled": rule.enabled,
     })
 }

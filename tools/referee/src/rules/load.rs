@@ -165,7 +165,8 @@ fn named(path: &Path) -> Result<Vec<PathBuf>, LoadError> {
     let mut names = Vec::new();
     for entry in fs::read_dir(path).map_err(failed)? {
         let file = entry.map_err(failed)?.path();
-        if is_rule_file(&file) && file.is_file() {
+        // A link to nothing is a mistake, not a rule less.
+        if is_rule_file(&file) && (file.is_file() || fs::metadata(&file).is_err()) {
             names.push(file);
         }
     }

@@ -70,7 +70,17 @@ pub fn test(args: &TestArgs) -> Result<(), Failure> {
         [] => None,
         captures => Some(backtest::run(fresh(&[])?, captures, &question.time, &config)?),
     };
-    let missed = tested.as_ref().map_or_else(Vec::new, |(tested, _)| missed(&question.expectations, tested));
+    let missed = tested.as_ref().map_or_else(Vec::new, |(tested, finished)| {
+        let broken = finished.bodies.failures.iter().map(|failure| {
+            format!(
+                "the body of {} is to work, and failed {}: {}",
+                failure.rule,
+                plural(failure.count, "time"),
+                failure.message
+            )
+        });
+        missed(&question.expectations, tested).into_iter().chain(broken).collect()
+    });
     match args.json {
         true => term::show(|out| tell_json(out, &outcomes, tested.as_ref(), &missed))?,
         false => term::show(|out| tell(out, &question, &outcomes, tested.as_ref()))?,
