@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use rules::{Event, Snapshot};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Judge;
 use super::groups::{Cause, GroupKey, Groups};
@@ -18,7 +18,7 @@ use crate::source::Nanos;
 const SAMPLES: usize = 5;
 
 /// What a rule in shadow would have done.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShadowCounts {
     /// Hits, or ticks on which it matched.
     pub matched: u64,

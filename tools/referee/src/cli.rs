@@ -103,7 +103,7 @@ pub struct RunArgs {
     /// Write incidents as they open and close, and at last the books, to standard output: a JSON object a line
     #[arg(long)]
     pub json: bool,
-    /// Where to listen for `referee status` and `referee rules reload`, of this user only
+    /// Where to listen for `referee status` and `referee rules reload`, `shadow` and `list --live`, of this user only
     #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
     pub socket: PathBuf,
     #[command(flatten)]
@@ -237,7 +237,7 @@ pub struct QueryArgs {
 pub enum RulesCommand {
     /// Load rule files and say everything that is wrong with them
     Check(CheckArgs),
-    /// The events, facts and functions a rule can use, and the rules loaded
+    /// The events, facts and functions a rule can use, and the rules loaded; or what each rule of a run under way has done
     List(RulesListArgs),
     /// What rules would have done on captured packets, and whether their cases come out
     Test(TestArgs),
@@ -245,6 +245,25 @@ pub enum RulesCommand {
     Explain(ExplainArgs),
     /// Have a run under way go by the rule files as they are now
     Reload(SocketArgs),
+    /// Have a rule of a run under way only look on (on) or speak again (off), until that run ends
+    ///
+    /// In shadow a rule's condition and body run as ever, and what it would have reported and recorded is counted;
+    /// nothing of it is told or kept. `rules list --live` shows the counts. Later reloads keep what was switched.
+    Shadow(SwitchArgs),
+    /// Have a run under way leave a rule out (off) or take it in again (on), until that run ends
+    Enable(SwitchArgs),
+}
+
+#[derive(Args)]
+pub struct SwitchArgs {
+    /// The rule's name
+    #[arg(value_name = "RULE")]
+    pub rule: String,
+    /// Whether it is to be so
+    #[arg(value_parser = ["on", "off"])]
+    pub state: String,
+    #[command(flatten)]
+    pub run: SocketArgs,
 }
 
 #[derive(Args)]
@@ -274,6 +293,12 @@ pub struct RulesListArgs {
     /// A rule's parameter; stronger than the configuration
     #[arg(long, value_name = "RULE.PARAM=VALUE", value_parser = parameter)]
     pub set: Vec<Override>,
+    /// The rules of a run under way instead: how often each matched, what it costs, whether it is in shadow or off
+    #[arg(long, conflicts_with_all = ["rules", "config", "set"])]
+    pub live: bool,
+    /// The socket that this run was given
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH, requires = "live")]
+    pub socket: PathBuf,
     /// All of it as one JSON object
     #[arg(long)]
     pub json: bool,

@@ -22,6 +22,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use control::switches::Switch;
+
 use cli::{CapturesCommand, Cli, Command, ConfigCommand, RulesCommand, StoreCommand};
 
 fn main() -> ExitCode {
@@ -32,10 +34,13 @@ fn main() -> ExitCode {
         Command::Captures(CapturesCommand::List(args)) => captures::list(&args),
         Command::Captures(CapturesCommand::Get(args)) => captures::get(&args),
         Command::Rules(RulesCommand::Check(args)) => rules::check::rules(&args),
+        Command::Rules(RulesCommand::List(args)) if args.live => control::client::rules(&args),
         Command::Rules(RulesCommand::List(args)) => rules::list::list(&args),
         Command::Rules(RulesCommand::Test(args)) => rules::test::test(&args),
         Command::Rules(RulesCommand::Explain(args)) => rules::explain::explain(&args),
         Command::Rules(RulesCommand::Reload(args)) => control::client::reload(&args),
+        Command::Rules(RulesCommand::Shadow(args)) => control::client::switch(&args, Switch::Shadow),
+        Command::Rules(RulesCommand::Enable(args)) => control::client::switch(&args, Switch::Enabled),
         Command::Status(args) => control::client::status(&args),
         Command::Store(StoreCommand::Verify { store, json }) => verify::verify(&store, json),
         Command::Config(ConfigCommand::Check { config }) => rules::check::config(&config),

@@ -85,6 +85,25 @@ fn wrong_rules_exit_2_and_all_mistakes_are_named() {
 }
 
 #[test]
+fn a_run_is_asked_in_the_right_words_and_must_be_there() {
+    let bench = Bench::new();
+    let away = ["--socket", "away.sock"];
+    let ask = |args: &[&str]| bench.run(&[&["rules"], args, &away].concat());
+    let nobody = ["nobody answers at away.sock", "is `referee run` under way?"];
+    ask(&["list", "--live"]).exits(1).says(&nobody);
+    ask(&["list", "--live", "--json"]).exits(1).says(&nobody);
+    ask(&["shadow", "rst_after_idle", "on"]).exits(1).says(&nobody);
+    ask(&["enable", "rst_after_idle", "off", "--json"]).exits(1).says(&nobody);
+    ask(&["shadow", "rst_after_idle", "maybe"]).exits(2).says(&["[possible values: on, off]"]);
+    ask(&["shadow", "rst_after_idle"]).exits(2).says(&["<STATE>"]);
+    ask(&["list", "--live", "--rules", "r"]).exits(2).says(&["cannot be used with"]);
+    ask(&["list"]).exits(2).says(&["--live"]);
+    bench.run(&["rules", "list", "--json"]).exits(0);
+    let help = bench.run(&["rules", "shadow", "--help"]).exits(0).stdout;
+    assert!(help.contains("until that run ends") && help.contains("rules list --live"), "{help}");
+}
+
+#[test]
 fn rules_list_shows_events_facts_and_rules() {
     let bench = Bench::new();
     let list = bench.run(&["rules", "list"]).exits(0).stdout;

@@ -1,4 +1,5 @@
-//! `referee rules reload` and `referee status`: asks a running Referee and says what it answered.
+//! `referee status`, `referee rules reload`, `shadow`, `enable` and `list --live`: asks a running Referee and says what
+//! it answered.
 //!
 //! Main thread of a process of its own; knows of the other only what its socket says.
 
@@ -10,9 +11,12 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::command::{Command, Mistake, Reloaded, Status};
-use crate::cli::SocketArgs;
+use super::command::{Command, Mistake, Reloaded, RuleState, Rules, Status};
+use super::switches::{Switch, Switched};
+use crate::cli::{RulesListArgs, SocketArgs, SwitchArgs};
 use crate::error::Failure;
+use crate::report::cost::Standings;
+use crate::report::rules::shadow;
 use crate::rules::load;
 use crate::term;
 
@@ -57,14 +61,37 @@ fn of<T: DeserializeOwned>(answer: &Value) -> Result<T, Failure> {
 /// # Errors
 /// Usage: the rules are refused. Failed: nobody answers, or not every worker goes by them yet.
 pub fn reload(args: &SocketArgs) -> Result<(), Failure> {
-    let answer = ask(&args.socket, &Command::Reload {})?;
+    have_done(args, &Command::Reload {}, refused)
+}
+
+/// Turns a rule's switch.
+///
+/// # Errors
+/// Usage: there is no such rule. Failed: nobody answers, or not every worker goes by it yet.
+pub fn switch(args: &SwitchArgs, switch: Switch) -> Result<(), Failure> {
+    let (rule, on) = (args.rule.clone(), args.state == "on");
+    have_done(&args.run, &Command::Switch { rule, switch, on }, |errors| {
+        let whole = errors.iter().map(|Mistake { message, help, .. }| match help {
+            Some(help) => format!("{message}\n  help: {help}"),
+            None => message.clone(),
+        });
+        Failure::usage(whole.collect::<Vec<_>>().join("\n"))
+    })
+}
+
+fn have_done(
+    args: &SocketArgs,
+    command: &Command,
+    refusal: fn(Vec<Mistake>) -> Failure,
+) -> Result<(), Failure> {
+    let answer = ask(&args.socket, command)?;
     let done: Reloaded = of(&answer)?;
     if args.json {
         term::show(|out| writeln!(out, "{answer}"))?;
     }
     if !done.errors.is_empty() {
         let stays = format!("generation {} stays in force, hash {}", done.generation, done.hash);
-        return Err(refused(done.errors).help(stays));
+        return Err(refusal(done.errors).help(stays));
     }
     if !args.json {
         term::show(|out| writeln!(out, "{}", words(&done)))?;
@@ -78,6 +105,31 @@ pub fn reload(args: &SocketArgs) -> Result<(), Failure> {
 fn refused(errors: Vec<Mistake>) -> Failure {
     let errors: Vec<_> = errors.into_iter().map(Into::into).collect();
     load::refusal(&errors)
+}
+
+/// The rules of a run, and what each has done.
+///
+/// # Errors
+/// Failed: nobody answers.
+pub fn rules(args: &RulesListArgs) -> Result<(), Failure> {
+    let answer = ask(&args.socket, &Command::Rules {})?;
+    if args.json {
+        return term::show(|out| writeln!(out, "{answer}"));
+    }
+    let Rules { hash, generation, rules } = of(&answer)?;
+    term::show(|out| {
+        writeln!(out, "generation {generation}, hash {hash}")?;
+        write!(out, "{}", Standings(rules.iter().map(|rule| rule.standing.clone()).collect()))?;
+        rules.iter().flat_map(more).try_for_each(|what| writeln!(out, "{what}"))
+    })
+}
+
+/// What there is to say of a rule beside its numbers.
+fn more(rule: &RuleState) -> impl Iterator<Item = String> {
+    let RuleState { standing, off_because, shadow_counts, .. } = rule;
+    let name = &standing.rule;
+    let off = off_because.as_ref().map(|cause| format!("rule {name} was switched off, because {cause}"));
+    off.into_iter().chain(shadow_counts.as_ref().map(|counts| shadow(name, counts)))
 }
 
 /// What became of a reload that was not refused.
@@ -120,6 +172,7 @@ pub fn status(args: &SocketArgs) -> Result<(), Failure> {
         };
         let kept = if status.last_good { ", as an earlier run had them" } else { "" };
         writeln!(out, "from: {from}{kept}")?;
+        status.switched.iter().try_for_each(|one| writeln!(out, "switched by hand: {}", switched(one)))?;
         writeln!(out, "reloads: {}, refused: {}", status.reloads, status.refused_reloads)?;
         for worker in &status.workers {
             let (number, generation) = (worker.worker, worker.generation);
@@ -130,6 +183,11 @@ pub fn status(args: &SocketArgs) -> Result<(), Failure> {
             false => writeln!(out, "the files are not what is in force: {}", refused(status.errors)),
         }
     })
+}
+
+fn switched(one: &Switched) -> String {
+    let waits = if one.waits { " once there is such a rule again" } else { "" };
+    format!("{} {}{waits}", one.rule, one.switch.words(one.on))
 }
 
 #[cfg(test)]

@@ -1,8 +1,12 @@
 //! What a running Referee can be told and asked, and what it answers: plain values, one JSON object each way. Whoever
 //! carries them (a Unix socket) knows nothing of what they mean.
 
+use dataplane::judge::ShadowCounts;
 use rules::LoadError;
 use serde::{Deserialize, Serialize};
+
+use super::switches::{Switch, Switched};
+use crate::report::cost::RuleStanding;
 
 /// What can be told or asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +18,8 @@ pub enum Command {
     Status {},
     /// The rules in force, and what each has done.
     Rules {},
+    /// Have a rule look on only, or be left out, or neither, until the run ends.
+    Switch { rule: String, switch: Switch, on: bool },
 }
 
 /// What comes back.
@@ -22,7 +28,7 @@ pub enum Command {
 pub enum Answer {
     Reload(Reloaded),
     Status(Status),
-    Rules { rules: Vec<RuleState> },
+    Rules(Rules),
     Refused { error: String },
 }
 
@@ -95,20 +101,31 @@ pub struct Status {
     pub last_good: bool,
     pub reloads: u64,
     pub refused_reloads: u64,
+    /// What was switched by hand, otherwise than files and settings have it.
+    pub switched: Vec<Switched>,
     /// Why what is in the files now is not in force; empty if it is.
     pub errors: Vec<Mistake>,
 }
 
+/// The rules in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rules {
+    pub hash: String,
+    pub generation: u32,
+    pub rules: Vec<RuleState>,
+}
+
 /// A rule in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RuleState {
-    pub rule: String,
+    #[serde(flatten)]
+    pub standing: RuleStanding,
     pub file: String,
     pub line: usize,
-    pub scope: &'static str,
-    pub events: Vec<&'static str>,
-    pub matched: u64,
-    pub faults: u64,
+    pub events: Vec<String>,
+    /// Why it is switched off, and what it did while it only looked on: only if so, and if the judge found time to say.
+    pub off_because: Option<String>,
+    pub shadow_counts: Option<ShadowCounts>,
 }
 
 #[cfg(test)]
@@ -121,5 +138,8 @@ mod tests {
         assert_eq!(parse(r#"{"command":"reload"}"#), Some(Command::Reload {}));
         assert_eq!(parse(r#"{"command":"stop"}"#), None);
         assert_eq!(parse(r#"{"command":"status","more":1}"#), None);
+        let switch = Command::Switch { rule: "a".into(), switch: Switch::Shadow, on: true };
+        assert_eq!(parse(r#"{"command":"switch","rule":"a","switch":"shadow","on":true}"#), Some(switch));
+        assert_eq!(parse(r#"{"command":"switch","rule":"a","switch":"volume","on":true}"#), None);
     }
 }

@@ -12,7 +12,7 @@ use rules::{LoadError, Override, RuleSet, SourceFile};
 use serde::{Deserialize, Serialize};
 
 use super::command::Mistake;
-use crate::config::Config;
+use crate::config::{Config, Placed};
 use crate::error::Failure;
 use crate::rules::load::{self, Origin};
 use crate::term;
@@ -24,7 +24,6 @@ const STATE: &str = "/var/lib/referee";
 /// A set as it was loaded.
 #[derive(Serialize, Deserialize)]
 struct LastGood {
-    hash: String,
     /// The rule file or folder: a run that is given another one has nothing of this.
     path: PathBuf,
     files: Vec<(String, String)>,
@@ -37,6 +36,7 @@ pub struct Start {
     pub rules: Arc<RuleSet>,
     /// What they were made of.
     pub files: Vec<SourceFile>,
+    pub params: Vec<Placed>,
     /// What is wrong with the files, if these are the last good ones instead.
     pub errors: Vec<Mistake>,
 }
@@ -56,7 +56,7 @@ pub fn start(origin: &Origin, keep: Option<&Path>) -> Result<Start, Failure> {
     let loaded =
         origin.files().map_err(|failure| (failure.clone(), mistake(origin, &failure))).and_then(|files| {
             let set = origin.load(None, &files).map_err(|errors| (load::refusal(&errors), mistakes(errors)));
-            set.map(|rules| Start { rules, files, errors: Vec::new() })
+            set.map(|rules| Start { rules, files, params: origin.params.clone(), errors: Vec::new() })
         });
     let (failure, errors) = match loaded {
         Ok(start) => return Ok(start),
@@ -68,7 +68,7 @@ pub fn start(origin: &Origin, keep: Option<&Path>) -> Result<Start, Failure> {
     let Some(kept) = kept.filter(|kept| !typed || kept.overrides == given(origin)) else {
         return Err(failure);
     };
-    let Some((rules, files)) = kept.load() else { return Err(failure) };
+    let Some((rules, files, params)) = kept.load() else { return Err(failure) };
     term::note(&failure.to_string());
     term::note(&format!(
         "the rules that were in force last go on: {}, hash {}; these mistakes are to be corrected, then \
@@ -76,7 +76,7 @@ pub fn start(origin: &Origin, keep: Option<&Path>) -> Result<Start, Failure> {
         term::plural(rules.in_force().count() as u64, "rule"),
         rules.hash()
     ));
-    Ok(Start { rules, files, errors })
+    Ok(Start { rules, files, params, errors })
 }
 
 pub fn mistakes(errors: Vec<LoadError>) -> Vec<Mistake> {
@@ -103,22 +103,24 @@ fn read(folder: &Path, origin: &Origin) -> Option<LastGood> {
 }
 
 impl LastGood {
-    fn load(self) -> Option<(Arc<RuleSet>, Vec<SourceFile>)> {
+    fn load(self) -> Option<(Arc<RuleSet>, Vec<SourceFile>, Vec<Placed>)> {
         let files: Vec<_> = self.files.into_iter().map(|(name, text)| SourceFile { name, text }).collect();
         let set = |[rule, param, value]: [String; 3]| Override { rule, param, value };
         let overrides: Vec<_> = self.overrides.into_iter().map(set).collect();
-        RuleSet::load(&files, &overrides).ok().map(|rules| (Arc::new(rules), files))
+        let rules = RuleSet::load(&files, &overrides).ok()?;
+        let params = overrides.into_iter().map(|set| Placed { place: NAME.to_owned(), set });
+        Some((Arc::new(rules), files, params.collect()))
     }
 }
 
-/// Keeps a set that is in force. The shipped rules alone need no keeping.
+/// Keeps what a set that is in force was made of, but for what was switched by hand: that ends with the run. The shipped
+/// rules alone need no keeping.
 ///
 /// # Errors
 /// The folder can't be written to.
-pub fn keep(folder: &Path, origin: &Origin, rules: &RuleSet, files: &[SourceFile]) -> io::Result<()> {
+pub fn keep(folder: &Path, origin: &Origin, files: &[SourceFile]) -> io::Result<()> {
     let Some(path) = &origin.path else { return Ok(()) };
     let kept = LastGood {
-        hash: rules.hash().to_owned(),
         path: absolute(path),
         files: files.iter().map(|file| (file.name.clone(), file.text.clone())).collect(),
         overrides: given(origin),
@@ -147,7 +149,7 @@ mod tests {
         let origin = origin(dir.path(), "7");
         fs::write(dir.path().join("r.rhai"), GOOD).unwrap();
         let good = start(&origin, Some(keep.path())).unwrap();
-        super::keep(keep.path(), &origin, &good.rules, &good.files).unwrap();
+        super::keep(keep.path(), &origin, &good.files).unwrap();
 
         for text in ["rule \"r\" on rst when flow.dprot > low then { }", ""] {
             fs::write(dir.path().join("r.rhai"), text).unwrap();
@@ -170,7 +172,7 @@ mod tests {
         let [first, other, keep] = [0, 1, 2].map(|index| dirs[index].path());
         fs::write(first.join("r.rhai"), GOOD).unwrap();
         let good = start(&origin(first, "7"), Some(keep)).unwrap();
-        super::keep(keep, &origin(first, "7"), &good.rules, &good.files).unwrap();
+        super::keep(keep, &origin(first, "7"), &good.files).unwrap();
         assert!(start(&origin(other, "7"), Some(keep)).is_err());
     }
 }

@@ -6,9 +6,11 @@
 pub mod client;
 pub mod command;
 pub mod last_good;
+pub mod question;
 mod sets;
 mod settle;
 pub mod socket;
+pub mod switches;
 mod watch;
 
 use std::io::{self, IsTerminal, Read};
@@ -30,13 +32,16 @@ use signal_hook::consts::SIGHUP;
 
 use self::command::{Answer, Command, Mistake, Reloaded, Status};
 use self::last_good::Start;
+use self::question::Question;
 pub use self::sets::Live;
-use self::sets::{Sets, differences};
+use self::sets::Sets;
 use self::settle::{Settling, read_twice};
 use self::socket::Socket;
+use self::switches::{Made, Switches};
 use self::watch::Watch;
 use crate::config::Config;
 use crate::error::Failure;
+use crate::report::cost::Ticking;
 use crate::rules::load::{self, Origin};
 
 /// How often the thread looks around when nothing wakes it, and while files settle.
@@ -114,6 +119,8 @@ impl Prepared {
         let (notes, said) = channel();
         let stop = Arc::new(AtomicBool::new(false));
         let (live, judge) = (Arc::clone(sets.live()), sets.judge());
+        let (ticking, question) = (Ticking::begun(), Arc::new(Question::default()));
+        let made = Made::new(&origin, start.params, start.files.clone());
         let control = Control {
             asked,
             origin,
@@ -126,6 +133,10 @@ impl Prepared {
             stop: Arc::clone(&stop),
             poll,
             sets,
+            made,
+            switches: Switches::default(),
+            ticking,
+            question: Arc::clone(&question),
             tried: Some(start.files),
             last_good: !start.errors.is_empty(),
             errors: start.errors,
@@ -135,7 +146,7 @@ impl Prepared {
         };
         let thread =
             thread::Builder::new().name("control".to_owned()).spawn(|| control.run()).map_err(failed)?;
-        Ok(Handle { live, judge, said, waker, stop, thread })
+        Ok(Handle { live, judge, question, ticking, said, waker, stop, thread })
     }
 }
 
@@ -144,6 +155,9 @@ pub struct Handle {
     pub live: Arc<Live>,
     /// Sets on their way to the judge.
     pub judge: Arc<ArrayQueue<Arc<RuleSet>>>,
+    pub question: Arc<Question>,
+    /// By which times are told here and in the metrics.
+    pub ticking: Ticking,
     /// What people should know.
     pub said: Receiver<String>,
     waker: Waker,
@@ -179,6 +193,11 @@ struct Control {
     stop: Arc<AtomicBool>,
     poll: Poll,
     sets: Sets,
+    /// What the set in force was made of.
+    made: Made,
+    switches: Switches,
+    ticking: Ticking,
+    question: Arc<Question>,
     /// What the files held when they were last loaded, or refused; `None` if they could not be read.
     tried: Option<Vec<SourceFile>>,
     last_good: bool,
@@ -237,7 +256,11 @@ impl Control {
         let answer = match serde_json::from_str(line) {
             Ok(Command::Reload {}) => Answer::Reload(self.reload()),
             Ok(Command::Status {}) => Answer::Status(self.status()),
-            Ok(Command::Rules {}) => Answer::Rules { rules: self.sets.states() },
+            Ok(Command::Rules {}) => {
+                let bodies = self.question.ask(&self.stop);
+                Answer::Rules(self.sets.states(&self.ticking, bodies.as_ref()))
+            }
+            Ok(Command::Switch { rule, switch, on }) => Answer::Reload(self.switch(&rule, switch, on)),
             Err(error) => Answer::Refused { error: format!("this is no command: {error}") },
         };
         serde_json::to_string(&answer).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
@@ -258,6 +281,7 @@ impl Control {
             last_good: self.last_good,
             reloads,
             refused_reloads,
+            switched: self.switches.told(&self.sets.current()),
             errors: self.errors.clone(),
         }
     }
@@ -296,7 +320,6 @@ impl Control {
 
     /// Has the files' rules go live, or says why not.
     fn load(&mut self, files: Result<Vec<SourceFile>, Failure>) -> Reloaded {
-        let current = self.sets.current();
         let files = match files {
             Ok(files) => files,
             Err(failure) => {
@@ -304,30 +327,22 @@ impl Control {
                 return self.refuse(last_good::mistake(&self.origin, &failure));
             }
         };
-        let set = match self.origin.load(Some(&current), &files) {
+        let made = Made::new(&self.origin, self.origin.params.clone(), files.clone());
+        let set = match self.switches.load(&made, Some(&self.sets.current())) {
             Ok(set) => set,
             Err(errors) => {
                 self.tried = Some(files);
                 return self.refuse(last_good::mistakes(errors));
             }
         };
-        let names = |set: &RuleSet| {
-            set.rules().iter().map(|meta| (meta.in_force, meta.file.clone())).collect::<Vec<_>>()
+        let (done, same) = match self.sets.replace(set, &self.stop) {
+            Ok(done) => done,
+            Err(failure) => return self.refuse(last_good::mistake(&self.origin, &failure)),
         };
-        let same = set.hash() == current.hash() && names(&set) == names(&current);
-        let [added, changed, removed] = differences(&current, &set);
-        if !same
-            && !self.sets.put(set, &self.stop)
-            && self.sets.current().generation() == current.generation()
-        {
-            let failure = Failure::failed("the judge is too busy to take other rules");
-            return self.refuse(last_good::mistake(&self.origin, &failure.help("try again")));
-        }
-        self.tried = Some(files);
+        (self.tried, self.made) = (Some(files), made);
         let repaired = !self.errors.is_empty();
         (self.errors, self.last_good) = (Vec::new(), false);
         self.remember();
-        let done = Reloaded { added, changed, removed, ..self.sets.described() };
         match (same, repaired) {
             (false, _) => self.say(format!("rules: {}", client::words(&done))),
             (true, true) => {
@@ -353,8 +368,8 @@ impl Control {
 
     /// Keeps the set in force for a restart.
     fn remember(&mut self) {
-        let (Some(folder), Some(files)) = (&self.keep, &self.tried) else { return };
-        match last_good::keep(folder, &self.origin, &self.sets.current(), files) {
+        let Some(folder) = &self.keep else { return };
+        match last_good::keep(folder, &self.made.origin, &self.made.files) {
             Ok(()) => self.unkept = false,
             Err(error) if !self.unkept => {
                 self.unkept = true;

@@ -10,10 +10,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
+use dataplane::judge::BodyBooks;
 use dataplane::worker::Handover;
 use rules::RuleSet;
 
-use super::command::{Reloaded, RuleState, WorkerRules};
+use super::command::{Reloaded, RuleState, Rules, WorkerRules};
+use crate::error::Failure;
+use crate::report::cost::{RuleStanding, Standings, Ticking, standing};
 
 /// How long workers and judge may take to take a set before the answer says who hasn't.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -96,9 +99,26 @@ impl Sets {
         self.kept.retain(|set| set.generation() == current || Arc::strong_count(set) > 1);
     }
 
+    /// Puts a set in force, unless it is the one that is; true if so.
+    ///
+    /// # Errors
+    /// Failed: the judge takes no set.
+    pub fn replace(&mut self, set: Arc<RuleSet>, over: &AtomicBool) -> Result<(Reloaded, bool), Failure> {
+        let current = self.current();
+        let names = |set: &RuleSet| {
+            set.rules().iter().map(|meta| (meta.in_force, meta.file.clone())).collect::<Vec<_>>()
+        };
+        let same = set.hash() == current.hash() && names(&set) == names(&current);
+        let [added, changed, removed] = differences(&current, &set);
+        if !same && !self.put(set, over) && self.current().generation() == current.generation() {
+            return Err(Failure::failed("the judge is too busy to take other rules").help("try again"));
+        }
+        Ok((Reloaded { added, changed, removed, ..self.described() }, same))
+    }
+
     /// Puts a set in force: judge first, then the workers, which take it between two batches. False if not all have
     /// within some seconds; they will.
-    pub fn put(&mut self, set: Arc<RuleSet>, over: &AtomicBool) -> bool {
+    fn put(&mut self, set: Arc<RuleSet>, over: &AtomicBool) -> bool {
         let until = Instant::now() + PATIENCE;
         let waits = || Instant::now() < until && !over.load(Ordering::Relaxed);
         let mut waiting = Arc::clone(&set);
@@ -153,28 +173,40 @@ impl Sets {
         self.live.workers().enumerate().map(of).collect()
     }
 
-    pub fn states(&self) -> Vec<RuleState> {
+    /// The rules in force, with what the judge knows of them; `None` if it doesn't say.
+    pub fn states(&self, ticking: &Ticking, bodies: Option<&BodyBooks>) -> Rules {
         let current = self.current();
-        let state = |(rule, meta): (u16, &rules::RuleMeta)| {
-            let counters = current.counters(rule);
+        let causes = bodies.iter().flat_map(|books| &books.failures);
+        let causes = causes.filter_map(|failure| Some((&failure.rule, failure.switched_off?)));
+        let causes: BTreeMap<_, _> = causes.collect();
+        let shadows = bodies.iter().flat_map(|books| &books.shadows);
+        let shadows: BTreeMap<_, _> = shadows.map(|(rule, counts)| (rule, counts)).collect();
+        let metas = current.in_force().map(|(_, meta)| meta);
+        let state = |(meta, standing): (&rules::RuleMeta, RuleStanding)| {
+            let off = causes.get(&meta.name).filter(|_| standing.switched_off);
             RuleState {
-                rule: meta.name.clone(),
+                standing,
                 file: meta.file.clone(),
                 line: meta.line,
-                scope: meta.scope.as_str(),
-                events: meta.events.iter().map(rules::Event::name).collect(),
-                matched: counters.map_or(0, rules::RuleCounters::matched),
-                faults: counters.map_or(0, rules::RuleCounters::faults),
+                events: meta.events.iter().map(|event| event.name().to_owned()).collect(),
+                off_because: off.map(|cause| cause.words()),
+                shadow_counts: shadows.get(&meta.name).map(|counts| (*counts).clone()),
             }
         };
-        current.in_force().map(state).collect()
+        let Standings(standings) = standing(&current, Some(ticking));
+        Rules {
+            hash: current.hash().to_owned(),
+            generation: current.generation(),
+            rules: metas.zip(standings).map(state).collect(),
+        }
     }
 }
 
 /// Names of the rules that `new` has and `old` has not, that are other rules now, and that are gone.
-pub fn differences(old: &RuleSet, new: &RuleSet) -> [Vec<String>; 3] {
-    let of = |set: &RuleSet| -> BTreeMap<String, u64> {
-        set.in_force().map(|(_, meta)| (meta.name.clone(), meta.fingerprint)).collect()
+fn differences(old: &RuleSet, new: &RuleSet) -> [Vec<String>; 3] {
+    let of = |set: &RuleSet| -> BTreeMap<String, (u64, bool, bool)> {
+        let is = |meta: &rules::RuleMeta| (meta.fingerprint, meta.shadow, meta.enabled);
+        set.in_force().map(|(_, meta)| (meta.name.clone(), is(meta))).collect()
     };
     let (old, new) = (of(old), of(new));
     let (mut added, mut changed) = (Vec::new(), Vec::new());

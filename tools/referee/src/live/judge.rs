@@ -16,6 +16,8 @@ use dataplane::worker::Queues;
 use rules::RuleSet;
 
 use super::worker::Shared;
+use crate::control::Handle;
+use crate::control::question::Question;
 use crate::report::finished::{Counted, Kept};
 use crate::report::metrics;
 use crate::report::words;
@@ -97,6 +99,8 @@ pub struct Thread {
     lanes: Vec<Lane>,
     /// Sets that the judge is to have before any worker.
     sets: Arc<ArrayQueue<Arc<RuleSet>>>,
+    /// What the control thread wants to know.
+    question: Arc<Question>,
     outbox: SyncSender<Told>,
     /// Main wants to know how things stand.
     asked: Arc<AtomicBool>,
@@ -111,7 +115,7 @@ impl Thread {
     pub fn new(
         mut judge: Judge,
         lanes: Vec<Lane>,
-        sets: Arc<ArrayQueue<Arc<RuleSet>>>,
+        control: &Handle,
         outbox: SyncSender<Told>,
         asked: Arc<AtomicBool>,
     ) -> Thread {
@@ -119,7 +123,8 @@ impl Thread {
         Thread {
             judge,
             lanes,
-            sets,
+            sets: Arc::clone(&control.judge),
+            question: Arc::clone(&control.question),
             outbox,
             asked,
             commands: Vec::new(),
@@ -243,6 +248,7 @@ impl Thread {
     }
 
     fn answer(&mut self) {
+        self.question.answer(|| self.judge.bodies());
         if self.asked.load(Ordering::Relaxed) {
             self.asked.store(false, Ordering::Relaxed);
             let answer = (self.judge.account(), self.judge.standing(metrics::SHOWN), self.judge.bodies());

@@ -19,7 +19,6 @@ use crate::report::rules::InForce;
 /// Looks, one a second, between two writings.
 const EVERY: u64 = 10;
 
-#[derive(Default)]
 pub struct Metrics {
     /// What the judge said last.
     pub judged: (JudgeAccount, Standing, BodyBooks),
@@ -37,6 +36,10 @@ pub struct Seen<'a> {
 }
 
 impl Metrics {
+    pub fn new(ticking: Ticking) -> Metrics {
+        Metrics { judged: Default::default(), looks: 0, ticking }
+    }
+
     /// Once a second: asks the judge, and a second later writes what it said.
     pub fn look(&mut self, asked: &AtomicBool, outputs: &mut Outputs, seen: Seen) {
         if !outputs.wants(Kind::Metrics) {

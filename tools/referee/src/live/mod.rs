@@ -93,8 +93,8 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         signals,
         duration: args.duration.map(Duration::from_secs_f64),
         store: store.clone(),
+        metrics: metrics::Metrics::new(control.ticking),
         control,
-        metrics: metrics::Metrics::default(),
     };
     let done = run.supervise();
     let failure = done.failure;
@@ -307,8 +307,7 @@ impl Built {
         let asked = Arc::new(AtomicBool::new(false));
         let shared = self.lanes.iter().map(|lane| Arc::clone(&lane.shared)).collect();
         let judge = Judge::new(Arc::clone(rules), config.clone());
-        let judge =
-            judge::Thread::new(judge, self.lanes, Arc::clone(&control.judge), outbox, Arc::clone(&asked));
+        let judge = judge::Thread::new(judge, self.lanes, control, outbox, Arc::clone(&asked));
         let judge = thread::Builder::new().name("judge".to_owned()).spawn(|| judge.run()).map_err(failed)?;
         let mut workers = Vec::new();
         let mut names: Vec<String> = Vec::new();

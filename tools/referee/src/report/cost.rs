@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use std::time::{Duration, Instant};
 
 use rules::RuleSet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::metrics::Text;
 
@@ -21,12 +21,6 @@ pub struct Ticking {
     ticks: u64,
     /// Ticks between two looks with nothing in between.
     look: u64,
-}
-
-impl Default for Ticking {
-    fn default() -> Self {
-        Ticking::begun()
-    }
 }
 
 impl Ticking {
@@ -46,10 +40,16 @@ impl Ticking {
 }
 
 /// One rule, as it stands.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RuleStanding {
     pub rule: String,
-    pub scope: &'static str,
+    pub scope: String,
+    /// Not left out by its settings.
+    pub enabled: bool,
+    /// It only looks on.
+    pub shadow: bool,
+    /// Its body kept failing: it matches nothing any more.
+    pub switched_off: bool,
     /// How often its condition held, and overflowed or divided by zero.
     pub matched: u64,
     pub faults: u64,
@@ -82,7 +82,10 @@ pub fn standing(rules: &RuleSet, ticking: Option<&Ticking>) -> Standings {
         let timed = cost.run_ns > 0;
         Some(RuleStanding {
             rule: meta.name.clone(),
-            scope: meta.scope.as_str(),
+            scope: meta.scope.as_str().to_owned(),
+            enabled: meta.enabled,
+            shadow: meta.shadow,
+            switched_off: rules.is_off(number),
             matched: counters.matched(),
             faults: counters.faults(),
             guard_ns,
@@ -97,6 +100,17 @@ pub fn standing(rules: &RuleSet, ticking: Option<&Ticking>) -> Standings {
     Standings(rules.in_force().filter_map(of).collect())
 }
 
+impl RuleStanding {
+    fn state(&self) -> &'static str {
+        match self {
+            RuleStanding { enabled: false, .. } => "left out",
+            RuleStanding { switched_off: true, .. } => "switched off",
+            RuleStanding { shadow: true, .. } => "in shadow",
+            _ => "",
+        }
+    }
+}
+
 impl Display for Standings {
     /// For people: the rules that cost most first.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -106,7 +120,7 @@ impl Display for Standings {
         sorted.sort_by(|a, b| cost(b).partial_cmp(&cost(a)).unwrap_or(std::cmp::Ordering::Equal));
         writeln!(
             f,
-            "{:<32} {:<8} {:>10} {:>7} {:>9} {:>10} {:>9} {:>10} {:>7} {:>8}",
+            "{:<32} {:<8} {:>10} {:>7} {:>9} {:>10} {:>9} {:>10} {:>7} {:>8}  state",
             "rule",
             "scope",
             "matched",
@@ -121,11 +135,18 @@ impl Display for Standings {
         let known = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"));
         for s in sorted {
             let (guard, body, most) = (known(s.guard_ns), known(s.body_us), known(s.body_us_most));
-            writeln!(
-                f,
-                "{:<32} {:<8} {:>10} {:>7} {guard:>9} {:>10} {body:>9} {most:>10} {:>7} {:>8}",
-                s.rule, s.scope, s.matched, s.faults, s.body_runs, s.errors, s.overruns
-            )?;
+            let line = format!(
+                "{:<32} {:<8} {:>10} {:>7} {guard:>9} {:>10} {body:>9} {most:>10} {:>7} {:>8}  {}",
+                s.rule,
+                s.scope,
+                s.matched,
+                s.faults,
+                s.body_runs,
+                s.errors,
+                s.overruns,
+                s.state()
+            );
+            writeln!(f, "{}", line.trim_end())?;
         }
         Ok(())
     }
@@ -202,7 +223,11 @@ mod tests {
         assert_eq!((a.matched, a.body_runs, a.overruns, a.errors, a.guard_samples), (1, 2, 1, 0, 1));
         assert_eq!((a.body_us, a.body_us_most), (Some(20.0), Some(30.0)));
         assert!(a.guard_ns.is_some());
-        assert_eq!((b.guard_ns, b.body_us, b.scope), (None, None, "host"));
+        assert_eq!((b.guard_ns, b.body_us, b.scope.as_str()), (None, None, "host"));
+        assert_eq!((b.state(), b.enabled, b.switched_off), ("", true, false));
+        assert_eq!(RuleStanding { shadow: true, ..b.clone() }.state(), "in shadow");
+        assert_eq!(RuleStanding { shadow: true, switched_off: true, ..b.clone() }.state(), "switched off");
+        assert_eq!(RuleStanding { enabled: false, shadow: true, ..b.clone() }.state(), "left out");
         let mut page = Text::default();
         show(&mut page, &standing);
         let page = page.into_text();

@@ -90,7 +90,8 @@ pub fn told_off(number: &mut u64, incident: &Incident) -> Option<String> {
     }
 }
 
-fn shadow(rule: &str, counts: &ShadowCounts) -> String {
+/// What a rule did while it only looked on.
+pub fn shadow(rule: &str, counts: &ShadowCounts) -> String {
     let ShadowCounts { matched, would_open, would_join, would_capture, samples } = counts;
     let such = if samples.is_empty() { String::new() } else { format!(", such as {}", samples.join(", ")) };
     let joined = match would_join {
@@ -98,7 +99,7 @@ fn shadow(rule: &str, counts: &ShadowCounts) -> String {
         n => format!(", have added {} to other incidents", term::plural(*n, "flow")),
     };
     format!(
-        "rule {rule} is in shadow: it matched {}; it would have opened {}{joined} and recorded {}{such}",
+        "rule {rule} in shadow: it matched {}; it would have opened {}{joined} and recorded {}{such}",
         term::plural(*matched, "time"),
         term::plural(*would_open, "incident"),
         term::plural(*would_capture, "flow"),
