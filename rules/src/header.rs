@@ -1,6 +1,8 @@
 //! What a rule's header says beside its events, and the switches that are set from outside: severity, shadow, sample,
 //! enabled. At load time; goes into [`RuleMeta`](crate::set::RuleMeta).
 
+use rhai::Position;
+
 use crate::event::{Event, EventSet};
 use crate::language::syntax::{HeaderWord, Name, Refusal, RuleItem};
 use crate::set::Override;
@@ -45,6 +47,15 @@ impl Switches {
     }
 }
 
+/// The severity of this name.
+pub(crate) fn severity(text: &str, at: Position) -> Result<Severity, Refusal> {
+    let refusal = || {
+        let help = "use \"info\", \"warning\" or \"critical\"";
+        Refusal::new(at, format!("there is no severity \"{text}\""), help)
+    };
+    Severity::from_name(text).ok_or_else(refusal)
+}
+
 /// A rule's header, read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Header {
@@ -72,12 +83,7 @@ impl Header {
             }
             match word {
                 HeaderWord::Severity(Name { text, at }) => {
-                    header.severity = Severity::from_name(text);
-                    if header.severity.is_none() {
-                        let message = format!("there is no severity \"{text}\"");
-                        let help = "use \"info\", \"warning\" or \"critical\"";
-                        refusals.push(Refusal::new(*at, message, help));
-                    }
+                    header.severity = severity(text, *at).map_err(|refusal| refusals.push(refusal)).ok();
                 }
                 HeaderWord::Shadow => shadowed = true,
                 HeaderWord::Sample(n, at) => {

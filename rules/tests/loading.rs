@@ -326,6 +326,7 @@ fn the_header_says_severity_shadow_and_sample() {
     assert_eq!(meta("sample 2 severity \"critical\""), (Some("critical"), false, 2, true));
     assert_eq!(meta("shadow"), (None, true, 1, true));
     refused("rule \"x\" on rst severity \"bad\" then { }", 1, 26, "no severity \"bad\"");
+    refused("rule \"x\" on rst then { incident(\"warn\", \"x\"); }", 1, 33, "no severity \"warn\"");
     refused("rule \"x\" on rst sample 0 then { }", 1, 24, "one flow in how many");
     refused("rule \"x\" on rst shadow shadow then { }", 1, 6, "said twice");
     refused("rule \"x\" on tick sample 5 when host.rsts(1) > 1 then { }", 1, 25, "a tick has none");

@@ -283,3 +283,59 @@ impl BodyFailure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rules::event::Event;
+    use rules::facts::FlowFacts;
+    use rules::{Snapshot, SourceFile};
+
+    use super::*;
+
+    const SECOND: Nanos = 1_000_000_000;
+    const MS: Duration = Duration::from_millis(1);
+
+    fn scripts() -> Scripts {
+        let text = ["good", "slow"].map(|name| format!("rule \"{name}\" on rst then {{ }}")).join("\n")
+            + "\nrule \"bad\" on rst then { throw 1; }\nrule \"worse\" on rst then { throw 1; }";
+        let set =
+            RuleSet::load(&[SourceFile { name: "t.rhai".to_owned(), text }], &[]).expect("they are right");
+        let limits = BodyLimits { deadline: Some(Duration::from_secs(60)), ..BodyLimits::default() };
+        Scripts::new(Arc::new(set), limits, 20)
+    }
+
+    fn run(scripts: &mut Scripts, rule: u16, now_ns: Nanos) -> bool {
+        let facts = FlowFacts { now_ns, ..FlowFacts::default() };
+        scripts.run(rule, &Snapshot::Flow(&facts, Event::Rst)).is_some()
+    }
+
+    #[test]
+    fn a_slow_rule_has_its_share_of_a_second_and_no_other_rules() {
+        let mut scripts = scripts();
+        assert!(run(&mut scripts, 1, 5 * SECOND));
+        scripts.second.took(1, 201 * MS, false);
+        for _ in 0..3 {
+            assert!(!run(&mut scripts, 1, 5 * SECOND + 7));
+            assert!(run(&mut scripts, 0, 5 * SECOND + 8));
+        }
+        assert_eq!((scripts.left_out, scripts.runs), (3, 4));
+        let news = scripts.news();
+        assert!(news.len() == 1 && news[0].contains("rule slow is slow"), "said once: {news:?}");
+        assert!(run(&mut scripts, 1, 6 * SECOND), "the next second is another");
+    }
+
+    #[test]
+    fn who_goes_is_the_costliest_of_this_second_and_not_whoever_fails_next() {
+        let mut scripts = scripts();
+        assert!(!run(&mut scripts, 3, SECOND) && !run(&mut scripts, 2, SECOND));
+        scripts.second.took(3, 190 * MS, true);
+        scripts.second.took(2, 20 * MS, true);
+        assert!(!run(&mut scripts, 2, SECOND));
+        let off: Vec<u16> = scripts.switched_off().into_iter().map(|(rule, _)| rule).collect();
+        assert_eq!(off, [3]);
+        for _ in 0..5 {
+            assert!(!run(&mut scripts, 2, SECOND));
+        }
+        assert!(scripts.switched_off().is_empty(), "what took the time has gone already");
+    }
+}

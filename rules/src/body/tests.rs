@@ -174,7 +174,7 @@ fn a_panic_is_contained() {
 
 #[test]
 fn mistakes_name_their_place() {
-    let error = run("let a = 1;\n  incident(\"bad\", \"x\");").unwrap_err();
+    let error = run("let a = \"bad\";\n  incident(a, \"x\");").unwrap_err();
     assert_eq!(
         error.to_string(),
         "t.rhai:3:3: rule `x` failed: there is no severity \"bad\": use \"info\", \"warning\" or \"critical\""

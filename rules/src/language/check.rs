@@ -11,6 +11,7 @@ use rhai::{ASTNode, Expr, FnCallExpr, Position, Stmt};
 use crate::body::STATE;
 use crate::facts::table::{Subject, Window};
 use crate::facts::{CountSet, FlowFacts, HostFacts, LinkFacts, ServiceFacts};
+use crate::header;
 use crate::language::builtin;
 use crate::language::syntax::Refusal;
 use crate::nearest::nearest;
@@ -192,6 +193,9 @@ impl Checker<'_> {
             return self.refuse(at, "rules have no modules", "");
         }
         self.named_call(&call.name, call.args.len(), at);
+        if let ("incident", [Expr::StringConstant(text, at), _]) = (&*call.name, call.args.as_slice()) {
+            self.refusals.extend(header::severity(text, *at).err());
+        }
         self.reach.captures |= call.name == "capture" && captured_root(call).is_none();
     }
 

@@ -66,6 +66,9 @@ fn expectations_decide_the_exit_code() {
     test(&[&format!("--expect=own={number}")]).exits(0);
     test(&["--expect", &format!("own={number}")]).exits(0);
     test(&["--expect=own=77"]).exits(1).says(&["1 expectation not met", "own made", "not 77"]);
+    bench.file("bad.rhai", "rule \"bad\" on rst then { throw \"x\"; }");
+    let bad = bench.run(&["rules", "test", "bad.rhai", "rst_after_idle.pcap", "--config", "small.toml"]);
+    bad.exits(1).says(&["the body of bad is to work, and failed"]);
     test(&["--expect=none=1"]).exits(2).says(&["no rule `none`", "help: "]);
     test(&["--expect=what"]).exits(2).says(&["--expect=RULE=N"]);
     let silent = ["--set", "own.idle_ms=9000000", "--expect=own=0"];

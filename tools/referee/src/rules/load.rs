@@ -262,6 +262,8 @@ mod tests {
         assert!(unread(dir.path().join("none")).contains("none: can't be read"));
         fs::write(dir.path().join("c.rhai"), b"// ok\n// na\xefve").unwrap();
         assert!(unread(dir.path().to_path_buf()).contains("c.rhai:2:6: can't be read: the byte 0xef"));
+        std::os::unix::fs::symlink("gone", dir.path().join("d.rhai")).unwrap();
+        assert!(unread(dir.path().to_path_buf()).contains("d.rhai: can't be read"), "a link to nothing");
     }
 
     #[test]
