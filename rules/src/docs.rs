@@ -79,6 +79,7 @@ A condition runs for every such event, as native code. It can use facts, params,
 * Names are compared as they are written in incidents, and without regard to the case of ASCII letters, as DNS does; in
   bodies texts differ by case. Names of more than 61 characters are cut: what the rest would decide is unknown.
 * Integers have 64 bits. An overflow or a division by zero means no match, and is counted for the rule.
+  In a body a float divided by zero is infinite, and no comparison with that holds: ask for the divisor first.
 
 ## Bodies
 
