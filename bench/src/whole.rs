@@ -87,6 +87,7 @@ pub fn worker(input: &Input, rules: &Arc<RuleSet>, recording: bool) -> Result<Wh
         judging: Duration::ZERO,
         writing: Duration::ZERO,
     };
+    bench.worker.populate();
     let resident = bench.run();
     bench.finish();
     Ok(bench.report(input, faults, resident))

@@ -17,7 +17,7 @@ use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
-use dataplane::source::afxdp::Nic;
+use dataplane::source::nic::Nic;
 use dataplane_sys::bpf::{self, XdpMode};
 use dataplane_sys::xsk::{BURST, Settings, Socket};
 use serde::Serialize;

@@ -47,6 +47,12 @@ impl Ring {
         }
     }
 
+    /// Has the kernel give its memory now: all of it is soon written to, and finding pages meanwhile costs as much as
+    /// analysing the packets. False if it won't.
+    pub fn populate(&mut self) -> bool {
+        self.bytes.populate()
+    }
+
     pub fn size(&self) -> u64 {
         self.size
     }

@@ -5,7 +5,9 @@
 
 pub mod afxdp;
 pub mod file;
+pub mod live;
 pub mod merge;
+pub mod nic;
 pub mod open;
 pub mod synthetic;
 
@@ -96,6 +98,26 @@ pub struct Interface {
     pub snap_len: u32,
 }
 
+/// What a source knows of a packet besides its bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks(u8);
+
+impl Marks {
+    pub const NONE: Marks = Marks(0);
+    /// The host joined several segments into this one, or has yet to cut it: no packet of this size was on the wire.
+    pub const COALESCED: Marks = Marks(1);
+    /// Its checksum has not been filled in yet.
+    pub const UNCHECKED: Marks = Marks(2);
+
+    pub const fn has(self, mark: Marks) -> bool {
+        self.0 & mark.0 == mark.0
+    }
+
+    pub const fn with(self, mark: Marks) -> Marks {
+        Marks(self.0 | mark.0)
+    }
+}
+
 /// One packet of a batch: where its bytes are (known to the source alone) and what came with them.
 #[derive(Clone, Copy, Debug)]
 pub struct Descriptor {
@@ -109,6 +131,7 @@ pub struct Descriptor {
     /// Index into [`Source::interfaces`].
     pub interface: u16,
     pub link: LinkType,
+    pub marks: Marks,
 }
 
 /// Packets of one poll, in the order they are to be processed. Reused; never grows past [`BATCH`].

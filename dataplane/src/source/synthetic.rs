@@ -4,7 +4,7 @@
 //! A poll allocates nothing and copies no packet. Repeating the packets with moved times makes a long input
 //! out of a short one.
 
-use super::{BATCH, Batch, Descriptor, Interface, LinkType, Nanos, Poll, Source};
+use super::{BATCH, Batch, Descriptor, Interface, LinkType, Marks, Nanos, Poll, Source};
 
 enum Item {
     Packet { ts: Nanos, start: u64, cap_len: u32, orig_len: u32, interface: u16 },
@@ -92,7 +92,15 @@ impl Source for Synthetic {
                     let ts = ts.saturating_add(self.shift);
                     self.latest = self.latest.max(ts);
                     let link = self.interfaces[usize::from(interface)].link;
-                    batch.packets.push(Descriptor { ts, handle: start, cap_len, orig_len, interface, link });
+                    batch.packets.push(Descriptor {
+                        ts,
+                        handle: start,
+                        cap_len,
+                        orig_len,
+                        interface,
+                        link,
+                        marks: Marks::NONE,
+                    });
                     self.next += 1;
                 }
                 Item::Idle(now) => {

@@ -108,6 +108,12 @@ impl<S: Source> Worker<S> {
         worker
     }
 
+    /// Has the kernel give the memory that is sure to be used before packets come, near the core this runs on. False if
+    /// it won't: then it comes piece by piece, as packets fill it.
+    pub fn populate(&mut self) -> bool {
+        self.engine.ring.populate()
+    }
+
     pub fn source(&self) -> &S {
         &self.source
     }

@@ -5,7 +5,6 @@
 //! lent to the worker for one batch and go back to the kernel at `release`.
 
 mod clock;
-mod nic;
 mod open;
 mod tap;
 
@@ -15,11 +14,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use dataplane_sys::xsk::{BURST, Frame, Socket};
 
-use super::{BATCH, Batch, Descriptor, Interface, LinkType, Nanos, Poll, Source};
+use super::{BATCH, Batch, Descriptor, Interface, LinkType, Marks, Nanos, Poll, Source};
 pub use clock::CaptureClock;
-pub use nic::{Nic, NicCounters};
 pub use open::{TapError, TapSettings, ZeroCopy};
-pub use tap::{QueueReport, Tap, TapReport};
+pub use tap::Tap;
 
 /// How far behind the clock a silent queue is taken to be: what was stamped may still be on its way to the ring
 /// for so long. Ns.
@@ -135,6 +133,7 @@ impl AfXdp {
             orig_len: len,
             interface: 0,
             link: LinkType::Ethernet,
+            marks: Marks::NONE,
         });
     }
 

@@ -10,7 +10,7 @@ use dataplane_sys::bpf::{XdpLink, XdpMode, attach_xdp};
 use dataplane_sys::xsk::{self, Socket};
 use xdp_prog::{Capture, LoadError};
 
-use super::nic::Nic;
+use crate::source::nic::Nic;
 
 /// Bytes before an IP packet at most: Ethernet and two VLAN tags.
 const LINK_BYTES: u32 = 14 + 2 * 4;

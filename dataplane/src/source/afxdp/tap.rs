@@ -13,15 +13,16 @@ use std::sync::atomic::Ordering;
 use dataplane_sys::bpf::{XdpLink, XdpMode};
 use dataplane_sys::ethtool;
 use dataplane_sys::packet::{Promiscuous, promiscuous};
-use dataplane_sys::xsk::{self, Observer, Socket};
+use dataplane_sys::xsk::{Observer, Socket};
 use xdp_prog::Capture;
 use xdp_prog::abi::{Outcome, Tally};
 
 use super::clock::CaptureClock;
-use super::nic::{Nic, NicCounters};
 use super::open::{Plan, TapError, TapSettings, attach, check, mode_name};
 use super::{AfXdp, QueueShared};
 use crate::ledger::DropReason;
+use crate::source::live::{PortReport, QueueReport};
+use crate::source::nic::{Nic, NicCounters};
 use crate::source::{Interface, LinkType};
 
 /// What main keeps of one queue.
@@ -51,44 +52,6 @@ pub struct Tap {
     passed: Tally,
     clock: Arc<CaptureClock>,
     _promiscuous: Promiscuous,
-}
-
-/// What one queue's socket counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct QueueReport {
-    /// Packets its worker took.
-    pub taken: u64,
-    pub unstamped: u64,
-    pub socket: xsk::Statistics,
-    pub zero_copy: bool,
-    /// Frames of its UMEM: all, with the kernel, in the worker's hands.
-    pub frames: u64,
-    pub frames_with_kernel: u64,
-    pub frames_in_hand: u64,
-}
-
-/// What became of an interface's packets since it was taken.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TapReport {
-    /// Packets and bytes the XDP program saw.
-    pub seen: u64,
-    pub seen_bytes: u64,
-    /// Of these, by [`DropReason`], those that reached no worker.
-    pub dropped: [u64; DropReason::ALL.len()],
-    pub queues: Vec<QueueReport>,
-    /// What the interface itself counted; `rx_missed` was lost before anybody saw it.
-    pub nic: NicCounters,
-}
-
-impl TapReport {
-    pub fn taken(&self) -> u64 {
-        self.queues.iter().map(|queue| queue.taken).sum()
-    }
-
-    /// Every packet seen was taken or dropped for a reason.
-    pub fn settled(&self) -> bool {
-        self.seen == self.taken() + self.dropped.iter().sum::<u64>()
-    }
 }
 
 impl Tap {
@@ -217,7 +180,7 @@ impl Tap {
     ///
     /// # Errors
     /// A counter can't be read.
-    pub fn report(&self) -> Result<TapReport, TapError> {
+    pub fn report(&self) -> Result<PortReport, TapError> {
         // Before the program's counters: what is counted here must have been seen there.
         let queues = self.queues.iter().map(Queue::report).collect::<io::Result<Vec<_>>>();
         let queues = queues.map_err(|source| TapError::Interface {
@@ -243,7 +206,7 @@ impl Tap {
             rx_dropped: now.rx_dropped.saturating_sub(self.before.rx_dropped),
             rx_errors: now.rx_errors.saturating_sub(self.before.rx_errors),
         };
-        Ok(TapReport { seen, seen_bytes, dropped, queues, nic })
+        Ok(PortReport { seen, seen_bytes, dropped, queues, nic })
     }
 }
 

@@ -15,6 +15,12 @@ const RAW_BUFFER: usize = 128 << 10;
 /// A read smaller than this is put off by moving the unparsed rest to the front of the window first.
 const MIN_READ: usize = 64 << 10;
 
+/// Most bytes of one read into the window: what was read is parsed and copied on while it is still in the cache.
+const MAX_READ: usize = 64 << 10;
+
+/// A rest of at most so many bytes is always moved to the front: the same few pages are read into again and again.
+const SMALL_REST: usize = 8 << 10;
+
 /// The file as it lies on disk: buffered, countable, retried when a signal interrupts.
 pub(super) struct Raw {
     inner: Box<dyn Read + Send>,
@@ -161,7 +167,8 @@ impl Window {
                 debug_assert!(false, "asked for more than the window holds");
                 return Fill::End;
             }
-            match stream.read(&mut self.buf[self.end..]) {
+            let upto = self.buf.len().min(self.end + MAX_READ);
+            match stream.read(&mut self.buf[self.end..upto]) {
                 Ok(0) => return Fill::End,
                 Ok(n) => self.end += n,
                 Err(error) => return Fill::Failed(error),
@@ -173,7 +180,8 @@ impl Window {
     fn make_room(&mut self, keep: u64, need: usize) {
         let kept = (keep.saturating_sub(self.base) as usize).min(self.pos);
         let missing = need - (self.end - self.pos);
-        if kept == 0 || self.buf.len() - self.end >= missing.max(MIN_READ) {
+        let roomy = self.buf.len() - self.end >= missing.max(MIN_READ);
+        if kept == 0 || roomy && self.end - kept > SMALL_REST {
             return;
         }
         self.buf.copy_within(kept..self.end, 0);

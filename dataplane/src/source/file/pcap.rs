@@ -4,7 +4,7 @@
 //! nothing, reads nothing. Versions other than 2.4 are read all the same, a snap length of 0 means none.
 
 use super::{Fault, MAX_PACKET, Stop};
-use crate::source::{Descriptor, Interface, LinkType};
+use crate::source::{Descriptor, Interface, LinkType, Marks};
 
 /// Bytes of the file header.
 pub(super) const HEADER: usize = 24;
@@ -89,6 +89,7 @@ impl Pcap {
                 orig_len: word(12).max(cap_len),
                 interface: 0,
                 link: self.link,
+                marks: Marks::NONE,
             });
             pos += size;
         }

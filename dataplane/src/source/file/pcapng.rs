@@ -6,7 +6,7 @@
 
 use super::interface::Table;
 use super::{Fault, MAX_PACKET, Stop, WINDOW};
-use crate::source::{Descriptor, Interface, Nanos};
+use crate::source::{Descriptor, Interface, Marks, Nanos};
 
 const SECTION: u32 = 0x0a0d_0d0a;
 const INTERFACE: u32 = 1;
@@ -154,6 +154,7 @@ impl Pcapng {
             orig_len: self.word(head, 16).max(cap_len),
             interface: interface.index,
             link: interface.link,
+            marks: Marks::NONE,
         })
     }
 
@@ -172,6 +173,7 @@ impl Pcapng {
             orig_len,
             interface: interface.index,
             link: interface.link,
+            marks: Marks::NONE,
         })
     }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use dataplane::judge::{BodyBooks, JudgeAccount, Standing};
 use dataplane::ledger::{DropReason, WorkerAccount};
 use dataplane::record::WriterAccount;
-use dataplane::source::afxdp::{Tap, TapReport};
+use dataplane::source::live::{Port, PortReport};
 
 use super::worker::Snapshot;
 use crate::control::Live;
@@ -28,8 +28,8 @@ pub struct Metrics {
 
 /// What main sees of the others.
 pub struct Seen<'a> {
-    pub taps: &'a [Tap],
-    pub reports: &'a [TapReport],
+    pub ports: &'a [Port],
+    pub reports: &'a [PortReport],
     pub snapshots: &'a [Snapshot],
     pub writer: Option<WriterAccount>,
     pub live: &'a Live,
@@ -54,12 +54,12 @@ impl Metrics {
     }
 
     fn sample<'a>(&'a self, seen: Seen<'a>) -> Sample<'a> {
-        let Seen { taps, reports, snapshots, writer, live } = seen;
+        let Seen { ports, reports, snapshots, writer, live } = seen;
         let rules = live.rules();
         let counted = counted(&rules);
         let mut worker = WorkerAccount::default();
         snapshots.iter().for_each(|snapshot| worker.add(&snapshot.account));
-        let names = taps.iter().map(|tap| tap.nic().name.as_str());
+        let names = ports.iter().map(|port| port.nic().name.as_str());
         let (judge, gauges, bodies) = &self.judged;
         Sample {
             running: true,

@@ -24,7 +24,9 @@ use dataplane::config::WorkerConfig;
 use dataplane::judge::{Judge, JudgeConfig};
 use dataplane::record::Recorder;
 use dataplane::source::Source as _;
-use dataplane::source::afxdp::{AfXdp, CaptureClock, Nic, Tap, TapError, TapSettings};
+use dataplane::source::afxdp::{CaptureClock, Tap, TapError, TapSettings};
+use dataplane::source::live::{Port, Queue};
+use dataplane::source::nic::Nic;
 use dataplane::worker::{Handover, Queues, Worker};
 use rules::RuleSet;
 
@@ -64,7 +66,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let rules = Arc::clone(&start.rules);
     let outputs = Outputs::open(&args.outputs, args.json, &[])?;
     let clock = Arc::new(CaptureClock::sampled());
-    let (mut taps, sources) = open_taps(args, &config, &clock)?;
+    let (mut ports, sources) = open_ports(args, &config, &clock)?;
     let (prepared, recorders) = prepare(store.as_deref(), &config, sources.len())?;
     let signals = signals::Signals::listen()?;
     let built = build(sources, recorders, &config, &rules, outputs.wants(Kind::Flows))?;
@@ -79,13 +81,13 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let asked =
         control::Asked { config: path, rules: args.common.rules.clone(), set: args.common.set.clone() };
     let control = control::Prepared::new(asked, origin, keep, listen(&args.socket)?)?;
-    taps.iter_mut().try_for_each(Tap::begin).map_err(refused)?;
+    ports.iter_mut().try_for_each(Port::begin).map_err(refused)?;
     privileges::give_up()?;
     let recording = prepared.map(Prepared::start).transpose()?;
     let control = control.spawn(start, built.handovers(), signals.stop())?;
     let threads = built.spawn(&rules, &config.judge, &control)?;
     let run = supervise::Run {
-        taps,
+        ports,
         clock,
         threads,
         recording,
@@ -142,15 +144,15 @@ fn settings(path: Option<&Path>) -> Result<Config, Failure> {
 }
 
 /// Takes every interface named, all or none.
-fn open_taps(
+fn open_ports(
     args: &RunArgs,
     config: &Config,
     clock: &Arc<CaptureClock>,
-) -> Result<(Vec<Tap>, Vec<AfXdp>), Failure> {
+) -> Result<(Vec<Port>, Vec<Queue>), Failure> {
     xdp_prog::silence();
     let settings =
         TapSettings { zero_copy: args.zero_copy.into(), ring: config.ring_packets, steal: args.steal };
-    let (mut taps, mut sources) = (Vec::new(), Vec::new());
+    let (mut ports, mut sources) = (Vec::new(), Vec::new());
     let mut names = BTreeSet::new();
     for name in args.interface.iter().filter(|name| names.insert(name.as_str())) {
         let nic = Nic::find(name).map_err(|error| not_there(name, &error))?;
@@ -165,14 +167,14 @@ fn open_taps(
                 queues.len()
             ));
         }
-        taps.push(tap);
-        sources.extend(queues);
+        ports.push(Port::Xdp(tap));
+        sources.extend(queues.into_iter().map(Queue::Xdp));
     }
     if sources.len() > WORKERS {
         let what = format!("{} queues in all are too many; {WORKERS} can be captured at once", sources.len());
         return Err(Failure::usage(what).help("lower the number of queues: ethtool -L IFACE combined N"));
     }
-    Ok((taps, sources))
+    Ok((ports, sources))
 }
 
 fn not_there(name: &str, error: &std::io::Error) -> Failure {
@@ -239,8 +241,8 @@ pub struct Threads {
     workers: Vec<JoinHandle<worker::Ended>>,
     judge: JoinHandle<Verdicts>,
     shared: Vec<Arc<worker::Shared>>,
-    /// Interface of each worker, as index into the taps.
-    taps: Vec<usize>,
+    /// Interface of each worker, as index into the ports.
+    ports: Vec<usize>,
     inbox: Receiver<Told>,
     /// Set, it has the judge say how things stand.
     asked: Arc<AtomicBool>,
@@ -248,7 +250,7 @@ pub struct Threads {
 }
 
 fn build(
-    sources: Vec<AfXdp>,
+    sources: Vec<Queue>,
     recorders: Vec<Option<Recorder>>,
     config: &Config,
     rules: &Arc<RuleSet>,
@@ -264,7 +266,13 @@ fn build(
             .map_err(|error| Failure::failed(format!("waiting for packets can't be set up: {error}")))?;
         built.chunks += recorder.as_ref().map_or(0, Recorder::free_chunks);
         let number = u16::try_from(number).expect("there are at most 256 workers");
-        let worker = Worker::new(source, &config.worker, Arc::clone(rules), queues.clone(), recorder, number);
+        let mut worker =
+            Worker::new(source, &config.worker, Arc::clone(rules), queues.clone(), recorder, number);
+        if !worker.populate() {
+            term::note(
+                "the kernel does not give the history's memory at once: packets will wait for it, piece by piece",
+            );
+        }
         let core = cores.get(usize::from(number)).copied();
         built.threads.push(worker::Thread { worker, waiter, core, shared: Arc::clone(&shared) });
         built.lanes.push(judge::Lane::new(queues, shared));
@@ -311,16 +319,16 @@ impl Built {
         let judge = thread::Builder::new().name("judge".to_owned()).spawn(|| judge.run()).map_err(failed)?;
         let mut workers = Vec::new();
         let mut names: Vec<String> = Vec::new();
-        let mut taps = Vec::new();
+        let mut ports = Vec::new();
         for (number, thread) in self.threads.into_iter().enumerate() {
             let name = thread.worker.source().interfaces()[0].name.clone();
             if names.last() != Some(&name) {
                 names.push(name);
             }
-            taps.push(names.len() - 1);
+            ports.push(names.len() - 1);
             let builder = thread::Builder::new().name(format!("worker-{number}"));
             workers.push(builder.spawn(|| thread.run()).map_err(failed)?);
         }
-        Ok(Threads { workers, judge, shared, taps, inbox, asked, chunks: self.chunks })
+        Ok(Threads { workers, judge, shared, ports, inbox, asked, chunks: self.chunks })
     }
 }

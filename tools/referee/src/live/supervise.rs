@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use dataplane::judge::Incident;
 use dataplane::ledger::WorkerAccount;
-use dataplane::source::afxdp::{CaptureClock, Tap, TapReport};
+use dataplane::source::afxdp::CaptureClock;
+use dataplane::source::live::{Port, PortReport};
 use rules::RuleSet;
 use serde::Serialize;
 
@@ -49,7 +50,7 @@ struct Stated<'a> {
 
 /// A run under way.
 pub struct Run {
-    pub taps: Vec<Tap>,
+    pub ports: Vec<Port>,
     pub clock: Arc<CaptureClock>,
     pub threads: Threads,
     pub recording: Option<Recording>,
@@ -92,9 +93,9 @@ struct Desk {
 impl Run {
     /// Runs until a signal, the end of `--duration`, the loss of an interface, or nobody is left to read.
     pub fn supervise(self) -> Done {
-        let Run { taps, clock, threads, recording, outputs, signals, duration, store, control, metrics } =
+        let Run { ports, clock, threads, recording, outputs, signals, duration, store, control, metrics } =
             self;
-        let names: Vec<&str> = taps.iter().map(|tap| tap.nic().name.as_str()).collect();
+        let names: Vec<&str> = ports.iter().map(|port| port.nic().name.as_str()).collect();
         let status = Status::new(&names.join(" "));
         let tally = (!outputs.to_stdout()).then(Tally::default);
         let mut desk = Desk {
@@ -110,9 +111,9 @@ impl Run {
             ending: false,
             metrics,
         };
-        let linked = taps.iter().map(|tap| tap.nic().carrier).collect();
+        let linked = ports.iter().map(|port| port.nic().carrier).collect();
         let snapshots = vec![Snapshot::default(); threads.shared.len()];
-        let mut watch = Watch { taps, clock, snapshots, linked };
+        let mut watch = Watch { ports, clock, snapshots, linked };
         ready();
         let began = Instant::now();
         let mut next = began + SECOND;
@@ -239,7 +240,7 @@ impl Desk {
 
 /// What main looks at once a second.
 struct Watch {
-    taps: Vec<Tap>,
+    ports: Vec<Port>,
     clock: Arc<CaptureClock>,
     snapshots: Vec<Snapshot>,
     /// Whether each interface had a link the last time.
@@ -262,7 +263,7 @@ impl Watch {
         desk.unjudged(self.snapshots.iter().map(|snapshot| snapshot.account.events.hits_dropped).sum());
         desk.status.show(self.figures(&reports, desk));
         let writer = desk.recording.as_ref().map(Recording::account);
-        let seen = Seen { taps: &self.taps, reports: &reports, snapshots: &self.snapshots, writer, live };
+        let seen = Seen { ports: &self.ports, reports: &reports, snapshots: &self.snapshots, writer, live };
         desk.metrics.look(&threads.asked, &mut desk.outputs, seen);
         desk.look();
         self.links(desk)
@@ -273,9 +274,9 @@ impl Watch {
     /// # Errors
     /// Privilege: an interface has gone for good.
     fn links(&mut self, desk: &Desk) -> Result<(), Failure> {
-        for (tap, had) in self.taps.iter().zip(&mut self.linked) {
-            let name = &tap.nic().name;
-            let has = tap.has_link().map_err(|error| {
+        for (port, had) in self.ports.iter().zip(&mut self.linked) {
+            let name = &port.nic().name;
+            let has = port.has_link().map_err(|error| {
                 Failure::new(Code::Privilege, format!("{name} has gone: {error}"))
                     .help("everything captured before is safe; start again when it is back")
             })?;
@@ -288,11 +289,11 @@ impl Watch {
         Ok(())
     }
 
-    fn reports(&self) -> Result<Vec<TapReport>, Failure> {
-        self.taps.iter().map(|tap| tap.report().map_err(Failure::failed)).collect()
+    fn reports(&self) -> Result<Vec<PortReport>, Failure> {
+        self.ports.iter().map(|port| port.report().map_err(Failure::failed)).collect()
     }
 
-    fn figures(&self, reports: &[TapReport], desk: &Desk) -> Figures {
+    fn figures(&self, reports: &[PortReport], desk: &Desk) -> Figures {
         let history = self.snapshots.iter().map(|snapshot| snapshot.horizon).min();
         Figures {
             seen: reports.iter().map(|report| report.seen).sum(),
@@ -308,9 +309,9 @@ impl Watch {
 }
 
 /// What each interface received and lost, for the capture files.
-fn publish_losses(threads: &Threads, reports: &[TapReport]) {
-    for (shared, &tap) in threads.shared.iter().zip(&threads.taps) {
-        let report = &reports[tap];
+fn publish_losses(threads: &Threads, reports: &[PortReport]) {
+    for (shared, &port) in threads.shared.iter().zip(&threads.ports) {
+        let report = &reports[port];
         let dropped = report.dropped.iter().sum::<u64>() + report.nic.rx_missed;
         shared.received.store(report.seen + report.nic.rx_missed, Ordering::Relaxed);
         shared.dropped.store(dropped, Ordering::Relaxed);
@@ -327,12 +328,12 @@ fn end(
 ) -> Done {
     desk.ending = true;
     control.stop();
-    watch.taps.iter_mut().for_each(Tap::detach);
+    watch.ports.iter_mut().for_each(Port::detach);
     settle(&watch);
     if let Ok(reports) = watch.reports() {
         publish_losses(&threads, &reports);
     }
-    watch.taps.iter().for_each(Tap::stop);
+    watch.ports.iter().for_each(Port::stop);
     // Until the judge has said everything; it waits for main now.
     while let Ok(told) = threads.inbox.recv() {
         desk.take(told);
@@ -379,7 +380,7 @@ fn end(
 fn settle(watch: &Watch) {
     let began = Instant::now();
     while began.elapsed() < SETTLE {
-        if watch.reports().is_ok_and(|reports| reports.iter().all(TapReport::settled)) {
+        if watch.reports().is_ok_and(|reports| reports.iter().all(PortReport::settled)) {
             return;
         }
         thread::sleep(Duration::from_millis(1));
@@ -387,10 +388,10 @@ fn settle(watch: &Watch) {
 }
 
 fn interfaces(watch: &Watch) -> Vec<InterfaceReport> {
-    let report = |tap: &Tap| InterfaceReport {
-        name: tap.nic().name.clone(),
-        capture: tap.to_string(),
-        tap: tap.report().unwrap_or_default(),
+    let report = |port: &Port| InterfaceReport {
+        name: port.nic().name.clone(),
+        capture: port.to_string(),
+        port: port.report().unwrap_or_default(),
     };
-    watch.taps.iter().map(report).collect()
+    watch.ports.iter().map(report).collect()
 }

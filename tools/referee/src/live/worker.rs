@@ -14,7 +14,7 @@ use crossbeam_queue::ArrayQueue;
 use dataplane::ledger::WorkerAccount;
 use dataplane::record::LossCounters;
 use dataplane::source::Nanos;
-use dataplane::source::afxdp::AfXdp;
+use dataplane::source::live::{LiveSource, Queue};
 use dataplane::worker::{Step, Worker};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -82,7 +82,7 @@ pub struct Ended {
     pub peak: u32,
 }
 
-/// Sleeping on a socket until it has packets.
+/// Sleeping until a source has packets.
 pub struct Waiter {
     poll: Poll,
     events: Events,
@@ -91,10 +91,13 @@ pub struct Waiter {
 impl Waiter {
     /// # Errors
     /// Those of `epoll(7)`.
-    pub fn new(source: &AfXdp) -> io::Result<Waiter> {
+    pub fn new(source: &impl LiveSource) -> io::Result<Waiter> {
         let poll = Poll::new()?;
-        let socket = source.as_fd().as_raw_fd();
-        poll.registry().register(&mut SourceFd(&socket), Token(0), Interest::READABLE)?;
+        let mut sockets = Vec::new();
+        source.files(&mut |socket| sockets.push(socket.as_raw_fd()));
+        for (number, socket) in sockets.iter().enumerate() {
+            poll.registry().register(&mut SourceFd(socket), Token(number), Interest::READABLE)?;
+        }
         Ok(Waiter { poll, events: Events::with_capacity(4) })
     }
 
@@ -116,7 +119,7 @@ impl Drop for End {
 
 /// One worker and what it runs with.
 pub struct Thread {
-    pub worker: Worker<AfXdp>,
+    pub worker: Worker<Queue>,
     pub waiter: Waiter,
     pub core: Option<usize>,
     pub shared: Arc<Shared>,

@@ -5,8 +5,8 @@ use std::collections::{HashSet, VecDeque};
 
 use dataplane::judge::{BodyBooks, JudgeAccount, Standing};
 use dataplane::ledger::WorkerAccount;
-use dataplane::source::afxdp::TapReport;
 use dataplane::source::file::InputReport;
+use dataplane::source::live::PortReport;
 
 use super::cost::Ticking;
 use crate::recording::Recorded;
@@ -71,7 +71,7 @@ pub struct InterfaceReport {
     pub name: String,
     /// How it captured.
     pub capture: String,
-    pub tap: TapReport,
+    pub port: PortReport,
 }
 
 /// A run that has ended.

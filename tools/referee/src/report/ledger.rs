@@ -152,7 +152,7 @@ fn unbalanced(f: &Finished, written: u64, unwritten: u64) -> Vec<String> {
         }
         Inputs::Interfaces { reports, .. } => {
             unbalanced.extend(reports.iter().flat_map(unbalanced_interface));
-            let taken: u64 = reports.iter().map(|report| report.tap.taken()).sum();
+            let taken: u64 = reports.iter().map(|report| report.port.taken()).sum();
             if taken != w.received {
                 unbalanced.push(say("packets taken from the rings = received by workers", taken, w.received));
             }
@@ -169,16 +169,16 @@ fn matches(e: &EventAccount, hits: u64) -> (u64, u64) {
 
 /// What an interface's own counters contradict each other in.
 fn unbalanced_interface(report: &InterfaceReport) -> Vec<String> {
-    let InterfaceReport { name, tap, .. } = report;
-    let accounted = tap.taken() + tap.dropped.iter().sum::<u64>();
+    let InterfaceReport { name, port, .. } = report;
+    let accounted = port.taken() + port.dropped.iter().sum::<u64>();
     let mut unbalanced = Vec::new();
-    if tap.seen != accounted {
+    if port.seen != accounted {
         unbalanced.push(format!(
             "{name}: packets seen by the XDP program = taken + dropped: {} is not {accounted}",
-            tap.seen
+            port.seen
         ));
     }
-    for (number, queue) in tap.queues.iter().enumerate() {
+    for (number, queue) in port.queues.iter().enumerate() {
         let (with_kernel, in_hand) = (queue.frames_with_kernel, queue.frames_in_hand);
         if queue.frames != with_kernel + in_hand {
             unbalanced.push(format!(
@@ -194,14 +194,14 @@ fn unbalanced_interface(report: &InterfaceReport) -> Vec<String> {
 /// What was lost before any worker, by [`DropReason`].
 pub fn lost(inputs: &Inputs) -> [u64; DropReason::ALL.len()] {
     let Inputs::Interfaces { reports, .. } = inputs else { return [0; DropReason::ALL.len()] };
-    DropReason::ALL.map(|reason| reports.iter().map(|report| report.tap.dropped[reason as usize]).sum())
+    DropReason::ALL.map(|reason| reports.iter().map(|report| report.port.dropped[reason as usize]).sum())
 }
 
 fn interface(report: &InterfaceReport) -> Value {
-    let InterfaceReport { name, capture, tap } = report;
+    let InterfaceReport { name, capture, port } = report;
     let dropped =
-        DropReason::ALL.map(|reason| (reason.name().to_owned(), tap.dropped[reason as usize].into()));
-    let queues = tap.queues.iter().map(|queue| {
+        DropReason::ALL.map(|reason| (reason.name().to_owned(), port.dropped[reason as usize].into()));
+    let queues = port.queues.iter().map(|queue| {
         json!({
             "taken": queue.taken, "unstamped": queue.unstamped, "zero_copy": queue.zero_copy,
             "rx_ring_full": queue.socket.rx_ring_full, "rx_dropped": queue.socket.rx_dropped,
@@ -212,11 +212,11 @@ fn interface(report: &InterfaceReport) -> Value {
         })
     });
     json!({
-        "name": name, "capture": capture, "seen": tap.seen, "seen_bytes": tap.seen_bytes, "taken": tap.taken(),
+        "name": name, "capture": capture, "seen": port.seen, "seen_bytes": port.seen_bytes, "taken": port.taken(),
         "dropped": Map::from_iter(dropped), "queues": queues.collect::<Vec<_>>(),
         "nic": {
-            "rx_packets": tap.nic.rx_packets, "rx_missed": tap.nic.rx_missed,
-            "rx_dropped": tap.nic.rx_dropped, "rx_errors": tap.nic.rx_errors,
+            "rx_packets": port.nic.rx_packets, "rx_missed": port.nic.rx_missed,
+            "rx_dropped": port.nic.rx_dropped, "rx_errors": port.nic.rx_errors,
         },
     })
 }

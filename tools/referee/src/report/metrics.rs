@@ -46,7 +46,7 @@ impl<'a> Sample<'a> {
         let interfaces = match &f.inputs {
             Inputs::Files { .. } => Vec::new(),
             Inputs::Interfaces { reports, .. } => {
-                reports.iter().map(|r| (r.name.as_str(), r.tap.seen, r.tap.nic.rx_missed)).collect()
+                reports.iter().map(|r| (r.name.as_str(), r.port.seen, r.port.nic.rx_missed)).collect()
             }
         };
         Sample {

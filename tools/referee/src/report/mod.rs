@@ -120,9 +120,9 @@ fn file_notes(reports: &[InputReport], late: u64) {
 }
 
 fn interface_notes(reports: &[InterfaceReport], clock_steps: u64) {
-    for InterfaceReport { name, tap, .. } in reports {
-        if tap.nic.rx_missed > 0 {
-            let missed = term::plural(tap.nic.rx_missed, "packet");
+    for InterfaceReport { name, port, .. } in reports {
+        if port.nic.rx_missed > 0 {
+            let missed = term::plural(port.nic.rx_missed, "packet");
             term::note(&format!(
                 "{name}: the interface itself had no room for {missed}; they were lost before anybody saw them"
             ));
