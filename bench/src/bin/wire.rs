@@ -51,6 +51,9 @@ struct Cli {
     /// Flows in turn
     #[arg(long, default_value_t = 100_000)]
     flows: u32,
+    /// Only loads whose name contains this
+    #[arg(long)]
+    only: Option<String>,
     /// Fail if the ratio of any load is below this
     #[arg(long)]
     at_least: Option<f64>,
@@ -113,7 +116,8 @@ fn run(cli: &Cli) -> Result<bool> {
             "Mpps, medians", "bare", "referee", "ratio", "dropped"
         )?;
     }
-    for load in LOADS {
+    let wanted = |load: &Load| cli.only.as_ref().is_none_or(|only| load.name.contains(only.as_str()));
+    for load in LOADS.into_iter().filter(wanted) {
         let row = measure(cli, load, &cores)?;
         enough &= cli.at_least.is_none_or(|least| row.ratio >= least);
         if cli.json {

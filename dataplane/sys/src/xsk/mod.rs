@@ -12,6 +12,7 @@ use std::io;
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
+use std::time::Duration;
 
 use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket as XskSocket, TxQueue, Umem};
@@ -20,6 +21,10 @@ pub use observer::{Observer, Statistics};
 
 /// Frames moved between a ring and its user at once, at most.
 pub const BURST: usize = 64;
+
+/// How long the kernel may take to let go of a queue whose socket was closed: somebody starts again at once.
+const LETS_GO: Duration = Duration::from_secs(1);
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// How a socket is to be opened.
 #[derive(Clone, Copy, Debug)]
@@ -117,10 +122,20 @@ impl Socket {
     /// Opens and binds a socket and gives the kernel all its frames. Loads no program.
     ///
     /// # Errors
-    /// EOPNOTSUPP: the driver can't do what is asked. EBUSY: another socket has the queue, or had it until a moment
-    /// ago: the kernel lets go of it some time after the file was closed. EINVAL: there is no such queue. EPERM:
-    /// missing privilege. ENOBUFS, ENOMEM: the limit on locked memory.
+    /// EOPNOTSUPP: the driver can't do what is asked. EBUSY: another socket has the queue, still after a second: the
+    /// kernel lets go of it some time after the file was closed. EINVAL: there is no such queue. EPERM: missing
+    /// privilege. ENOBUFS, ENOMEM: the limit on locked memory.
     pub fn open(settings: &Settings<'_>) -> Result<Socket, OpenError> {
+        for _ in 0..LETS_GO.as_millis() / AGAIN.as_millis() {
+            match Socket::open_now(settings) {
+                Err(error) if error.errno() == Some(libc::EBUSY) => std::thread::sleep(AGAIN),
+                opened => return opened,
+            }
+        }
+        Socket::open_now(settings)
+    }
+
+    fn open_now(settings: &Settings<'_>) -> Result<Socket, OpenError> {
         let Settings { ring, frame_bytes, .. } = *settings;
         let sizes = || OpenError::Sizes { ring, frame_bytes };
         let count = ring.checked_mul(2).and_then(NonZeroU32::new).ok_or_else(sizes)?;
