@@ -58,7 +58,15 @@ impl Tap {
         let jumbo = mtu > ONE_BUFFER;
         let (socket, wire, capture, link) = namespace.run(|| {
             let interface = pair.tap.name.as_str();
-            let settings = Settings { interface, queue: 0, ring, frame_bytes, zero_copy: false, jumbo };
+            let settings = Settings {
+                interface,
+                queue: 0,
+                ring,
+                frame_bytes,
+                zero_copy: false,
+                busy_poll: false,
+                jumbo,
+            };
             let socket = Socket::open(&settings).expect("a veth takes a socket in copy mode");
             let capture = Capture::load(1, jumbo).expect("the program can be loaded");
             capture.give(0, socket.as_fd()).expect("there is a place for queue 0");

@@ -70,7 +70,8 @@ fn monotonic_ns() -> u64 {
 }
 
 fn socket(interface: &str, queue: u32, jumbo: bool) -> Socket {
-    let settings = Settings { interface, queue, ring: 64, frame_bytes: 4096, zero_copy: false, jumbo };
+    let settings =
+        Settings { interface, queue, ring: 64, frame_bytes: 4096, zero_copy: false, busy_poll: false, jumbo };
     Socket::open(&settings).unwrap()
 }
 

@@ -17,7 +17,15 @@ const EBUSY: Option<i32> = Some(16);
 const EOPNOTSUPP: Option<i32> = Some(95);
 
 fn settings(interface: &str) -> Settings<'_> {
-    Settings { interface, queue: 0, ring: RING, frame_bytes: 4096, zero_copy: false, jumbo: false }
+    Settings {
+        interface,
+        queue: 0,
+        ring: RING,
+        frame_bytes: 4096,
+        zero_copy: false,
+        busy_poll: false,
+        jumbo: false,
+    }
 }
 
 fn tap(mtu: u32, frame_bytes: u32, mode: XdpMode) -> Tap {

@@ -189,6 +189,7 @@ fn receive_and_drop(cli: &Cli, core: usize, send: impl Fn() -> Result<Summary>) 
         ring: RING,
         frame_bytes: 2048,
         zero_copy: false,
+        busy_poll: false,
         jumbo: false,
     };
     let mut socket = Socket::open(&settings)?;

@@ -26,6 +26,7 @@ pub struct QueueReport {
     /// Packets its worker took.
     pub taken: u64,
     pub unstamped: u64,
+    pub busy_polls: u64,
     pub socket: xsk::Statistics,
     pub zero_copy: bool,
     /// Frames of its UMEM: all, with the kernel, in the worker's hands.

@@ -16,12 +16,18 @@ use dataplane_sys::xsk::{BURST, Frame, Socket};
 
 use super::{BATCH, Batch, Descriptor, Interface, LinkType, Marks, Nanos, Poll, Source};
 pub use clock::CaptureClock;
-pub use open::{TapError, TapSettings, ZeroCopy};
+pub use open::{BusyPoll, TapError, TapSettings, ZeroCopy};
 pub use tap::Tap;
 
 /// How far behind the clock a silent queue is taken to be: what was stamped may still be on its way to the ring
 /// for so long. Ns.
 const LATENESS: Nanos = 10_000_000;
+
+/// Bursts in which a busy queue may come up empty before it is taken to be silent, if the worker can ask the driver
+/// itself.
+const ASKS: u32 = 4;
+/// Packets in a burst from which on a queue is busy.
+const BUSY: usize = BURST / 2;
 
 /// Marks a handle as one of a packet joined from several frames.
 const JOINED: u64 = 1 << 63;
@@ -38,6 +44,8 @@ pub struct QueueShared {
     pub taken: AtomicU64,
     /// Packets that had no stamp and were given the time they were taken at.
     pub unstamped: AtomicU64,
+    /// Times the worker ran the driver's receive loop.
+    pub busy_polls: AtomicU64,
     /// Frames with the kernel and in the worker's hands; their sum is all there are.
     pub frames_with_kernel: AtomicU64,
     pub frames_in_hand: AtomicU64,
@@ -66,6 +74,8 @@ pub struct AfXdp {
     interfaces: [Interface; 1],
     /// Time of the latest packet or silence handed out.
     latest: Nanos,
+    /// How often the driver is yet to be asked before the queue is silent.
+    asks: u32,
 }
 
 impl AfXdp {
@@ -86,6 +96,7 @@ impl AfXdp {
             shared,
             interfaces: [interface],
             latest: 0,
+            asks: 0,
         };
         source.publish_frames();
         source
@@ -160,7 +171,13 @@ impl AfXdp {
         if self.shared.stop.load(Ordering::Acquire) {
             return Poll::End;
         }
-        self.socket.wake();
+        if self.asks > 0 && self.socket.polls_busily() {
+            self.asks -= 1;
+            self.socket.busy_poll();
+            self.shared.busy_polls.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.socket.wake();
+        }
         self.latest = self.latest.max(self.clock.now().saturating_sub(LATENESS));
         Poll::Idle(self.latest)
     }
@@ -171,6 +188,9 @@ impl Source for AfXdp {
         debug_assert!(batch.packets.is_empty() && self.held.is_empty(), "poll needs a released batch");
         if self.socket.receive(&mut self.held) == 0 {
             return self.silent();
+        }
+        if self.held.len() >= BUSY {
+            self.asks = ASKS;
         }
         self.held.iter().for_each(|frame| self.socket.prefetch(frame));
         for index in 0..self.held.len() {

@@ -3,8 +3,6 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use dataplane_sys::bpf::{XdpLink, XdpMode, attach_xdp};
 use dataplane_sys::xsk::{self, Socket};
@@ -18,9 +16,6 @@ const LINK_BYTES: u32 = 14 + 2 * 4;
 const HEADROOM: u32 = 256;
 const SMALL_FRAME: u32 = 2048;
 const PAGE_FRAME: u32 = 4096;
-
-/// How long the kernel may take to release the queues of a process that has just ended.
-const RELEASE: Duration = Duration::from_secs(1);
 
 /// Error numbers the kernel answers with, include/uapi/asm-generic/errno*.h.
 const EPERM: i32 = 1;
@@ -40,12 +35,24 @@ pub enum ZeroCopy {
     Off,
 }
 
+/// Whether a worker that finds nothing runs the driver's receive loop itself, on its own core, instead of leaving it to
+/// interrupts on another: socket(7), SO_PREFER_BUSY_POLL.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BusyPoll {
+    /// In zero-copy mode, where the driver works for this socket alone.
+    #[default]
+    Auto,
+    On,
+    Off,
+}
+
 /// How an interface is to be taken.
 #[derive(Clone, Copy, Debug)]
 pub struct TapSettings {
     pub zero_copy: ZeroCopy,
     /// Packets each queue can hold until its worker takes them; a power of two.
     pub ring: u32,
+    pub busy_poll: BusyPoll,
     /// Take it although the host's own traffic goes over it.
     pub steal: bool,
 }
@@ -201,16 +208,13 @@ impl Plan<'_> {
             ring: self.settings.ring,
             frame_bytes: if self.jumbo { PAGE_FRAME } else { SMALL_FRAME },
             zero_copy,
+            busy_poll: match self.settings.busy_poll {
+                BusyPoll::Auto => zero_copy,
+                BusyPoll::On => true,
+                BusyPoll::Off => false,
+            },
             jumbo: self.jumbo,
         };
-        let began = Instant::now();
-        loop {
-            match Socket::open(&settings) {
-                Err(error) if error.errno() == Some(EBUSY) && began.elapsed() < RELEASE => {
-                    thread::sleep(RELEASE / 50);
-                }
-                result => return result,
-            }
-        }
+        Socket::open(&settings)
     }
 }

@@ -234,6 +234,7 @@ impl Queue {
             zero_copy: self.observer.zero_copy()?,
             taken: shared.taken.load(Ordering::Acquire),
             unstamped: shared.unstamped.load(Ordering::Relaxed),
+            busy_polls: shared.busy_polls.load(Ordering::Relaxed),
             frames: self.frames,
             frames_with_kernel: shared.frames_with_kernel.load(Ordering::Relaxed),
             frames_in_hand: shared.frames_in_hand.load(Ordering::Relaxed),

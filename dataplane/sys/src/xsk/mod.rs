@@ -5,6 +5,7 @@
 //! `unsafe fn`: a [`Frame`] can be neither copied nor made, so whoever has one is alone with its bytes until it
 //! is given back.
 
+mod busy;
 mod observer;
 
 use std::fmt;
@@ -38,6 +39,8 @@ pub struct Settings<'a> {
     pub frame_bytes: u32,
     /// Zero-copy or nothing, or else copy mode: the kernel is left no choice that would have to be told.
     pub zero_copy: bool,
+    /// [`Socket::busy_poll`] will be used.
+    pub busy_poll: bool,
     /// Take packets that come in several frames.
     pub jumbo: bool,
 }
@@ -110,6 +113,7 @@ pub struct Socket {
     _umem: Umem,
     frames: u64,
     huge_pages: bool,
+    busy_poll: bool,
     given: u64,
     received: u64,
 }
@@ -161,9 +165,13 @@ impl Socket {
             _umem: umem,
             frames: descs.len() as u64,
             huge_pages,
+            busy_poll: false,
             given: 0,
             received: 0,
         };
+        if settings.busy_poll {
+            socket.busy_poll = busy::prefer(&socket).is_ok();
+        }
         for some in descs.chunks(BURST) {
             socket.given += submit(&mut socket.fill, some);
         }
@@ -237,6 +245,17 @@ impl Socket {
             // A call that fails (EINTR) is made again at the next turn.
             let _ = self.fill.wakeup(self.rx.fd_mut(), 0);
         }
+    }
+
+    /// It was opened for [`Socket::busy_poll`], and the kernel agreed.
+    pub fn polls_busily(&self) -> bool {
+        self.busy_poll
+    }
+
+    /// Runs the driver's receive loop once, on this core. A system call.
+    #[inline]
+    pub fn busy_poll(&mut self) {
+        busy::poll(self);
     }
 
     /// Frames there are.
@@ -319,7 +338,7 @@ fn umem(
 type Bound = (TxQueue, RxQueue, Option<(FillQueue, CompQueue)>);
 
 fn bind(settings: &Settings<'_>, umem: &Umem) -> Result<Bound, OpenError> {
-    let Settings { interface, queue, ring, frame_bytes, zero_copy, jumbo } = *settings;
+    let Settings { interface, queue, ring, frame_bytes, zero_copy, jumbo, .. } = *settings;
     let sizes = || OpenError::Sizes { ring, frame_bytes };
     let refused = |source| OpenError::Bind { interface: interface.to_owned(), queue, source };
     let mut flags = BindFlags::XDP_USE_NEED_WAKEUP;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use dataplane::config::WorkerConfig;
 use dataplane::judge::JudgeConfig;
 use dataplane::record::RecordConfig;
+use dataplane::source::afxdp::BusyPoll;
 use rules::Override;
 use toml::Value;
 
@@ -36,6 +37,7 @@ const MIB: u64 = 1 << 20;
 pub struct Config {
     /// Packets each AF_XDP ring holds; a power of two.
     pub ring_packets: u32,
+    pub busy_poll: BusyPoll,
     /// How long a rule's body may take when live.
     pub body_deadline: Duration,
     pub worker: WorkerConfig,
@@ -57,6 +59,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             ring_packets: 16_384,
+            busy_poll: BusyPoll::Auto,
             body_deadline: Duration::from_millis(50),
             worker: WorkerConfig::default(),
             record: RecordConfig::default(),
@@ -133,6 +136,7 @@ fn capture(r: &mut Reader<'_>, raw: &Raw, c: &mut Config) {
     {
         r.say(given.span(), "`ring_packets` is a power of two, such as 16384");
     }
+    c.busy_poll = raw.capture.busy_poll.into();
     let mut deadline_ms = c.body_deadline.as_millis() as u64;
     r.set(&mut deadline_ms, &raw.judge.body_deadline_ms, "body_deadline_ms", 1..=60_000, 1);
     c.body_deadline = Duration::from_millis(deadline_ms);

@@ -50,6 +50,26 @@ pub struct Worker {
 #[serde(deny_unknown_fields, default)]
 pub struct Capture {
     pub ring_packets: Number,
+    pub busy_poll: BusyPoll,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BusyPoll {
+    #[default]
+    Auto,
+    On,
+    Off,
+}
+
+impl From<BusyPoll> for dataplane::source::afxdp::BusyPoll {
+    fn from(given: BusyPoll) -> Self {
+        match given {
+            BusyPoll::Auto => Self::Auto,
+            BusyPoll::On => Self::On,
+            BusyPoll::Off => Self::Off,
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -150,8 +150,12 @@ fn open_ports(
     clock: &Arc<CaptureClock>,
 ) -> Result<(Vec<Port>, Vec<Queue>), Failure> {
     xdp_prog::silence();
-    let settings =
-        TapSettings { zero_copy: args.zero_copy.into(), ring: config.ring_packets, steal: args.steal };
+    let settings = TapSettings {
+        zero_copy: args.zero_copy.into(),
+        ring: config.ring_packets,
+        busy_poll: config.busy_poll,
+        steal: args.steal,
+    };
     let (mut ports, mut sources) = (Vec::new(), Vec::new());
     let mut names = BTreeSet::new();
     for name in args.interface.iter().filter(|name| names.insert(name.as_str())) {

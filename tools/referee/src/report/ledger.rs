@@ -203,7 +203,7 @@ fn interface(report: &InterfaceReport) -> Value {
         DropReason::ALL.map(|reason| (reason.name().to_owned(), port.dropped[reason as usize].into()));
     let queues = port.queues.iter().map(|queue| {
         json!({
-            "taken": queue.taken, "unstamped": queue.unstamped, "zero_copy": queue.zero_copy,
+            "taken": queue.taken, "unstamped": queue.unstamped, "busy_polls": queue.busy_polls, "zero_copy": queue.zero_copy,
             "rx_ring_full": queue.socket.rx_ring_full, "rx_dropped": queue.socket.rx_dropped,
             "rx_invalid_descs": queue.socket.rx_invalid_descs,
             "rx_fill_ring_empty_descs": queue.socket.rx_fill_ring_empty_descs,
