@@ -6,11 +6,10 @@
 //! frames cross the pair. Each frame is of another of many flows. The copy into the socket's memory runs on the
 //! sender's core, so what is measured is throughput when both are busy, not loss at a given rate.
 
-use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -23,6 +22,11 @@ use dataplane_sys::xsk::{BURST, Settings, Socket};
 use serde::Serialize;
 use wiregen::wire::{Summary, flood};
 use xdp_prog::Capture;
+
+mod program;
+mod soak;
+
+use program::{Program, number};
 
 const RING: u32 = 16_384;
 
@@ -57,24 +61,29 @@ struct Cli {
     /// Fail if the ratio of any load is below this
     #[arg(long)]
     at_least: Option<f64>,
+    /// Instead: `referee run` alone, so many seconds at half of what it takes, its memory and losses watched
+    #[arg(long, conflicts_with_all = ["runs", "at_least"])]
+    soak: Option<f64>,
     /// One JSON object a load instead of a table
     #[arg(long)]
     json: bool,
 }
 
-/// What is sent, and how. UDP; lengths without the frame check sequence, so 60 bytes are the least a wire carries.
+/// What is sent, and how. Lengths without the frame check sequence, so 60 bytes are the least a wire carries.
 #[derive(Clone, Copy, Debug)]
 struct Load {
     name: &'static str,
     direct: bool,
     bytes: usize,
+    tcp: bool,
 }
 
-const LOADS: [Load; 4] = [
-    Load { name: "direct, 60 B", direct: true, bytes: 60 },
-    Load { name: "direct, 1514 B", direct: true, bytes: 1514 },
-    Load { name: "veth, 60 B", direct: false, bytes: 60 },
-    Load { name: "veth, 1514 B", direct: false, bytes: 1514 },
+const LOADS: [Load; 5] = [
+    Load { name: "direct, 60 B", direct: true, bytes: 60, tcp: false },
+    Load { name: "direct, 1514 B", direct: true, bytes: 1514, tcp: false },
+    Load { name: "direct, 60 B of TCP", direct: true, bytes: 60, tcp: true },
+    Load { name: "veth, 60 B", direct: false, bytes: 60, tcp: false },
+    Load { name: "veth, 1514 B", direct: false, bytes: 1514, tcp: false },
 ];
 
 /// One load's medians, millions of packets a second.
@@ -107,6 +116,9 @@ fn run(cli: &Cli) -> Result<bool> {
         "a sender and a receiver need a CPU each; this process may use {}",
         cores.len()
     );
+    if let Some(seconds) = cli.soak {
+        return soak::soak(cli, seconds, cores[0]);
+    }
     let mut enough = true;
     let mut out = std::io::stdout().lock();
     if !cli.json {
@@ -139,8 +151,9 @@ fn measure(cli: &Cli, load: Load, cores: &[usize]) -> Result<Row> {
     let (first, last) = (cores[0], cores[cores.len() - 1]);
     let (mut bare, mut ours, mut dropped) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..cli.runs {
-        bare.push(receive_and_drop(cli, last, || send(cli, load, first))?);
-        let (mpps, percent) = referee(cli, || send(cli, load, first))?;
+        let send = || send(cli, load, first, (cli.seconds, None));
+        bare.push(receive_and_drop(cli, last, send)?);
+        let (mpps, percent) = referee(cli, send)?;
         ours.push(mpps);
         dropped.push(percent);
     }
@@ -154,18 +167,19 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Sends a load from a thread on the sender's core until the time is up.
-fn send(cli: &Cli, load: Load, core: usize) -> Result<Summary> {
+/// Sends a load from a thread on the sender's core until the time is up, so many packets a second or as fast as it
+/// goes.
+fn send(cli: &Cli, load: Load, core: usize, (seconds, pps): (f64, Option<f64>)) -> Result<Summary> {
     let options = flood::Options {
         interface: if load.direct { cli.tap.clone() } else { cli.wire.clone() },
         direct: load.direct,
         queue: 0,
         size: load.bytes,
         flows: cli.flows,
-        tcp: false,
+        tcp: load.tcp,
         packets: None,
-        seconds: Some(cli.seconds),
-        pps: None,
+        seconds: Some(seconds),
+        pps,
     };
     thread::scope(|scope| {
         let sending = scope.spawn(|| {
@@ -221,39 +235,12 @@ fn receive_and_drop(cli: &Cli, core: usize, send: impl Fn() -> Result<Summary>) 
 /// The whole program, with the shipped rules and a store: packets analysed a second, and what it dropped, in
 /// percent.
 fn referee(cli: &Cli, send: impl Fn() -> Result<Summary>) -> Result<(f64, f64)> {
-    let (store, ledger) = (cli.folder.join("store"), cli.folder.join("ledger.json"));
-    let mut command = Command::new(&cli.referee);
-    command.args(["run", "-i", &cli.tap, "--zero-copy", "off", "--store"]).arg(&store);
-    command.arg("--ledger").arg(&ledger).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().with_context(|| cli.referee.display().to_string())?;
-    let sent = wait_for_ready(&mut child).and_then(|()| send());
-    let pid = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).context("stopping referee")?;
-    let status = child.wait()?;
+    let program = Program::start(cli)?;
+    let sent = send();
+    let ledger = program.stop()?;
     let sent = sent?;
-    ensure!(status.success(), "referee run ended with {status}");
-    let ledger: serde_json::Value = serde_json::from_str(&fs::read_to_string(&ledger)?)?;
-    fs::remove_dir_all(&store)?;
-    ensure!(ledger["balanced"] == true, "the books don't balance");
-    let number = |name: &str| ledger[name].as_f64().with_context(|| format!("no {name} in the ledger"));
-    let (received, analysed) = (number("received")?, number("analysed")?);
-    let counted = ledger["received"].as_u64();
-    ensure!(counted == Some(sent.sent), "{} frames were sent, {counted:?} are in the books", sent.sent);
-    Ok((analysed / sent.seconds / 1e6, 100.0 * (received - analysed) / received))
-}
-
-/// Reads what it says until it is ready for packets.
-fn wait_for_ready(child: &mut Child) -> Result<()> {
-    let mut lines = BufReader::new(child.stderr.take().context("its standard error was piped")?).lines();
-    let mut said = Vec::new();
-    for line in lines.by_ref() {
-        let line = line?;
-        if line == "ready" {
-            // Its later words go nowhere, but it must not block on them.
-            thread::spawn(move || lines.for_each(drop));
-            return Ok(());
-        }
-        said.push(line);
-    }
-    bail!("referee run did not start: {}", said.join("; "))
+    let (received, analysed) = (number(&ledger, "received")?, number(&ledger, "analysed")?);
+    ensure!(received == sent.sent, "{} frames were sent, {received} are in the books", sent.sent);
+    let dropped = 100.0 * (received - analysed) as f64 / received.max(1) as f64;
+    Ok((analysed as f64 / sent.seconds / 1e6, dropped))
 }
