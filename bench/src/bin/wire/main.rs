@@ -81,7 +81,7 @@ struct Load {
 const LOADS: [Load; 5] = [
     Load { name: "direct, 60 B", direct: true, bytes: 60, tcp: false },
     Load { name: "direct, 1514 B", direct: true, bytes: 1514, tcp: false },
-    Load { name: "direct, 60 B of TCP", direct: true, bytes: 60, tcp: true },
+    Load { name: "direct, 60 B, TCP repeated", direct: true, bytes: 60, tcp: true },
     Load { name: "veth, 60 B", direct: false, bytes: 60, tcp: false },
     Load { name: "veth, 1514 B", direct: false, bytes: 1514, tcp: false },
 ];
