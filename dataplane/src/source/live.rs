@@ -2,7 +2,6 @@
 //! polls. Each kind is a module of its own; this only says what they have in common.
 
 use std::fmt;
-use std::io;
 use std::os::fd::BorrowedFd;
 
 use dataplane_sys::xsk;
@@ -59,6 +58,17 @@ impl PortReport {
     }
 }
 
+/// What of an interface has to stay as it was when it was taken; `None` where it doesn't matter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Id of the XDP program on it.
+    pub program: Option<u32>,
+    /// Receive queues.
+    pub queues: Option<u32>,
+    /// The largest MTU there is room for.
+    pub mtu: Option<u32>,
+}
+
 /// An interface that is captured from. Main thread; dropped, it gives the interface back.
 #[derive(Debug)]
 pub enum Port {
@@ -103,12 +113,11 @@ impl Port {
         self.tap().stop();
     }
 
-    /// Whether the interface is up and has a link.
-    ///
-    /// # Errors
-    /// It has gone: no more packets can come.
-    pub fn has_link(&self) -> io::Result<bool> {
-        self.tap().has_link()
+    /// What of the interface has to stay as it is.
+    pub fn needs(&self) -> Needs {
+        match self {
+            Port::Xdp(tap) => tap.needs(),
+        }
     }
 
     /// What has become of its packets so far.

@@ -7,6 +7,7 @@ pub mod afxdp;
 pub mod file;
 pub mod live;
 pub mod merge;
+pub mod netlink;
 pub mod nic;
 pub mod open;
 pub mod synthetic;

@@ -4,15 +4,14 @@
 use std::io;
 use std::net::IpAddr;
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
     InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
-use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{Socket, SocketAddr};
+
+use super::netlink::{dump, one};
 
 /// An interface as the kernel describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +29,16 @@ pub struct Nic {
     pub xdp_program: Option<u32>,
     /// What would lose its packets, in words ("the address 10.0.0.1"); IPv6 link-local addresses don't count.
     pub depends: Vec<String>,
+}
+
+/// What may become different while an interface is captured from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NicState {
+    pub name: String,
+    /// It is up and has a link.
+    pub linked: bool,
+    pub mtu: u32,
+    pub xdp_program: Option<u32>,
 }
 
 /// What the interface itself counted since it came up.
@@ -80,24 +89,39 @@ impl Nic {
         Ok(nic)
     }
 
-    /// Whether it is up and has a link, as of now.
+    /// The same interface as of now, by whatever name.
     ///
     /// # Errors
     /// ENODEV: it has gone. Those of netlink sockets.
+    pub fn now(&self) -> io::Result<NicState> {
+        let link = self.link()?;
+        let linked = link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
+        let mut state = NicState { name: self.name.clone(), linked, mtu: self.mtu, xdp_program: None };
+        for attribute in link.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => state.name = name,
+                LinkAttribute::Mtu(mtu) => state.mtu = mtu,
+                LinkAttribute::Xdp(xdp) => state.xdp_program = xdp_program(&xdp),
+                _ => {}
+            }
+        }
+        Ok(state)
+    }
+
+    /// Whether it is up and has a link, as of now.
+    ///
+    /// # Errors
+    /// As [`Nic::now`].
     pub fn has_link(&self) -> io::Result<bool> {
-        let all = links()?;
-        let link = all.iter().find(|link| link.header.index == self.ifindex).ok_or_else(no_such)?;
-        Ok(link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp))
+        Ok(self.now()?.linked)
     }
 
     /// What the interface counted so far.
     ///
     /// # Errors
-    /// ENODEV: it has gone. Those of netlink sockets.
+    /// As [`Nic::now`].
     pub fn counters(&self) -> io::Result<NicCounters> {
-        let all = links()?;
-        let link = all.iter().find(|link| link.header.index == self.ifindex).ok_or_else(no_such)?;
-        let stats = link.attributes.iter().find_map(|attribute| match attribute {
+        let stats = self.link()?.attributes.into_iter().find_map(|attribute| match attribute {
             LinkAttribute::Stats64(stats) => Some(NicCounters {
                 rx_packets: stats.rx_packets,
                 rx_missed: stats.rx_missed_errors,
@@ -107,6 +131,15 @@ impl Nic {
             _ => None,
         });
         Ok(stats.unwrap_or_default())
+    }
+
+    fn link(&self) -> io::Result<LinkMessage> {
+        let mut request = LinkMessage::default();
+        request.header.index = self.ifindex;
+        match one(RouteNetlinkMessage::GetLink(request))? {
+            RouteNetlinkMessage::NewLink(link) => Ok(link),
+            _ => Err(no_such()),
+        }
     }
 }
 
@@ -211,38 +244,6 @@ fn carried(route: &RouteMessage, ifindex: u32) -> Option<String> {
     })
 }
 
-/// Everything the kernel answers to a request for all of a kind. A message this program can't read is one it
-/// has no use for.
-fn dump<T>(
-    request: RouteNetlinkMessage,
-    wanted: impl Fn(RouteNetlinkMessage) -> Option<T>,
-) -> io::Result<Vec<T>> {
-    let socket = Socket::new(NETLINK_ROUTE)?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
-    let mut found = Vec::new();
-    loop {
-        let (answer, _) = socket.recv_from_full()?;
-        let mut rest = &answer[..];
-        while let Some(length) = rest.first_chunk::<4>().map(|four| u32::from_ne_bytes(*four) as usize) {
-            let Some(one) = rest.get(..length).filter(|one| one.len() >= 16) else { break };
-            match NetlinkMessage::<RouteNetlinkMessage>::deserialize(one).map(|message| message.payload) {
-                Ok(NetlinkPayload::Done(_)) => return Ok(found),
-                Ok(NetlinkPayload::Error(error)) => return Err(error.to_io()),
-                Ok(NetlinkPayload::InnerMessage(message)) => found.extend(wanted(message)),
-                Ok(_) | Err(_) => {}
-            }
-            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,6 +254,11 @@ mod tests {
         assert_eq!((lo.name.as_str(), lo.ethernet, lo.xdp_program), ("lo", false, None));
         assert!(lo.mtu > 0);
         lo.counters().unwrap();
+        let now = lo.now().unwrap();
+        assert_eq!((now.name.as_str(), now.mtu, now.xdp_program), ("lo", lo.mtu, None));
+        let gone = Nic { ifindex: 0x7fff_fff0, ..lo };
+        assert_eq!(gone.now().unwrap_err().raw_os_error(), Some(19));
+        assert_eq!(gone.counters().unwrap_err().raw_os_error(), Some(19));
     }
 
     #[test]

@@ -104,6 +104,36 @@ pub fn program_by_id(id: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// A program, as the kernel describes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Program {
+    pub id: u32,
+    /// Its function's name, of which the kernel keeps 15 characters.
+    pub name: String,
+    /// The hash of its instructions, 16 hexadecimal digits, as bpftool shows it.
+    pub tag: String,
+}
+
+/// What the kernel knows of a program.
+///
+/// # Errors
+/// A kernel or file that isn't of BPF.
+pub fn describe(program: BorrowedFd<'_>) -> io::Result<Program> {
+    // Zero asks for none of the lists that could be written to memory of ours.
+    let mut info = libbpf_sys::bpf_prog_info::default();
+    let mut size = size_of::<libbpf_sys::bpf_prog_info>() as u32;
+    // SAFETY: `program` is open for the call's length; `info` is live, of the size that is passed, and holds no pointer.
+    let failed =
+        unsafe { libbpf_sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &raw mut info, &raw mut size) };
+    if failed < 0 {
+        return Err(io::Error::from_raw_os_error(-failed));
+    }
+    let name = info.name.iter().map(|&letter| letter.cast_unsigned()).take_while(|&letter| letter != 0);
+    let name = String::from_utf8_lossy(&name.collect::<Vec<u8>>()).into_owned();
+    let tag = info.tag.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Program { id: info.id, name, tag })
+}
+
 /// Where a packet that a program is run on pretends to have come from (`struct xdp_md`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Arrival {

@@ -20,7 +20,8 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 the work failed, 2 wrong usage, configuration or rules, \
-                          3 an input can't be read as a capture, 4 missing privilege or device";
+                          3 an input can't be read as a capture, 4 missing privilege or device, \
+                          5 the interface changed: start again";
 
 #[derive(Subcommand)]
 pub enum Command {

@@ -16,6 +16,8 @@ pub enum Code {
     NotCapture = 3,
     /// Missing privilege or device.
     Privilege = 4,
+    /// The interface changed while it was captured from: what was captured is safe, and the same call takes it anew.
+    Changed = 5,
 }
 
 /// Why a command ends early.

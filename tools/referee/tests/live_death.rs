@@ -7,10 +7,13 @@ mod common;
 use std::fs;
 use std::io::Write;
 use std::process::Stdio;
+use std::sync::Arc;
 
 use common::Bench;
 use common::running::{self, KEEP_ALL, Running, bench, command, rules, until};
 use common::wire::{CUT_OFF, Wire, assert_given_back, cut_off, described, program};
+use dataplane::source::afxdp::{CaptureClock, Tap, TapSettings, ZeroCopy};
+use dataplane::source::nic::Nic;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::Signal;
 use tests::live::{Namespace, Shape, need_root};
@@ -69,6 +72,35 @@ fn assert_runs_again(namespace: &Namespace, bench: &Bench, wire: &mut Wire, left
     assert_eq!(now.len(), left.len() + 1);
     let verified = bench.run(&["store", "verify", "--store", "s"]).exits(0).stdout;
     assert!(verified.contains("1 complete, 1 cut, 0 damaged"), "{verified}");
+}
+
+#[test]
+fn a_fault_of_any_kind_gives_the_interface_back() {
+    if !need_root("runs that die by a fault") {
+        return;
+    }
+    let namespace = Namespace::new();
+    let wire = Wire::new(&namespace, Shape::default());
+    for fault in [Signal::ABORT, Signal::ILL] {
+        let running = Running::start(&namespace, &bench(), &["-i", "tap0"]);
+        assert!(program(&namespace, "tap0").is_some());
+        running.signal(fault);
+        assert_eq!(running.end().ran.code, None, "killed by the signal");
+        assert_given_back(&namespace, "tap0");
+    }
+    // A panic unwinds through whoever holds the interface.
+    let panicked = std::panic::catch_unwind(|| {
+        namespace.run(|| {
+            let nic = Nic::find(&wire.pair.tap.name).unwrap();
+            let settings = TapSettings { zero_copy: ZeroCopy::Prefer, ring: 64, steal: false };
+            let (mut tap, queues) = Tap::open(nic, &settings, &Arc::new(CaptureClock::sampled())).unwrap();
+            tap.begin().unwrap();
+            assert_eq!(queues.len(), 1);
+            std::panic::panic_any(tap.needs().program.unwrap());
+        })
+    });
+    assert!(panicked.unwrap_err().is::<u32>(), "it was attached before it panicked");
+    assert_given_back(&namespace, "tap0");
 }
 
 #[test]

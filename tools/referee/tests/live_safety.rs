@@ -102,6 +102,11 @@ fn an_ipv6_address_counts_unless_the_interface_gave_it_to_itself() {
         settled.then_some(())
     });
     namespace.ip(&["address", "add", "fd00::1/64", "dev", "tap0", "nodad"]);
+    until("the routes of all three addresses", || {
+        let routes = namespace.ip(&["-6", "route", "show", "table", "local"]);
+        let all = routes.matches("local fe80::").count() == 2 && routes.contains("local fd00::1");
+        all.then_some(())
+    });
     refused(&namespace, &[], 2, &["tap0 is in use", "the address fd00::1"]);
     namespace.ip(&["address", "del", "fd00::1/64", "dev", "tap0"]);
     Running::start(&namespace, &bench(), &["-i", "tap0"]).stop().ran.exits(0);
@@ -174,8 +179,9 @@ fn an_xdp_program_of_somebody_else_stays() {
         let link = namespace.run(|| attach_xdp(theirs.as_fd(), wire.pair.tap.index, mode)).unwrap();
         let id = program(&namespace, "tap0");
         assert!(id.is_some());
+        let named = format!("tap0 has an XDP program already (id {}, capture", id.unwrap());
         for args in [&[][..], &["--steal"]] {
-            refused(&namespace, args, 4, &["tap0 has an XDP program already", "bpftool prog"]);
+            refused(&namespace, args, 4, &[&named, "bpftool prog"]);
         }
         assert_eq!(program(&namespace, "tap0"), id);
         drop(link);

@@ -16,7 +16,7 @@ use dataplane_sys::xsk::{BURST, Frame, Socket};
 
 use super::{BATCH, Batch, Descriptor, Interface, LinkType, Marks, Nanos, Poll, Source};
 pub use clock::CaptureClock;
-pub use open::{BusyPoll, TapError, TapSettings, ZeroCopy};
+pub use open::{BusyPoll, TapError, TapSettings, ZeroCopy, foreign};
 pub use tap::Tap;
 
 /// How far behind the clock a silent queue is taken to be: what was stamped may still be on its way to the ring

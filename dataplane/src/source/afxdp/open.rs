@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use dataplane_sys::bpf::{XdpLink, XdpMode, attach_xdp};
+use dataplane_sys::bpf::{self, XdpLink, XdpMode, attach_xdp};
 use dataplane_sys::xsk::{self, Socket};
 use xdp_prog::{Capture, LoadError};
 
@@ -16,6 +16,8 @@ const LINK_BYTES: u32 = 14 + 2 * 4;
 const HEADROOM: u32 = 256;
 const SMALL_FRAME: u32 = 2048;
 const PAGE_FRAME: u32 = 4096;
+/// Bytes of the longest IP packet that fits a small frame.
+pub(super) const LARGEST_SMALL: u32 = SMALL_FRAME - HEADROOM - LINK_BYTES;
 
 /// Error numbers the kernel answers with, include/uapi/asm-generic/errno*.h.
 const EPERM: i32 = 1;
@@ -66,8 +68,8 @@ pub enum TapError {
     Down { interface: String },
     #[error("{interface} is in use: capturing with XDP would take the packets away from {}", depends.join(", "))]
     InUse { interface: String, depends: Vec<String> },
-    #[error("{interface} has an XDP program already (another Referee's?), which is not this one's to remove")]
-    Occupied { interface: String },
+    #[error("{interface} has an XDP program already ({program}), which is not this one's to remove")]
+    Occupied { interface: String, program: String },
     #[error(transparent)]
     Load(#[from] LoadError),
     #[error("the XDP program can't be attached to {interface} ({mode} mode): {source}")]
@@ -96,7 +98,7 @@ impl TapError {
 impl Nic {
     /// Packets of this interface can be too long for a small frame.
     pub(super) fn is_jumbo(&self) -> bool {
-        self.mtu + LINK_BYTES > SMALL_FRAME - HEADROOM
+        self.mtu > LARGEST_SMALL
     }
 }
 
@@ -104,6 +106,18 @@ pub(super) const fn mode_name(mode: XdpMode) -> &'static str {
     match mode {
         XdpMode::Native => "native",
         XdpMode::Generic => "generic",
+    }
+}
+
+/// Somebody's XDP program, as far as this process may know it.
+pub fn foreign(id: u32) -> String {
+    match bpf::program_by_id(id).and_then(|program| bpf::describe(program.as_fd())) {
+        Ok(program) if program.name.starts_with("capture") => {
+            format!("id {id}, {}: another Referee's?", program.name)
+        }
+        Ok(program) if program.name.is_empty() => format!("id {id}, tag {}", program.tag),
+        Ok(program) => format!("id {id}, {}, tag {}", program.name, program.tag),
+        Err(_) => format!("id {id}"),
     }
 }
 
@@ -116,8 +130,8 @@ pub(super) fn check(nic: &Nic, settings: &TapSettings) -> Result<(), TapError> {
     if !nic.depends.is_empty() && !settings.steal {
         return Err(TapError::InUse { interface, depends: nic.depends.clone() });
     }
-    if nic.xdp_program.is_some() {
-        return Err(TapError::Occupied { interface });
+    if let Some(id) = nic.xdp_program {
+        return Err(TapError::Occupied { interface, program: foreign(id) });
     }
     if !nic.up {
         return Err(TapError::Down { interface });
@@ -134,7 +148,12 @@ pub(super) fn attach(
     compromises: &mut Vec<String>,
 ) -> Result<(XdpLink, XdpMode), TapError> {
     let failed = |mode, source: io::Error| match source.raw_os_error() {
-        Some(EBUSY | EEXIST) => TapError::Occupied { interface: nic.name.clone() },
+        Some(EBUSY | EEXIST) => {
+            // It came between the check and now.
+            let id = nic.now().ok().and_then(|now| now.xdp_program);
+            let program = id.map_or_else(|| "whose can't be said".to_owned(), foreign);
+            TapError::Occupied { interface: nic.name.clone(), program }
+        }
         _ => TapError::Attach { interface: nic.name.clone(), mode: mode_name(mode), source },
     };
     let error = match attach_xdp(program.as_fd(), nic.ifindex, XdpMode::Native) {

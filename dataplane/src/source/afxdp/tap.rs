@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use dataplane_sys::bpf::{XdpLink, XdpMode};
+use dataplane_sys::bpf::{self, XdpLink, XdpMode};
 use dataplane_sys::ethtool;
 use dataplane_sys::packet::{Promiscuous, promiscuous};
 use dataplane_sys::xsk::{Observer, Socket};
@@ -18,10 +18,10 @@ use xdp_prog::Capture;
 use xdp_prog::abi::{Outcome, Tally};
 
 use super::clock::CaptureClock;
-use super::open::{Plan, TapError, TapSettings, attach, check, mode_name};
+use super::open::{LARGEST_SMALL, Plan, TapError, TapSettings, attach, check, mode_name};
 use super::{AfXdp, QueueShared};
 use crate::ledger::DropReason;
-use crate::source::live::{PortReport, QueueReport};
+use crate::source::live::{Needs, PortReport, QueueReport};
 use crate::source::nic::{Nic, NicCounters};
 use crate::source::{Interface, LinkType};
 
@@ -46,6 +46,8 @@ pub struct Tap {
     compromises: Vec<String>,
     link: Option<XdpLink>,
     program: Capture,
+    /// `None` if the kernel doesn't say.
+    program_id: Option<u32>,
     queues: Vec<Queue>,
     before: NicCounters,
     /// What the program left to the kernel before the queues had sockets.
@@ -87,6 +89,7 @@ impl Tap {
             jumbo,
             compromises,
             link: Some(link),
+            program_id: bpf::describe(program.as_fd()).ok().map(|described| described.id),
             program,
             queues: Vec::new(),
             before,
@@ -163,12 +166,13 @@ impl Tap {
         }
     }
 
-    /// Whether the interface is up and has a link.
-    ///
-    /// # Errors
-    /// It has gone: no more packets can come.
-    pub fn has_link(&self) -> io::Result<bool> {
-        self.nic.has_link()
+    /// What of the interface has to stay as it is.
+    pub fn needs(&self) -> Needs {
+        Needs {
+            program: self.program_id,
+            queues: u32::try_from(self.queues.len()).ok(),
+            mtu: (!self.jumbo).then_some(LARGEST_SMALL),
+        }
     }
 
     /// Tells the queues that nothing more will come.

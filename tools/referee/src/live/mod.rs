@@ -4,12 +4,15 @@
 //! then the store and all memory; lets packets come; gives up its privileges; only then spawns the other threads.
 //! `supervise` does the rest, until it is told to stop.
 
+mod desk;
 mod judge;
+mod links;
 mod metrics;
 mod privileges;
 mod signals;
 mod status;
 mod supervise;
+mod watch;
 mod worker;
 
 use std::collections::BTreeSet;
@@ -202,7 +205,7 @@ fn refused(error: TapError) -> Failure {
             "name an interface that only receives mirrored traffic, or add --steal if it is to go silent".to_owned()
         }
         TapError::Occupied { interface, .. } => format!(
-            "see whose it is: bpftool prog, ip link show {interface}; remove it there, or capture elsewhere"
+            "see whose it is: bpftool prog, bpftool link, ip link show {interface}; stop it there, or capture elsewhere"
         ),
         TapError::NoZeroCopy { .. } => "--zero-copy prefer captures in copy mode where it must".to_owned(),
         TapError::Attach { interface, .. } => {
