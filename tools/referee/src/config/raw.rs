@@ -50,6 +50,7 @@ pub struct Worker {
 #[serde(deny_unknown_fields, default)]
 pub struct Capture {
     pub ring_packets: Number,
+    pub packet_ring_mib: Number,
 }
 
 #[derive(Debug, Default, Deserialize)]
