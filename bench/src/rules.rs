@@ -246,7 +246,7 @@ fn side(random: &mut Random) -> SideFacts {
         sack: random.often(90).then_some(true),
         ttl_min: Some(64 - random.below(20) as u8),
         ttl_max: Some(64),
-        max_payload: 1460,
+        max_payload: Some(1460),
         retransmissions: if random.often(10) { random.below(20) as u32 } else { 0 },
         ..SideFacts::default()
     }

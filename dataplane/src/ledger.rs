@@ -14,16 +14,20 @@ pub enum DropReason {
     RxRingFull,
     /// The AF_XDP socket had no free frame, or none long enough (`rx_dropped`).
     NoFrame,
+    /// The AF_PACKET socket's ring was full: the worker is slower than the interface (`tp_drops`).
+    PacketRing,
 }
 
 impl DropReason {
-    pub const ALL: [DropReason; 3] = [DropReason::NoSocket, DropReason::RxRingFull, DropReason::NoFrame];
+    pub const ALL: [DropReason; 4] =
+        [DropReason::NoSocket, DropReason::RxRingFull, DropReason::NoFrame, DropReason::PacketRing];
 
     pub const fn name(self) -> &'static str {
         match self {
             DropReason::NoSocket => "no_socket",
             DropReason::RxRingFull => "rx_ring_full",
             DropReason::NoFrame => "no_frame",
+            DropReason::PacketRing => "packet_ring_full",
         }
     }
 }
@@ -232,7 +236,7 @@ mod tests {
         // All accounts are words of 64 bits; were one left out of the sums, it would stay 0.
         let mut one = WorkerAccount::default();
         one.sums().into_iter().for_each(|sum| *sum = 1);
-        (one.dropped, one.classes, one.kept.unwritten) = ([1; 3], [1; 6], [1; 5]);
+        (one.dropped, one.classes, one.kept.unwritten) = ([1; DropReason::ALL.len()], [1; 6], [1; 5]);
         let words = size_of::<WorkerAccount>() / size_of::<u64>();
         assert_eq!(format!("{one:?}").matches('1').count(), words);
         let mut two = one;

@@ -7,7 +7,7 @@
 
 use crate::decode::{Address, FlowKey};
 use crate::flow::Flow;
-use crate::flow::record::{NONE, flow_flag, offer};
+use crate::flow::record::{NONE, flow_flag, offer, sign};
 use crate::judge::message::{Message, NETWORKS, Siblings};
 use crate::source::Nanos;
 
@@ -74,7 +74,9 @@ impl SiblingTable {
         let siblings = &mut cell.siblings;
         siblings.flows = siblings.flows.saturating_add(1);
         for (side, dir) in [client, client ^ 1].into_iter().enumerate() {
-            let arrived = flow.dirs[dir].largest_acked.into();
+            let own = &flow.dirs[dir];
+            // Larger ones may have arrived, for all that is known.
+            let arrived = if own.shows(sign::COALESCED) { u16::MAX } else { own.largest_acked }.into();
             siblings.largest_acked[side] = siblings.largest_acked[side].max(arrived);
         }
         siblings.see_ttl(flow.dirs[client].ttl_max);

@@ -54,8 +54,8 @@ pub struct SideFacts {
     pub ttl_max: Option<u8>,
     /// Bytes this side sent and the other has not acknowledged; unknown unless both sides were seen.
     pub unacked: Option<u32>,
-    /// Largest TCP payload in one segment, bytes.
-    pub max_payload: u32,
+    /// Largest TCP payload in one segment, bytes; unknown if the host showed several as one.
+    pub max_payload: Option<u32>,
     /// Segments sent again (fast, spurious and SYN retransmissions included).
     pub retransmissions: u32,
     /// Segments advertising a zero window.
@@ -132,8 +132,8 @@ pub struct SideFacts {
 
 impl SideFacts {
     /// Segments of data, as far as their number follows from bytes and the largest segment.
-    pub fn segments(&self) -> u64 {
-        self.payload.div_ceil(u64::from(self.max_payload.max(1)))
+    pub fn segments(&self) -> Option<u64> {
+        Some(self.payload.div_ceil(u64::from(self.max_payload?.max(1))))
     }
 
     /// Segments sent again for a reason.
@@ -143,7 +143,7 @@ impl SideFacts {
 
     /// The same, per million.
     pub fn loss_ppm(&self) -> Option<u64> {
-        (u64::from(self.losses()) * 1_000_000).checked_div(self.segments())
+        (u64::from(self.losses()) * 1_000_000).checked_div(self.segments()?)
     }
 }
 
@@ -267,7 +267,8 @@ impl FlowFacts {
     /// The rate that loss allows a side: MSS / RTT × 1.22 / √p (Mathis, Semke, Mahdavi, Ott 1997), bytes a second.
     fn loss_rate(&self, side: &SideFacts) -> Option<u64> {
         let (loss, rtt) = (side.loss_ppm()? as f64 / 1e6, self.rtt_us()? as f64 / 1e6);
-        (loss > 0.0 && rtt > 0.0).then(|| (f64::from(side.max_payload) / rtt * 1.22 / loss.sqrt()) as u64)
+        let largest = f64::from(side.max_payload?);
+        (loss > 0.0 && rtt > 0.0).then(|| (largest / rtt * 1.22 / loss.sqrt()) as u64)
     }
 }
 

@@ -336,6 +336,7 @@ fn every_file_is_reached() {
         let in_folder = |folder: &str| name.rsplit_once('/').is_some_and(|(path, _)| path.ends_with(folder));
         name.ends_with("src/lib.rs")
             || name.ends_with("src/main.rs")
+            || name.contains("src/bin/") && name.ends_with("/main.rs")
             || name.ends_with("build.rs")
             || in_folder("/tests")
             || in_folder("src/bin")

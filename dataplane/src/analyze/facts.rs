@@ -147,12 +147,13 @@ fn seen(facts: &mut SideFacts, flow: &Flow, dir: usize, outcome: &Outcome, now: 
     let waited = if outcome.dir == dir { 0 } else { outcome.waited_ms };
     let reopened = if outcome.dir == dir { outcome.reopened_ms } else { 0 };
     let seen = own.has(dir_flag::SEEN);
-    let all_acked = own.has(dir_flag::SEQ) && own.largest_acked > 0;
+    let sized = !own.shows(sign::COALESCED);
+    let all_acked = sized && own.has(dir_flag::SEQ) && own.largest_acked > 0;
     let usual = flow.key.proto == TCP && flow.packets_but_rst(dir) > 0;
     facts.ttl_min = seen.then_some(own.ttl_min);
     facts.ttl_max = seen.then_some(own.ttl_max);
     facts.unacked = flow.unacked(dir);
-    facts.max_payload = flow.on_the_wire(dir, u32::from(own.max_payload));
+    facts.max_payload = sized.then(|| flow.on_the_wire(dir, u32::from(own.max_payload)));
     facts.largest_acked = all_acked.then(|| flow.on_the_wire(dir, u32::from(own.largest_acked)));
     facts.filled_window = flow.story.filled_window[dir];
     facts.sack_garbled = u32::from(flow.rare.sack_garbled[dir]);

@@ -11,7 +11,7 @@ use crate::decode::{Icmp, Packet};
 use crate::flow::Flow;
 use crate::flow::record::{NONE, dir_flag, flow_flag};
 use crate::flow::trouble::TroubleSlab;
-use crate::source::Nanos;
+use crate::source::{Marks, Nanos};
 
 /// What was on its way when the message came has passed after this time, ms.
 const IN_FLIGHT_MS: u32 = 200;
@@ -20,7 +20,7 @@ const IN_FLIGHT_MS: u32 = 200;
 const HOLDS_MS: u32 = 120_000;
 /// A larger payload was not one packet on the wire, if the other side named no MSS: the capture saw it before
 /// the network card cut it up.
-const USUAL_MSS: u16 = 1460;
+pub(super) const USUAL_MSS: u16 = 1460;
 
 /// Takes an ICMP "too big" that quotes a packet of this flow into it.
 #[cold]
@@ -100,7 +100,8 @@ fn oversize(flow: &Flow, slab: &mut TroubleSlab, dir: usize, packet: &Packet, no
     let (mtu, notes) = (trouble.icmp_mtu, &mut trouble.notes[dir]);
     let late = notes.too_big && (IN_FLIGHT_MS..HOLDS_MS).contains(&ms(now).wrapping_sub(notes.too_big_ms));
     let mss = if flow.mss[dir ^ 1] > 0 { flow.mss[dir ^ 1] } else { USUAL_MSS };
-    let one_packet = packet.tcp.payload > 0 && packet.tcp.payload <= u32::from(mss);
+    let sized = packet.tcp.payload > 0 && !packet.marks.has(Marks::COALESCED);
+    let one_packet = sized && packet.tcp.payload <= u32::from(mss);
     if late && one_packet && packet.df && mtu > 0 && packet.ip_len > mtu {
         notes.oversize = notes.oversize.saturating_add(1);
     }

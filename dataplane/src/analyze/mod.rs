@@ -34,9 +34,9 @@ use rules::event::EventSet;
 
 use crate::decode::{Class, Packet};
 use crate::flow::Flow;
-use crate::flow::record::{dir_flag, flow_flag};
+use crate::flow::record::{dir_flag, flow_flag, sign};
 use crate::flow::trouble::TroubleSlab;
-use crate::source::Nanos;
+use crate::source::{Marks, Nanos};
 
 /// A silence shorter than this is not remembered as one.
 const SILENCE: Nanos = 1_000_000_000;
@@ -146,7 +146,11 @@ fn count(flow: &mut Flow, dir: usize, packet: &Packet, now: Nanos) {
     own.packets = own.packets.saturating_add(1);
     own.bytes += u64::from(packet.ip_len);
     own.payload += u64::from(packet.tcp.payload);
-    own.max_payload = own.max_payload.max(packet.tcp.payload.min(u32::from(u16::MAX)) as u16);
+    if packet.marks.has(Marks::COALESCED) {
+        own.signs |= sign::COALESCED;
+    } else {
+        own.max_payload = own.max_payload.max(packet.tcp.payload.min(u32::from(u16::MAX)) as u16);
+    }
     if own.has(dir_flag::SEEN) {
         own.ttl_min = own.ttl_min.min(packet.ttl);
         own.ttl_max = own.ttl_max.max(packet.ttl);

@@ -9,7 +9,7 @@ use crate::decode::{Packet, Tcp, flags};
 use crate::flow::Flow;
 use crate::flow::record::{NONE, before, offer};
 use crate::flow::trouble::{DirectionTrouble, TroubleSlab};
-use crate::source::Nanos;
+use crate::source::{Marks, Nanos};
 
 /// Payload from which a segment is large enough to be suspected, bytes.
 const LARGE: u32 = 1000;
@@ -73,7 +73,8 @@ fn follow_troubled(
         let stuck = flow.on_the_wire(dir, u32::from(own.stuck_payload));
         own.stuck_shrunk |= flow.on_the_wire(dir, tcp.payload) < stuck;
     }
-    if !resent || tcp.payload < LARGE || !packet.df || flow.dirs[dir ^ 1].is_closed() {
+    let sized = !packet.marks.has(Marks::COALESCED);
+    if !resent || tcp.payload < LARGE || !packet.df || !sized || flow.dirs[dir ^ 1].is_closed() {
         return;
     }
     if own.stuck_sends > 0 && own.stuck_seq == tcp.seq {

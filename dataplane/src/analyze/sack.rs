@@ -5,9 +5,10 @@
 use rules::event::Event;
 
 use super::Outcome;
+use super::icmp::USUAL_MSS;
 use crate::decode::Tcp;
 use crate::flow::Flow;
-use crate::flow::record::{before, dir_flag};
+use crate::flow::record::{before, dir_flag, sign};
 use crate::flow::trouble::TroubleSlab;
 
 /// How far a block may lie outside what was seen here, at least: the tap may have missed segments.
@@ -40,11 +41,20 @@ fn check_block(flow: &mut Flow, slab: &mut TroubleSlab, tcp: &Tcp, out: &mut Out
     }
 }
 
+/// Bytes of one full segment of `dir`, at least 1.
+fn segment_size(flow: &Flow, dir: usize) -> u32 {
+    let own = &flow.dirs[dir];
+    match own.shows(sign::COALESCED) {
+        true => flow.mss_between(dir).unwrap_or(USUAL_MSS.into()),
+        false => u32::from(own.max_payload).max(1),
+    }
+}
+
 /// The receiver had these bytes already; a single byte may be a keepalive's.
 fn came_twice(flow: &Flow, slab: &mut TroubleSlab, bytes: u32, out: &mut Outcome) {
     let sender = out.dir ^ 1;
     let Some(trouble) = slab.get_mut(flow.trouble) else { return };
     let count = &mut trouble.dirs[sender].own.came_twice;
-    *count = count.saturating_add(bytes.div_ceil(u32::from(flow.dirs[sender].max_payload).max(1)));
+    *count = count.saturating_add(bytes.div_ceil(segment_size(flow, sender)));
     out.events.insert(Event::Disproved);
 }

@@ -40,9 +40,14 @@ impl Talk {
 
     /// Takes a segment in, `after` ns later.
     fn take(&mut self, after: Nanos, seg: Seg) -> &mut Talk {
+        self.take_marked(after, seg, Marks::NONE)
+    }
+
+    fn take_marked(&mut self, after: Nanos, seg: Seg, marks: Marks) -> &mut Talk {
         self.now += after;
         let ack = if seg.flags & ACK != 0 { seg.ack.wrapping_add(self.isn) } else { 0 };
-        let packet = Seg { seq: seg.seq.wrapping_add(self.isn), ack, ..seg }.packet();
+        let mut packet = Seg { seq: seg.seq.wrapping_add(self.isn), ack, ..seg }.packet();
+        packet.mark(marks);
         self.out = Outcome::default();
         segment(&mut self.flow, &mut self.slab, &packet, self.now, &mut self.out);
         self
@@ -391,6 +396,29 @@ fn captures_that_miss_a_side_or_the_beginning() {
         t.a(SYN, 0, 0, 0).b(SYN, 0, 0, 0).a(SYN | ACK, 0, 1, 0).b(SYN | ACK, 0, 1, 0).a(ACK, 1, 1, 9);
         assert!(t.out.established && t.flow.orig() == A);
         assert_eq!((t.facts().syns, t.facts().syn_acks), (2, 2));
+    });
+}
+
+#[test]
+fn how_large_segments_are_is_unknown_once_some_were_joined() {
+    twice(|t| {
+        t.handshake().a(ACK, 1, 1, 100).b(ACK, 1, 101, 1400).a(ACK, 101, 1401, 0);
+        let side = |t: &Talk| {
+            let resp = t.facts().resp;
+            (resp.max_payload, resp.segments(), resp.largest_acked, resp.loss_ppm())
+        };
+        assert_eq!(side(t), (Some(1400), Some(1), Some(1400), Some(0)));
+        let joined = Seg::new(false, ACK, 1401, 101).data(20_000);
+        t.take_marked(20 * MS, joined.clone(), Marks::COALESCED).a(ACK, 101, 21_401, 0);
+        assert_eq!(side(t), (None, None, None, None));
+        assert_eq!((t.facts().resp.payload, t.facts().orig.max_payload), (21_400, Some(100)));
+        // Sent again, however often, it is not the one packet that is too large for a path.
+        let stuck = Seg { seq: 21_401, ..joined };
+        for _ in 0..5 {
+            t.take_marked(300 * MS, stuck.clone(), Marks::COALESCED).a(ACK, 101, 21_401, 0);
+        }
+        assert!(t.facts().resp.retransmissions > 0);
+        assert_eq!(t.facts().resp.stuck_sends, 0);
     });
 }
 

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::tunnel_kind::{Tunnel, TunnelKind};
+use crate::source::Marks;
 
 /// TCP header flags (RFC 9293 §3.1).
 pub mod flags {
@@ -238,8 +239,10 @@ pub struct Packet {
     /// Tunnels around the packet that all else here is about.
     pub depth: u8,
     pub ip_id: Option<u16>,
-    /// Of TCP, UDP or ICMP, as sent; 0 where there is none.
+    /// Of TCP, UDP or ICMP, as sent; 0 where there is none, or it is unknown.
     pub checksum: u16,
+    /// What its source knows of it.
+    pub marks: Marks,
     /// IP packet length on the wire, bytes.
     pub ip_len: u32,
     pub tunnel: Tunnel,
@@ -264,6 +267,7 @@ impl Packet {
         depth: 0,
         ip_id: None,
         checksum: 0,
+        marks: Marks::NONE,
         ip_len: 0,
         tunnel: Tunnel { kind: TunnelKind::None, id: 0 },
         fragment: Fragment::NONE,
@@ -284,6 +288,15 @@ impl Packet {
         Packet { headers: cap_len.min(128) as u16, ip_len: orig_len, ..Packet::BLANK }
     }
 
+    /// Takes what the source knows of it.
+    #[cold]
+    pub fn mark(&mut self, marks: Marks) {
+        self.marks = marks;
+        if marks.has(Marks::UNCHECKED) {
+            self.checksum = 0;
+        }
+    }
+
     /// Makes it a packet of which nothing is decoded. Field by field, since a whole one would be written on the stack
     /// and copied before its bytes are there to be copied at once.
     #[inline(always)]
@@ -302,6 +315,7 @@ impl Packet {
             depth,
             ip_id,
             checksum,
+            marks,
             ip_len,
             tunnel,
             fragment,
@@ -312,7 +326,7 @@ impl Packet {
         (*class, *has_flow, *from_low, *df) = (Class::NonIp, false, false, false);
         (*ttl, *ecn, *dscp) = (0, 0, 0);
         (*headers, *vlan, *vlan_depth, *depth) = (cap_len.min(128) as u16, [0; 2], 0, 0);
-        (*ip_id, *checksum, *ip_len) = (None, 0, orig_len);
+        (*ip_id, *checksum, *marks, *ip_len) = (None, 0, Marks::NONE, orig_len);
         (*tunnel, *fragment, *key) = (Tunnel::default(), Fragment::NONE, FlowKey::NONE);
         let Tcp { seq, ack, window, flags, accurate_ecn, payload, options } = tcp;
         (*seq, *ack, *window, *flags, *accurate_ecn, *payload) = (0, 0, 0, 0, false, 0);

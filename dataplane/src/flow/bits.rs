@@ -53,6 +53,8 @@ pub mod sign {
     pub const CLOSED: u8 = 16;
     /// Something is missing before `expected`: from [`Sender::continuous`](super::Sender::continuous) on.
     pub const GAP: u8 = 32;
+    /// Packets of it were captured as one: nobody knows how large they are on the wire.
+    pub const COALESCED: u8 = 64;
 }
 
 /// Bits of [`Flow::flags`].

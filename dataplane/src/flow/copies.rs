@@ -11,7 +11,7 @@ use dataplane_sys::Table;
 use crate::decode::{Class, Packet, flags};
 use crate::flow::Flow;
 use crate::flow::record::flow_flag;
-use crate::source::Nanos;
+use crate::source::{Marks, Nanos};
 
 /// A copy takes another way through a switch, at most this long. An IP-ID of its own tells a packet from a
 /// retransmission, however quick.
@@ -147,10 +147,12 @@ impl Set {
 }
 
 /// No stack sends another packet just like this one within the window. An acknowledgement may be repeated at
-/// once, and means something by it; without an IP-ID a RST or a datagram may.
+/// once, and means something by it; without an IP-ID a RST or a datagram may, and any segment may seem to whose
+/// checksum is not known.
 pub fn is_telling(packet: &Packet) -> bool {
     let has_id = has_id(packet);
-    if packet.class != Class::Tcp {
+    // Without a checksum nothing tells a new time stamp.
+    if packet.class != Class::Tcp || (packet.marks.has(Marks::UNCHECKED) && !has_id) {
         return has_id;
     }
     let flags = packet.tcp.flags;
@@ -272,6 +274,16 @@ mod tests {
             assert!(!mirror.sees(&next, MS));
         }
         assert!((0..4).all(|_| !mirror.sees(&ack, 20 * US)));
+    }
+
+    #[test]
+    fn without_checksum_and_id_nothing_tells_a_copy_from_a_repeat() {
+        let (mut data, mut named) = (segment(100, 0), segment(100, 9));
+        data.mark(Marks::UNCHECKED);
+        named.mark(Marks::UNCHECKED);
+        let mut mirror = Mirror::new();
+        assert!(!mirror.sees(&data, 0) && !mirror.sees(&data, US), "it may have another time stamp");
+        assert!(!mirror.sees(&named, US) && mirror.sees(&named, US));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::app::AppEnd;
 use super::community;
-use super::record::{Flow, dir_flag, flow_flag, oddity, offer};
+use super::record::{Flow, dir_flag, flow_flag, oddity, offer, sign};
 use super::sender::Sender;
 use super::trouble::{CopyCounts, DirectionTrouble, Trouble};
 use crate::analyze::facts::{client_rtt_us, server_rtt_us};
@@ -101,7 +101,8 @@ pub struct TcpSide {
     pub wscale: Option<u8>,
     pub sack_perm: Option<bool>,
     pub timestamps: Option<bool>,
-    pub max_payload: u16,
+    /// Unknown if the host captured on showed several packets as one.
+    pub max_payload: Option<u16>,
     /// Segments with ECE, with CWR, and marked "congestion experienced" by a router (RFC 3168).
     pub ece: u16,
     pub cwr: u16,
@@ -230,7 +231,7 @@ fn side(flow: &Flow, dir: usize, trouble: &Trouble) -> SideRow {
             wscale: had(offer::WSCALE).then_some(flow.wscale[dir]),
             sack_perm: flow.offers(dir, offer::SACK),
             timestamps: flow.offers(dir, offer::TIMESTAMPS),
-            max_payload: own.max_payload,
+            max_payload: (!own.shows(sign::COALESCED)).then_some(own.max_payload),
             ece: flow.rare.ece[dir],
             cwr: flow.rare.cwr[dir],
             ce: flow.story.ce[dir],

@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 
 use dataplane_sys::xsk;
 
+use super::afpacket::{AfPacket, PacketTap};
 use super::afxdp::{AfXdp, Tap, TapError};
 use super::nic::{Nic, NicCounters};
 use super::{Batch, Descriptor, Interface, Nanos, Poll, Source};
@@ -26,6 +27,8 @@ pub struct QueueReport {
     pub taken: u64,
     pub unstamped: u64,
     pub busy_polls: u64,
+    /// Of these, such as no wire carries: joined by the host, or not yet cut up.
+    pub coalesced: u64,
     pub socket: xsk::Statistics,
     pub zero_copy: bool,
     /// Frames of its UMEM: all, with the kernel, in the worker's hands.
@@ -37,7 +40,7 @@ pub struct QueueReport {
 /// What became of an interface's packets since it was taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PortReport {
-    /// Packets and bytes that came in sight of the capture.
+    /// Packets that came in sight of the capture, and their bytes (AF_PACKET: of those taken).
     pub seen: u64,
     pub seen_bytes: u64,
     /// Of these, by [`DropReason`], those that reached no worker.
@@ -73,22 +76,23 @@ pub struct Needs {
 #[derive(Debug)]
 pub enum Port {
     Xdp(Tap),
+    Packet(PacketTap),
 }
 
 impl Port {
-    fn tap(&self) -> &Tap {
-        match self {
-            Port::Xdp(tap) => tap,
-        }
-    }
-
     pub fn nic(&self) -> &Nic {
-        self.tap().nic()
+        match self {
+            Port::Xdp(tap) => tap.nic(),
+            Port::Packet(tap) => tap.nic(),
+        }
     }
 
     /// What was asked for and not to be had, in words.
     pub fn compromises(&self) -> &[String] {
-        self.tap().compromises()
+        match self {
+            Port::Xdp(tap) => tap.compromises(),
+            Port::Packet(tap) => tap.compromises(),
+        }
     }
 
     /// Lets packets come to the queues.
@@ -98,6 +102,7 @@ impl Port {
     pub fn begin(&mut self) -> Result<(), TapError> {
         match self {
             Port::Xdp(tap) => tap.begin(),
+            Port::Packet(tap) => tap.begin(),
         }
     }
 
@@ -105,18 +110,23 @@ impl Port {
     pub fn detach(&mut self) {
         match self {
             Port::Xdp(tap) => tap.detach(),
+            Port::Packet(tap) => tap.detach(),
         }
     }
 
     /// Tells the queues that nothing more will come.
     pub fn stop(&self) {
-        self.tap().stop();
+        match self {
+            Port::Xdp(tap) => tap.stop(),
+            Port::Packet(tap) => tap.stop(),
+        }
     }
 
     /// What of the interface has to stay as it is.
     pub fn needs(&self) -> Needs {
         match self {
             Port::Xdp(tap) => tap.needs(),
+            Port::Packet(_) => Needs::default(),
         }
     }
 
@@ -125,21 +135,28 @@ impl Port {
     /// # Errors
     /// A counter can't be read.
     pub fn report(&self) -> Result<PortReport, TapError> {
-        self.tap().report()
+        match self {
+            Port::Xdp(tap) => tap.report(),
+            Port::Packet(tap) => tap.report(),
+        }
     }
 }
 
 /// How it captures, in words; also goes into every capture file.
 impl fmt::Display for Port {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.tap().fmt(f)
+        match self {
+            Port::Xdp(tap) => tap.fmt(f),
+            Port::Packet(tap) => tap.fmt(f),
+        }
     }
 }
 
-/// One receive queue, as its worker polls it.
+/// One receive queue, or all of an interface, as its worker polls it.
 #[derive(Debug)]
 pub enum Queue {
-    Xdp(AfXdp),
+    Xdp(Box<AfXdp>),
+    Packet(AfPacket),
 }
 
 impl Source for Queue {
@@ -147,6 +164,7 @@ impl Source for Queue {
     fn poll(&mut self, batch: &mut Batch) -> Poll {
         match self {
             Queue::Xdp(queue) => queue.poll(batch),
+            Queue::Packet(queue) => queue.poll(batch),
         }
     }
 
@@ -154,6 +172,7 @@ impl Source for Queue {
     fn bytes(&self, packet: &Descriptor) -> &[u8] {
         match self {
             Queue::Xdp(queue) => queue.bytes(packet),
+            Queue::Packet(queue) => queue.bytes(packet),
         }
     }
 
@@ -161,12 +180,14 @@ impl Source for Queue {
     fn release(&mut self, batch: &mut Batch) {
         match self {
             Queue::Xdp(queue) => queue.release(batch),
+            Queue::Packet(queue) => queue.release(batch),
         }
     }
 
     fn interfaces(&self) -> &[Interface] {
         match self {
             Queue::Xdp(queue) => queue.interfaces(),
+            Queue::Packet(queue) => queue.interfaces(),
         }
     }
 }
@@ -175,12 +196,14 @@ impl LiveSource for Queue {
     fn now(&self) -> Nanos {
         match self {
             Queue::Xdp(queue) => queue.now(),
+            Queue::Packet(queue) => queue.now(),
         }
     }
 
     fn files(&self, each: &mut dyn FnMut(BorrowedFd<'_>)) {
         match self {
             Queue::Xdp(queue) => each(queue.as_fd()),
+            Queue::Packet(queue) => each(queue.as_fd()),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Live queues, capture files, the merge step and synthetic traffic all stand behind [`Source`], so that
 //! replay, tests, benchmarks and production run the same worker lines. The packets go to `decode` next.
 
+pub mod afpacket;
 pub mod afxdp;
 pub mod file;
 pub mod live;

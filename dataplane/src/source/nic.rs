@@ -20,6 +20,8 @@ pub struct Nic {
     pub ifindex: u32,
     /// Ethernet, or something that looks like it.
     pub ethernet: bool,
+    /// ARPHRD_ number: what a packet begins with.
+    pub hardware: u16,
     pub up: bool,
     /// Has a link (a cable, a peer that is up).
     pub carrier: bool,
@@ -53,6 +55,18 @@ pub struct NicCounters {
     pub rx_errors: u64,
 }
 
+impl NicCounters {
+    /// What was counted since `before`.
+    pub fn since(&self, before: &NicCounters) -> NicCounters {
+        NicCounters {
+            rx_packets: self.rx_packets.saturating_sub(before.rx_packets),
+            rx_missed: self.rx_missed.saturating_sub(before.rx_missed),
+            rx_dropped: self.rx_dropped.saturating_sub(before.rx_dropped),
+            rx_errors: self.rx_errors.saturating_sub(before.rx_errors),
+        }
+    }
+}
+
 impl Nic {
     /// Asks the kernel about `name`, as this thread's network namespace has it.
     ///
@@ -66,6 +80,7 @@ impl Nic {
             name: name.to_owned(),
             ifindex,
             ethernet: link.header.link_layer_type == LinkLayerType::Ether,
+            hardware: link.header.link_layer_type.into(),
             up: link.header.flags.contains(LinkFlags::Up),
             carrier: link.header.flags.contains(LinkFlags::LowerUp),
             mtu: 0,

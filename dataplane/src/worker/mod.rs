@@ -29,7 +29,7 @@ use crate::flow::copies;
 use crate::flow::keeper::Stamp;
 use crate::ledger::WorkerAccount;
 use crate::record::Recorder;
-use crate::source::{BATCH, Batch, Nanos, Poll, Source};
+use crate::source::{BATCH, Batch, Marks, Nanos, Poll, Source};
 use engine::Engine;
 pub use handover::Handover;
 pub use outlet::{EndedFlow, Queues};
@@ -234,6 +234,9 @@ impl<S: Source> Worker<S> {
         for (i, descriptor) in self.batch.packets.iter().enumerate() {
             let bytes = self.source.bytes(descriptor);
             decode::decode_into(descriptor.link, bytes, descriptor.orig_len, &mut self.packets[i]);
+            if descriptor.marks != Marks::NONE {
+                self.packets[i].mark(descriptor.marks);
+            }
             let flow = self.engine.table.hash(&self.packets[i].key);
             self.engine.table.prefetch_bucket(flow);
             let identity = copies::identity(&self.packets[i], flow);

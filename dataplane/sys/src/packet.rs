@@ -54,22 +54,24 @@ pub fn visible_sender(ifindex: u32) -> io::Result<OwnedFd> {
         sll_halen: 0,
         sll_addr: [0; 8],
     };
+    bind(&socket, &address)?;
+    Ok(socket)
+}
+
+pub(crate) fn bind(socket: &OwnedFd, address: &libc::sockaddr_ll) -> io::Result<()> {
     // SAFETY: `address` is a whole sockaddr_ll of the size that is passed; the kernel only reads it.
     let failed = unsafe {
         libc::bind(
             socket.as_raw_fd(),
-            (&raw const address).cast(),
+            std::ptr::from_ref(address).cast(),
             size_of::<libc::sockaddr_ll>() as libc::socklen_t,
         )
     } != 0;
-    if failed {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(socket)
+    if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// A raw packet socket that receives nothing: its protocol is 0.
-fn open() -> io::Result<OwnedFd> {
+pub(crate) fn open() -> io::Result<OwnedFd> {
     // SAFETY: makes a file and touches no memory.
     let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
@@ -79,11 +81,11 @@ fn open() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn index(ifindex: u32) -> io::Result<i32> {
+pub(crate) fn index(ifindex: u32) -> io::Result<i32> {
     i32::try_from(ifindex).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))
 }
 
-fn set<T>(socket: &OwnedFd, option: i32, value: &T) -> io::Result<()> {
+pub(crate) fn set<T>(socket: &OwnedFd, option: i32, value: &T) -> io::Result<()> {
     // SAFETY: `value` is a live T of exactly the size that is passed; the kernel only reads it.
     let failed = unsafe {
         libc::setsockopt(

@@ -125,11 +125,11 @@ pub struct SocketArgs {
 /// `--mode`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
-    /// XDP, in the driver if it can
+    /// XDP, in the driver if it can; an interface that the host uses is refused
     Auto,
     /// XDP: takes the interface's packets away from the kernel
     Xdp,
-    /// AF_PACKET: leaves them where they are
+    /// AF_PACKET: copies what passes, in and out, also of an interface that the host uses; slower
     Afpacket,
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use common::Bench;
 use common::running::{self, KEEP_ALL, Running, bench, command, rules, until};
 use common::wire::{CUT_OFF, Wire, assert_given_back, cut_off, described, program};
-use dataplane::source::afxdp::{CaptureClock, Tap, TapSettings, ZeroCopy};
+use dataplane::source::afxdp::{BusyPoll, CaptureClock, Tap, TapSettings, ZeroCopy};
 use dataplane::source::nic::Nic;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::Signal;
@@ -92,7 +92,12 @@ fn a_fault_of_any_kind_gives_the_interface_back() {
     let panicked = std::panic::catch_unwind(|| {
         namespace.run(|| {
             let nic = Nic::find(&wire.pair.tap.name).unwrap();
-            let settings = TapSettings { zero_copy: ZeroCopy::Prefer, ring: 64, steal: false };
+            let settings = TapSettings {
+                zero_copy: ZeroCopy::Prefer,
+                ring: 64,
+                busy_poll: BusyPoll::Auto,
+                steal: false,
+            };
             let (mut tap, queues) = Tap::open(nic, &settings, &Arc::new(CaptureClock::sampled())).unwrap();
             tap.begin().unwrap();
             assert_eq!(queues.len(), 1);

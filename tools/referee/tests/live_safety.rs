@@ -198,7 +198,6 @@ fn what_cannot_be_captured_from_exits_4_and_says_what_to_type() {
     let zero_copy =
         ["tap0 (driver veth) can't do zero-copy", "Operation not supported", "--zero-copy prefer"];
     refused(&namespace, &["--zero-copy", "require"], 4, &zero_copy);
-    refused(&namespace, &["--mode", "afpacket"], 2, &["--mode afpacket"]);
     // All or none: the first is given back when the second can't be had.
     refused(&namespace, &["-i", "none0"], 4, &["there is no interface none0", "ip -brief link"]);
     refused(&namespace, &["-i", "lo"], 4, &["lo is no Ethernet interface"]);

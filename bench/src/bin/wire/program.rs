@@ -1,4 +1,5 @@
 //! `referee run` as a child: started, watched, stopped, and its books read.
+//! On the thread of whoever measures; what it does is judged by the caller.
 
 use std::fs;
 use std::io::{BufRead, BufReader};

@@ -1,4 +1,5 @@
 //! A long run at half load: memory stays what it was, nothing is lost, and the books balance at the end.
+//! The sender on a thread of its own core; another looks at the program's memory meanwhile.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};

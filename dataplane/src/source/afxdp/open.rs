@@ -64,6 +64,11 @@ pub struct TapSettings {
 pub enum TapError {
     #[error("{interface} is no Ethernet interface; AF_XDP captures from those alone")]
     NotEthernet { interface: String },
+    #[error(
+        "{interface} is of a kind (hardware type {hardware}) whose packets begin neither with Ethernet nor with IP; \
+         AF_PACKET captures from those alone"
+    )]
+    NoLinkType { interface: String, hardware: u16 },
     #[error("{interface} is down")]
     Down { interface: String },
     #[error("{interface} is in use: capturing with XDP would take the packets away from {}", depends.join(", "))]

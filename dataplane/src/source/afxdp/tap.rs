@@ -202,14 +202,8 @@ impl Tap {
             dropped[DropReason::NoFrame as usize] += queue.socket.rx_dropped;
         }
         // An interface that has gone has no counters any more.
-        let now = self.nic.counters().unwrap_or(self.before);
+        let nic = self.nic.counters().unwrap_or(self.before).since(&self.before);
         let (seen, seen_bytes) = (redirected.packets + left, redirected.bytes + left_bytes);
-        let nic = NicCounters {
-            rx_packets: now.rx_packets.saturating_sub(self.before.rx_packets),
-            rx_missed: now.rx_missed.saturating_sub(self.before.rx_missed),
-            rx_dropped: now.rx_dropped.saturating_sub(self.before.rx_dropped),
-            rx_errors: now.rx_errors.saturating_sub(self.before.rx_errors),
-        };
         Ok(PortReport { seen, seen_bytes, dropped, queues, nic })
     }
 }
@@ -239,6 +233,7 @@ impl Queue {
             taken: shared.taken.load(Ordering::Acquire),
             unstamped: shared.unstamped.load(Ordering::Relaxed),
             busy_polls: shared.busy_polls.load(Ordering::Relaxed),
+            coalesced: 0,
             frames: self.frames,
             frames_with_kernel: shared.frames_with_kernel.load(Ordering::Relaxed),
             frames_in_hand: shared.frames_in_hand.load(Ordering::Relaxed),

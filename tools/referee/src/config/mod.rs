@@ -38,6 +38,8 @@ pub struct Config {
     /// Packets each AF_XDP ring holds; a power of two.
     pub ring_packets: u32,
     pub busy_poll: BusyPoll,
+    /// Memory of an AF_PACKET ring.
+    pub packet_ring_mib: u32,
     /// How long a rule's body may take when live.
     pub body_deadline: Duration,
     pub worker: WorkerConfig,
@@ -60,6 +62,7 @@ impl Default for Config {
         Config {
             ring_packets: 16_384,
             busy_poll: BusyPoll::Auto,
+            packet_ring_mib: 64,
             body_deadline: Duration::from_millis(50),
             worker: WorkerConfig::default(),
             record: RecordConfig::default(),
@@ -137,6 +140,7 @@ fn capture(r: &mut Reader<'_>, raw: &Raw, c: &mut Config) {
         r.say(given.span(), "`ring_packets` is a power of two, such as 16384");
     }
     c.busy_poll = raw.capture.busy_poll.into();
+    r.set(&mut c.packet_ring_mib, &raw.capture.packet_ring_mib, "packet_ring_mib", 1..=4096, 1);
     let mut deadline_ms = c.body_deadline.as_millis() as u64;
     r.set(&mut deadline_ms, &raw.judge.body_deadline_ms, "body_deadline_ms", 1..=60_000, 1);
     c.body_deadline = Duration::from_millis(deadline_ms);

@@ -51,6 +51,7 @@ pub struct Worker {
 pub struct Capture {
     pub ring_packets: Number,
     pub busy_poll: BusyPoll,
+    pub packet_ring_mib: Number,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]

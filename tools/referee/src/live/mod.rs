@@ -27,13 +27,14 @@ use dataplane::config::WorkerConfig;
 use dataplane::judge::{Judge, JudgeConfig};
 use dataplane::record::Recorder;
 use dataplane::source::Source as _;
+use dataplane::source::afpacket::{PacketSettings, PacketTap};
 use dataplane::source::afxdp::{CaptureClock, Tap, TapError, TapSettings};
 use dataplane::source::live::{Port, Queue};
 use dataplane::source::nic::Nic;
 use dataplane::worker::{Handover, Queues, Worker};
 use rules::RuleSet;
 
-use crate::cli::{Mode, RunArgs};
+use crate::cli::{Mode, RunArgs, ZeroCopyArg};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::control::socket::{self, Socket};
 use crate::control::{self, last_good};
@@ -56,9 +57,9 @@ const WORKERS: usize = 256;
 /// Usage: arguments, settings, rules, or an interface that is in use. Privilege: no right to capture, or no such
 /// interface. Failed: an output, the store, or the books.
 pub fn run(args: &RunArgs) -> Result<(), Failure> {
-    if args.mode == Mode::Afpacket {
-        let what = "--mode afpacket: capturing with AF_PACKET is not there yet";
-        return Err(Failure::usage(what).help("leave --mode out, and give a mirror port to -i"));
+    if args.mode == Mode::Afpacket && args.zero_copy == ZeroCopyArg::Require {
+        let what = "--mode afpacket copies packets: --zero-copy require can't be had";
+        return Err(Failure::usage(what).help("leave out one of the two"));
     }
     let path = settings_path(args);
     let config = settings(path.as_deref())?;
@@ -163,9 +164,12 @@ fn open_ports(
     let mut names = BTreeSet::new();
     for name in args.interface.iter().filter(|name| names.insert(name.as_str())) {
         let nic = Nic::find(name).map_err(|error| not_there(name, &error))?;
-        let (tap, queues) = Tap::open(nic, &settings, clock).map_err(refused)?;
-        term::note(&format!("{name}: {tap}"));
-        tap.compromises().iter().for_each(|what| term::note(what));
+        let (port, queues) = match args.mode {
+            Mode::Afpacket => listen_to(nic, config)?,
+            Mode::Auto | Mode::Xdp => take(nic, &settings, clock)?,
+        };
+        term::note(&format!("{name}: {port}"));
+        port.compromises().iter().for_each(|what| term::note(what));
         if queues.len() > 1 {
             term::note(&format!(
                 "{name}: {} queues, a worker each. A connection whose two directions reach different queues is \
@@ -174,14 +178,27 @@ fn open_ports(
                 queues.len()
             ));
         }
-        ports.push(Port::Xdp(tap));
-        sources.extend(queues.into_iter().map(Queue::Xdp));
+        ports.push(port);
+        sources.extend(queues);
     }
     if sources.len() > WORKERS {
         let what = format!("{} queues in all are too many; {WORKERS} can be captured at once", sources.len());
         return Err(Failure::usage(what).help("lower the number of queues: ethtool -L IFACE combined N"));
     }
     Ok((ports, sources))
+}
+
+/// By XDP, which takes the packets away from the kernel.
+fn take(nic: Nic, settings: &TapSettings, clock: &Arc<CaptureClock>) -> Result<(Port, Vec<Queue>), Failure> {
+    let (tap, queues) = Tap::open(nic, settings, clock).map_err(refused)?;
+    Ok((Port::Xdp(tap), queues.into_iter().map(|queue| Queue::Xdp(Box::new(queue))).collect()))
+}
+
+/// By a packet socket, which leaves them to it.
+fn listen_to(nic: Nic, config: &Config) -> Result<(Port, Vec<Queue>), Failure> {
+    let settings = PacketSettings { ring_mib: config.packet_ring_mib };
+    let (tap, queue) = PacketTap::open(nic, settings).map_err(refused)?;
+    Ok((Port::Packet(tap), vec![Queue::Packet(queue)]))
 }
 
 fn not_there(name: &str, error: &std::io::Error) -> Failure {
@@ -199,10 +216,15 @@ fn refused(error: TapError) -> Failure {
         error if error.is_privilege() => {
             "capturing needs root, or the capabilities net_admin, net_raw, bpf and ipc_lock".to_owned()
         }
-        TapError::NotEthernet { .. } => "name a mirror port or another Ethernet interface".to_owned(),
+        TapError::NotEthernet { .. } => {
+            "name a mirror port or another Ethernet interface; --mode afpacket also captures from some others".to_owned()
+        }
+        TapError::NoLinkType { .. } => "name the interface below it".to_owned(),
         TapError::Down { interface } => format!("ip link set {interface} up"),
         TapError::InUse { .. } => {
-            "name an interface that only receives mirrored traffic, or add --steal if it is to go silent".to_owned()
+            "name an interface that only receives mirrored traffic; or let its traffic be and capture copies of it with \
+             --mode afpacket; or add --steal if it is to go silent"
+                .to_owned()
         }
         TapError::Occupied { interface, .. } => format!(
             "see whose it is: bpftool prog, bpftool link, ip link show {interface}; stop it there, or capture elsewhere"

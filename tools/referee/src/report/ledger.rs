@@ -173,10 +173,7 @@ fn unbalanced_interface(report: &InterfaceReport) -> Vec<String> {
     let accounted = port.taken() + port.dropped.iter().sum::<u64>();
     let mut unbalanced = Vec::new();
     if port.seen != accounted {
-        unbalanced.push(format!(
-            "{name}: packets seen by the XDP program = taken + dropped: {} is not {accounted}",
-            port.seen
-        ));
+        unbalanced.push(format!("{name}: packets seen = taken + dropped: {} is not {accounted}", port.seen));
     }
     for (number, queue) in port.queues.iter().enumerate() {
         let (with_kernel, in_hand) = (queue.frames_with_kernel, queue.frames_in_hand);
@@ -203,7 +200,8 @@ fn interface(report: &InterfaceReport) -> Value {
         DropReason::ALL.map(|reason| (reason.name().to_owned(), port.dropped[reason as usize].into()));
     let queues = port.queues.iter().map(|queue| {
         json!({
-            "taken": queue.taken, "unstamped": queue.unstamped, "busy_polls": queue.busy_polls, "zero_copy": queue.zero_copy,
+            "taken": queue.taken, "unstamped": queue.unstamped, "busy_polls": queue.busy_polls,
+            "coalesced": queue.coalesced, "zero_copy": queue.zero_copy,
             "rx_ring_full": queue.socket.rx_ring_full, "rx_dropped": queue.socket.rx_dropped,
             "rx_invalid_descs": queue.socket.rx_invalid_descs,
             "rx_fill_ring_empty_descs": queue.socket.rx_fill_ring_empty_descs,

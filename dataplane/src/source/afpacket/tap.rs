@@ -1,0 +1,191 @@
+//! An interface listened to by a packet socket: opened, begun and ended, and what its socket counted.
+//!
+//! Main thread. Nothing of the interface is changed but that it is promiscuous meanwhile; when the process ends, however
+//! it ends, the kernel takes the socket and that away.
+
+use std::cell::Cell;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use dataplane_sys::ethtool;
+use dataplane_sys::packet::{Promiscuous, promiscuous};
+use dataplane_sys::packet_ring::{BLOCK, Control, Counted, Ring, Settings};
+
+use super::{AfPacket, PacketShared};
+use crate::ledger::DropReason;
+use crate::source::afxdp::TapError;
+use crate::source::live::{PortReport, QueueReport};
+use crate::source::nic::{Nic, NicCounters};
+use crate::source::{Interface, LinkType};
+
+/// Bytes before an IP packet at most: Ethernet and two VLAN tags.
+const LINK_BYTES: u32 = 14 + 2 * 4;
+
+/// Hardware types that say what packets begin with, include/uapi/linux/if_arp.h.
+const ARPHRD_ETHER: u16 = 1;
+const ARPHRD_RAWIP: u16 = 519;
+const ARPHRD_LOOPBACK: u16 = 772;
+const ARPHRD_NONE: u16 = 0xfffe;
+
+/// How an interface is to be listened to.
+#[derive(Clone, Copy, Debug)]
+pub struct PacketSettings {
+    /// Memory for packets that wait for the worker.
+    pub ring_mib: u32,
+}
+
+/// One interface, listened to.
+#[derive(Debug)]
+pub struct PacketTap {
+    nic: Nic,
+    driver: String,
+    link: LinkType,
+    compromises: Vec<String>,
+    control: Control,
+    shared: Arc<PacketShared>,
+    /// What the socket has counted so far.
+    counted: Cell<Counted>,
+    before: NicCounters,
+    _promiscuous: Promiscuous,
+}
+
+/// What packets of an interface begin with.
+fn link_type(nic: &Nic) -> Option<LinkType> {
+    match nic.hardware {
+        ARPHRD_ETHER | ARPHRD_LOOPBACK => Some(LinkType::Ethernet),
+        ARPHRD_NONE | ARPHRD_RAWIP => Some(LinkType::Raw),
+        _ => None,
+    }
+}
+
+impl PacketTap {
+    /// Opens a ring; packets come from [`PacketTap::begin`] on.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    pub fn open(nic: Nic, settings: PacketSettings) -> Result<(PacketTap, AfPacket), TapError> {
+        let interface = nic.name.clone();
+        let Some(link) = link_type(&nic) else {
+            return Err(TapError::NoLinkType { interface, hardware: nic.hardware });
+        };
+        if !nic.up {
+            return Err(TapError::Down { interface });
+        }
+        let failed = |doing| {
+            let interface = interface.clone();
+            move |source| TapError::Interface { interface, doing, source }
+        };
+        let before = nic.counters().map_err(failed("reading its counters"))?;
+        let (ring, control) = Ring::open(&Settings {
+            ifindex: nic.ifindex,
+            blocks: settings.ring_mib.saturating_mul(((1 << 20) / BLOCK) as u32),
+            ethernet: link == LinkType::Ethernet,
+            ignore_outgoing: nic.hardware == ARPHRD_LOOPBACK,
+        })
+        .map_err(failed("opening a packet socket with a ring"))?;
+        let promiscuous = promiscuous(nic.ifindex).map_err(failed("making it promiscuous"))?;
+        let mut compromises = Vec::new();
+        if nic.xdp_program.is_some() {
+            compromises.push(format!(
+                "{interface}: an XDP program is attached; packets that it drops or redirects are not seen"
+            ));
+        }
+        let tap = PacketTap {
+            driver: ethtool::driver(&interface).unwrap_or_else(|_| "unknown".to_owned()),
+            link,
+            compromises,
+            control,
+            shared: Arc::default(),
+            counted: Cell::default(),
+            before,
+            _promiscuous: promiscuous,
+            nic,
+        };
+        let described = Interface {
+            name: interface,
+            description: tap.to_string(),
+            link,
+            link_number: link.number(),
+            snap_len: 0,
+        };
+        let header = if link == LinkType::Ethernet { LINK_BYTES } else { 0 };
+        let longest = tap.nic.mtu.saturating_add(header);
+        let source = AfPacket::new(ring, Arc::clone(&tap.shared), described, longest);
+        Ok((tap, source))
+    }
+
+    /// Lets packets come.
+    ///
+    /// # Errors
+    /// The interface has gone.
+    pub fn begin(&mut self) -> Result<(), TapError> {
+        self.before = self.nic.counters().unwrap_or(self.before);
+        self.control.begin().map_err(self.failed("listening"))
+    }
+
+    fn failed(&self, doing: &'static str) -> impl FnOnce(io::Error) -> TapError + use<> {
+        let interface = self.nic.name.clone();
+        move |source| TapError::Interface { interface, doing, source }
+    }
+
+    pub fn nic(&self) -> &Nic {
+        &self.nic
+    }
+
+    /// What was asked for and not to be had, in words.
+    pub fn compromises(&self) -> &[String] {
+        &self.compromises
+    }
+
+    /// Takes no more packets. What the kernel has of them stays there for the worker.
+    pub fn detach(&mut self) {
+        // Without memory for that they come until the socket is closed, and are counted as long.
+        let _ = self.control.end();
+    }
+
+    /// Tells the worker that nothing more will come.
+    pub fn stop(&self) {
+        let wanted = self.count().map_or(0, |counted| counted.packets - counted.drops);
+        self.shared.wanted.store(wanted, Ordering::Relaxed);
+        self.shared.stop.store(true, Ordering::Release);
+    }
+
+    /// All that the socket has counted.
+    fn count(&self) -> io::Result<Counted> {
+        let (more, before) = (self.control.counted()?, self.counted.get());
+        let now = Counted { packets: before.packets + more.packets, drops: before.drops + more.drops };
+        self.counted.set(now);
+        Ok(now)
+    }
+
+    /// What has become of its packets so far.
+    ///
+    /// # Errors
+    /// A counter can't be read.
+    pub fn report(&self) -> Result<PortReport, TapError> {
+        // Before the socket's counters: what is counted here must have been seen there.
+        let queue = QueueReport {
+            taken: self.shared.taken.load(Ordering::Acquire),
+            coalesced: self.shared.coalesced.load(Ordering::Relaxed),
+            ..QueueReport::default()
+        };
+        let counted = self.count().map_err(self.failed("reading its socket's counters"))?;
+        let mut dropped = [0; DropReason::ALL.len()];
+        dropped[DropReason::PacketRing as usize] = counted.drops;
+        // An interface that has gone has no counters any more.
+        let nic = self.nic.counters().unwrap_or(self.before).since(&self.before);
+        let seen_bytes = self.shared.bytes.load(Ordering::Relaxed);
+        Ok(PortReport { seen: counted.packets, seen_bytes, dropped, queues: vec![queue], nic })
+    }
+}
+
+/// How it captures, in words; also goes into every capture file.
+impl fmt::Display for PacketTap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let raw = if self.link == LinkType::Raw { ", raw IP" } else { "" };
+        let driver = &self.driver;
+        write!(f, "AF_PACKET, TPACKET_V3, driver {driver}{raw}, both directions, time by the host's clock")
+    }
+}
