@@ -75,7 +75,7 @@ fn flow(n: &mut Numbers) -> FlowFacts {
         side.small_passes = n.yes();
         side.rst.injected = n.maybe(2).map(|yes| yes == 1);
         side.unanswered_ms = n.below(3) as u32 * 8000;
-        side.max_payload = n.below(2) as u32 * 1460;
+        side.max_payload = Some(n.below(2) as u32 * 1460);
     }
     f.app.name = Name::of(b"shop.example");
     f.app.tls_answered = n.maybe(2).map(|yes| yes == 1);
