@@ -19,6 +19,10 @@ const HEADROOM: u32 = 256;
 const SMALL_FRAME: u32 = 2048;
 const PAGE_FRAME: u32 = 4096;
 
+/// MTU up to which a packet fits one small frame. Larger ones come in several parts, which not every driver does, and
+/// hardly one with zero-copy.
+pub const LARGEST_MTU: u32 = SMALL_FRAME - HEADROOM - LINK_BYTES;
+
 /// How long the kernel may take to release the queues of a process that has just ended.
 const RELEASE: Duration = Duration::from_secs(1);
 
@@ -94,7 +98,18 @@ impl TapError {
 impl Nic {
     /// Packets of this interface can be too long for a small frame.
     pub(super) fn is_jumbo(&self) -> bool {
-        self.mtu + LINK_BYTES > SMALL_FRAME - HEADROOM
+        self.mtu > LARGEST_MTU
+    }
+
+    /// What else may be behind a refusal, in words.
+    fn parts(&self) -> String {
+        match self.is_jumbo() {
+            true => format!(
+                "; with its MTU of {} packets come in several parts, with one of up to {LARGEST_MTU} in one",
+                self.mtu
+            ),
+            false => String::new(),
+        }
     }
 }
 
@@ -143,13 +158,14 @@ pub(super) fn attach(
         return Err(failed(XdpMode::Native, error));
     }
     if zero_copy == ZeroCopy::Require {
-        let why = format!("its driver does not run XDP programs ({error})");
+        let why = format!("its driver does not run the XDP program ({error}){}", nic.parts());
         return Err(TapError::NoZeroCopy { interface: nic.name.clone(), driver: driver.to_owned(), why });
     }
     compromises.push(format!(
         "{}: driver {driver} does not run the XDP program ({error}); it runs in the kernel's generic path, \
-         which is slower",
-        nic.name
+         which is slower{}",
+        nic.name,
+        nic.parts()
     ));
     match attach_xdp(program.as_fd(), nic.ifindex, XdpMode::Generic) {
         Ok(link) => Ok((link, XdpMode::Generic)),
@@ -179,7 +195,7 @@ impl Plan<'_> {
                     return Err(TapError::NoZeroCopy {
                         interface: self.nic.name.clone(),
                         driver: self.driver.to_owned(),
-                        why: error.to_string(),
+                        why: format!("{error}{}", self.nic.parts()),
                     });
                 }
                 Err(error) => {
@@ -189,8 +205,10 @@ impl Plan<'_> {
                         _ => format!(" ({error})"),
                     };
                     compromises.push(format!(
-                        "{}: driver {} can't do zero-copy, so packets are copied once more{why}",
-                        self.nic.name, self.driver
+                        "{}: driver {} can't do zero-copy, so packets are copied once more{why}{}",
+                        self.nic.name,
+                        self.driver,
+                        self.nic.parts()
                     ));
                 }
             }

@@ -229,6 +229,8 @@ impl Queue {
             taken: shared.taken.load(Ordering::Acquire),
             unstamped: shared.unstamped.load(Ordering::Relaxed),
             coalesced: 0,
+            after_silence: shared.after_silence.load(Ordering::Relaxed),
+            late: shared.late.load(Ordering::Relaxed),
             frames: self.frames,
             frames_with_kernel: shared.frames_with_kernel.load(Ordering::Relaxed),
             frames_in_hand: shared.frames_in_hand.load(Ordering::Relaxed),

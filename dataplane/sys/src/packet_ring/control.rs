@@ -1,4 +1,5 @@
-//! A packet socket as main holds it: lets packets come, ends it, asks what the kernel counted. The worker has the ring.
+//! A packet socket as main holds it: lets packets come, ends it, asks what the kernel counted.
+//! Main thread; the worker has the ring, and needs none of this.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

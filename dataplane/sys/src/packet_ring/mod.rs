@@ -33,6 +33,7 @@ const VERSION: i32 = 10;
 const RESERVE: i32 = 12;
 const IGNORE_OUTGOING: i32 = 23;
 const TPACKET_V3: i32 = 2;
+
 /// Whose a block is: `tp_block_status`.
 const KERNELS: u32 = 0;
 const OURS: u32 = 1;

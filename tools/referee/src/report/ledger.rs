@@ -201,6 +201,7 @@ fn interface(report: &InterfaceReport) -> Value {
     let queues = port.queues.iter().map(|queue| {
         json!({
             "taken": queue.taken, "unstamped": queue.unstamped, "coalesced": queue.coalesced,
+            "after_silence": queue.after_silence, "late": queue.late,
             "zero_copy": queue.zero_copy,
             "rx_ring_full": queue.socket.rx_ring_full, "rx_dropped": queue.socket.rx_dropped,
             "rx_invalid_descs": queue.socket.rx_invalid_descs,
