@@ -279,7 +279,8 @@ mod tests {
     #[test]
     fn without_checksum_and_id_nothing_tells_a_copy_from_a_repeat() {
         let (mut data, mut named) = (segment(100, 0), segment(100, 9));
-        [&mut data, &mut named].map(|packet| packet.mark(Marks::UNCHECKED));
+        data.mark(Marks::UNCHECKED);
+        named.mark(Marks::UNCHECKED);
         let mut mirror = Mirror::new();
         assert!(!mirror.sees(&data, 0) && !mirror.sees(&data, US), "it may have another time stamp");
         assert!(!mirror.sees(&named, US) && mirror.sees(&named, US));

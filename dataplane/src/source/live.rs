@@ -152,6 +152,7 @@ impl fmt::Display for Port {
 
 /// One receive queue, or all of an interface, as its worker polls it.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there are a few, each made once and moved into its worker")]
 pub enum Queue {
     Xdp(AfXdp),
     Packet(AfPacket),

@@ -1,4 +1,5 @@
-//! Packets that come in several frames, put together in memory taken at the start. Worker's thread; never grows.
+//! Packets that come in several frames, put together in memory taken at the start; it never grows, and what finds no
+//! room in it is cut, which the packet's lengths say. Worker's thread; the queue hands them out with the others.
 
 use crate::source::Nanos;
 
