@@ -12,6 +12,9 @@ use super::nic::{Nic, NicCounters};
 use super::{Batch, Descriptor, Interface, Nanos, Poll, Source};
 use crate::ledger::DropReason;
 
+/// A packet that comes after silence is with its worker within this time, if the worker is let run. Ns.
+pub const PROMPT: Nanos = 10_000_000;
+
 /// A source whose packets come when they come.
 pub trait LiveSource: Source {
     /// The capture clock's time.
@@ -29,6 +32,9 @@ pub struct QueueReport {
     pub busy_polls: u64,
     /// Of these, such as no wire carries: joined by the host, or not yet cut up.
     pub coalesced: u64,
+    /// How often packets came after silence, and how often the first of them had waited for more than [`PROMPT`].
+    pub after_silence: u64,
+    pub late: u64,
     pub socket: xsk::Statistics,
     pub zero_copy: bool,
     /// Frames of its UMEM: all, with the kernel, in the worker's hands.
@@ -154,6 +160,7 @@ impl fmt::Display for Port {
 
 /// One receive queue, or all of an interface, as its worker polls it.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there are a few, each made once and moved into its worker")]
 pub enum Queue {
     Xdp(Box<AfXdp>),
     Packet(AfPacket),

@@ -326,6 +326,32 @@ fn an_icmp_error_joins_the_flow_it_quotes_in_facts_and_in_its_capture() {
 }
 
 #[test]
+fn a_packet_of_a_kept_flow_is_in_a_chunk_when_its_step_is_done() {
+    let text = "rule \"t\" on syn then { capture(flow); }";
+    let mut source = Synthetic::new("t");
+    handshake(&mut source, T0, 40_000);
+    (20..24).for_each(|ms| source.idle(T0 + ms * MS));
+    push(&mut source, T0 + 30 * MS, &Seg::new(true, ACK, 1, 1).data(10));
+    let queues = Queues::new(1, false);
+    let (recorder, _port) = recorder(&RecordConfig { chunks: 4, ..RecordConfig::default() }, 0);
+    let mut worker = Worker::new(source, &config(), rules(text), queues.clone(), Some(recorder), 0);
+    while worker.step() != Step::Idle(T0 + 20 * MS) {}
+    let flow_id = std::iter::from_fn(|| queues.message()).find_map(|m| match m {
+        Message::Hit(hit) => Some(hit.facts.flow_id),
+        _ => None,
+    });
+    let limits = CaptureLimits { packets: 9, bytes: 1 << 20, nanos: S };
+    queues.commands.push(Command::Keep { flow_id: flow_id.unwrap(), limits }).unwrap();
+    while worker.step() != Step::Idle(T0 + 23 * MS) {}
+    assert_eq!(worker.account().kept.kept, 3, "what led up to it");
+    worker.recorder().unwrap().flush();
+    let free = worker.recorder().unwrap().free_chunks();
+    assert_eq!((worker.step(), worker.now()), (Step::Worked, T0 + 30 * MS));
+    assert_eq!((worker.account().kept.kept, worker.account().kept.unwritten), (4, [0; 5]));
+    assert_eq!(worker.recorder().unwrap().free_chunks(), free - 1, "it is in a chunk that was begun for it");
+}
+
+#[test]
 fn only_live_conversations_are_rescued_from_the_ring() {
     let mut source = Synthetic::new("t");
     for port in 1..=20 {

@@ -320,7 +320,8 @@ macro_rules! side_facts {
                 "The peer has sent something, but no RST, since that segment was first resent: smaller ones pass.",
                 Bool, |f| Some(f.$side.small_passes)),
             side_facts!(@ $side, largest_acked, "bytes",
-                "Largest TCP payload of one segment known to have arrived (acknowledged); unknown if none is, and with max_payload.",
+                "Largest TCP payload of one segment known to have arrived (acknowledged); unknown if none is, and with \
+                 max_payload.",
                 Int, |f| f.$side.largest_acked.map(int)),
             side_facts!(@ $side, segments, "segments",
                 "Segments of data: bytes by the largest segment; unknown with max_payload.",

@@ -7,7 +7,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::lines;
-use common::running::{KEEP_ALL, Running, TELL_RESETS, bench, rules, segments, settings, tshark, until};
+use common::running::{KEEP_ALL, Running, TELL_RESETS, bench, rules, run, segments, settings, tshark, until};
 use common::wire::{CUT_OFF, Wire, cut_off, handshake, sides};
 use serde_json::{Value, json};
 use tests::live::{Namespace, Shape, need_root};
@@ -115,6 +115,37 @@ fn jumbo_frames_are_analysed_and_recorded_whole() {
         let hex: String = content[..fields[2].len() / 2].iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(fields[2], hex);
     }
+}
+
+#[test]
+fn frames_too_short_for_their_headers_are_counted() {
+    if !need_root("runts") {
+        return;
+    }
+    let namespace = Namespace::new();
+    let mut wire = Wire::new(&namespace, Shape::default());
+    let bench = bench();
+    let running = Running::start(&namespace, &bench, &["-i", "tap0"]);
+    let whole = &cut_off(4000, 80)[0];
+    (15..54).for_each(|len| wire.send(&whole[..len]));
+    wire.all_arrived(&namespace);
+    let ended = running.stop();
+    let books = ended.books();
+    let sent = json!(wire.sent());
+    assert_eq!((&books["received"], &books["classes"]["malformed"]), (&sent, &sent), "{books}");
+    ended.ran.exits(0);
+}
+
+#[test]
+fn a_refusal_names_the_mtu_that_would_do() {
+    if !need_root("jumbo frames without a copy") {
+        return;
+    }
+    let namespace = Namespace::new();
+    let _wire = Wire::new(&namespace, Shape { mtu: 9000, ..Shape::default() });
+    let args = ["-i", "tap0", "--zero-copy", "require"];
+    let says = ["can't do zero-copy", "with its MTU of 9000 packets come in several parts", "1770 in one"];
+    run(&namespace, &bench(), &args).exits(4).says(&says);
 }
 
 #[test]

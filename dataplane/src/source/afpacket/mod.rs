@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use dataplane_sys::packet_ring::{BURST, Packet, Ring};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::live::PROMPT;
 use super::{BATCH, Batch, Descriptor, Interface, Marks, Nanos, Poll, Source};
 pub use tap::{PacketSettings, PacketTap};
 
@@ -33,6 +34,9 @@ pub struct PacketShared {
     pub bytes: AtomicU64,
     /// Of these, such as no wire carries: joined from several, or not yet cut up.
     pub coalesced: AtomicU64,
+    /// How often packets came after silence, and how often the first of them had waited for more than [`PROMPT`].
+    pub after_silence: AtomicU64,
+    pub late: AtomicU64,
     /// Packets that will have been handed out when all that was captured is.
     pub wanted: AtomicU64,
     /// Nothing more will come: end when `wanted` have been taken.
@@ -53,6 +57,7 @@ pub struct AfPacket {
     latest: Nanos,
     /// Since when it has been silent though it is to end.
     ending: Option<Nanos>,
+    silent: bool,
 }
 
 impl AfPacket {
@@ -65,6 +70,7 @@ impl AfPacket {
             longest,
             latest: 0,
             ending: None,
+            silent: false,
         }
     }
 
@@ -81,6 +87,7 @@ impl AfPacket {
 
     /// Nothing is in the ring.
     fn silent(&mut self) -> Poll {
+        self.silent = true;
         let now = self.now();
         if self.shared.stop.load(Ordering::Acquire) {
             let since = *self.ending.get_or_insert(now);
@@ -92,6 +99,15 @@ impl AfPacket {
         }
         self.latest = self.latest.max(now.saturating_sub(LATENESS));
         Poll::Idle(self.latest)
+    }
+
+    /// Notes whether the first packets after silence had to wait.
+    #[cold]
+    fn woken(&self, batch: &Batch) {
+        let Some(first) = batch.packets.first() else { return };
+        let late = self.now().saturating_sub(first.ts) > PROMPT;
+        self.shared.after_silence.fetch_add(1, Ordering::Relaxed);
+        self.shared.late.fetch_add(u64::from(late), Ordering::Relaxed);
     }
 
     #[inline]
@@ -134,6 +150,9 @@ impl Source for AfPacket {
             });
         }
         self.ending = None;
+        if std::mem::take(&mut self.silent) {
+            self.woken(batch);
+        }
         self.count(batch);
         batch.watermark = self.latest;
         Poll::Packets

@@ -169,6 +169,8 @@ impl PacketTap {
         let queue = QueueReport {
             taken: self.shared.taken.load(Ordering::Acquire),
             coalesced: self.shared.coalesced.load(Ordering::Relaxed),
+            after_silence: self.shared.after_silence.load(Ordering::Relaxed),
+            late: self.shared.late.load(Ordering::Relaxed),
             ..QueueReport::default()
         };
         let counted = self.count().map_err(self.failed("reading its socket's counters"))?;

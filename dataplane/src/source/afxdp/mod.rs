@@ -6,6 +6,7 @@
 
 mod clock;
 mod open;
+mod parts;
 mod tap;
 
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,9 +15,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use dataplane_sys::xsk::{BURST, Frame, Socket};
 
+use super::live::PROMPT;
 use super::{BATCH, Batch, Descriptor, Interface, LinkType, Marks, Nanos, Poll, Source};
 pub use clock::CaptureClock;
-pub use open::{BusyPoll, TapError, TapSettings, ZeroCopy, foreign};
+pub use open::{BusyPoll, LARGEST_MTU, TapError, TapSettings, ZeroCopy, foreign};
+use parts::Parts;
 pub use tap::Tap;
 
 /// How far behind the clock a silent queue is taken to be: what was stamped may still be on its way to the ring
@@ -32,7 +35,8 @@ const BUSY: usize = BURST / 2;
 /// Marks a handle as one of a packet joined from several frames.
 const JOINED: u64 = 1 << 63;
 
-/// Bytes of the largest packet the kernel makes of several frames: 17 fragments of a page and a first part.
+/// Bytes of the largest packet the kernel makes of several frames: 17 fragments of a page and a first part. A larger
+/// one is cut.
 const LARGEST: usize = 18 * 4096;
 
 const _: () = assert!(BURST == BATCH, "what a burst brings fits one batch");
@@ -46,18 +50,14 @@ pub struct QueueShared {
     pub unstamped: AtomicU64,
     /// Times the worker ran the driver's receive loop.
     pub busy_polls: AtomicU64,
+    /// How often packets came after silence, and how often the first of them had waited for more than [`PROMPT`].
+    pub after_silence: AtomicU64,
+    pub late: AtomicU64,
     /// Frames with the kernel and in the worker's hands; their sum is all there are.
     pub frames_with_kernel: AtomicU64,
     pub frames_in_hand: AtomicU64,
     /// Nothing more will come: end when the ring is empty.
     pub stop: AtomicBool,
-}
-
-/// A packet whose last frame has not come yet.
-#[derive(Clone, Copy, Debug)]
-struct Open {
-    start: usize,
-    ts: Nanos,
 }
 
 /// One queue as a source.
@@ -66,9 +66,8 @@ pub struct AfXdp {
     socket: Socket,
     /// The batch's frames.
     held: Vec<Frame>,
-    /// Packets of several frames, put together; the last may be waiting for its end.
-    joined: Vec<u8>,
-    open: Option<Open>,
+    /// Packets of several frames, put together.
+    joined: Parts,
     clock: Arc<CaptureClock>,
     shared: Arc<QueueShared>,
     interfaces: [Interface; 1],
@@ -76,6 +75,7 @@ pub struct AfXdp {
     latest: Nanos,
     /// How often the driver is yet to be asked before the queue is silent.
     asks: u32,
+    silent: bool,
 }
 
 impl AfXdp {
@@ -90,13 +90,13 @@ impl AfXdp {
         let source = AfXdp {
             socket,
             held: Vec::with_capacity(BURST),
-            joined: Vec::with_capacity(room),
-            open: None,
+            joined: Parts::with_room(room),
             clock,
             shared,
             interfaces: [interface],
             latest: 0,
             asks: 0,
+            silent: false,
         };
         source.publish_frames();
         source
@@ -134,14 +134,13 @@ impl AfXdp {
     }
 
     #[inline]
-    fn push(&mut self, batch: &mut Batch, ts: Nanos, handle: u64, len: usize) {
+    fn push(&mut self, batch: &mut Batch, ts: Nanos, handle: u64, (len, wire): (usize, usize)) {
         self.latest = self.latest.max(ts);
-        let len = len as u32;
         batch.packets.push(Descriptor {
             ts,
             handle,
-            cap_len: len,
-            orig_len: len,
+            cap_len: len as u32,
+            orig_len: wire as u32,
             interface: 0,
             link: LinkType::Ethernet,
             marks: Marks::NONE,
@@ -151,19 +150,22 @@ impl AfXdp {
     /// Adds a frame to the packet it belongs to; the packet is handed out with its last.
     #[cold]
     fn join(&mut self, batch: &mut Batch, index: usize) {
-        let open = match self.open {
-            Some(open) => open,
-            None => Open { start: self.joined.len(), ts: self.time_of(index) },
-        };
         let frame = &self.held[index];
-        // Room for a burst and the largest packet was made at the start; the kernel makes none larger.
-        let bytes = self.socket.bytes(frame);
-        let room = self.joined.capacity() - self.joined.len();
-        self.joined.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        self.open = frame.continues().then_some(open);
-        if self.open.is_none() {
-            self.push(batch, open.ts, JOINED | open.start as u64, self.joined.len() - open.start);
+        // Read before: what is borrowed for it is the socket, too.
+        let ts = if self.joined.is_open() { 0 } else { self.time_of(index) };
+        let whole = self.joined.add(self.socket.bytes(frame), || ts, frame.continues());
+        if let Some(whole) = whole {
+            self.push(batch, whole.ts, JOINED | whole.start as u64, (whole.len, whole.came));
         }
+    }
+
+    /// Notes whether the first packets after silence had to wait.
+    #[cold]
+    fn woken(&self, batch: &Batch) {
+        let Some(first) = batch.packets.first() else { return };
+        let late = self.clock.now().saturating_sub(first.ts) > PROMPT;
+        self.shared.after_silence.fetch_add(1, Ordering::Relaxed);
+        self.shared.late.fetch_add(u64::from(late), Ordering::Relaxed);
     }
 
     /// Nothing is in the ring.
@@ -171,6 +173,7 @@ impl AfXdp {
         if self.shared.stop.load(Ordering::Acquire) {
             return Poll::End;
         }
+        self.silent = true;
         if self.asks > 0 && self.socket.polls_busily() {
             self.asks -= 1;
             self.socket.busy_poll();
@@ -195,16 +198,19 @@ impl Source for AfXdp {
         self.held.iter().for_each(|frame| self.socket.prefetch(frame));
         for index in 0..self.held.len() {
             let frame = &self.held[index];
-            if self.open.is_some() || frame.continues() {
+            if self.joined.is_open() || frame.continues() {
                 self.join(batch, index);
             } else {
                 let len = frame.len();
-                self.push(batch, self.time_of(index), index as u64, len);
+                self.push(batch, self.time_of(index), index as u64, (len, len));
             }
         }
         let taken = &self.shared.taken;
         taken.store(taken.load(Ordering::Relaxed) + batch.packets.len() as u64, Ordering::Release);
         batch.watermark = self.latest;
+        if std::mem::take(&mut self.silent) {
+            self.woken(batch);
+        }
         if batch.packets.is_empty() { Poll::Idle(self.latest) } else { Poll::Packets }
     }
 
@@ -214,7 +220,7 @@ impl Source for AfXdp {
             return self.socket.bytes(&self.held[packet.handle as usize]);
         }
         let start = (packet.handle & !JOINED) as usize;
-        &self.joined[start..start + packet.cap_len as usize]
+        self.joined.bytes(start, packet.cap_len as usize)
     }
 
     fn release(&mut self, batch: &mut Batch) {
@@ -226,11 +232,7 @@ impl Source for AfXdp {
         self.socket.wake();
         self.publish_frames();
         debug_assert_eq!(self.socket.with_kernel(), self.socket.frames(), "every frame went back");
-        if !self.joined.is_empty() {
-            let start = self.open.map_or(self.joined.len(), |open| open.start);
-            self.joined.drain(..start);
-            self.open = self.open.map(|open| Open { start: 0, ..open });
-        }
+        self.joined.release();
     }
 
     fn interfaces(&self) -> &[Interface] {

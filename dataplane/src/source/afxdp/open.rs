@@ -16,8 +16,10 @@ const LINK_BYTES: u32 = 14 + 2 * 4;
 const HEADROOM: u32 = 256;
 const SMALL_FRAME: u32 = 2048;
 const PAGE_FRAME: u32 = 4096;
-/// Bytes of the longest IP packet that fits a small frame.
-pub(super) const LARGEST_SMALL: u32 = SMALL_FRAME - HEADROOM - LINK_BYTES;
+
+/// MTU up to which a packet fits one small frame. Larger ones come in several parts, which not every driver does, and
+/// hardly one with zero-copy.
+pub const LARGEST_MTU: u32 = SMALL_FRAME - HEADROOM - LINK_BYTES;
 
 /// Error numbers the kernel answers with, include/uapi/asm-generic/errno*.h.
 const EPERM: i32 = 1;
@@ -103,7 +105,18 @@ impl TapError {
 impl Nic {
     /// Packets of this interface can be too long for a small frame.
     pub(super) fn is_jumbo(&self) -> bool {
-        self.mtu > LARGEST_SMALL
+        self.mtu > LARGEST_MTU
+    }
+
+    /// What else may be behind a refusal, in words.
+    fn parts(&self) -> String {
+        match self.is_jumbo() {
+            true => format!(
+                "; with its MTU of {} packets come in several parts, with one of up to {LARGEST_MTU} in one",
+                self.mtu
+            ),
+            false => String::new(),
+        }
     }
 }
 
@@ -169,13 +182,14 @@ pub(super) fn attach(
         return Err(failed(XdpMode::Native, error));
     }
     if zero_copy == ZeroCopy::Require {
-        let why = format!("its driver does not run XDP programs ({error})");
+        let why = format!("its driver does not run the XDP program ({error}){}", nic.parts());
         return Err(TapError::NoZeroCopy { interface: nic.name.clone(), driver: driver.to_owned(), why });
     }
     compromises.push(format!(
         "{}: driver {driver} does not run the XDP program ({error}); it runs in the kernel's generic path, \
-         which is slower",
-        nic.name
+         which is slower{}",
+        nic.name,
+        nic.parts()
     ));
     match attach_xdp(program.as_fd(), nic.ifindex, XdpMode::Generic) {
         Ok(link) => Ok((link, XdpMode::Generic)),
@@ -205,7 +219,7 @@ impl Plan<'_> {
                     return Err(TapError::NoZeroCopy {
                         interface: self.nic.name.clone(),
                         driver: self.driver.to_owned(),
-                        why: error.to_string(),
+                        why: format!("{error}{}", self.nic.parts()),
                     });
                 }
                 Err(error) => {
@@ -215,8 +229,10 @@ impl Plan<'_> {
                         _ => format!(" ({error})"),
                     };
                     compromises.push(format!(
-                        "{}: driver {} can't do zero-copy, so packets are copied once more{why}",
-                        self.nic.name, self.driver
+                        "{}: driver {} can't do zero-copy, so packets are copied once more{why}{}",
+                        self.nic.name,
+                        self.driver,
+                        self.nic.parts()
                     ));
                 }
             }

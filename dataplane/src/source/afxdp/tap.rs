@@ -18,7 +18,7 @@ use xdp_prog::Capture;
 use xdp_prog::abi::{Outcome, Tally};
 
 use super::clock::CaptureClock;
-use super::open::{LARGEST_SMALL, Plan, TapError, TapSettings, attach, check, mode_name};
+use super::open::{LARGEST_MTU, Plan, TapError, TapSettings, attach, check, mode_name};
 use super::{AfXdp, QueueShared};
 use crate::ledger::DropReason;
 use crate::source::live::{Needs, PortReport, QueueReport};
@@ -171,7 +171,7 @@ impl Tap {
         Needs {
             program: self.program_id,
             queues: u32::try_from(self.queues.len()).ok(),
-            mtu: (!self.jumbo).then_some(LARGEST_SMALL),
+            mtu: (!self.jumbo).then_some(LARGEST_MTU),
         }
     }
 
@@ -234,6 +234,8 @@ impl Queue {
             unstamped: shared.unstamped.load(Ordering::Relaxed),
             busy_polls: shared.busy_polls.load(Ordering::Relaxed),
             coalesced: 0,
+            after_silence: shared.after_silence.load(Ordering::Relaxed),
+            late: shared.late.load(Ordering::Relaxed),
             frames: self.frames,
             frames_with_kernel: shared.frames_with_kernel.load(Ordering::Relaxed),
             frames_in_hand: shared.frames_in_hand.load(Ordering::Relaxed),

@@ -28,7 +28,7 @@ use dataplane::judge::{Judge, JudgeConfig};
 use dataplane::record::Recorder;
 use dataplane::source::Source as _;
 use dataplane::source::afpacket::{PacketSettings, PacketTap};
-use dataplane::source::afxdp::{CaptureClock, Tap, TapError, TapSettings};
+use dataplane::source::afxdp::{CaptureClock, LARGEST_MTU, Tap, TapError, TapSettings};
 use dataplane::source::live::{Port, Queue};
 use dataplane::source::nic::Nic;
 use dataplane::worker::{Handover, Queues, Worker};
@@ -231,7 +231,10 @@ fn refused(error: TapError) -> Failure {
         ),
         TapError::NoZeroCopy { .. } => "--zero-copy prefer captures in copy mode where it must".to_owned(),
         TapError::Attach { interface, .. } => {
-            format!("a smaller MTU may help: ip link set {interface} mtu 1500; dmesg may say more")
+            format!(
+                "a smaller MTU may help, of which packets come in one part: ip link set {interface} mtu {LARGEST_MTU}; \
+                 dmesg may say more"
+            )
         }
         TapError::Socket(_) => {
             "is another program capturing from it? Otherwise lower [capture] ring_packets, or raise the limit on \

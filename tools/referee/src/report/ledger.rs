@@ -201,7 +201,8 @@ fn interface(report: &InterfaceReport) -> Value {
     let queues = port.queues.iter().map(|queue| {
         json!({
             "taken": queue.taken, "unstamped": queue.unstamped, "busy_polls": queue.busy_polls,
-            "coalesced": queue.coalesced, "zero_copy": queue.zero_copy,
+            "coalesced": queue.coalesced, "after_silence": queue.after_silence, "late": queue.late,
+            "zero_copy": queue.zero_copy,
             "rx_ring_full": queue.socket.rx_ring_full, "rx_dropped": queue.socket.rx_dropped,
             "rx_invalid_descs": queue.socket.rx_invalid_descs,
             "rx_fill_ring_empty_descs": queue.socket.rx_fill_ring_empty_descs,
