@@ -6,8 +6,10 @@
 
 pub mod bpf;
 pub mod ethtool;
+pub mod host;
 pub mod packet;
 mod table;
+pub mod tuning;
 pub mod xsk;
 
 pub use table::Table;

@@ -180,7 +180,8 @@ fn open_ports(
     Ok((ports, sources))
 }
 
-fn not_there(name: &str, error: &std::io::Error) -> Failure {
+/// There is no such interface.
+pub fn not_there(name: &str, error: &std::io::Error) -> Failure {
     let failure = Failure::new(Code::Privilege, format!("there is no interface {name}: {error}"));
     failure.help("ip -brief link lists those of this network namespace")
 }
