@@ -62,6 +62,13 @@ pub(crate) fn ask<T>(interface: &str, command: &mut T) -> io::Result<()> {
     submit(libc::SIOCETHTOOL, &mut request)
 }
 
+/// The same for a command whose length only the kernel knows: `words` has room for all it can write.
+pub(crate) fn ask_words(interface: &str, words: &mut [u32]) -> io::Result<()> {
+    let mut request = request(interface)?;
+    request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
+    submit(libc::SIOCETHTOOL, &mut request)
+}
+
 /// A request about an interface, still without what is asked.
 pub(crate) fn request(interface: &str) -> io::Result<libc::ifreq> {
     // SAFETY: ifreq is integers, bytes and a pointer, for all of which zero is a value.

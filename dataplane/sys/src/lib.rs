@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod ethtool;
 pub mod host;
 pub mod packet;
+pub mod statistics;
 mod table;
 pub mod tuning;
 pub mod xsk;

@@ -58,6 +58,9 @@ fn what_a_slow_worker_loses_is_sent_less_received_by_name() {
     let queue = &books["interfaces"][0]["queues"][0];
     let named = number(queue, "rx_ring_full") + number(queue, "rx_dropped");
     assert_eq!((number(queue, "taken"), named), (number(books, "analysed"), dropped), "{books}");
+    // A veth's own names for it, which its driver counts too.
+    let driver = books["interfaces"][0]["nic"]["driver"].as_object().unwrap();
+    assert!(driver.values().any(|count| count.as_u64().unwrap() >= dropped), "{driver:?}");
     // The flows have what was analysed, and the store what was kept of it.
     let rows = lines(&bench.read("flows"));
     let packets: u64 =
