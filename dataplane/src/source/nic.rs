@@ -1,6 +1,7 @@
 //! What the kernel knows of an interface (rtnetlink(7)): whether it is up, what depends on it, which XDP program
 //! it has. Main thread, before anything is opened, and now and then for its counters; asks, and changes nothing.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::IpAddr;
 
@@ -101,6 +102,8 @@ impl Nic {
         nic.depends.extend(all.iter().filter_map(|link| stacked(link, ifindex)));
         nic.depends.extend(addresses(ifindex)?);
         nic.depends.extend(routes(ifindex)?);
+        let mut told = HashSet::new();
+        nic.depends.retain(|what| told.insert(what.clone()));
         Ok(nic)
     }
 

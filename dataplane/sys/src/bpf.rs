@@ -66,6 +66,21 @@ pub struct XdpState {
     /// True if what a program redirects to it is sent. A veth does that only while its peer has XDP (or GRO) on.
     /// `None` if the kernel doesn't say.
     pub sends_redirected: Option<bool>,
+    /// What its driver can, likewise.
+    pub abilities: Option<XdpAbilities>,
+}
+
+/// What a driver does for XDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct XdpAbilities {
+    /// Runs programs, and takes a redirect from them.
+    pub native: bool,
+    /// Receives into an AF_XDP socket's memory.
+    pub zero_copy: bool,
+    /// Packets in several buffers.
+    pub multi_buffer: bool,
+    /// Buffers of one packet with zero-copy at most.
+    pub zero_copy_buffers: u32,
 }
 
 /// Asks the kernel for the XDP programs and abilities of an interface in the calling thread's namespace.
@@ -73,8 +88,11 @@ pub struct XdpState {
 /// # Errors
 /// Those of netlink. An interface that isn't there is ENODEV, or has nothing.
 pub fn xdp_state(ifindex: u32) -> io::Result<XdpState> {
-    /// NETDEV_XDP_ACT_NDO_XMIT, include/uapi/linux/netdev.h.
+    /// NETDEV_XDP_ACT_*, include/uapi/linux/netdev.h: BASIC and REDIRECT, NDO_XMIT, XSK_ZEROCOPY, RX_SG.
+    const NATIVE: u64 = 0b11;
     const SENDS_REDIRECTED: u64 = 1 << 2;
+    const ZERO_COPY: u64 = 1 << 3;
+    const MULTI_BUFFER: u64 = 1 << 5;
     let target = i32::try_from(ifindex).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
     let mut opts = libbpf_sys::bpf_xdp_query_opts {
         sz: size_of::<libbpf_sys::bpf_xdp_query_opts>() as libbpf_sys::size_t,
@@ -86,8 +104,18 @@ pub fn xdp_state(ifindex: u32) -> io::Result<XdpState> {
         return Err(io::Error::from_raw_os_error(-failed));
     }
     let id = |id: u32| (id != 0).then_some(id);
-    let sends_redirected = (opts.feature_flags != 0).then_some(opts.feature_flags & SENDS_REDIRECTED != 0);
-    Ok(XdpState { native: id(opts.drv_prog_id), generic: id(opts.skb_prog_id), sends_redirected })
+    let known = (opts.feature_flags != 0).then_some(opts.feature_flags);
+    Ok(XdpState {
+        native: id(opts.drv_prog_id),
+        generic: id(opts.skb_prog_id),
+        sends_redirected: known.map(|features| features & SENDS_REDIRECTED != 0),
+        abilities: known.map(|features| XdpAbilities {
+            native: features & NATIVE == NATIVE,
+            zero_copy: features & ZERO_COPY != 0,
+            multi_buffer: features & MULTI_BUFFER != 0,
+            zero_copy_buffers: opts.xdp_zc_max_segs.max(1),
+        }),
+    })
 }
 
 /// A program that is loaded already, by its id.

@@ -56,7 +56,21 @@ pub fn driver(interface: &str) -> io::Result<String> {
 }
 
 /// One ethtool command; `command` begins with its number and is as large as the kernel takes it to be.
-fn ask<T>(interface: &str, command: &mut T) -> io::Result<()> {
+pub(crate) fn ask<T>(interface: &str, command: &mut T) -> io::Result<()> {
+    let mut request = request(interface)?;
+    request.ifr_ifru.ifru_data = std::ptr::from_mut(command).cast();
+    submit(libc::SIOCETHTOOL, &mut request)
+}
+
+/// The same for a command whose length only the kernel knows: `words` has room for all it can write.
+pub(crate) fn ask_words(interface: &str, words: &mut [u32]) -> io::Result<()> {
+    let mut request = request(interface)?;
+    request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
+    submit(libc::SIOCETHTOOL, &mut request)
+}
+
+/// A request about an interface, still without what is asked.
+pub(crate) fn request(interface: &str) -> io::Result<libc::ifreq> {
     // SAFETY: ifreq is integers, bytes and a pointer, for all of which zero is a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     if interface.len() >= request.ifr_name.len() {
@@ -65,7 +79,10 @@ fn ask<T>(interface: &str, command: &mut T) -> io::Result<()> {
     for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
         *to = from.cast_signed();
     }
-    request.ifr_ifru.ifru_data = std::ptr::from_mut(command).cast();
+    Ok(request)
+}
+
+pub(crate) fn submit(number: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
     // SAFETY: makes a file and touches no memory.
     let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
@@ -73,9 +90,9 @@ fn ask<T>(interface: &str, command: &mut T) -> io::Result<()> {
     }
     // SAFETY: the call succeeded, so `fd` is a new open file that nobody else owns.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    // SAFETY: `request` is a whole ifreq whose data points to `command`, which outlives the call and is of the
-    // command's own struct (private callers, sizes asserted above).
-    let failed = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) } != 0;
+    // SAFETY: `request` is a whole ifreq; where its command has data, that points to the command's own struct, which
+    // outlives the call (callers of this crate, sizes asserted).
+    let failed = unsafe { libc::ioctl(socket.as_raw_fd(), number, std::ptr::from_mut(request)) } != 0;
     if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

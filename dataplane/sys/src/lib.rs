@@ -6,9 +6,12 @@
 
 pub mod bpf;
 pub mod ethtool;
+pub mod host;
 pub mod packet;
 pub mod packet_ring;
+pub mod statistics;
 mod table;
+pub mod tuning;
 pub mod xsk;
 
 pub use table::Table;

@@ -9,6 +9,7 @@ use dataplane::source::afxdp::ZeroCopy;
 use rules::Override;
 
 use crate::control::socket::DEFAULT_PATH;
+use crate::doctor::DoctorArgs;
 use crate::time::When;
 
 /// Watches packets, knows when TCP is being broken, and keeps the packets that prove it.
@@ -27,6 +28,8 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 the work failed, 2 wrong usage, 
 pub enum Command {
     /// Watch interfaces that receive mirrored traffic
     Run(RunArgs),
+    /// Is this host, and are these interfaces, ready to capture?
+    Doctor(DoctorArgs),
     /// Analyse capture files
     Replay(ReplayArgs),
     /// Two captures of one path: what happened between them

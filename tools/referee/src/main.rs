@@ -8,6 +8,7 @@ mod cli;
 mod compare;
 mod config;
 mod control;
+mod doctor;
 mod error;
 mod live;
 mod recording;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Command::Rules(RulesCommand::Reload(args)) => control::client::reload(&args),
         Command::Rules(RulesCommand::Shadow(args)) => control::client::switch(&args, Switch::Shadow),
         Command::Rules(RulesCommand::Enable(args)) => control::client::switch(&args, Switch::Enabled),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Status(args) => control::client::status(&args),
         Command::Store(StoreCommand::Verify { store, json }) => verify::verify(&store, json),
         Command::Config(ConfigCommand::Check { config }) => rules::check::config(&config),

@@ -12,6 +12,7 @@ use dataplane::source::live::{Port, PortReport};
 use super::worker::Snapshot;
 use crate::control::Live;
 use crate::report::cost::{Ticking, standing};
+use crate::report::interfaces::Watched;
 use crate::report::metrics::{Sample, counted, text};
 use crate::report::outputs::{Kind, Outputs};
 use crate::report::rules::InForce;
@@ -59,13 +60,17 @@ impl Metrics {
         let counted = counted(&rules);
         let mut worker = WorkerAccount::default();
         snapshots.iter().for_each(|snapshot| worker.add(&snapshot.account));
-        let names = ports.iter().map(|port| port.nic().name.as_str());
+        let watched = |(port, report): (&'a Port, &'a PortReport)| Watched {
+            name: &port.nic().name,
+            capture: port.to_string(),
+            port: report,
+        };
         let (judge, gauges, bodies) = &self.judged;
         Sample {
             running: true,
             worker,
             lost: DropReason::ALL.map(|reason| reports.iter().map(|r| r.dropped[reason as usize]).sum()),
-            interfaces: names.zip(reports).map(|(name, r)| (name, r.seen, r.nic.rx_missed)).collect(),
+            interfaces: ports.iter().zip(reports).map(watched).collect(),
             live_flows: snapshots.iter().map(|snapshot| snapshot.live).sum(),
             history_seconds: snapshots.iter().map(|s| s.horizon).min().map(|ns| ns as f64 / 1e9),
             judge,

@@ -201,7 +201,8 @@ fn listen_to(nic: Nic, config: &Config) -> Result<(Port, Vec<Queue>), Failure> {
     Ok((Port::Packet(tap), vec![Queue::Packet(queue)]))
 }
 
-fn not_there(name: &str, error: &std::io::Error) -> Failure {
+/// There is no such interface.
+pub fn not_there(name: &str, error: &std::io::Error) -> Failure {
     let failure = Failure::new(Code::Privilege, format!("there is no interface {name}: {error}"));
     failure.help("ip -brief link lists those of this network namespace")
 }

@@ -24,7 +24,7 @@ use super::worker::Ended;
 use crate::control::Handle;
 use crate::error::Failure;
 use crate::recording::Recording;
-use crate::report::finished::{Finished, Inputs, InterfaceReport};
+use crate::report::finished::{Finished, Inputs};
 use crate::report::outputs::Outputs;
 use crate::report::tally::Tally;
 
@@ -156,7 +156,7 @@ fn end(
     let recorded = recording.map(Recording::finish);
     let mut account = WorkerAccount::default();
     workers.iter().for_each(|worker| account.add(&worker.account));
-    let inputs = Inputs::Interfaces { reports: interfaces(&watch), clock_steps: watch.clock.steps() };
+    let inputs = Inputs::Interfaces { reports: watch.interfaces(), clock_steps: watch.clock.steps() };
     let finished = Finished {
         ticking: Some(metrics.ticking),
         worker: account,
@@ -188,13 +188,4 @@ fn settle(watch: &Watch) {
         }
         thread::sleep(Duration::from_millis(1));
     }
-}
-
-fn interfaces(watch: &Watch) -> Vec<InterfaceReport> {
-    let report = |port: &Port| InterfaceReport {
-        name: port.nic().name.clone(),
-        capture: port.to_string(),
-        port: port.report().unwrap_or_default(),
-    };
-    watch.ports.iter().map(report).collect()
 }

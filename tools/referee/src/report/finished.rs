@@ -1,7 +1,7 @@
 //! A run that has ended: every thread's accounts, side by side, for the ledger to add up and the report to tell.
 //! Main thread. Only holds; decides nothing.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use dataplane::judge::{BodyBooks, JudgeAccount, Standing};
 use dataplane::ledger::WorkerAccount;
@@ -72,6 +72,8 @@ pub struct InterfaceReport {
     /// How it captured.
     pub capture: String,
     pub port: PortReport,
+    /// What its driver counted meanwhile that sounds like loss, by the driver's names.
+    pub driver: BTreeMap<String, u64>,
 }
 
 /// A run that has ended.

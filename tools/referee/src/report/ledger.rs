@@ -195,7 +195,7 @@ pub fn lost(inputs: &Inputs) -> [u64; DropReason::ALL.len()] {
 }
 
 fn interface(report: &InterfaceReport) -> Value {
-    let InterfaceReport { name, capture, port } = report;
+    let InterfaceReport { name, capture, port, driver } = report;
     let dropped =
         DropReason::ALL.map(|reason| (reason.name().to_owned(), port.dropped[reason as usize].into()));
     let queues = port.queues.iter().map(|queue| {
@@ -216,6 +216,7 @@ fn interface(report: &InterfaceReport) -> Value {
         "nic": {
             "rx_packets": port.nic.rx_packets, "rx_missed": port.nic.rx_missed,
             "rx_dropped": port.nic.rx_dropped, "rx_errors": port.nic.rx_errors,
+            "driver": driver,
         },
     })
 }

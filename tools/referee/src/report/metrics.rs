@@ -12,7 +12,8 @@ use dataplane::record::WriterAccount;
 use rules::{RuleSet, Scope};
 
 use super::cost::{self, Standings};
-use super::finished::{Finished, Inputs};
+use super::finished::{Finished, Inputs, InterfaceReport};
+use super::interfaces::Watched;
 use super::ledger::CLASSES;
 use super::rules::InForce;
 
@@ -26,8 +27,7 @@ pub struct Sample<'a> {
     pub worker: WorkerAccount,
     /// Lost before any worker, by [`DropReason`].
     pub lost: [u64; DropReason::ALL.len()],
-    /// Interfaces: name, packets seen there, packets that the NIC itself had no room for.
-    pub interfaces: Vec<(&'a str, u64, u64)>,
+    pub interfaces: Vec<Watched<'a>>,
     pub live_flows: u32,
     /// How far back the shortest history reaches, s; unknown in a replay.
     pub history_seconds: Option<f64>,
@@ -46,7 +46,12 @@ impl<'a> Sample<'a> {
         let interfaces = match &f.inputs {
             Inputs::Files { .. } => Vec::new(),
             Inputs::Interfaces { reports, .. } => {
-                reports.iter().map(|r| (r.name.as_str(), r.port.seen, r.port.nic.rx_missed)).collect()
+                let watched = |r: &'a InterfaceReport| Watched {
+                    name: &r.name,
+                    capture: r.capture.clone(),
+                    port: &r.port,
+                };
+                reports.iter().map(watched).collect()
             }
         };
         Sample {
@@ -108,16 +113,7 @@ fn packets(page: &mut Text, s: &Sample) {
     }
     page.counter("referee_duplicate_packets_total", "Packets the mirror delivered a second time.")
         .is(w.span_duplicates);
-    if !s.interfaces.is_empty() {
-        page.counter("referee_interface_packets_total", "Packets seen at an interface.");
-        for (name, seen, _) in &s.interfaces {
-            page.labelled(&[("interface", name)], seen);
-        }
-        page.counter("referee_interface_missed_packets_total", "Packets a NIC had no room for itself.");
-        for (name, _, missed) in &s.interfaces {
-            page.labelled(&[("interface", name)], missed);
-        }
-    }
+    super::interfaces::show(page, &s.interfaces);
 }
 
 fn kept(page: &mut Text, s: &Sample) {

@@ -3,6 +3,7 @@
 
 pub mod cost;
 pub mod finished;
+pub mod interfaces;
 pub mod ledger;
 pub mod metrics;
 pub mod outputs;
@@ -125,6 +126,12 @@ fn interface_notes(reports: &[InterfaceReport], clock_steps: u64) {
             let missed = term::plural(port.nic.rx_missed, "packet");
             term::note(&format!(
                 "{name}: the interface itself had no room for {missed}; they were lost before anybody saw them"
+            ));
+        }
+        if port.nic.rx_errors > 0 {
+            let damaged = term::plural(port.nic.rx_errors, "frame");
+            term::note(&format!(
+                "{name}: {damaged} came damaged and were thrown away by the interface (cable, optics)"
             ));
         }
     }
