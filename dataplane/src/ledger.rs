@@ -14,16 +14,20 @@ pub enum DropReason {
     RxRingFull,
     /// The AF_XDP socket had no free frame, or none long enough (`rx_dropped`).
     NoFrame,
+    /// It belonged to another worker, whose ring was full: that worker is slower than what it is given.
+    HandoverFull,
 }
 
 impl DropReason {
-    pub const ALL: [DropReason; 3] = [DropReason::NoSocket, DropReason::RxRingFull, DropReason::NoFrame];
+    pub const ALL: [DropReason; 4] =
+        [DropReason::NoSocket, DropReason::RxRingFull, DropReason::NoFrame, DropReason::HandoverFull];
 
     pub const fn name(self) -> &'static str {
         match self {
             DropReason::NoSocket => "no_socket",
             DropReason::RxRingFull => "rx_ring_full",
             DropReason::NoFrame => "no_frame",
+            DropReason::HandoverFull => "handover_full",
         }
     }
 }
@@ -89,6 +93,10 @@ pub struct WorkerAccount {
     pub flows_evicted: u64,
     /// Pushed out half-open.
     pub half_open_evicted: u64,
+    /// Flows that another worker has, too: each judges a part of them.
+    pub flows_split: u64,
+    /// Packets given to the worker that has their flow, by the one that took them.
+    pub handed_over: u64,
     /// Flows whose trouble record found no room: their counts are incomplete.
     pub trouble_refused: u64,
     /// Flows whose application found no room for its record: what it said is unknown.
@@ -167,7 +175,7 @@ impl WorkerAccount {
     }
 
     /// Every account that is one number.
-    fn sums(&mut self) -> [&mut u64; 41] {
+    fn sums(&mut self) -> [&mut u64; 43] {
         let WorkerAccount { events: e, kept, .. } = self;
         [
             &mut self.received,
@@ -178,6 +186,8 @@ impl WorkerAccount {
             &mut self.flows_ended,
             &mut self.flows_evicted,
             &mut self.half_open_evicted,
+            &mut self.flows_split,
+            &mut self.handed_over,
             &mut self.trouble_refused,
             &mut self.apps_refused,
             &mut self.questions_forgotten,
@@ -232,7 +242,7 @@ mod tests {
         // All accounts are words of 64 bits; were one left out of the sums, it would stay 0.
         let mut one = WorkerAccount::default();
         one.sums().into_iter().for_each(|sum| *sum = 1);
-        (one.dropped, one.classes, one.kept.unwritten) = ([1; 3], [1; 6], [1; 5]);
+        (one.dropped, one.classes, one.kept.unwritten) = ([1; DropReason::ALL.len()], [1; 6], [1; 5]);
         let words = size_of::<WorkerAccount>() / size_of::<u64>();
         assert_eq!(format!("{one:?}").matches('1').count(), words);
         let mut two = one;

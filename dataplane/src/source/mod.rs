@@ -4,7 +4,9 @@
 //! replay, tests, benchmarks and production run the same worker lines. The packets go to `decode` next.
 
 pub mod afxdp;
+pub mod dispatch;
 pub mod file;
+pub mod lane;
 pub mod live;
 pub mod merge;
 pub mod nic;

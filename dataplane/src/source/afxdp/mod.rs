@@ -20,8 +20,8 @@ pub use open::{TapError, TapSettings, ZeroCopy};
 pub use tap::Tap;
 
 /// How far behind the clock a silent queue is taken to be: what was stamped may still be on its way to the ring
-/// for so long. Ns.
-const LATENESS: Nanos = 10_000_000;
+/// for so long, which is what the driver does between two interrupts. Ns.
+const LATENESS: Nanos = 2_000_000;
 
 /// Marks a handle as one of a packet joined from several frames.
 const JOINED: u64 = 1 << 63;
@@ -66,6 +66,8 @@ pub struct AfXdp {
     interfaces: [Interface; 1],
     /// Time of the latest packet or silence handed out.
     latest: Nanos,
+    /// Packets of an earlier time than that.
+    late: u64,
 }
 
 impl AfXdp {
@@ -86,6 +88,7 @@ impl AfXdp {
             shared,
             interfaces: [interface],
             latest: 0,
+            late: 0,
         };
         source.publish_frames();
         source
@@ -99,6 +102,11 @@ impl AfXdp {
     /// The capture clock's time.
     pub fn now(&self) -> Nanos {
         self.clock.now()
+    }
+
+    /// Packets whose time lay before that of one handed out before.
+    pub fn late(&self) -> u64 {
+        self.late
     }
 
     pub fn shared(&self) -> &Arc<QueueShared> {
@@ -124,6 +132,7 @@ impl AfXdp {
 
     #[inline]
     fn push(&mut self, batch: &mut Batch, ts: Nanos, handle: u64, len: usize) {
+        self.late += u64::from(ts < self.latest);
         self.latest = self.latest.max(ts);
         let len = len as u32;
         batch.packets.push(Descriptor {

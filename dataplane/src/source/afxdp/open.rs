@@ -159,6 +159,8 @@ pub(super) struct Plan<'a> {
     pub mode: XdpMode,
     pub jumbo: bool,
     pub settings: &'a TapSettings,
+    /// The core whose worker polls a queue, if that is known: its memory is taken there.
+    pub near: &'a dyn Fn(u32) -> Option<usize>,
 }
 
 impl Plan<'_> {
@@ -205,7 +207,7 @@ impl Plan<'_> {
         };
         let began = Instant::now();
         loop {
-            match Socket::open(&settings) {
+            match dataplane_sys::on_core((self.near)(queue), || Socket::open(&settings)) {
                 Err(error) if error.errno() == Some(EBUSY) && began.elapsed() < RELEASE => {
                     thread::sleep(RELEASE / 50);
                 }

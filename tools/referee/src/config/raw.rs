@@ -50,6 +50,9 @@ pub struct Worker {
 #[serde(deny_unknown_fields, default)]
 pub struct Capture {
     pub ring_packets: Number,
+    pub workers: Number,
+    pub cores: Option<Spanned<Vec<u64>>>,
+    pub redispatch: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

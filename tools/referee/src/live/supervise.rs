@@ -265,6 +265,7 @@ impl Watch {
         let writer = desk.recording.as_ref().map(Recording::account);
         let seen = Seen { ports: &self.ports, reports: &reports, snapshots: &self.snapshots, writer, live };
         desk.metrics.look(&threads.asked, &mut desk.outputs, seen);
+        threads.unpinned().iter().for_each(|what| desk.say(what));
         desk.look();
         self.links(desk)
     }
@@ -310,11 +311,11 @@ impl Watch {
 
 /// What each interface received and lost, for the capture files.
 fn publish_losses(threads: &Threads, reports: &[PortReport]) {
-    for (shared, &port) in threads.shared.iter().zip(&threads.ports) {
-        let report = &reports[port];
+    for losses in threads.shared.iter().flat_map(|shared| &shared.losses) {
+        let report = &reports[losses.port];
         let dropped = report.dropped.iter().sum::<u64>() + report.nic.rx_missed;
-        shared.received.store(report.seen + report.nic.rx_missed, Ordering::Relaxed);
-        shared.dropped.store(dropped, Ordering::Relaxed);
+        losses.received.store(report.seen + report.nic.rx_missed, Ordering::Relaxed);
+        losses.dropped.store(dropped, Ordering::Relaxed);
     }
 }
 
@@ -353,7 +354,11 @@ fn end(
     let recorded = recording.map(Recording::finish);
     let mut account = WorkerAccount::default();
     workers.iter().for_each(|worker| account.add(&worker.account));
-    let inputs = Inputs::Interfaces { reports: interfaces(&watch), clock_steps: watch.clock.steps() };
+    let inputs = Inputs::Interfaces {
+        reports: interfaces(&watch),
+        clock_steps: watch.clock.steps(),
+        late: workers.iter().map(|worker| worker.late).sum(),
+    };
     let finished = Finished {
         ticking: Some(metrics.ticking),
         worker: account,
