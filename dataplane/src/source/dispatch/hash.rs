@@ -160,13 +160,13 @@ fn quoted_v6(bytes: &[u8], at: usize) -> Option<u32> {
 #[inline]
 fn mix(xor: u64, sum: u64) -> u32 {
     let mixed = (xor ^ sum.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    ((mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32) as u32
+    ((mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32) as u32
 }
 
 /// The worker of so many that a number falls to.
 #[inline]
 pub fn worker_of(hash: u32, workers: usize) -> usize {
-    (u64::from(hash) * workers as u64 >> 32) as usize
+    ((u64::from(hash) * workers as u64) >> 32) as usize
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use dataplane::record::Recorder;
 use dataplane::source::afxdp::CaptureClock;
 use dataplane::source::dispatch::{Ends, ends};
 use dataplane::source::lane::{Lane, Numbered};
-use dataplane::source::live::{LiveSource, Port, Queue};
+use dataplane::source::live::{LiveSource, Port, PortReport, Queue};
 use dataplane::source::{Interface, Source as _};
 use dataplane::worker::{Handover, Queues, SplitTable, Worker};
 use dataplane_sys::on_core;
@@ -60,6 +60,16 @@ pub struct Threads {
 }
 
 impl Threads {
+    /// What each interface received and lost, for the capture files.
+    pub fn publish_losses(&self, reports: &[PortReport]) {
+        for losses in self.shared.iter().flat_map(|shared| &shared.losses) {
+            let Some(report) = reports.get(losses.port) else { continue };
+            let dropped = report.dropped.iter().sum::<u64>() + report.nic.rx_missed;
+            losses.received.store(report.seen + report.nic.rx_missed, Ordering::Relaxed);
+            losses.dropped.store(dropped, Ordering::Relaxed);
+        }
+    }
+
     /// Says once of each worker that could not be kept on its CPU.
     pub fn unpinned(&self) -> Option<String> {
         let unpinned =

@@ -5,7 +5,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -259,7 +258,7 @@ impl Watch {
             }
         }
         let reports = self.reports()?;
-        publish_losses(threads, &reports);
+        threads.publish_losses(&reports);
         desk.unjudged(self.snapshots.iter().map(|snapshot| snapshot.account.events.hits_dropped).sum());
         desk.status.show(self.figures(&reports, desk));
         let writer = desk.recording.as_ref().map(Recording::account);
@@ -309,16 +308,6 @@ impl Watch {
     }
 }
 
-/// What each interface received and lost, for the capture files.
-fn publish_losses(threads: &Threads, reports: &[PortReport]) {
-    for losses in threads.shared.iter().flat_map(|shared| &shared.losses) {
-        let report = &reports[losses.port];
-        let dropped = report.dropped.iter().sum::<u64>() + report.nic.rx_missed;
-        losses.received.store(report.seen + report.nic.rx_missed, Ordering::Relaxed);
-        losses.dropped.store(dropped, Ordering::Relaxed);
-    }
-}
-
 /// Detach, drain the rings, judge, write, count: in this order nothing is lost.
 fn end(
     mut watch: Watch,
@@ -332,7 +321,7 @@ fn end(
     watch.ports.iter_mut().for_each(Port::detach);
     settle(&watch);
     if let Ok(reports) = watch.reports() {
-        publish_losses(&threads, &reports);
+        threads.publish_losses(&reports);
     }
     watch.ports.iter().for_each(Port::stop);
     // Until the judge has said everything; it waits for main now.
