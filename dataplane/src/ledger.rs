@@ -16,11 +16,18 @@ pub enum DropReason {
     NoFrame,
     /// The AF_PACKET socket's ring was full: the worker is slower than the interface (`tp_drops`).
     PacketRing,
+    /// It belonged to another worker, whose ring was full: that worker is slower than what it is given.
+    HandoverFull,
 }
 
 impl DropReason {
-    pub const ALL: [DropReason; 4] =
-        [DropReason::NoSocket, DropReason::RxRingFull, DropReason::NoFrame, DropReason::PacketRing];
+    pub const ALL: [DropReason; 5] = [
+        DropReason::NoSocket,
+        DropReason::RxRingFull,
+        DropReason::NoFrame,
+        DropReason::PacketRing,
+        DropReason::HandoverFull,
+    ];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -28,6 +35,7 @@ impl DropReason {
             DropReason::RxRingFull => "rx_ring_full",
             DropReason::NoFrame => "no_frame",
             DropReason::PacketRing => "packet_ring_full",
+            DropReason::HandoverFull => "handover_full",
         }
     }
 }
@@ -93,6 +101,10 @@ pub struct WorkerAccount {
     pub flows_evicted: u64,
     /// Pushed out half-open.
     pub half_open_evicted: u64,
+    /// Flows that another worker has, too: each judges a part of them.
+    pub flows_split: u64,
+    /// Packets given to the worker that has their flow, by the one that took them.
+    pub handed_over: u64,
     /// Flows whose trouble record found no room: their counts are incomplete.
     pub trouble_refused: u64,
     /// Flows whose application found no room for its record: what it said is unknown.
@@ -171,7 +183,7 @@ impl WorkerAccount {
     }
 
     /// Every account that is one number.
-    fn sums(&mut self) -> [&mut u64; 41] {
+    fn sums(&mut self) -> [&mut u64; 43] {
         let WorkerAccount { events: e, kept, .. } = self;
         [
             &mut self.received,
@@ -182,6 +194,8 @@ impl WorkerAccount {
             &mut self.flows_ended,
             &mut self.flows_evicted,
             &mut self.half_open_evicted,
+            &mut self.flows_split,
+            &mut self.handed_over,
             &mut self.trouble_refused,
             &mut self.apps_refused,
             &mut self.questions_forgotten,

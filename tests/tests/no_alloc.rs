@@ -19,10 +19,13 @@ use std::thread;
 use dataplane::config::WorkerConfig;
 use dataplane::hold::HoldConfig;
 use dataplane::record::RecordConfig;
-use dataplane::source::Source;
 use dataplane::source::afxdp::{BusyPoll, CaptureClock, Tap, TapSettings, ZeroCopy};
+use dataplane::source::dispatch::ends;
 use dataplane::source::file::FileSource;
+use dataplane::source::lane::{Lane, Numbered};
 use dataplane::source::nic::Nic;
+use dataplane::source::synthetic::Synthetic;
+use dataplane::source::{LinkType, Source};
 use dataplane::worker::Step;
 use tests::captures::{self, NG};
 use tests::disk::MemDisk;
@@ -276,6 +279,41 @@ fn damaged_files() {
         }
     }
     assert!(opened > 100, "{opened} opened");
+}
+
+/// Two workers with two queues each, whose flows reach any queue: their packets change hands.
+#[test]
+fn workers_that_hand_each_other_packets() {
+    let (packets, _) = captures::mix_of(2000, 24);
+    let mut queues: [Synthetic; 4] = std::array::from_fn(|_| Synthetic::new("tap"));
+    packets.iter().enumerate().for_each(|(number, packet)| {
+        queues[number * 7 % 4].push(packet.ts, &packet.bytes, LinkType::Ethernet);
+    });
+    let all: Arc<[_]> = queues[0].interfaces().into();
+    let mut queues =
+        queues.map(|source| Numbered { source, interface: 0, all: Arc::clone(&all) }).into_iter();
+    let mut workers: Vec<_> = ends(2, |_, work| work())
+        .unwrap()
+        .into_iter()
+        .map(|ends| Lane::new(queues.by_ref().take(2).collect(), Some(ends), None, &all))
+        .map(|lane| Pipeline::new(lane, recording(WorkerConfig::small())))
+        .collect();
+    let mut done = [false; 2];
+    while done != [true; 2] {
+        for (pipeline, done) in workers.iter_mut().zip(&mut done) {
+            let (step, calls, bytes) = counted(|| pipeline.worker.step());
+            assert_eq!((calls, bytes), (0, 0));
+            pipeline.hear(usize::MAX);
+            pipeline.write();
+            *done |= step == Step::Done;
+        }
+    }
+    let mut given = dataplane::ledger::WorkerAccount::default();
+    workers.iter().for_each(|pipeline| pipeline.worker.source().add_to(&mut given));
+    let ended = workers.into_iter().map(Pipeline::finish);
+    let received: u64 = ended.map(|outcome| outcome.account.received).sum();
+    assert_eq!((received, given.received), (packets.len() as u64, 0));
+    assert!(given.handed_over > received / 4, "{given:?}");
 }
 
 /// Captures from a veth pair what is sent into its other end, in both frame formats.

@@ -10,7 +10,7 @@ use super::afpacket::{AfPacket, PacketTap};
 use super::afxdp::{AfXdp, Tap, TapError};
 use super::nic::{Nic, NicCounters};
 use super::{Batch, Descriptor, Interface, Nanos, Poll, Source};
-use crate::ledger::DropReason;
+use crate::ledger::{DropReason, WorkerAccount};
 
 /// A packet that comes after silence is with its worker within this time, if the worker is let run. Ns.
 pub const PROMPT: Nanos = 10_000_000;
@@ -21,6 +21,17 @@ pub trait LiveSource: Source {
     fn now(&self) -> Nanos;
     /// What to sleep on until packets come; asked for once, before the worker's thread starts.
     fn files(&self, each: &mut dyn FnMut(BorrowedFd<'_>));
+    /// True if a packet is there and waits until none older can come: not to be slept on for long. Those who are waited
+    /// for are woken, if they sleep.
+    fn hurry(&self) -> bool {
+        false
+    }
+    /// The thread is about to sleep (polled once more, there was nothing), or has woken.
+    fn sleeps(&self, _yes: bool) {}
+    /// Packets whose time lay before that of one handed out before.
+    fn late(&self) -> u64;
+    /// Adds what was taken here and not handed out.
+    fn add_to(&self, _account: &mut WorkerAccount) {}
 }
 
 /// What one queue's socket counted.
@@ -99,6 +110,11 @@ impl Port {
             Port::Xdp(tap) => tap.compromises(),
             Port::Packet(tap) => tap.compromises(),
         }
+    }
+
+    /// Whether it is sure that it brings both directions of a flow to the same queue; `None` if nobody knows.
+    pub fn symmetric(&self) -> Option<bool> {
+        None
     }
 
     /// Lets packets come to the queues.
@@ -211,6 +227,13 @@ impl LiveSource for Queue {
         match self {
             Queue::Xdp(queue) => each(queue.as_fd()),
             Queue::Packet(queue) => each(queue.as_fd()),
+        }
+    }
+
+    fn late(&self) -> u64 {
+        match self {
+            Queue::Xdp(queue) => queue.late(),
+            Queue::Packet(queue) => queue.late(),
         }
     }
 }

@@ -10,6 +10,7 @@ use super::{BATCH, Batch, Descriptor, Interface, LinkType, Nanos, Poll, Source};
 /// Interfaces that can be told apart; the last number stands for all that come after.
 const MAX_INTERFACES: usize = u16::MAX as usize;
 
+#[derive(Debug)]
 struct Input<S> {
     source: S,
     batch: Batch,
@@ -25,6 +26,10 @@ struct Input<S> {
 }
 
 impl<S: Source> Input<S> {
+    fn new(source: S, map: Vec<u16>) -> Input<S> {
+        Input { source, batch: Batch::new(), next: 0, lent: false, ended: false, watermark: 0, map }
+    }
+
     fn head(&self) -> Option<&Descriptor> {
         self.batch.packets.get(self.next)
     }
@@ -73,6 +78,7 @@ impl<S: Source> Input<S> {
 }
 
 /// A k-way merge of sources of one kind.
+#[derive(Debug)]
 pub struct Merge<S: Source> {
     inputs: Vec<Input<S>>,
     interfaces: Vec<Interface>,
@@ -83,15 +89,7 @@ pub struct Merge<S: Source> {
 impl<S: Source> Merge<S> {
     /// The order of `sources` decides between packets of the same time.
     pub fn new(sources: Vec<S>) -> Merge<S> {
-        let input = |source| Input {
-            source,
-            batch: Batch::new(),
-            next: 0,
-            lent: false,
-            ended: false,
-            watermark: 0,
-            map: Vec::new(),
-        };
+        let input = |source| Input::new(source, Vec::new());
         let mut inputs: Vec<Input<S>> = sources.into_iter().map(input).collect();
         let mut interfaces = Vec::new();
         for input in &mut inputs {
@@ -100,9 +98,23 @@ impl<S: Source> Merge<S> {
         Merge { inputs, interfaces, watermark: 0, late: 0 }
     }
 
+    /// The same of sources that all number their packets' interfaces by the same list.
+    pub fn numbered(sources: Vec<S>, interfaces: &[Interface]) -> Merge<S> {
+        let mut merge = Merge::new(Vec::new());
+        merge.interfaces = interfaces.to_vec();
+        let numbers = interfaces.len().min(MAX_INTERFACES) as u16;
+        merge.inputs = sources.into_iter().map(|source| Input::new(source, (0..numbers).collect())).collect();
+        merge
+    }
+
     /// Packets that came out behind the watermark: an input's times went backwards.
     pub fn late(&self) -> u64 {
         self.late
+    }
+
+    /// A packet is there and waits until none older can come.
+    pub fn holds_back(&self) -> bool {
+        self.inputs.len() > 1 && self.inputs.iter().any(|input| input.head().is_some())
     }
 
     /// The sources, in the order they were given.

@@ -5,7 +5,9 @@
 
 pub mod afpacket;
 pub mod afxdp;
+pub mod dispatch;
 pub mod file;
+pub mod lane;
 pub mod live;
 pub mod merge;
 pub mod netlink;

@@ -11,6 +11,7 @@ use super::Hashes;
 use super::apps::{self, Apps};
 use super::idle;
 use super::outlet::{Outlet, Queues};
+use super::splits::SplitTable;
 use super::trials::Trials;
 use super::watch::Watches;
 use crate::activity::Activity;
@@ -60,6 +61,9 @@ pub(super) struct Engine {
     pub(super) sightings: Sightings,
     pub(super) watches: Watches,
     pub(super) trials: Trials,
+    /// Of several workers.
+    pub(super) splits: Option<Arc<SplitTable>>,
+    pub(super) number: u16,
     pub(super) account: WorkerAccount,
     pub(super) timeouts: Timeouts,
     pub(super) cutoff: u64,
@@ -112,6 +116,8 @@ impl Engine {
             sightings: Sightings::default(),
             watches: Watches::default(),
             trials: Trials::default(),
+            splits: None,
+            number,
             account: WorkerAccount::default(),
             timeouts: config.timeouts,
             cutoff: config.cutoff_bytes,

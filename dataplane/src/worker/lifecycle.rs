@@ -43,6 +43,12 @@ impl Engine {
         };
         let slot = self.table.insert(packet.key, hash, region, now, now.saturating_add(wait));
         self.account.flows_created += 1;
+        // A router's messages come to whichever worker has the flows they are about.
+        if let Some(splits) = &self.splits
+            && packet.icmp.quote.is_none()
+        {
+            self.account.flows_split += u64::from(splits.is_split(hash, self.number));
+        }
         let flow = &mut self.table.flows[slot as usize];
         flow.vlan = packet.vlan;
         (flow.rare.tunnel_kind, flow.rare.tunnel_id) = (packet.tunnel.kind, packet.tunnel.id);

@@ -14,6 +14,7 @@ mod handover;
 mod idle;
 mod lifecycle;
 mod outlet;
+mod splits;
 mod trials;
 mod unusual;
 mod verdict;
@@ -33,6 +34,7 @@ use crate::source::{BATCH, Batch, Marks, Nanos, Poll, Source};
 use engine::Engine;
 pub use handover::Handover;
 pub use outlet::{EndedFlow, Queues};
+pub use splits::SplitTable;
 
 /// What a step did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +108,11 @@ impl<S: Source> Worker<S> {
         };
         worker.announce();
         worker
+    }
+
+    /// Has it note its flows where the others note theirs, so that one that two have is found out.
+    pub fn compare_flows(&mut self, table: Arc<SplitTable>) {
+        self.engine.splits = Some(table);
     }
 
     /// Has the kernel give the memory that is sure to be used before packets come, near the core this runs on. False if

@@ -9,6 +9,7 @@ pub mod ethtool;
 pub mod host;
 pub mod packet;
 pub mod packet_ring;
+pub mod ring;
 pub mod statistics;
 mod table;
 pub mod tuning;
@@ -128,6 +129,21 @@ pub fn pin_to_cores(cores: &[usize]) -> io::Result<()> {
     if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Does `work` on that CPU, if the kernel allows it, so that memory first touched there is near it; then the thread may
+/// run where it might before.
+pub fn on_core<T>(core: Option<usize>, work: impl FnOnce() -> T) -> T {
+    let before = core.and_then(|core| {
+        let before = allowed_cores().ok()?;
+        pin_to_core(core).is_ok().then_some(before)
+    });
+    let done = work();
+    if let Some(before) = before {
+        // They were allowed a moment ago.
+        let _ = pin_to_cores(&before);
+    }
+    done
+}
+
 fn no_cores() -> libc::cpu_set_t {
     // SAFETY: cpu_set_t is an array of integers, for which all zeros is the empty set.
     unsafe { std::mem::zeroed() }
@@ -144,6 +160,15 @@ mod tests {
             pin_to_core(core).unwrap();
             assert_eq!(first_allowed_core().unwrap(), core);
             assert_eq!(pin_to_core(100_000).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+            assert_eq!(on_core(Some(100_000), || 7), 7);
+        });
+        all.join().unwrap();
+        let all = std::thread::spawn(|| {
+            let cores = allowed_cores().unwrap();
+            let last = *cores.last().unwrap();
+            assert_eq!(on_core(Some(last), || allowed_cores().unwrap()), [last]);
+            assert_eq!(on_core(None, || allowed_cores().unwrap()), cores);
+            assert_eq!(allowed_cores().unwrap(), cores);
         });
         all.join().unwrap();
     }

@@ -7,7 +7,9 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::lines;
-use common::running::{KEEP_ALL, Running, TELL_RESETS, bench, rules, run, segments, settings, tshark, until};
+use common::running::{
+    KEEP_ALL, Running, TELL_RESETS, bench, capture_settings, rules, run, segments, settings, tshark, until,
+};
 use common::wire::{CUT_OFF, Wire, cut_off, handshake, sides};
 use serde_json::{Value, json};
 use tests::live::{Namespace, Shape, need_root};
@@ -26,13 +28,14 @@ fn assert_workers(running: &Running, count: usize) {
 }
 
 #[test]
-fn two_interfaces_are_two_workers_and_one_store() {
+fn two_interfaces_with_two_workers_are_one_store() {
     if !need_root("two interfaces") {
         return;
     }
     let namespace = Namespace::new();
     let mut wires = [10, 7].map(|flows| (flows, Wire::new(&namespace, Shape::default())));
     let bench = bench();
+    capture_settings(&bench, "workers = 2\n");
     rules(&bench, KEEP_ALL);
     // Named twice, it is still one.
     let args = [&["-i", "tap0", "-i", "tap1", "-i", "tap0", "--flows", "f"], &RECORD[..]].concat();
@@ -156,6 +159,7 @@ fn each_queue_has_a_worker() {
     let namespace = Namespace::new();
     let mut wire = Wire::new(&namespace, Shape { queues: 2, ..Shape::default() });
     let bench = bench();
+    capture_settings(&bench, "workers = 2\nredispatch = \"off\"\n");
     let running = Running::start(&namespace, &bench, &["-i", "tap0", "--flows", "f"]);
     assert_workers(&running, 2);
     // A veth chooses the queue by a hash of addresses and ports: of so many flows, both get some.
@@ -172,7 +176,7 @@ fn each_queue_has_a_worker() {
     let taken: Vec<u64> = queues.iter().map(|queue| queue["taken"].as_u64().unwrap()).collect();
     assert!(taken.len() == 2 && taken[0] > 0 && taken[1] > 0, "{taken:?}");
     assert_eq!(taken.iter().sum::<u64>(), wire.sent());
-    ended.ran.exits(0).says(&["tap0: 2 queues, a worker each", "ethtool -L tap0 combined 1"]);
+    ended.ran.exits(0).says(&["tap0: 2 queues and 2 workers, which hand each other nothing"]);
     let rows = lines(&bench.read("f"));
     let packets =
         |row: &Value| row["orig"]["packets"].as_u64().unwrap() + row["resp"]["packets"].as_u64().unwrap();

@@ -55,6 +55,8 @@ pub struct AfPacket {
     longest: u32,
     /// Time of the latest packet or silence handed out.
     latest: Nanos,
+    /// Packets of an earlier time than that.
+    late: u64,
     /// Since when it has been silent though it is to end.
     ending: Option<Nanos>,
     silent: bool,
@@ -69,6 +71,7 @@ impl AfPacket {
             interfaces: [interface],
             longest,
             latest: 0,
+            late: 0,
             ending: None,
             silent: false,
         }
@@ -83,6 +86,11 @@ impl AfPacket {
     pub fn now(&self) -> Nanos {
         let time = clock_gettime(ClockId::Realtime);
         time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
+    }
+
+    /// Packets whose time lay before that of one handed out before.
+    pub fn late(&self) -> u64 {
+        self.late
     }
 
     /// Nothing is in the ring.
@@ -138,6 +146,7 @@ impl Source for AfPacket {
         self.held.iter().for_each(|packet| dataplane_sys::prefetch(self.ring.bytes(packet)));
         let link = self.interfaces[0].link;
         for (index, packet) in self.held.iter().enumerate() {
+            self.late += u64::from(packet.ts < self.latest);
             self.latest = self.latest.max(packet.ts);
             batch.packets.push(Descriptor {
                 ts: packet.ts,

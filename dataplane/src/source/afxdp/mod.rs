@@ -23,8 +23,8 @@ use parts::Parts;
 pub use tap::Tap;
 
 /// How far behind the clock a silent queue is taken to be: what was stamped may still be on its way to the ring
-/// for so long. Ns.
-const LATENESS: Nanos = 10_000_000;
+/// for so long, which is what the driver does between two interrupts. Ns.
+const LATENESS: Nanos = 2_000_000;
 
 /// Bursts in which a busy queue may come up empty before it is taken to be silent, if the worker can ask the driver
 /// itself.
@@ -76,6 +76,8 @@ pub struct AfXdp {
     /// How often the driver is yet to be asked before the queue is silent.
     asks: u32,
     silent: bool,
+    /// Packets of an earlier time than that.
+    late: u64,
 }
 
 impl AfXdp {
@@ -97,6 +99,7 @@ impl AfXdp {
             latest: 0,
             asks: 0,
             silent: false,
+            late: 0,
         };
         source.publish_frames();
         source
@@ -110,6 +113,11 @@ impl AfXdp {
     /// The capture clock's time.
     pub fn now(&self) -> Nanos {
         self.clock.now()
+    }
+
+    /// Packets whose time lay before that of one handed out before.
+    pub fn late(&self) -> u64 {
+        self.late
     }
 
     pub fn shared(&self) -> &Arc<QueueShared> {
@@ -135,6 +143,7 @@ impl AfXdp {
 
     #[inline]
     fn push(&mut self, batch: &mut Batch, ts: Nanos, handle: u64, (len, wire): (usize, usize)) {
+        self.late += u64::from(ts < self.latest);
         self.latest = self.latest.max(ts);
         batch.packets.push(Descriptor {
             ts,

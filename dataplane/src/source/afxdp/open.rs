@@ -204,6 +204,8 @@ pub(super) struct Plan<'a> {
     pub mode: XdpMode,
     pub jumbo: bool,
     pub settings: &'a TapSettings,
+    /// The core whose worker polls a queue, if that is known: its memory is taken there.
+    pub near: &'a dyn Fn(u32) -> Option<usize>,
 }
 
 impl Plan<'_> {
@@ -255,6 +257,6 @@ impl Plan<'_> {
             },
             jumbo: self.jumbo,
         };
-        Socket::open(&settings)
+        dataplane_sys::on_core((self.near)(queue), || Socket::open(&settings))
     }
 }

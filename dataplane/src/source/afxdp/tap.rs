@@ -66,6 +66,19 @@ impl Tap {
         settings: &TapSettings,
         clock: &Arc<CaptureClock>,
     ) -> Result<(Tap, Vec<AfXdp>), TapError> {
+        Tap::open_near(nic, settings, clock, &|_| None)
+    }
+
+    /// The same, with each queue's memory near the core that `near` says.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_near(
+        nic: Nic,
+        settings: &TapSettings,
+        clock: &Arc<CaptureClock>,
+        near: &dyn Fn(u32) -> Option<usize>,
+    ) -> Result<(Tap, Vec<AfXdp>), TapError> {
         check(&nic, settings)?;
         let failed = |doing| {
             let interface = nic.name.clone();
@@ -78,7 +91,7 @@ impl Tap {
         let mut compromises = Vec::new();
         let program = Capture::load(count, jumbo)?;
         let (link, mode) = attach(&nic, &driver, &program, settings.zero_copy, &mut compromises)?;
-        let plan = Plan { nic: &nic, driver: &driver, mode, jumbo, settings };
+        let plan = Plan { nic: &nic, driver: &driver, mode, jumbo, settings, near };
         let sockets = plan.bind(count, &mut compromises)?;
         let promiscuous = promiscuous(nic.ifindex).map_err(failed("making it promiscuous"))?;
         let mut tap = Tap {

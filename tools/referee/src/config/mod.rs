@@ -5,6 +5,7 @@
 
 mod raw;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
@@ -40,6 +41,11 @@ pub struct Config {
     pub busy_poll: BusyPoll,
     /// Memory of an AF_PACKET ring.
     pub packet_ring_mib: u32,
+    /// Workers; 0 for as many as fit the queues and the cores.
+    pub workers: u32,
+    /// Their cores, in order; empty if they are to be chosen.
+    pub cores: Vec<usize>,
+    pub redispatch: Redispatch,
     /// How long a rule's body may take when live.
     pub body_deadline: Duration,
     pub worker: WorkerConfig,
@@ -63,6 +69,9 @@ impl Default for Config {
             ring_packets: 16_384,
             busy_poll: BusyPoll::Auto,
             packet_ring_mib: 64,
+            workers: 0,
+            cores: Vec::new(),
+            redispatch: Redispatch::Auto,
             body_deadline: Duration::from_millis(50),
             worker: WorkerConfig::default(),
             record: RecordConfig::default(),
@@ -74,6 +83,15 @@ impl Default for Config {
             params: Vec::new(),
         }
     }
+}
+
+/// Whether workers give each other the packets of flows that aren't theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redispatch {
+    /// Unless it is known that the interface keeps both directions of a flow together.
+    Auto,
+    On,
+    Off,
 }
 
 /// A parameter's value and where it was given.
@@ -141,9 +159,30 @@ fn capture(r: &mut Reader<'_>, raw: &Raw, c: &mut Config) {
     }
     c.busy_poll = raw.capture.busy_poll.into();
     r.set(&mut c.packet_ring_mib, &raw.capture.packet_ring_mib, "packet_ring_mib", 1..=4096, 1);
+    workers(r, &raw.capture, c);
     let mut deadline_ms = c.body_deadline.as_millis() as u64;
     r.set(&mut deadline_ms, &raw.judge.body_deadline_ms, "body_deadline_ms", 1..=60_000, 1);
     c.body_deadline = Duration::from_millis(deadline_ms);
+}
+
+fn workers(r: &mut Reader<'_>, raw: &raw::Capture, c: &mut Config) {
+    r.set(&mut c.workers, &raw.workers, "workers", 0..=256, 1);
+    if let Some(given) = &raw.cores {
+        c.cores = given.get_ref().iter().map(|&core| usize::try_from(core).unwrap_or(usize::MAX)).collect();
+        if c.cores.iter().collect::<BTreeSet<_>>().len() < c.cores.len() {
+            r.say(given.span(), "`cores` names one twice");
+        } else if c.workers as usize > c.cores.len() {
+            r.say(given.span(), "`cores` names fewer than there are `workers`: give each one of its own");
+        }
+    }
+    if let Some(given) = &raw.redispatch {
+        match given.get_ref().as_str() {
+            "auto" => c.redispatch = Redispatch::Auto,
+            "on" => c.redispatch = Redispatch::On,
+            "off" => c.redispatch = Redispatch::Off,
+            _ => r.say(given.span(), "`redispatch` is \"auto\", \"on\" or \"off\""),
+        }
+    }
 }
 
 fn worker(r: &mut Reader<'_>, raw: &raw::Worker, c: &mut WorkerConfig) {
@@ -351,6 +390,14 @@ mod tests {
         );
         let error = parse("[capture]\nring_packets = 1000\n").unwrap_err();
         assert_eq!(error, "r.toml:2:16: `ring_packets` is a power of two, such as 16384");
+        let error = parse("[capture]\nredispatch = \"maybe\"\ncores = [2, 2]\n").unwrap_err();
+        let expected = "r.toml:3:9: `cores` names one twice\n\
+                        r.toml:2:14: `redispatch` is \"auto\", \"on\" or \"off\"";
+        assert_eq!(error, expected);
+        let error = parse("[capture]\nworkers = 2\ncores = [3]\n").unwrap_err();
+        assert!(error.starts_with("r.toml:3:9: `cores` names fewer"), "{error}");
+        let config = parse("[capture]\nworkers = 2\ncores = [3, 1]\nredispatch = \"off\"\n").unwrap();
+        assert_eq!((config.workers, config.cores, config.redispatch), (2, vec![3, 1], Redispatch::Off));
         let error = parse("[wurker]\n").unwrap_err();
         assert!(error.starts_with("r.toml:1:2: ") && error.ends_with("did you mean `worker`?"), "{error}");
         let error = parse("[store]\nbanana = 2\n").unwrap_err();

@@ -52,6 +52,9 @@ pub struct Capture {
     pub ring_packets: Number,
     pub busy_poll: BusyPoll,
     pub packet_ring_mib: Number,
+    pub workers: Number,
+    pub cores: Option<Spanned<Vec<u64>>>,
+    pub redispatch: Option<Spanned<String>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]

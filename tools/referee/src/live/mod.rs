@@ -4,8 +4,10 @@
 //! then the store and all memory; lets packets come; gives up its privileges; only then spawns the other threads.
 //! `supervise` does the rest, until it is told to stop.
 
+mod build;
 mod desk;
 mod judge;
+mod layout;
 mod links;
 mod metrics;
 mod privileges;
@@ -18,21 +20,14 @@ mod worker;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use dataplane::config::WorkerConfig;
-use dataplane::judge::{Judge, JudgeConfig};
 use dataplane::record::Recorder;
-use dataplane::source::Source as _;
 use dataplane::source::afpacket::{PacketSettings, PacketTap};
 use dataplane::source::afxdp::{CaptureClock, LARGEST_MTU, Tap, TapError, TapSettings};
 use dataplane::source::live::{Port, Queue};
 use dataplane::source::nic::Nic;
-use dataplane::worker::{Handover, Queues, Worker};
-use rules::RuleSet;
+use dataplane_sys::ethtool;
 
 use crate::cli::{Mode, RunArgs, ZeroCopyArg};
 use crate::config::{Config, DEFAULT_PATH};
@@ -44,11 +39,10 @@ use crate::report::outputs::{Kind, Outputs};
 use crate::report::tell;
 use crate::rules::load::Origin;
 use crate::term;
-use judge::{Told, Verdicts};
+use build::{Parts, Taken, redispatches};
+use layout::{Layout, Wanted};
 
-/// Incidents and rows that may wait for main.
-const OUTBOX: usize = 1 << 16;
-/// Queues at most: packet ids in a store have 8 bits for the worker.
+/// Packet ids in a store have 8 bits for the worker.
 const WORKERS: usize = 256;
 
 /// Captures.
@@ -70,10 +64,17 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let rules = Arc::clone(&start.rules);
     let outputs = Outputs::open(&args.outputs, args.json, &[])?;
     let clock = Arc::new(CaptureClock::sampled());
-    let (mut ports, sources) = open_ports(args, &config, &clock)?;
-    let (prepared, recorders) = prepare(store.as_deref(), &config, sources.len())?;
+    let layout = lay_out(args, &config)?;
+    layout.settle();
+    let mut taken = open_ports(args, &config, &clock, &layout)?;
+    let redispatch = redispatches(&config, &layout, &taken);
+    tell_workers(&taken, layout.workers, redispatch);
+    let (prepared, recorders) = prepare(store.as_deref(), &config, layout.workers)?;
     let signals = signals::Signals::listen()?;
-    let built = build(sources, recorders, &config, &rules, outputs.wants(Kind::Flows))?;
+    let rows = outputs.wants(Kind::Flows);
+    let parts = Parts { config: &config, layout: &layout, clock: &clock, rules: &rules, rows, redispatch };
+    let built = parts.build(std::mem::take(&mut taken.queues), recorders)?;
+    let mut ports = taken.ports;
     // As it will be written to; from the next line on packets are taken.
     prepared.as_ref().map(|prepared| privileges::without(|| prepared.probe())).transpose()?;
     privileges::without(|| outputs.probe())?;
@@ -147,12 +148,31 @@ fn settings(path: Option<&Path>) -> Result<Config, Failure> {
     Ok(config)
 }
 
+/// Before any interface is touched; one that isn't there is found out when it is to be taken.
+fn lay_out(args: &RunArgs, config: &Config) -> Result<Layout, Failure> {
+    let mut names = BTreeSet::new();
+    let wanted = args.interface.iter().filter(|name| names.insert(name.as_str())).map(|name| Wanted {
+        queues: match args.mode {
+            Mode::Afpacket => 1,
+            Mode::Auto | Mode::Xdp => ethtool::receive_queues(name).map_or(1, |queues| queues as usize),
+        },
+        local: layout::local_cores(name),
+    });
+    let layout = Layout::new(config, &wanted.collect::<Vec<_>>())?;
+    if layout.workers > WORKERS {
+        let what = format!("{} workers are too many; there can be {WORKERS} at once", layout.workers);
+        return Err(Failure::usage(what).help("set [capture] workers"));
+    }
+    Ok(layout)
+}
+
 /// Takes every interface named, all or none.
 fn open_ports(
     args: &RunArgs,
     config: &Config,
     clock: &Arc<CaptureClock>,
-) -> Result<(Vec<Port>, Vec<Queue>), Failure> {
+    layout: &Layout,
+) -> Result<Taken, Failure> {
     xdp_prog::silence();
     let settings = TapSettings {
         zero_copy: args.zero_copy.into(),
@@ -164,33 +184,54 @@ fn open_ports(
     let mut names = BTreeSet::new();
     for name in args.interface.iter().filter(|name| names.insert(name.as_str())) {
         let nic = Nic::find(name).map_err(|error| not_there(name, &error))?;
+        let first = sources.len();
+        let near = |queue: u32| layout.core_of(layout.worker_of(first + queue as usize));
         let (port, queues) = match args.mode {
             Mode::Afpacket => listen_to(nic, config)?,
-            Mode::Auto | Mode::Xdp => take(nic, &settings, clock)?,
+            Mode::Auto | Mode::Xdp => take(nic, &settings, clock, &near)?,
         };
         term::note(&format!("{name}: {port}"));
         port.compromises().iter().for_each(|what| term::note(what));
-        if queues.len() > 1 {
-            term::note(&format!(
-                "{name}: {} queues, a worker each. A connection whose two directions reach different queues is \
-                 analysed as two halves; if the interface doesn't hash both alike, give it one queue before you start: \
-                 ethtool -L {name} combined 1 (or rx 1; ethtool -l {name} shows which it has)",
-                queues.len()
-            ));
-        }
+        sources.extend(queues.into_iter().map(|queue| (ports.len(), queue)));
         ports.push(port);
-        sources.extend(queues);
     }
-    if sources.len() > WORKERS {
-        let what = format!("{} queues in all are too many; {WORKERS} can be captured at once", sources.len());
-        return Err(Failure::usage(what).help("lower the number of queues: ethtool -L IFACE combined N"));
+    Ok(Taken { ports, queues: sources })
+}
+
+/// Who polls what, where that isn't one worker and one queue.
+fn tell_workers(taken: &Taken, workers: usize, redispatch: bool) {
+    let queues = taken.queues.len();
+    if queues.max(workers) == 1 {
+        return;
     }
-    Ok((ports, sources))
+    let names: Vec<&str> = taken.ports.iter().map(|port| port.nic().name.as_str()).collect();
+    let who = format!(
+        "{}: {} and {}",
+        names.join(" "),
+        term::plural(queues as u64, "queue"),
+        term::plural(workers as u64, "worker")
+    );
+    term::note(&match (workers, redispatch) {
+        (1, _) => format!("{who}: all flows are in one view"),
+        (_, true) => format!(
+            "{who}: both directions of a connection may reach different queues, so the workers hand each other the \
+             packets that are theirs ([capture] redispatch)"
+        ),
+        (_, false) => format!(
+            "{who}, which hand each other nothing: a connection whose two directions reach different workers is analysed \
+             as two halves, and counted (flows_split)"
+        ),
+    });
 }
 
 /// By XDP, which takes the packets away from the kernel.
-fn take(nic: Nic, settings: &TapSettings, clock: &Arc<CaptureClock>) -> Result<(Port, Vec<Queue>), Failure> {
-    let (tap, queues) = Tap::open(nic, settings, clock).map_err(refused)?;
+fn take(
+    nic: Nic,
+    settings: &TapSettings,
+    clock: &Arc<CaptureClock>,
+    near: &dyn Fn(u32) -> Option<usize>,
+) -> Result<(Port, Vec<Queue>), Failure> {
+    let (tap, queues) = Tap::open_near(nic, settings, clock, near).map_err(refused)?;
     Ok((Port::Xdp(tap), queues.into_iter().map(|queue| Queue::Xdp(Box::new(queue))).collect()))
 }
 
@@ -260,108 +301,4 @@ fn prepare(
     let workers = u16::try_from(workers).expect("there are at most 256 workers");
     let (prepared, recorders) = Prepared::new(folder, &config.record, workers)?;
     Ok((Some(prepared), recorders.into_iter().map(Some).collect()))
-}
-
-/// Workers with all their memory, before they have threads.
-struct Built {
-    threads: Vec<worker::Thread>,
-    lanes: Vec<judge::Lane>,
-    chunks: usize,
-}
-
-/// Running threads, and what comes from them.
-pub struct Threads {
-    workers: Vec<JoinHandle<worker::Ended>>,
-    judge: JoinHandle<Verdicts>,
-    shared: Vec<Arc<worker::Shared>>,
-    /// Interface of each worker, as index into the ports.
-    ports: Vec<usize>,
-    inbox: Receiver<Told>,
-    /// Set, it has the judge say how things stand.
-    asked: Arc<AtomicBool>,
-    chunks: usize,
-}
-
-fn build(
-    sources: Vec<Queue>,
-    recorders: Vec<Option<Recorder>>,
-    config: &Config,
-    rules: &Arc<RuleSet>,
-    rows: bool,
-) -> Result<Built, Failure> {
-    let mut built = Built { threads: Vec::new(), lanes: Vec::new(), chunks: 0 };
-    let cores = worker_cores(sources.len());
-    for (number, (source, recorder)) in sources.into_iter().zip(recorders).enumerate() {
-        let WorkerConfig { messages, .. } = config.worker;
-        let queues = Queues::new(messages, rows);
-        let shared = Arc::new(worker::Shared::new());
-        let waiter = worker::Waiter::new(&source)
-            .map_err(|error| Failure::failed(format!("waiting for packets can't be set up: {error}")))?;
-        built.chunks += recorder.as_ref().map_or(0, Recorder::free_chunks);
-        let number = u16::try_from(number).expect("there are at most 256 workers");
-        let mut worker =
-            Worker::new(source, &config.worker, Arc::clone(rules), queues.clone(), recorder, number);
-        if !worker.populate() {
-            term::note(
-                "the kernel does not give the history's memory at once: packets will wait for it, piece by piece",
-            );
-        }
-        let core = cores.get(usize::from(number)).copied();
-        built.threads.push(worker::Thread { worker, waiter, core, shared: Arc::clone(&shared) });
-        built.lanes.push(judge::Lane::new(queues, shared));
-    }
-    Ok(built)
-}
-
-/// A core for each worker, from the highest down: the lowest is where the kernel does most of its work. The other
-/// threads, which this one's children are, keep to the rest, if there is a rest. With more workers than cores
-/// nothing is pinned.
-fn worker_cores(workers: usize) -> Vec<usize> {
-    let mut cores = dataplane_sys::allowed_cores().unwrap_or_default();
-    let Some(rest) = cores.len().checked_sub(workers) else {
-        term::note(&format!(
-            "{workers} queues and {} CPUs: the workers are not kept on CPUs of their own",
-            cores.len()
-        ));
-        return Vec::new();
-    };
-    if rest > 0 {
-        // What the scheduler makes of it otherwise is slower, not wrong.
-        let _ = dataplane_sys::pin_to_cores(&cores[..rest]);
-    }
-    cores.split_off(rest).into_iter().rev().collect()
-}
-
-impl Built {
-    fn handovers(&self) -> Vec<Arc<Handover>> {
-        self.lanes.iter().map(|lane| Arc::clone(&lane.queues.handover)).collect()
-    }
-
-    fn spawn(
-        self,
-        rules: &Arc<RuleSet>,
-        config: &JudgeConfig,
-        control: &control::Handle,
-    ) -> Result<Threads, Failure> {
-        let failed = |error: std::io::Error| Failure::failed(format!("no thread can be made: {error}"));
-        let (outbox, inbox) = sync_channel(OUTBOX);
-        let asked = Arc::new(AtomicBool::new(false));
-        let shared = self.lanes.iter().map(|lane| Arc::clone(&lane.shared)).collect();
-        let judge = Judge::new(Arc::clone(rules), config.clone());
-        let judge = judge::Thread::new(judge, self.lanes, control, outbox, Arc::clone(&asked));
-        let judge = thread::Builder::new().name("judge".to_owned()).spawn(|| judge.run()).map_err(failed)?;
-        let mut workers = Vec::new();
-        let mut names: Vec<String> = Vec::new();
-        let mut ports = Vec::new();
-        for (number, thread) in self.threads.into_iter().enumerate() {
-            let name = thread.worker.source().interfaces()[0].name.clone();
-            if names.last() != Some(&name) {
-                names.push(name);
-            }
-            ports.push(names.len() - 1);
-            let builder = thread::Builder::new().name(format!("worker-{number}"));
-            workers.push(builder.spawn(|| thread.run()).map_err(failed)?);
-        }
-        Ok(Threads { workers, judge, shared, ports, inbox, asked, chunks: self.chunks })
-    }
 }

@@ -14,12 +14,12 @@ use dataplane::source::afxdp::CaptureClock;
 use dataplane::source::live::{Port, PortReport};
 use rules::RuleSet;
 
-use super::Threads;
+use super::build::Threads;
 use super::desk::Desk;
 use super::metrics::Metrics;
 use super::signals::Signals;
 use super::status::Status;
-use super::watch::{Watch, publish_losses};
+use super::watch::Watch;
 use super::worker::Ended;
 use crate::control::Handle;
 use crate::error::Failure;
@@ -134,7 +134,7 @@ fn end(
     watch.ports.iter_mut().for_each(Port::detach);
     settle(&watch);
     if let Ok(reports) = watch.reports() {
-        publish_losses(&threads, &reports);
+        threads.publish_losses(&reports);
     }
     watch.ports.iter().for_each(Port::stop);
     // Until the judge has said everything; it waits for main now.
@@ -156,7 +156,11 @@ fn end(
     let recorded = recording.map(Recording::finish);
     let mut account = WorkerAccount::default();
     workers.iter().for_each(|worker| account.add(&worker.account));
-    let inputs = Inputs::Interfaces { reports: watch.interfaces(), clock_steps: watch.clock.steps() };
+    let inputs = Inputs::Interfaces {
+        reports: watch.interfaces(),
+        clock_steps: watch.clock.steps(),
+        late: workers.iter().map(|worker| worker.late).sum(),
+    };
     let finished = Finished {
         ticking: Some(metrics.ticking),
         worker: account,

@@ -6,13 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use dataplane::source::afxdp::CaptureClock;
 use dataplane::source::live::{Port, PortReport};
 use dataplane_sys::statistics::statistics;
 
-use super::Threads;
+use super::build::Threads;
 use super::desk::Desk;
 use super::links::Links;
 use super::metrics::Seen;
@@ -78,12 +77,13 @@ impl Watch {
             }
         }
         let reports = self.reports()?;
-        publish_losses(threads, &reports);
+        threads.publish_losses(&reports);
         desk.unjudged(self.snapshots.iter().map(|snapshot| snapshot.account.events.hits_dropped).sum());
         desk.status.show(self.figures(&reports, desk));
         let writer = desk.recording.as_ref().map(Recording::account);
         let seen = Seen { ports: &self.ports, reports: &reports, snapshots: &self.snapshots, writer, live };
         desk.metrics.look(&threads.asked, &mut desk.outputs, seen);
+        threads.unpinned().iter().for_each(|what| desk.say(what));
         desk.look();
         self.links.look(&self.ports, &mut |what| desk.say(what))
     }
@@ -104,16 +104,6 @@ impl Watch {
             incidents: desk.opened,
             history: history.unwrap_or(0),
         }
-    }
-}
-
-/// What each interface received and lost, for the capture files.
-pub fn publish_losses(threads: &Threads, reports: &[PortReport]) {
-    for (shared, &port) in threads.shared.iter().zip(&threads.ports) {
-        let report = &reports[port];
-        let dropped = report.dropped.iter().sum::<u64>() + report.nic.rx_missed;
-        shared.received.store(report.seen + report.nic.rx_missed, Ordering::Relaxed);
-        shared.dropped.store(dropped, Ordering::Relaxed);
     }
 }
 

@@ -14,7 +14,7 @@ use crossbeam_queue::ArrayQueue;
 use dataplane::ledger::WorkerAccount;
 use dataplane::record::LossCounters;
 use dataplane::source::Nanos;
-use dataplane::source::live::{LiveSource, Queue};
+use dataplane::source::live::LiveSource;
 use dataplane::worker::{Step, Worker};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -23,6 +23,8 @@ use mio::{Events, Interest, Poll, Token};
 const WATCH: Nanos = 50_000;
 /// How long it sleeps at most: timers, the judge's commands and the end are looked for so often.
 const NAP: Duration = Duration::from_millis(10);
+/// Likewise, while a packet waits only for it to be sure that none older comes.
+const WINK: Duration = Duration::from_millis(1);
 /// Packet time between two snapshots. Ns.
 const PUBLISH: Nanos = 100_000_000;
 /// How long a worker that has ended waits for the writer to take what it still has.
@@ -50,21 +52,35 @@ pub struct Shared {
     pub judged: AtomicBool,
     /// The thread could not be kept on its core.
     pub unpinned: AtomicBool,
-    /// What its interface received and lost so far, for the capture files.
+    /// What interfaces received and lost so far, for its capture files; each interface is told by one worker alone.
+    pub losses: Vec<Losses>,
+}
+
+/// What an interface received and lost so far.
+#[derive(Debug)]
+pub struct Losses {
+    /// Its number for the worker, and for main.
+    interface: u16,
+    pub port: usize,
     pub received: AtomicU64,
     pub dropped: AtomicU64,
 }
 
+impl Losses {
+    pub fn new(interface: u16, port: usize) -> Losses {
+        Losses { interface, port, received: AtomicU64::new(0), dropped: AtomicU64::new(0) }
+    }
+}
+
 impl Shared {
-    pub fn new() -> Shared {
+    pub fn new(losses: Vec<Losses>) -> Shared {
         Shared {
             snapshot: ArrayQueue::new(1),
             ended: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             judged: AtomicBool::new(false),
             unpinned: AtomicBool::new(false),
-            received: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
+            losses,
         }
     }
 
@@ -80,6 +96,8 @@ pub struct Ended {
     pub account: WorkerAccount,
     pub live: u32,
     pub peak: u32,
+    /// Packets that came behind later ones.
+    pub late: u64,
 }
 
 /// Sleeping until a source has packets.
@@ -101,9 +119,9 @@ impl Waiter {
         Ok(Waiter { poll, events: Events::with_capacity(4) })
     }
 
-    fn wait(&mut self) {
+    fn wait(&mut self, at_most: Duration) {
         // Whatever ended the wait, the worker looks for itself what there is to do.
-        let _ = self.poll.poll(&mut self.events, Some(NAP));
+        let _ = self.poll.poll(&mut self.events, Some(at_most));
     }
 }
 
@@ -118,14 +136,14 @@ impl Drop for End {
 }
 
 /// One worker and what it runs with.
-pub struct Thread {
-    pub worker: Worker<Queue>,
+pub struct Thread<S: LiveSource> {
+    pub worker: Worker<S>,
     pub waiter: Waiter,
     pub core: Option<usize>,
     pub shared: Arc<Shared>,
 }
 
-impl Thread {
+impl<S: LiveSource> Thread<S> {
     /// The thread's body: returns when the source has ended and everything has been handed over.
     pub fn run(mut self) -> Ended {
         let _end = End(Arc::clone(&self.shared));
@@ -137,10 +155,18 @@ impl Thread {
         self.hear_out();
         self.hand_over();
         Ended {
-            account: self.worker.account(),
+            account: self.account(),
             live: self.worker.live_flows(),
             peak: self.worker.peak_flows(),
+            late: self.worker.source().late(),
         }
+    }
+
+    /// What the worker counted, and what its source took and gave elsewhere.
+    fn account(&self) -> WorkerAccount {
+        let mut account = self.worker.account();
+        self.worker.source().add_to(&mut account);
+        account
     }
 
     fn capture(&mut self) {
@@ -154,7 +180,7 @@ impl Thread {
                     if now.saturating_sub(*silent_since.get_or_insert(now)) < WATCH {
                         std::hint::spin_loop();
                     } else {
-                        self.waiter.wait();
+                        self.sleep();
                     }
                 }
                 Step::Full => thread::yield_now(),
@@ -167,17 +193,29 @@ impl Thread {
         }
     }
 
+    /// Sleeps until packets come, unless some came just now. Those that sleep are woken by whom they have told.
+    fn sleep(&mut self) {
+        self.worker.source().sleeps(true);
+        if matches!(self.worker.step(), Step::Idle(_)) {
+            let at_most = if self.worker.source().hurry() { WINK } else { NAP };
+            self.waiter.wait(at_most);
+        }
+        self.worker.source().sleeps(false);
+    }
+
     fn publish(&mut self) {
         self.tell_losses();
         let (live, horizon) = (self.worker.live_flows(), self.worker.horizon());
-        self.shared.snapshot.force_push(Snapshot { account: self.worker.account(), live, horizon });
+        self.shared.snapshot.force_push(Snapshot { account: self.account(), live, horizon });
     }
 
     fn tell_losses(&mut self) {
         if let Some(recorder) = self.worker.recorder() {
-            let received = Some(self.shared.received.load(Ordering::Relaxed));
-            let dropped = Some(self.shared.dropped.load(Ordering::Relaxed));
-            recorder.losses(0, LossCounters { received, dropped });
+            for losses in &self.shared.losses {
+                let received = Some(losses.received.load(Ordering::Relaxed));
+                let dropped = Some(losses.dropped.load(Ordering::Relaxed));
+                recorder.losses(losses.interface, LossCounters { received, dropped });
+            }
         }
     }
 

@@ -62,6 +62,8 @@ pub enum Inputs {
         reports: Vec<InterfaceReport>,
         /// How often the host's clock was set meanwhile.
         clock_steps: u64,
+        /// Packets that a worker got after later ones.
+        late: u64,
     },
 }
 

@@ -42,6 +42,8 @@ pub struct Ledger {
     pub fragments: Value,
     /// Packets whose time lay before that of one already taken.
     pub late: u64,
+    /// Packets that one worker took and another, who has their flow, received.
+    pub handed_over: u64,
     pub history: Value,
     pub holds: Value,
     pub judge: Value,
@@ -73,8 +75,8 @@ impl Ledger {
                 let complete = !abandoned && reports.iter().all(|input| input.complete);
                 (complete, *late, reports.iter().map(input).collect(), Vec::new())
             }
-            Inputs::Interfaces { reports, .. } => {
-                (true, 0, Vec::new(), reports.iter().map(interface).collect())
+            Inputs::Interfaces { reports, late, .. } => {
+                (true, *late, Vec::new(), reports.iter().map(interface).collect())
             }
         };
         let replayed = matches!(f.inputs, Inputs::Files { .. });
@@ -106,6 +108,7 @@ impl Ledger {
                 "evicted": w.fragments_evicted,
             }),
             late,
+            handed_over: w.handed_over,
             history: json!({
                 "cut": w.history_cut, "tails_rescued": w.tails_rescued,
                 "tails_forgotten": w.tails_forgotten, "tails_refused": w.tails_refused, "siblings_evicted": w.siblings_evicted,
@@ -225,7 +228,7 @@ fn flows(f: &Finished) -> Value {
     let w = &f.worker;
     json!({
         "created": w.flows_created, "ended": w.flows_ended, "evicted": w.flows_evicted,
-        "half_open_evicted": w.half_open_evicted, "live": f.live, "peak_live": f.peak,
+        "half_open_evicted": w.half_open_evicted, "live": f.live, "peak_live": f.peak, "split": w.flows_split,
         "without_trouble_record": w.trouble_refused,
         "without_app_record": w.apps_refused,
         "dns_questions_forgotten": w.questions_forgotten,

@@ -111,6 +111,11 @@ fn packets(page: &mut Text, s: &Sample) {
         let packets = w.dropped[reason as usize] + s.lost[reason as usize];
         page.labelled(&[("reason", reason.name())], packets);
     }
+    page.counter(
+        "referee_handed_over_packets_total",
+        "Packets one worker took and gave to another, who has their flow.",
+    )
+    .is(w.handed_over);
     page.counter("referee_duplicate_packets_total", "Packets the mirror delivered a second time.")
         .is(w.span_duplicates);
     super::interfaces::show(page, &s.interfaces);
@@ -140,6 +145,11 @@ fn flows(page: &mut Text, s: &Sample) {
     page.counter("referee_flows_evicted_total", "Flows that had to make room while alive, by their state.");
     page.labelled(&[("state", "established")], w.flows_evicted);
     page.labelled(&[("state", "half_open")], w.half_open_evicted);
+    page.counter(
+        "referee_flows_split_total",
+        "Flows that two workers have, so that each judges a part of them.",
+    )
+    .is(w.flows_split);
     page.counter("referee_events_total", "Messages for the judge, by what became of them.");
     page.labelled(&[("fate", "delivered")], e.delivered);
     page.labelled(&[("fate", "dropped")], e.dropped);

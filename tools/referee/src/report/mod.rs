@@ -67,9 +67,10 @@ pub fn tell(
 pub fn notes(finished: &Finished, rules: &RuleSet) {
     match &finished.inputs {
         Inputs::Files { reports, late, .. } => file_notes(reports, *late),
-        Inputs::Interfaces { reports, clock_steps } => interface_notes(reports, *clock_steps),
+        Inputs::Interfaces { reports, clock_steps, .. } => interface_notes(reports, *clock_steps),
     }
     one_direction(finished.worker.connections_whole, finished.worker.connections_one_sided);
+    split(finished.worker.flows_split);
     unjudged(finished.worker.events.hits_dropped);
     rules::notes(&finished.bodies);
     for (index, rule) in rules.rules().iter().enumerate() {
@@ -81,6 +82,16 @@ pub fn notes(finished: &Finished, rules: &RuleSet) {
                 rule.file, rule.line, rule.name
             ));
         }
+    }
+}
+
+/// A flow that two workers have is judged by each as if the other part didn't exist.
+fn split(flows: u64) {
+    if flows > 0 {
+        let flows = term::plural(flows, "flow");
+        term::note(&format!(
+            "{flows} reached two workers each, which judged a part of it: [capture] redispatch = \"on\" brings them together"
+        ));
     }
 }
 

@@ -126,6 +126,11 @@ pub fn settings(bench: &Bench, more: &str) {
     bench.file("live.toml", format!("{SETTINGS}{more}"));
 }
 
+/// The small settings with more in `[capture]`.
+pub fn capture_settings(bench: &Bench, more: &str) {
+    bench.file("live.toml", format!("[capture]\n{more}{}", SETTINGS.trim_start_matches("[capture]\n")));
+}
+
 /// Rules of the test's own, in the folder `rules`.
 pub fn rules(bench: &Bench, text: &str) {
     fs::create_dir(bench.path("rules")).unwrap();
