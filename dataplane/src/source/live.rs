@@ -4,12 +4,14 @@
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use dataplane_sys::xsk;
 
 use super::afxdp::{AfXdp, Tap, TapError};
 use super::nic::{Nic, NicCounters};
 use super::{Batch, Descriptor, Interface, Nanos, Poll, Source};
+use crate::filter::Filter;
 use crate::ledger::DropReason;
 
 /// A source whose packets come when they come.
@@ -40,6 +42,11 @@ pub struct PortReport {
     /// Packets and bytes that came in sight of the capture.
     pub seen: u64,
     pub seen_bytes: u64,
+    /// Of these, those the filter did not want; and of those, the ones with a VLAN tag.
+    pub filtered: u64,
+    pub filtered_tagged: u64,
+    /// Of those seen, those that passed the filter because they belong to what it wants.
+    pub related: u64,
     /// Of these, by [`DropReason`], those that reached no worker.
     pub dropped: [u64; DropReason::ALL.len()],
     pub queues: Vec<QueueReport>,
@@ -52,9 +59,9 @@ impl PortReport {
         self.queues.iter().map(|queue| queue.taken).sum()
     }
 
-    /// Every packet seen was taken or dropped for a reason.
+    /// Every packet seen was taken, or not wanted, or dropped for a reason.
     pub fn settled(&self) -> bool {
-        self.seen == self.taken() + self.dropped.iter().sum::<u64>()
+        self.seen == self.taken() + self.filtered + self.dropped.iter().sum::<u64>()
     }
 }
 
@@ -73,6 +80,11 @@ impl Port {
 
     pub fn nic(&self) -> &Nic {
         self.tap().nic()
+    }
+
+    /// What of its packets is wanted.
+    pub fn filter(&self) -> Option<&Arc<Filter>> {
+        self.tap().filter()
     }
 
     /// What was asked for and not to be had, in words.

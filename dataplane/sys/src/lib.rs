@@ -1,4 +1,4 @@
-//! The one room for unsafe: memory, CPU pinning, AF_XDP sockets, XDP programs, packet sockets, ethtool.
+//! The one room for unsafe: memory, CPU pinning, AF_XDP sockets, XDP programs, packet sockets, ethtool, libpcap.
 //!
 //! Used at start-up (memory, pinning, opening interfaces) and by workers (prefetch, and the rings of `xsk`, which
 //! neither allocate nor lock). The public API has no `unsafe fn`.
@@ -7,6 +7,7 @@
 pub mod bpf;
 pub mod ethtool;
 pub mod packet;
+pub mod pcap;
 mod table;
 pub mod xsk;
 

@@ -9,6 +9,7 @@ mod compare;
 mod config;
 mod control;
 mod error;
+mod filter;
 mod live;
 mod recording;
 mod replay;

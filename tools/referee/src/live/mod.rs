@@ -35,6 +35,7 @@ use crate::config::{Config, DEFAULT_PATH};
 use crate::control::socket::{self, Socket};
 use crate::control::{self, last_good};
 use crate::error::{Code, Failure};
+use crate::filter;
 use crate::recording::Prepared;
 use crate::report::outputs::{Kind, Outputs};
 use crate::report::tell;
@@ -150,8 +151,12 @@ fn open_ports(
     clock: &Arc<CaptureClock>,
 ) -> Result<(Vec<Port>, Vec<Queue>), Failure> {
     xdp_prog::silence();
-    let settings =
-        TapSettings { zero_copy: args.zero_copy.into(), ring: config.ring_packets, steal: args.steal };
+    let settings = TapSettings {
+        zero_copy: args.zero_copy.into(),
+        ring: config.ring_packets,
+        steal: args.steal,
+        filter: args.common.filter.for_interfaces()?,
+    };
     let (mut ports, mut sources) = (Vec::new(), Vec::new());
     let mut names = BTreeSet::new();
     for name in args.interface.iter().filter(|name| names.insert(name.as_str())) {
@@ -184,6 +189,9 @@ fn not_there(name: &str, error: &std::io::Error) -> Failure {
 
 /// What stands in the way, and what to do about it.
 fn refused(error: TapError) -> Failure {
+    if let TapError::Filter(error) = &error {
+        return filter::failure(error);
+    }
     let code = match &error {
         TapError::InUse { .. } => Code::Usage,
         _ => Code::Privilege,
@@ -210,7 +218,7 @@ fn refused(error: TapError) -> Failure {
                 .to_owned()
         }
         TapError::Load(_) => "the kernel must be Linux 5.19 or later with BPF and AF_XDP".to_owned(),
-        TapError::Interface { .. } => return Failure::new(code, error),
+        TapError::Interface { .. } | TapError::Filter(_) => return Failure::new(code, error),
     };
     Failure::new(code, error).help(help)
 }

@@ -265,6 +265,7 @@ impl Watch {
         let writer = desk.recording.as_ref().map(Recording::account);
         let seen = Seen { ports: &self.ports, reports: &reports, snapshots: &self.snapshots, writer, live };
         desk.metrics.look(&threads.asked, &mut desk.outputs, seen);
+        desk.metrics.advice.look(&self.ports, &reports).iter().for_each(|what| desk.say(what));
         desk.look();
         self.links(desk)
     }
@@ -391,6 +392,7 @@ fn interfaces(watch: &Watch) -> Vec<InterfaceReport> {
     let report = |port: &Port| InterfaceReport {
         name: port.nic().name.clone(),
         capture: port.to_string(),
+        filter: port.filter().cloned(),
         port: port.report().unwrap_or_default(),
     };
     watch.ports.iter().map(report).collect()

@@ -15,6 +15,7 @@ use super::cost::{self, Standings};
 use super::finished::{Finished, Inputs};
 use super::ledger::CLASSES;
 use super::rules::InForce;
+use crate::filter;
 
 /// Clients and services named at most, of each.
 pub const SHOWN: usize = 10;
@@ -23,7 +24,10 @@ pub const SHOWN: usize = 10;
 pub struct Sample<'a> {
     /// Packets are still being taken.
     pub running: bool,
+    /// What filters in the kernel left out included.
     pub worker: WorkerAccount,
+    /// Packets that passed a filter because they belong to what it names.
+    pub related: u64,
     /// Lost before any worker, by [`DropReason`].
     pub lost: [u64; DropReason::ALL.len()],
     /// Interfaces: name, packets seen there, packets that the NIC itself had no room for.
@@ -51,7 +55,8 @@ impl<'a> Sample<'a> {
         };
         Sample {
             running: false,
-            worker: f.worker,
+            worker: super::ledger::received(f),
+            related: filter::of(&f.inputs).map_or(0, |(_, refused)| refused.related),
             lost: super::ledger::lost(&f.inputs),
             interfaces,
             live_flows: f.live,
@@ -101,6 +106,11 @@ fn packets(page: &mut Text, s: &Sample) {
         page.labelled(&[("class", class)], packets);
     }
     page.counter("referee_filtered_packets_total", "Packets left out by a filter.").is(w.filtered);
+    page.counter(
+        "referee_related_packets_total",
+        "Packets a filter doesn't name that belong to what it names.",
+    )
+    .is(s.related);
     page.counter("referee_dropped_packets_total", "Packets received and not analysed, by the reason.");
     for reason in DropReason::ALL {
         let packets = w.dropped[reason as usize] + s.lost[reason as usize];
