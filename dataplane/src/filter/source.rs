@@ -62,7 +62,7 @@ impl<S: Source> Filtered<S> {
     /// Behind this filter, if there is one. Compiles it for all interfaces known.
     ///
     /// # Errors
-    /// It can't be for one of them.
+    /// It can't be for any of them.
     pub fn new(inner: S, filter: Option<&Filter>) -> Result<Filtered<S>, FilterError> {
         let Some(filter) = filter else { return Ok(Filtered::none(inner)) };
         let mut gate = Gate {
@@ -79,8 +79,9 @@ impl<S: Source> Filtered<S> {
             // What is wrong is to be said now, whatever comes.
             gate.filter.program(super::ETHERNET)?;
         }
-        for interface in inner.interfaces() {
-            gate.learn(interface)?;
+        let learnt: Vec<_> = inner.interfaces().iter().map(|interface| gate.learn(interface)).collect();
+        if !learnt.is_empty() && learnt.iter().all(Result::is_err) {
+            learnt.into_iter().collect::<Result<(), FilterError>>()?;
         }
         Ok(Filtered { inner, gate: Some(gate) })
     }
@@ -105,11 +106,8 @@ impl<S: Source> Filtered<S> {
     fn sift(&mut self, batch: &mut Batch) {
         let Some(gate) = &mut self.gate else { return };
         for interface in self.inner.interfaces().iter().skip(gate.programs.len()) {
-            // One that comes in the middle of a file, and of which nothing can be wanted.
-            if gate.learn(interface).is_err() {
-                gate.links.push(interface.link_number);
-                gate.programs.push(None);
-            }
+            // One that comes in the middle of a file; if the filter means nothing for it, nothing of it is wanted.
+            let _ = gate.learn(interface);
         }
         gate.latest = gate.latest.max(batch.watermark);
         for packet in &batch.packets {
@@ -127,12 +125,12 @@ impl Gate {
     fn learn(&mut self, interface: &Interface) -> Result<(), FilterError> {
         let known = self.links.iter().position(|link| *link == interface.link_number);
         let program = match known.and_then(|at| self.programs.get(at).cloned().flatten()) {
-            Some(program) => program,
-            None => Arc::new(self.filter.program(interface.link_number)?),
+            Some(program) => Ok(program),
+            None => self.filter.program(interface.link_number).map(Arc::new),
         };
         self.links.push(interface.link_number);
-        self.programs.push(Some(program));
-        Ok(())
+        self.programs.push(program.as_ref().ok().cloned());
+        program.map(drop)
     }
 
     fn lets(&mut self, packet: &Descriptor, bytes: &[u8]) -> bool {

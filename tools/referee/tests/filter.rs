@@ -1,6 +1,7 @@
 //! `replay --filter`: what passes, what is said of what doesn't, and what is wrong with an expression.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests may")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "helpers of tests may panic as tests may")]
+#![allow(clippy::print_stdout, reason = "a test that skips says why")]
 
 mod common;
 

@@ -1,6 +1,7 @@
 //! `run --filter`: the books of a filter in the kernel, on a wire.
 
 #![allow(clippy::panic, clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+#![allow(clippy::print_stdout, reason = "a test that skips says why")]
 
 mod common;
 
