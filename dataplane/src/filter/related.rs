@@ -236,3 +236,88 @@ fn quoted(bytes: &[u8], found: &Found) -> Option<usize> {
     };
     error.then_some(found.l4 + 8)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINK: LinkType = LinkType::Ethernet;
+    const SECOND: Nanos = 1_000_000_000;
+
+    fn ethernet(ethertype: u16, ip: &[u8]) -> Vec<u8> {
+        [&[2; 12][..], &ethertype.to_be_bytes(), ip].concat()
+    }
+
+    /// Of 10.0.0.1 to 10.0.0.2.
+    fn ipv4(id: u8, fragment: u16, proto: u8, body: &[u8]) -> Vec<u8> {
+        let [high, low] = fragment.to_be_bytes();
+        let header = [0x45, 0, 0, 40, 0, id, high, low, 64, proto, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+        [&header[..], body].concat()
+    }
+
+    fn ipv6(next: u8, body: &[u8]) -> Vec<u8> {
+        [&[0x60, 0, 0, 0, 0, 0, next, 64][..], &[1; 16], &[2; 16], body].concat()
+    }
+
+    #[test]
+    fn later_fragments_of_a_wanted_packet_are_related_for_a_minute() {
+        let mut relations = Relations::new();
+        let first = ethernet(0x0800, &ipv4(7, 0x2000, 17, &[0; 24]));
+        let later = ethernet(0x0800, &ipv4(7, 0x2003, 17, &[0; 24]));
+        assert_eq!(relations.second(LINK, &later, SECOND), Second::Nothing);
+        relations.wanted(LINK, &first, SECOND);
+        assert_eq!(relations.second(LINK, &later, 61 * SECOND), Second::Related);
+        assert_eq!(relations.second(LINK, &later, 61 * SECOND + 1), Second::Nothing);
+        let (tagged, raw) = ([&later[..12], &[0x81, 0, 0, 5], &later[12..]].concat(), &later[14..]);
+        assert_eq!(relations.second(LINK, &tagged, SECOND), Second::Related, "tagged another way");
+        assert_eq!(relations.second(LinkType::Raw, raw, SECOND), Second::Related);
+        for other in [ipv4(8, 0x2003, 17, &[0; 24]), ipv4(7, 0x2003, 6, &[0; 24])] {
+            assert_eq!(relations.second(LINK, &ethernet(0x0800, &other), SECOND), Second::Nothing);
+        }
+        // The last fragment, and of IPv6.
+        let [first, later] = [[17, 0, 0, 1, 0, 0, 0, 9], [17, 0, 0, 0x80, 0, 0, 0, 9]]
+            .map(|header| ethernet(0x86dd, &ipv6(44, &[&header[..], &[0; 16]].concat())));
+        assert_eq!(relations.second(LINK, &later, SECOND), Second::Nothing);
+        relations.wanted(LINK, &first, SECOND);
+        assert_eq!(relations.second(LINK, &later, 2 * SECOND), Second::Related);
+    }
+
+    #[test]
+    fn many_fragmented_packets_make_room_for_the_latest() {
+        let mut relations = Relations::new();
+        let packet = |n: u32, fragment| {
+            let mut ip = ipv4(1, fragment, 17, &[0; 24]);
+            ip[12..16].copy_from_slice(&n.to_be_bytes());
+            ethernet(0x0800, &ip)
+        };
+        (0..100_000).for_each(|n| relations.wanted(LINK, &packet(n, 0x2000), n.into()));
+        let known =
+            (0..100_000).filter(|n| relations.second(LINK, &packet(*n, 3), SECOND) == Second::Related);
+        let known: Vec<u32> = known.collect();
+        assert!((SETS * WAYS * 9 / 10..=SETS * WAYS).contains(&known.len()), "{}", known.len());
+        assert!(known.iter().filter(|n| **n >= 90_000).count() > known.len() * 8 / 10);
+    }
+
+    #[test]
+    fn errors_say_where_the_packet_is_that_they_quote() {
+        let relations = Relations::new();
+        let second = |frame: &[u8]| relations.second(LINK, frame, SECOND);
+        let quote = ipv4(7, 0, 6, &[0; 8]);
+        for (kind, is_error) in
+            [(3, true), (4, true), (5, true), (11, true), (12, true), (0, false), (8, false)]
+        {
+            let frame =
+                ethernet(0x0800, &ipv4(1, 0, 1, &[&[kind, 4, 0, 0, 0, 0, 0, 0], &quote[..]].concat()));
+            let wanted = Second::Quotes(Shift { by: 28, from: 14 });
+            assert_eq!(second(&frame), if is_error { wanted } else { Second::Nothing }, "{kind}");
+        }
+        // Behind a tag and a hop-by-hop header of 16 bytes.
+        let header = [58, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let too_big = [&header[..], &[2, 0, 0, 0, 0, 0, 5, 0], &ipv6(6, &[0; 20])].concat();
+        let frame = ethernet(0x8100, &[&[0, 5, 0x86, 0xdd][..], &ipv6(0, &too_big)].concat());
+        assert_eq!(second(&frame), Second::Quotes(Shift { by: 40 + 16 + 8, from: 18 }));
+        for cut in 0..frame.len() {
+            let _ = second(&frame[..cut]);
+        }
+    }
+}

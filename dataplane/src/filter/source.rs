@@ -239,3 +239,84 @@ impl<S: LiveSource> LiveSource for Filtered<S> {
         self.inner.files(each);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::synthetic::Synthetic;
+
+    /// Wants packets of 20 bytes.
+    fn filtered(source: Synthetic) -> Option<Filtered<Synthetic>> {
+        match Filtered::new(source, Some(&Filter::new("len = 20", true))) {
+            Err(error) if error.is_library() => {
+                println!("skipped: no libpcap on this host");
+                None
+            }
+            filtered => Some(filtered.unwrap()),
+        }
+    }
+
+    fn polls(mut source: Filtered<Synthetic>) -> (Vec<(Poll, Vec<Nanos>)>, Filtered<Synthetic>) {
+        let mut batch = Batch::new();
+        let mut polls = Vec::new();
+        loop {
+            let poll = source.poll(&mut batch);
+            polls.push((poll, batch.packets.iter().map(|packet| packet.ts).collect()));
+            source.release(&mut batch);
+            if poll == Poll::End {
+                return (polls, source);
+            }
+        }
+    }
+
+    #[test]
+    fn packets_that_nobody_wants_tell_the_time() {
+        let mut source = Synthetic::new("memory");
+        for (ts, len) in [(1, 20), (2, 30), (3, 20), (9, 30)] {
+            source.push(ts, &vec![0; len], LinkType::Ethernet);
+        }
+        source.idle(20);
+        source.push(30, &[0; 30], LinkType::Ethernet);
+        let Some(source) = filtered(source) else { return };
+        let (polls, source) = polls(source);
+        let wanted = [
+            (Poll::Packets, vec![1, 3]),
+            (Poll::Idle(20), vec![]),
+            (Poll::Idle(30), vec![]),
+            (Poll::End, vec![]),
+        ];
+        assert_eq!(polls, wanted);
+        let mut account = WorkerAccount { received: 2, analysed: 2, ..WorkerAccount::default() };
+        source.account(&mut account);
+        assert_eq!((account.received, account.filtered), (5, 3));
+    }
+
+    #[test]
+    fn a_worker_is_not_kept_by_what_nobody_wants() {
+        let mut source = Synthetic::new("memory");
+        (1..10_000).for_each(|ts| source.push(ts, &[0; 30], LinkType::Ethernet));
+        let Some(source) = filtered(source) else { return };
+        let (polls, _) = polls(source);
+        let times: Vec<Poll> = polls.into_iter().map(|(poll, _)| poll).collect();
+        assert_eq!(times, [Poll::Idle(4096), Poll::Idle(8192), Poll::Idle(9999), Poll::End]);
+    }
+
+    #[test]
+    fn an_interface_the_filter_means_nothing_for_brings_nothing() {
+        let behind = |links: &[LinkType]| {
+            let mut source = Synthetic::new("memory");
+            links.iter().for_each(|link| source.push(1, &[0xff; 60], *link));
+            // Raw IP has no addresses of Ethernet.
+            Filtered::new(source, Some(&Filter::new("ether multicast", false)))
+        };
+        let source = match behind(&[LinkType::Raw, LinkType::Ethernet]) {
+            Err(error) if error.is_library() => return println!("skipped: no libpcap on this host"),
+            source => source.unwrap(),
+        };
+        let (polls, source) = polls(source);
+        assert_eq!(polls[0], (Poll::Packets, vec![1]));
+        let wanted = Refused { packets: 1, unjudged: 1, ..Refused::default() };
+        assert_eq!(source.refused().unwrap().1, wanted);
+        assert!(behind(&[LinkType::Raw]).is_err());
+    }
+}
