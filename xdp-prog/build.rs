@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use libbpf_cargo::SkeletonBuilder;
 
-const HEADERS: [&str; 2] = ["src/abi.h", "src/maps.h"];
+const HEADERS: [&str; 3] = ["src/abi.h", "src/maps.h", "src/related.h"];
 const INSTALL: &str = "install it: apt-get install clang (or point CLANG at one)";
 
 fn main() -> Result<()> {

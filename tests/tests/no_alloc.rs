@@ -331,8 +331,13 @@ fn a_live_interface() {
         let sent: Vec<&[u8]> = sent.chain((mtu == 9000).then_some(&large[..])).collect();
         namespace.run(|| {
             let clock = Arc::new(CaptureClock::sampled());
-            let settings =
-                TapSettings { zero_copy: ZeroCopy::Off, ring: 1024, busy_poll: BusyPoll::Off, steal: false };
+            let settings = TapSettings {
+                zero_copy: ZeroCopy::Off,
+                ring: 1024,
+                busy_poll: BusyPoll::Off,
+                steal: false,
+                filter: None,
+            };
             let nic = Nic::find(&pair.tap.name).unwrap();
             let (mut tap, mut sources) = Tap::open(nic, &settings, &clock).unwrap();
             tap.begin().unwrap();

@@ -18,6 +18,9 @@ const ABORTED: u32 = 0;
 const PASS: u32 = 2;
 const REDIRECT: u32 = 4;
 
+/// Counters of the program.
+const OUTCOMES: usize = Outcome::ALL.len();
+
 const EINVAL: Option<i32> = Some(22);
 
 /// A UDP datagram; `vlan` as [`Ethernet`] has it.
@@ -76,7 +79,7 @@ fn socket(interface: &str, queue: u32, jumbo: bool) -> Socket {
 }
 
 /// What one run added to the counters, and what it gave.
-fn run(capture: &Capture, frame: &[u8], from: Arrival) -> (Run, [Tally; 3]) {
+fn run(capture: &Capture, frame: &[u8], from: Arrival) -> (Run, [Tally; OUTCOMES]) {
     let before = capture.tallies().unwrap();
     let run = run_once(capture.as_fd(), frame, from).unwrap();
     let after = capture.tallies().unwrap();
@@ -90,23 +93,23 @@ fn run(capture: &Capture, frame: &[u8], from: Arrival) -> (Run, [Tally; 3]) {
 /// Runs one frame and checks that it is handed over whole, stamped with a time between before and after.
 fn assert_redirected(capture: &Capture, what: &str, frame: &[u8]) {
     let before = monotonic_ns();
-    let (run, [redirected, no_socket, unstamped]) = run(capture, frame, Arrival::default());
+    let (run, [redirected, no_socket, others @ ..]) = run(capture, frame, Arrival::default());
     assert_eq!(run.action, REDIRECT, "{what}");
     assert_eq!(run.meta, STAMP_BYTES, "{what}");
     let (stamp, data) = run.data.split_first_chunk::<STAMP_BYTES>().unwrap();
     assert!((before..=monotonic_ns()).contains(&u64::from_ne_bytes(*stamp)), "{what}");
     assert!(data == frame, "{what}: {} bytes became {}", frame.len(), data.len());
     assert_eq!(redirected, Tally { packets: 1, bytes: frame.len() as u64 }, "{what}");
-    assert_eq!((no_socket, unstamped), Default::default(), "{what}");
+    assert_eq!((no_socket, others), Default::default(), "{what}");
 }
 
 /// Runs one frame for which there is no socket, and checks that it is left to the kernel and counted.
 fn assert_passed(capture: &Capture, what: &str, frame: &[u8], from: Arrival) {
-    let (run, [redirected, no_socket, unstamped]) = run(capture, frame, from);
+    let (run, [redirected, no_socket, others @ ..]) = run(capture, frame, from);
     assert_eq!(run.action, PASS, "{what}");
     assert!(run.data[run.meta..] == *frame, "{what}: data is left as it was");
     assert_eq!(no_socket, Tally { packets: 1, bytes: frame.len() as u64 }, "{what}");
-    assert_eq!((redirected, unstamped), Default::default(), "{what}");
+    assert_eq!((redirected, others), Default::default(), "{what}");
 }
 
 #[test]
@@ -159,7 +162,7 @@ fn assert_several_buffers(capture: &Capture, frame: &[u8], outcome: Outcome, act
     let (run, added) = run(capture, frame, Arrival::default());
     assert_eq!((run.action, run.meta), (action, STAMP_BYTES));
     assert!(run.data[STAMP_BYTES..] == *frame);
-    let mut wanted = [Tally::default(); 3];
+    let mut wanted = [Tally::default(); OUTCOMES];
     wanted[outcome as usize] = Tally { packets: 1, bytes: frame.len() as u64 };
     assert_eq!(added, wanted);
 }

@@ -11,10 +11,46 @@ pub enum Outcome {
     NoSocket,
     /// Besides: handed over without a time stamp, because the driver leaves no room before the packet.
     Unstamped,
+    /// Not wanted by the filter: dropped, or left to the kernel where the host needs its packets.
+    Filtered,
+    /// Besides: of these, those with a VLAN tag, behind which a filter doesn't look unless told to.
+    FilteredTagged,
+    /// Besides: handed over though the filter doesn't name it, because it belongs to what the filter wants.
+    Related,
 }
 
 impl Outcome {
-    pub const ALL: [Outcome; 3] = [Outcome::Redirected, Outcome::NoSocket, Outcome::Unstamped];
+    pub const ALL: [Outcome; 6] = [
+        Outcome::Redirected,
+        Outcome::NoSocket,
+        Outcome::Unstamped,
+        Outcome::Filtered,
+        Outcome::FilteredTagged,
+        Outcome::Related,
+    ];
+}
+
+/// The programs of the filter's chain, by their place in the map of steps (`enum step`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum ChainStep {
+    Filter,
+    Quoted,
+    Second,
+    Take,
+    Related,
+    Refuse,
+}
+
+impl ChainStep {
+    pub const ALL: [ChainStep; 6] = [
+        ChainStep::Filter,
+        ChainStep::Quoted,
+        ChainStep::Second,
+        ChainStep::Take,
+        ChainStep::Related,
+        ChainStep::Refuse,
+    ];
 }
 
 /// Packets and bytes of one outcome (`struct tally`).
@@ -62,9 +98,28 @@ mod tests {
             Outcome::Redirected => "OUTCOME_REDIRECTED,",
             Outcome::NoSocket => "OUTCOME_NO_SOCKET,",
             Outcome::Unstamped => "OUTCOME_UNSTAMPED,",
+            Outcome::Filtered => "OUTCOME_FILTERED,",
+            Outcome::FilteredTagged => "OUTCOME_FILTERED_TAGGED,",
+            Outcome::Related => "OUTCOME_RELATED,",
         });
         assert!(Outcome::ALL.iter().enumerate().all(|(number, outcome)| *outcome as usize == number));
         assert_eq!(body("enum outcome"), [&here[..], &["OUTCOMES,"]].concat());
+    }
+
+    #[test]
+    fn steps_are_where_the_program_looks_for_them() {
+        let here = ChainStep::ALL.map(|step| match step {
+            ChainStep::Filter => "STEP_FILTER,",
+            ChainStep::Quoted => "STEP_QUOTED,",
+            ChainStep::Second => "STEP_SECOND,",
+            ChainStep::Take => "STEP_TAKE,",
+            ChainStep::Related => "STEP_RELATED,",
+            ChainStep::Refuse => "STEP_REFUSE,",
+        });
+        assert!(ChainStep::ALL.iter().enumerate().all(|(number, step)| *step as usize == number));
+        assert_eq!(body("enum step"), [&here[..], &["STEPS,"]].concat());
+        // The translated filter reads it by these offsets.
+        assert_eq!(body("struct look"), ["__u32 shift;", "__u32 from;"]);
     }
 
     #[test]

@@ -5,9 +5,10 @@
 
 pub mod abi;
 mod capture;
+pub mod filter;
 mod flood;
 
-pub use capture::{Capture, Tallies};
+pub use capture::{Capture, Filtering, Tallies};
 pub use flood::Flood;
 
 #[allow(

@@ -22,4 +22,28 @@ struct {
 	__type(value, struct tally);
 } outcomes SEC(".maps");
 
+/* The filter's chain, by enum step. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, STEPS);
+	__type(key, __u32);
+	__type(value, __u32);
+} steps SEC(".maps");
+
+/* From one step of the chain to the next. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct look);
+} looks SEC(".maps");
+
+/* Packets of which the first fragment was wanted, and when it came (CLOCK_MONOTONIC, ns). */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct whole);
+	__type(value, __u64);
+} fragmented SEC(".maps");
+
 #endif

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use dataplane_sys::xsk;
 
@@ -10,6 +11,7 @@ use super::afpacket::{AfPacket, PacketTap};
 use super::afxdp::{AfXdp, Tap, TapError};
 use super::nic::{Nic, NicCounters};
 use super::{Batch, Descriptor, Interface, Nanos, Poll, Source};
+use crate::filter::{Filter, Filtered};
 use crate::ledger::{DropReason, WorkerAccount};
 
 /// A packet that comes after silence is with its worker within this time, if the worker is let run. Ns.
@@ -60,6 +62,11 @@ pub struct PortReport {
     /// Packets that came in sight of the capture, and their bytes (AF_PACKET: of those taken).
     pub seen: u64,
     pub seen_bytes: u64,
+    /// Of these, those the filter did not want; and of those, the ones with a VLAN tag.
+    pub filtered: u64,
+    pub filtered_tagged: u64,
+    /// Of those seen, those that passed the filter because they belong to what it wants.
+    pub related: u64,
     /// Of these, by [`DropReason`], those that reached no worker.
     pub dropped: [u64; DropReason::ALL.len()],
     pub queues: Vec<QueueReport>,
@@ -72,9 +79,9 @@ impl PortReport {
         self.queues.iter().map(|queue| queue.taken).sum()
     }
 
-    /// Every packet seen was taken or dropped for a reason.
+    /// Every packet seen was taken, or not wanted, or dropped for a reason.
     pub fn settled(&self) -> bool {
-        self.seen == self.taken() + self.dropped.iter().sum::<u64>()
+        self.seen == self.taken() + self.filtered + self.dropped.iter().sum::<u64>()
     }
 }
 
@@ -101,6 +108,14 @@ impl Port {
         match self {
             Port::Xdp(tap) => tap.nic(),
             Port::Packet(tap) => tap.nic(),
+        }
+    }
+
+    /// What of its packets is wanted.
+    pub fn filter(&self) -> Option<&Arc<Filter>> {
+        match self {
+            Port::Xdp(tap) => tap.filter(),
+            Port::Packet(tap) => tap.filter(),
         }
     }
 
@@ -179,7 +194,7 @@ impl fmt::Display for Port {
 #[allow(clippy::large_enum_variant, reason = "there are a few, each made once and moved into its worker")]
 pub enum Queue {
     Xdp(Box<AfXdp>),
-    Packet(AfPacket),
+    Packet(Box<Filtered<AfPacket>>),
 }
 
 impl Source for Queue {
@@ -187,7 +202,13 @@ impl Source for Queue {
     fn poll(&mut self, batch: &mut Batch) -> Poll {
         match self {
             Queue::Xdp(queue) => queue.poll(batch),
-            Queue::Packet(queue) => queue.poll(batch),
+            Queue::Packet(queue) => {
+                let poll = queue.poll(batch);
+                if let Some((_, refused)) = queue.refused() {
+                    queue.inner().sifted(&refused);
+                }
+                poll
+            }
         }
     }
 
@@ -219,21 +240,21 @@ impl LiveSource for Queue {
     fn now(&self) -> Nanos {
         match self {
             Queue::Xdp(queue) => queue.now(),
-            Queue::Packet(queue) => queue.now(),
+            Queue::Packet(queue) => queue.inner().now(),
         }
     }
 
     fn files(&self, each: &mut dyn FnMut(BorrowedFd<'_>)) {
         match self {
             Queue::Xdp(queue) => each(queue.as_fd()),
-            Queue::Packet(queue) => each(queue.as_fd()),
+            Queue::Packet(queue) => each(queue.inner().as_fd()),
         }
     }
 
     fn late(&self) -> u64 {
         match self {
             Queue::Xdp(queue) => queue.late(),
-            Queue::Packet(queue) => queue.late(),
+            Queue::Packet(queue) => queue.inner().late(),
         }
     }
 }

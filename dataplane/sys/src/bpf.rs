@@ -3,8 +3,12 @@
 //! Main thread and tests; never a worker. Loading programs and reading their maps needs nothing unsafe and is
 //! done by the crates that have them.
 
+mod load;
+
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+pub use load::{Kind, Refused, classify_once, filter_socket, load};
 
 /// Where in the kernel an XDP program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

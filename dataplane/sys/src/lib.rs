@@ -1,4 +1,4 @@
-//! The one room for unsafe: memory, CPU pinning, AF_XDP sockets, XDP programs, packet sockets, ethtool.
+//! The one room for unsafe: memory, CPU pinning, AF_XDP sockets, XDP programs, packet sockets, ethtool, libpcap.
 //!
 //! Used at start-up (memory, pinning, opening interfaces) and by workers (prefetch, and the rings of `xsk`, which
 //! neither allocate nor lock). The public API has no `unsafe fn`.
@@ -9,6 +9,7 @@ pub mod ethtool;
 pub mod host;
 pub mod packet;
 pub mod packet_ring;
+pub mod pcap;
 pub mod ring;
 pub mod statistics;
 mod table;

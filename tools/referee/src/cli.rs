@@ -10,6 +10,7 @@ use rules::Override;
 
 use crate::control::socket::DEFAULT_PATH;
 use crate::doctor::DoctorArgs;
+use crate::filter::FilterArgs;
 use crate::time::When;
 
 /// Watches packets, knows when TCP is being broken, and keeps the packets that prove it.
@@ -65,6 +66,8 @@ pub struct CommonArgs {
     /// A rule's parameter, e.g. rst_after_idle.idle_ms=30000; stronger than the configuration
     #[arg(long, value_name = "RULE.PARAM=VALUE", value_parser = parameter)]
     pub set: Vec<Override>,
+    #[command(flatten)]
+    pub filter: FilterArgs,
 }
 
 /// What `run` and `replay` write for programs.

@@ -10,6 +10,7 @@ mod config;
 mod control;
 mod doctor;
 mod error;
+mod filter;
 mod live;
 mod recording;
 mod replay;

@@ -97,6 +97,7 @@ fn a_fault_of_any_kind_gives_the_interface_back() {
                 ring: 64,
                 busy_poll: BusyPoll::Auto,
                 steal: false,
+                filter: None,
             };
             let (mut tap, queues) = Tap::open(nic, &settings, &Arc::new(CaptureClock::sampled())).unwrap();
             tap.begin().unwrap();

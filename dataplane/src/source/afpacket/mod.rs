@@ -16,6 +16,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::live::PROMPT;
 use super::{BATCH, Batch, Descriptor, Interface, Marks, Nanos, Poll, Source};
+use crate::filter::Refused;
 pub use tap::{PacketSettings, PacketTap};
 
 /// How far behind the clock a silent ring is taken to be: the kernel keeps a block that is not full for some
@@ -34,6 +35,11 @@ pub struct PacketShared {
     pub bytes: AtomicU64,
     /// Of these, such as no wire carries: joined from several, or not yet cut up.
     pub coalesced: AtomicU64,
+    /// Of these, those that the filter did not want after all; of those, the ones with a VLAN tag; and packets that passed
+    /// it because they belong to what it wants.
+    pub refused: AtomicU64,
+    pub refused_tagged: AtomicU64,
+    pub related: AtomicU64,
     /// How often packets came after silence, and how often the first of them had waited for more than [`PROMPT`].
     pub after_silence: AtomicU64,
     pub late: AtomicU64,
@@ -91,6 +97,14 @@ impl AfPacket {
     /// Packets whose time lay before that of one handed out before.
     pub fn late(&self) -> u64 {
         self.late
+    }
+
+    /// What became of its packets behind a filter.
+    pub fn sifted(&self, refused: &Refused) {
+        let shared = &self.shared;
+        shared.related.store(refused.related, Ordering::Relaxed);
+        shared.refused_tagged.store(refused.tagged, Ordering::Relaxed);
+        shared.refused.store(refused.packets, Ordering::Release);
     }
 
     /// Nothing is in the ring.

@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -14,6 +15,7 @@ use dataplane_sys::packet::{Promiscuous, promiscuous};
 use dataplane_sys::packet_ring::{BLOCK, Control, Counted, Ring, Settings};
 
 use super::{AfPacket, PacketShared};
+use crate::filter::{Filter, Filtered, SocketFilter};
 use crate::ledger::DropReason;
 use crate::source::afxdp::TapError;
 use crate::source::live::{PortReport, QueueReport};
@@ -30,10 +32,12 @@ const ARPHRD_LOOPBACK: u16 = 772;
 const ARPHRD_NONE: u16 = 0xfffe;
 
 /// How an interface is to be listened to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct PacketSettings {
     /// Memory for packets that wait for the worker.
     pub ring_mib: u32,
+    /// What of its packets is wanted; all, without one.
+    pub filter: Option<Arc<Filter>>,
 }
 
 /// One interface, listened to.
@@ -44,6 +48,9 @@ pub struct PacketTap {
     link: LinkType,
     compromises: Vec<String>,
     control: Control,
+    filter: Option<Arc<Filter>>,
+    /// The part of it that the kernel does.
+    sieve: Option<SocketFilter>,
     shared: Arc<PacketShared>,
     /// What the socket has counted so far.
     counted: Cell<Counted>,
@@ -60,12 +67,18 @@ fn link_type(nic: &Nic) -> Option<LinkType> {
     }
 }
 
+/// The kernel knows only packets that begin with Ethernet.
+fn sieve(filter: Option<&Filter>, link: LinkType) -> Result<Option<SocketFilter>, TapError> {
+    let filter = filter.filter(|_| link == LinkType::Ethernet);
+    Ok(filter.map(Filter::for_sockets).transpose()?)
+}
+
 impl PacketTap {
     /// Opens a ring; packets come from [`PacketTap::begin`] on.
     ///
     /// # Errors
     /// What stands in the way.
-    pub fn open(nic: Nic, settings: PacketSettings) -> Result<(PacketTap, AfPacket), TapError> {
+    pub fn open(nic: Nic, settings: PacketSettings) -> Result<(PacketTap, Filtered<AfPacket>), TapError> {
         let interface = nic.name.clone();
         let Some(link) = link_type(&nic) else {
             return Err(TapError::NoLinkType { interface, hardware: nic.hardware });
@@ -85,6 +98,10 @@ impl PacketTap {
             ignore_outgoing: nic.hardware == ARPHRD_LOOPBACK,
         })
         .map_err(failed("opening a packet socket with a ring"))?;
+        let sieve = sieve(settings.filter.as_deref(), link)?;
+        if let Some(sieve) = &sieve {
+            sieve.attach(control.as_fd()).map_err(failed("filtering its packet socket"))?;
+        }
         let promiscuous = promiscuous(nic.ifindex).map_err(failed("making it promiscuous"))?;
         let mut compromises = Vec::new();
         if nic.xdp_program.is_some() {
@@ -97,6 +114,8 @@ impl PacketTap {
             link,
             compromises,
             control,
+            filter: settings.filter,
+            sieve,
             shared: Arc::default(),
             counted: Cell::default(),
             before,
@@ -113,6 +132,8 @@ impl PacketTap {
         let header = if link == LinkType::Ethernet { LINK_BYTES } else { 0 };
         let longest = tap.nic.mtu.saturating_add(header);
         let source = AfPacket::new(ring, Arc::clone(&tap.shared), described, longest);
+        let rest = tap.filter.as_deref().filter(|filter| tap.sieve.is_none() || !filter.exact());
+        let source = Filtered::new(source, rest)?;
         Ok((tap, source))
     }
 
@@ -132,6 +153,11 @@ impl PacketTap {
 
     pub fn nic(&self) -> &Nic {
         &self.nic
+    }
+
+    /// What of its packets is wanted.
+    pub fn filter(&self) -> Option<&Arc<Filter>> {
+        self.filter.as_ref()
     }
 
     /// What was asked for and not to be had, in words.
@@ -166,8 +192,11 @@ impl PacketTap {
     /// A counter can't be read.
     pub fn report(&self) -> Result<PortReport, TapError> {
         // Before the socket's counters: what is counted here must have been seen there.
+        let (refused, taken) =
+            (self.shared.refused.load(Ordering::Acquire), self.shared.taken.load(Ordering::Acquire));
+        let sieved = self.sieve.as_ref().map_or(Ok(0), SocketFilter::refused)?;
         let queue = QueueReport {
-            taken: self.shared.taken.load(Ordering::Acquire),
+            taken: taken - refused,
             coalesced: self.shared.coalesced.load(Ordering::Relaxed),
             after_silence: self.shared.after_silence.load(Ordering::Relaxed),
             late: self.shared.late.load(Ordering::Relaxed),
@@ -179,7 +208,16 @@ impl PacketTap {
         // An interface that has gone has no counters any more.
         let nic = self.nic.counters().unwrap_or(self.before).since(&self.before);
         let seen_bytes = self.shared.bytes.load(Ordering::Relaxed);
-        Ok(PortReport { seen: counted.packets, seen_bytes, dropped, queues: vec![queue], nic })
+        Ok(PortReport {
+            seen: counted.packets + sieved,
+            seen_bytes,
+            filtered: sieved + refused,
+            filtered_tagged: self.shared.refused_tagged.load(Ordering::Relaxed),
+            related: self.shared.related.load(Ordering::Relaxed),
+            dropped,
+            queues: vec![queue],
+            nic,
+        })
     }
 }
 

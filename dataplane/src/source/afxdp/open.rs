@@ -3,11 +3,13 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use dataplane_sys::bpf::{self, XdpLink, XdpMode, attach_xdp};
 use dataplane_sys::xsk::{self, Socket};
-use xdp_prog::{Capture, LoadError};
+use xdp_prog::{Capture, Filtering, LoadError};
 
+use crate::filter::{Filter, FilterError};
 use crate::source::nic::Nic;
 
 /// Bytes before an IP packet at most: Ethernet and two VLAN tags.
@@ -51,7 +53,7 @@ pub enum BusyPoll {
 }
 
 /// How an interface is to be taken.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct TapSettings {
     pub zero_copy: ZeroCopy,
     /// Packets each queue can hold until its worker takes them; a power of two.
@@ -59,6 +61,8 @@ pub struct TapSettings {
     pub busy_poll: BusyPoll,
     /// Take it although the host's own traffic goes over it.
     pub steal: bool,
+    /// What of its packets is wanted; all, without one.
+    pub filter: Option<Arc<Filter>>,
 }
 
 /// An interface could not be taken.
@@ -79,6 +83,8 @@ pub enum TapError {
     Occupied { interface: String, program: String },
     #[error(transparent)]
     Load(#[from] LoadError),
+    #[error(transparent)]
+    Filter(#[from] FilterError),
     #[error("the XDP program can't be attached to {interface} ({mode} mode): {source}")]
     Attach { interface: String, mode: &'static str, source: io::Error },
     #[error("{interface} (driver {driver}) can't do zero-copy: {why}")]
@@ -95,7 +101,9 @@ impl TapError {
         let source = match self {
             TapError::Attach { source, .. } | TapError::Interface { source, .. } => source.raw_os_error(),
             TapError::Socket(error) => error.errno(),
-            TapError::Load(error) => return error.is_privilege(),
+            TapError::Load(error) | TapError::Filter(FilterError::Load(error)) => {
+                return error.is_privilege();
+            }
             _ => None,
         };
         source == Some(EPERM)
@@ -155,6 +163,15 @@ pub(super) fn check(nic: &Nic, settings: &TapSettings) -> Result<(), TapError> {
         return Err(TapError::Down { interface });
     }
     Ok(())
+}
+
+/// The program, complete: also what the filter makes of it.
+pub(super) fn load(queues: u32, jumbo: bool, settings: &TapSettings) -> Result<Capture, TapError> {
+    let Some(filter) = &settings.filter else { return Ok(Capture::load(queues, jumbo)?) };
+    let filtering = Filtering { relations: !filter.exact(), pass_refused: settings.steal };
+    let capture = Capture::load_filtered(queues, jumbo, filtering)?;
+    filter.complete(&capture, jumbo)?;
+    Ok(capture)
 }
 
 /// In the driver; where that can't, in the kernel's generic path, which is said.

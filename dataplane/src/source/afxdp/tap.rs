@@ -14,12 +14,13 @@ use dataplane_sys::bpf::{self, XdpLink, XdpMode};
 use dataplane_sys::ethtool;
 use dataplane_sys::packet::{Promiscuous, promiscuous};
 use dataplane_sys::xsk::{Observer, Socket};
-use xdp_prog::Capture;
-use xdp_prog::abi::{Outcome, Tally};
+use xdp_prog::abi::Outcome;
+use xdp_prog::{Capture, Tallies};
 
 use super::clock::CaptureClock;
-use super::open::{LARGEST_MTU, Plan, TapError, TapSettings, attach, check, mode_name};
+use super::open::{LARGEST_MTU, Plan, TapError, TapSettings, attach, check, load, mode_name};
 use super::{AfXdp, QueueShared};
+use crate::filter::Filter;
 use crate::ledger::DropReason;
 use crate::source::live::{Needs, PortReport, QueueReport};
 use crate::source::nic::{Nic, NicCounters};
@@ -48,10 +49,11 @@ pub struct Tap {
     program: Capture,
     /// `None` if the kernel doesn't say.
     program_id: Option<u32>,
+    filter: Option<Arc<Filter>>,
     queues: Vec<Queue>,
     before: NicCounters,
-    /// What the program left to the kernel before the queues had sockets.
-    passed: Tally,
+    /// What the program counted before the queues had sockets: the kernel's.
+    passed: Tallies,
     clock: Arc<CaptureClock>,
     _promiscuous: Promiscuous,
 }
@@ -89,7 +91,7 @@ impl Tap {
         let before = nic.counters().map_err(failed("reading its counters"))?;
         let jumbo = nic.is_jumbo();
         let mut compromises = Vec::new();
-        let program = Capture::load(count, jumbo)?;
+        let program = load(count, jumbo, settings)?;
         let (link, mode) = attach(&nic, &driver, &program, settings.zero_copy, &mut compromises)?;
         let plan = Plan { nic: &nic, driver: &driver, mode, jumbo, settings, near };
         let sockets = plan.bind(count, &mut compromises)?;
@@ -104,9 +106,10 @@ impl Tap {
             link: Some(link),
             program_id: bpf::describe(program.as_fd()).ok().map(|described| described.id),
             program,
+            filter: settings.filter.clone(),
             queues: Vec::new(),
             before,
-            passed: Tally::default(),
+            passed: Tallies::default(),
             clock: Arc::clone(clock),
             _promiscuous: promiscuous,
             nic,
@@ -145,7 +148,7 @@ impl Tap {
         for (number, queue) in self.queues.iter().enumerate() {
             self.program.give(number as u32, queue.observer.as_fd())?;
         }
-        self.passed = self.program.tallies()?.of(Outcome::NoSocket);
+        self.passed = self.program.tallies()?.not_redirected();
         self.before = self.nic.counters().unwrap_or(self.before);
         Ok(())
     }
@@ -162,6 +165,10 @@ impl Tap {
 
     pub fn nic(&self) -> &Nic {
         &self.nic
+    }
+
+    pub fn filter(&self) -> Option<&Arc<Filter>> {
+        self.filter.as_ref()
     }
 
     /// What was asked for and not to be had, in words.
@@ -205,19 +212,25 @@ impl Tap {
             doing: "reading its sockets' counters",
             source,
         })?;
-        let tallies = self.program.tallies()?;
+        let tallies = self.program.tallies()?.since(&self.passed);
         let mut dropped = [0; DropReason::ALL.len()];
-        let (redirected, not) = (tallies.of(Outcome::Redirected), tallies.of(Outcome::NoSocket));
-        let (left, left_bytes) = (not.packets - self.passed.packets, not.bytes - self.passed.bytes);
-        dropped[DropReason::NoSocket as usize] = left;
+        dropped[DropReason::NoSocket as usize] = tallies.of(Outcome::NoSocket).packets;
         for queue in &queues {
             dropped[DropReason::RxRingFull as usize] += queue.socket.rx_ring_full;
             dropped[DropReason::NoFrame as usize] += queue.socket.rx_dropped;
         }
         // An interface that has gone has no counters any more.
         let nic = self.nic.counters().unwrap_or(self.before).since(&self.before);
-        let (seen, seen_bytes) = (redirected.packets + left, redirected.bytes + left_bytes);
-        Ok(PortReport { seen, seen_bytes, dropped, queues, nic })
+        Ok(PortReport {
+            seen: tallies.seen(),
+            seen_bytes: tallies.seen_bytes(),
+            filtered: tallies.of(Outcome::Filtered).packets,
+            filtered_tagged: tallies.of(Outcome::FilteredTagged).packets,
+            related: tallies.of(Outcome::Related).packets,
+            dropped,
+            queues,
+            nic,
+        })
     }
 }
 

@@ -11,6 +11,7 @@ use dataplane::source::live::{Port, PortReport};
 
 use super::worker::Snapshot;
 use crate::control::Live;
+use crate::filter::Advice;
 use crate::report::cost::{Ticking, standing};
 use crate::report::interfaces::Watched;
 use crate::report::metrics::{Sample, counted, text};
@@ -25,6 +26,8 @@ pub struct Metrics {
     pub judged: (JudgeAccount, Standing, BodyBooks),
     looks: u64,
     pub ticking: Ticking,
+    /// About the filter.
+    pub advice: Advice,
 }
 
 /// What main sees of the others.
@@ -38,7 +41,7 @@ pub struct Seen<'a> {
 
 impl Metrics {
     pub fn new(ticking: Ticking) -> Metrics {
-        Metrics { judged: Default::default(), looks: 0, ticking }
+        Metrics { judged: Default::default(), looks: 0, ticking, advice: Advice::default() }
     }
 
     /// Once a second: asks the judge, and a second later writes what it said.
@@ -65,10 +68,14 @@ impl Metrics {
             capture: port.to_string(),
             port: report,
         };
+        let filtered: u64 = reports.iter().map(|report| report.filtered).sum();
+        worker.received += filtered;
+        worker.filtered += filtered;
         let (judge, gauges, bodies) = &self.judged;
         Sample {
             running: true,
             worker,
+            related: reports.iter().map(|report| report.related).sum(),
             lost: DropReason::ALL.map(|reason| reports.iter().map(|r| r.dropped[reason as usize]).sum()),
             interfaces: ports.iter().zip(reports).map(watched).collect(),
             live_flows: snapshots.iter().map(|snapshot| snapshot.live).sum(),

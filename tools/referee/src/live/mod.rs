@@ -34,6 +34,7 @@ use crate::config::{Config, DEFAULT_PATH};
 use crate::control::socket::{self, Socket};
 use crate::control::{self, last_good};
 use crate::error::{Code, Failure};
+use crate::filter;
 use crate::recording::Prepared;
 use crate::report::outputs::{Kind, Outputs};
 use crate::report::tell;
@@ -179,6 +180,7 @@ fn open_ports(
         ring: config.ring_packets,
         busy_poll: config.busy_poll,
         steal: args.steal,
+        filter: args.common.filter.for_interfaces()?,
     };
     let (mut ports, mut sources) = (Vec::new(), Vec::new());
     let mut names = BTreeSet::new();
@@ -187,7 +189,10 @@ fn open_ports(
         let first = sources.len();
         let near = |queue: u32| layout.core_of(layout.worker_of(first + queue as usize));
         let (port, queues) = match args.mode {
-            Mode::Afpacket => listen_to(nic, config)?,
+            Mode::Afpacket => listen_to(
+                nic,
+                PacketSettings { ring_mib: config.packet_ring_mib, filter: settings.filter.clone() },
+            )?,
             Mode::Auto | Mode::Xdp => take(nic, &settings, clock, &near)?,
         };
         term::note(&format!("{name}: {port}"));
@@ -236,10 +241,9 @@ fn take(
 }
 
 /// By a packet socket, which leaves them to it.
-fn listen_to(nic: Nic, config: &Config) -> Result<(Port, Vec<Queue>), Failure> {
-    let settings = PacketSettings { ring_mib: config.packet_ring_mib };
+fn listen_to(nic: Nic, settings: PacketSettings) -> Result<(Port, Vec<Queue>), Failure> {
     let (tap, queue) = PacketTap::open(nic, settings).map_err(refused)?;
-    Ok((Port::Packet(tap), vec![Queue::Packet(queue)]))
+    Ok((Port::Packet(tap), vec![Queue::Packet(Box::new(queue))]))
 }
 
 /// There is no such interface.
@@ -250,6 +254,9 @@ pub fn not_there(name: &str, error: &std::io::Error) -> Failure {
 
 /// What stands in the way, and what to do about it.
 fn refused(error: TapError) -> Failure {
+    if let TapError::Filter(error) = &error {
+        return filter::failure(error);
+    }
     let code = match &error {
         TapError::InUse { .. } => Code::Usage,
         _ => Code::Privilege,
@@ -284,7 +291,7 @@ fn refused(error: TapError) -> Failure {
                 .to_owned()
         }
         TapError::Load(_) => "the kernel must be Linux 5.19 or later with BPF and AF_XDP".to_owned(),
-        TapError::Interface { .. } => return Failure::new(code, error),
+        TapError::Interface { .. } | TapError::Filter(_) => return Failure::new(code, error),
     };
     Failure::new(code, error).help(help)
 }

@@ -45,6 +45,7 @@ impl Watch {
         let report = |(port, before): (&Port, &BTreeMap<String, u64>)| InterfaceReport {
             name: port.nic().name.clone(),
             capture: port.to_string(),
+            filter: port.filter().cloned(),
             port: port.report().unwrap_or_default(),
             driver: port.nic().now().map(|now| grown(losses(&now.name), before)).unwrap_or_default(),
         };
@@ -83,6 +84,7 @@ impl Watch {
         let writer = desk.recording.as_ref().map(Recording::account);
         let seen = Seen { ports: &self.ports, reports: &reports, snapshots: &self.snapshots, writer, live };
         desk.metrics.look(&threads.asked, &mut desk.outputs, seen);
+        desk.metrics.advice.look(&self.ports, &reports).iter().for_each(|what| desk.say(what));
         threads.unpinned().iter().for_each(|what| desk.say(what));
         desk.look();
         self.links.look(&self.ports, &mut |what| desk.say(what))

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use dataplane::config::WorkerConfig;
+use dataplane::filter::Filtered;
 use dataplane::flow::row::{self, FlowRow};
 use dataplane::judge::message::{Command, Message};
 use dataplane::judge::{Incident, Judge, JudgeConfig};
@@ -34,7 +35,7 @@ pub trait Observer {
 /// A replay under way.
 pub struct Replay<'a> {
     observer: Option<&'a mut dyn Observer>,
-    worker: Worker<Merge<FileSource>>,
+    worker: Worker<Filtered<Merge<FileSource>>>,
     judge: Judge,
     rules: Arc<RuleSet>,
     queues: Queues,
@@ -58,7 +59,7 @@ pub struct Ended {
 
 impl<'a> Replay<'a> {
     pub fn new(
-        source: Merge<FileSource>,
+        source: Filtered<Merge<FileSource>>,
         config: &WorkerConfig,
         judge: JudgeConfig,
         rules: Arc<RuleSet>,
@@ -93,7 +94,7 @@ impl<'a> Replay<'a> {
 
     /// Runs to the end of the input, or until nobody is left to read the output.
     pub fn run(mut self) -> Ended {
-        let mut progress = Progress::new(!self.outputs.to_stdout(), self.worker.source());
+        let mut progress = Progress::new(!self.outputs.to_stdout(), self.worker.source().inner());
         let chunks = self.worker.recorder().map_or(0, |recorder| recorder.free_chunks());
         let abandoned = loop {
             self.wait();
@@ -102,7 +103,7 @@ impl<'a> Replay<'a> {
             self.rows();
             self.verdicts();
             self.send();
-            progress.step(self.worker.source(), || self.worker.account().received);
+            progress.step(self.worker.source().inner(), || self.worker.account().received);
             let abandoned = self.recording.is_none() && self.outputs.all_gone();
             if step == Step::Done || abandoned {
                 break abandoned;
@@ -209,11 +210,14 @@ impl<'a> Replay<'a> {
 
     fn end(mut self, chunks: usize, seconds: f64, abandoned: bool) -> Ended {
         let recorded = self.recording.take().map(Recording::finish);
-        let source = self.worker.source();
-        let inputs = Inputs::Files { reports: source.reports(), late: source.late(), abandoned };
+        let (source, mut account) = (self.worker.source(), self.worker.account());
+        source.account(&mut account);
+        let filter = source.refused().map(|(filter, refused)| (filter.clone(), refused));
+        let source = source.inner();
+        let inputs = Inputs::Files { reports: source.reports(), late: source.late(), abandoned, filter };
         let finished = Finished {
             ticking: None,
-            worker: self.worker.account(),
+            worker: account,
             live: self.worker.live_flows(),
             peak: self.worker.peak_flows(),
             judge: self.judge.account(),

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use dataplane::config::WorkerConfig;
+use dataplane::filter::Filtered;
 use dataplane::record::Recorder;
 use dataplane::source::file::OpenError;
 use dataplane::source::open::open_all;
@@ -17,6 +18,7 @@ use dataplane::source::open::open_all;
 use crate::cli::ReplayArgs;
 use crate::config::Config;
 use crate::error::{Code, Failure};
+use crate::filter;
 use crate::recording::{Prepared, Recording};
 use crate::report::outputs::Outputs;
 use crate::report::tell;
@@ -35,6 +37,8 @@ pub fn run(args: &ReplayArgs) -> Result<(), Failure> {
     let config = Config::load(args.common.config.as_deref())?;
     let rules = load::load(args.common.rules.as_deref(), &config, &args.common.set)?;
     let source = open_all(&args.files).map_err(not_a_capture)?;
+    let asked = args.common.filter.given();
+    let source = Filtered::new(source, asked.as_ref()).map_err(|error| filter::failure(&error))?;
     let outputs = Outputs::open(&args.outputs, false, &args.files)?;
     let store = args.common.store.as_deref();
     let recording = store.map(|folder| record_in(folder, &config)).transpose()?;

@@ -2,7 +2,9 @@
 //! Main thread. Only holds; decides nothing.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
 
+use dataplane::filter::{Filter, Refused};
 use dataplane::judge::{BodyBooks, JudgeAccount, Standing};
 use dataplane::ledger::WorkerAccount;
 use dataplane::source::file::InputReport;
@@ -57,6 +59,7 @@ pub enum Inputs {
         late: u64,
         /// The readers of all outputs went away before the end.
         abandoned: bool,
+        filter: Option<(Filter, Refused)>,
     },
     Interfaces {
         reports: Vec<InterfaceReport>,
@@ -73,6 +76,7 @@ pub struct InterfaceReport {
     pub name: String,
     /// How it captured.
     pub capture: String,
+    pub filter: Option<Arc<Filter>>,
     pub port: PortReport,
     /// What its driver counted meanwhile that sounds like loss, by the driver's names.
     pub driver: BTreeMap<String, u64>,

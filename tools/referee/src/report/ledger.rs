@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use dataplane::ledger::{DropReason, EventAccount, UnwrittenReason};
+use dataplane::ledger::{DropReason, EventAccount, UnwrittenReason, WorkerAccount};
 use dataplane::source::file::InputReport;
 use rules::RuleSet;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::finished::{Finished, Inputs, InterfaceReport};
+use crate::filter;
 
 /// Names of `WorkerAccount::classes`, in its order.
 pub const CLASSES: [&str; 6] = ["tcp", "udp", "icmp", "other_ip", "non_ip", "malformed"];
@@ -36,6 +37,7 @@ pub struct Ledger {
     pub deterministic: bool,
     pub bytes: u64,
     pub classes: Map<String, Value>,
+    pub filter: Value,
     pub icmp_unmatched: u64,
     /// Packets the mirror delivered a second time.
     pub span_duplicates: u64,
@@ -59,7 +61,7 @@ pub struct Ledger {
 
 impl Ledger {
     pub fn of(f: &Finished, rules: &RuleSet) -> Ledger {
-        let (w, j) = (&f.worker, &f.judge);
+        let (w, j) = (&received(f), &f.judge);
         let writer = f.recorded.as_ref().map(|recorded| recorded.account.clone()).unwrap_or_default();
         let mut unwritten = w.kept.unwritten;
         unwritten.iter_mut().zip(writer.unwritten_packets).for_each(|(all, more)| *all += more);
@@ -71,7 +73,7 @@ impl Ledger {
             && writer.unwritten_packets.iter().all(|&packets| packets == 0)
             && !f.recorded.as_ref().is_some_and(|recorded| recorded.stalled);
         let (complete, late, inputs, interfaces) = match &f.inputs {
-            Inputs::Files { reports, late, abandoned } => {
+            Inputs::Files { reports, late, abandoned, .. } => {
                 let complete = !abandoned && reports.iter().all(|input| input.complete);
                 (complete, *late, reports.iter().map(input).collect(), Vec::new())
             }
@@ -101,6 +103,7 @@ impl Ledger {
             deterministic: replayed && timeless && w.events.dropped == 0 && w.events.rows_dropped == 0,
             bytes: w.bytes,
             classes: CLASSES.iter().zip(w.classes).map(|(name, n)| ((*name).to_owned(), n.into())).collect(),
+            filter: filter::books(&f.inputs),
             icmp_unmatched: w.icmp_unmatched,
             span_duplicates: w.span_duplicates,
             fragments: json!({
@@ -173,10 +176,12 @@ fn matches(e: &EventAccount, hits: u64) -> (u64, u64) {
 /// What an interface's own counters contradict each other in.
 fn unbalanced_interface(report: &InterfaceReport) -> Vec<String> {
     let InterfaceReport { name, port, .. } = report;
-    let accounted = port.taken() + port.dropped.iter().sum::<u64>();
+    let accounted = port.taken() + port.filtered + port.dropped.iter().sum::<u64>();
     let mut unbalanced = Vec::new();
     if port.seen != accounted {
-        unbalanced.push(format!("{name}: packets seen = taken + dropped: {} is not {accounted}", port.seen));
+        let seen = port.seen;
+        unbalanced
+            .push(format!("{name}: packets seen = taken + filtered + dropped: {seen} is not {accounted}"));
     }
     for (number, queue) in port.queues.iter().enumerate() {
         let (with_kernel, in_hand) = (queue.frames_with_kernel, queue.frames_in_hand);
@@ -191,6 +196,14 @@ fn unbalanced_interface(report: &InterfaceReport) -> Vec<String> {
     unbalanced
 }
 
+/// What workers received, and what a filter in the kernel kept from them.
+pub fn received(f: &Finished) -> WorkerAccount {
+    let Inputs::Interfaces { reports, .. } = &f.inputs else { return f.worker };
+    let filtered: u64 = reports.iter().map(|report| report.port.filtered).sum();
+    let WorkerAccount { received, filtered: before, .. } = f.worker;
+    WorkerAccount { received: received + filtered, filtered: before + filtered, ..f.worker }
+}
+
 /// What was lost before any worker, by [`DropReason`].
 pub fn lost(inputs: &Inputs) -> [u64; DropReason::ALL.len()] {
     let Inputs::Interfaces { reports, .. } = inputs else { return [0; DropReason::ALL.len()] };
@@ -198,7 +211,7 @@ pub fn lost(inputs: &Inputs) -> [u64; DropReason::ALL.len()] {
 }
 
 fn interface(report: &InterfaceReport) -> Value {
-    let InterfaceReport { name, capture, port, driver } = report;
+    let InterfaceReport { name, capture, port, driver, .. } = report;
     let dropped =
         DropReason::ALL.map(|reason| (reason.name().to_owned(), port.dropped[reason as usize].into()));
     let queues = port.queues.iter().map(|queue| {
@@ -215,6 +228,7 @@ fn interface(report: &InterfaceReport) -> Value {
     });
     json!({
         "name": name, "capture": capture, "seen": port.seen, "seen_bytes": port.seen_bytes, "taken": port.taken(),
+        "filtered": port.filtered, "related": port.related,
         "dropped": Map::from_iter(dropped), "queues": queues.collect::<Vec<_>>(),
         "nic": {
             "rx_packets": port.nic.rx_packets, "rx_missed": port.nic.rx_missed,

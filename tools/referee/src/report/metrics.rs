@@ -16,6 +16,7 @@ use super::finished::{Finished, Inputs, InterfaceReport};
 use super::interfaces::Watched;
 use super::ledger::CLASSES;
 use super::rules::InForce;
+use crate::filter;
 
 /// Clients and services named at most, of each.
 pub const SHOWN: usize = 10;
@@ -24,7 +25,10 @@ pub const SHOWN: usize = 10;
 pub struct Sample<'a> {
     /// Packets are still being taken.
     pub running: bool,
+    /// What filters in the kernel left out included.
     pub worker: WorkerAccount,
+    /// Packets that passed a filter because they belong to what it names.
+    pub related: u64,
     /// Lost before any worker, by [`DropReason`].
     pub lost: [u64; DropReason::ALL.len()],
     pub interfaces: Vec<Watched<'a>>,
@@ -56,7 +60,8 @@ impl<'a> Sample<'a> {
         };
         Sample {
             running: false,
-            worker: f.worker,
+            worker: super::ledger::received(f),
+            related: filter::of(&f.inputs).map_or(0, |(_, refused)| refused.related),
             lost: super::ledger::lost(&f.inputs),
             interfaces,
             live_flows: f.live,
@@ -106,6 +111,11 @@ fn packets(page: &mut Text, s: &Sample) {
         page.labelled(&[("class", class)], packets);
     }
     page.counter("referee_filtered_packets_total", "Packets left out by a filter.").is(w.filtered);
+    page.counter(
+        "referee_related_packets_total",
+        "Packets a filter doesn't name that belong to what it names.",
+    )
+    .is(s.related);
     page.counter("referee_dropped_packets_total", "Packets received and not analysed, by the reason.");
     for reason in DropReason::ALL {
         let packets = w.dropped[reason as usize] + s.lost[reason as usize];

@@ -19,7 +19,7 @@ use dataplane::source::file::InputReport;
 use serde::Serialize;
 
 use crate::error::Failure;
-use crate::term;
+use crate::{filter, term};
 use finished::{Finished, Inputs, InterfaceReport};
 use ledger::Ledger;
 use outputs::{Kind, Outputs};
@@ -69,6 +69,7 @@ pub fn notes(finished: &Finished, rules: &RuleSet) {
         Inputs::Files { reports, late, .. } => file_notes(reports, *late),
         Inputs::Interfaces { reports, clock_steps, .. } => interface_notes(reports, *clock_steps),
     }
+    filter::notes(&finished.inputs).iter().for_each(|note| term::note(note));
     one_direction(finished.worker.connections_whole, finished.worker.connections_one_sided);
     split(finished.worker.flows_split);
     unjudged(finished.worker.events.hits_dropped);

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use dataplane::config::WorkerConfig;
+use dataplane::filter::Filtered;
 use dataplane::judge::message::{Command, Hit, Message};
 use dataplane::judge::{Incident, Judge, Subject, because};
 use dataplane::record::{self, ExportError, ExportSummary, Query, Store};
@@ -184,7 +185,7 @@ pub fn run(
     };
     let worker = WorkerConfig { lossless: true, ..config.worker };
     let mut backtest = Backtest::new(Arc::clone(&rules));
-    let replay = Replay::new(source, &worker, config.judge.clone(), rules, None, outputs);
+    let replay = Replay::new(Filtered::none(source), &worker, config.judge.clone(), rules, None, outputs);
     let Ended { finished, .. } = replay.observed(&mut backtest).run();
     stores.into_iter().try_for_each(join)?;
     Ok((backtest, finished))

@@ -1,0 +1,40 @@
+//! What a packet socket's filter refused: one number, in which each CPU counts alone. Main thread, which makes the map
+//! and reads it; the filter in the kernel counts.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, libbpf_sys};
+
+use crate::LoadError;
+
+/// The counter, which the filter is told of when it is translated.
+#[derive(Debug)]
+pub struct Refusals(MapHandle);
+
+impl Refusals {
+    /// # Errors
+    /// The kernel makes no map, as for want of privilege.
+    pub fn new() -> Result<Refusals, LoadError> {
+        let options = libbpf_sys::bpf_map_create_opts {
+            sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
+            ..Default::default()
+        };
+        Ok(Refusals(MapHandle::create(MapType::PercpuArray, Some("referee_refused"), 4, 8, 1, &options)?))
+    }
+
+    /// Packets refused so far.
+    ///
+    /// # Errors
+    /// Those of reading a map.
+    pub fn count(&self) -> Result<u64, LoadError> {
+        let values = self.0.lookup_percpu(&0_u32.to_ne_bytes(), MapFlags::ANY)?.unwrap_or_default();
+        let numbers = values.iter().filter_map(|value| value.first_chunk());
+        Ok(numbers.map(|bytes| u64::from_ne_bytes(*bytes)).sum())
+    }
+}
+
+impl AsFd for Refusals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
