@@ -9,6 +9,7 @@ pub mod live;
 pub mod merge;
 pub mod nic;
 pub mod open;
+pub mod rss;
 pub mod synthetic;
 
 /// Nanoseconds since the Unix epoch, UTC.

@@ -11,13 +11,19 @@ use dataplane_sys::xsk::{self, Socket};
 use xdp_prog::{Capture, LoadError};
 
 use crate::source::nic::Nic;
+use crate::source::rss;
 
 /// Bytes before an IP packet at most: Ethernet and two VLAN tags.
 const LINK_BYTES: u32 = 14 + 2 * 4;
 /// Of a frame's bytes, those the kernel keeps before the packet (XDP_PACKET_HEADROOM).
 const HEADROOM: u32 = 256;
+/// Of a page's bytes, those that drivers keep behind the packet (struct skb_shared_info).
+const TAILROOM: u32 = 320;
 const SMALL_FRAME: u32 = 2048;
 const PAGE_FRAME: u32 = 4096;
+/// Drivers whose card takes the size of a buffer in whole KiB: of a small frame, with its headroom, it would fill one, and
+/// hand over what is longer as two packets.
+const KIB_BUFFERS: [&str; 3] = ["igb", "igc", "ixgbe"];
 
 /// How long the kernel may take to release the queues of a process that has just ended.
 const RELEASE: Duration = Duration::from_secs(1);
@@ -48,6 +54,8 @@ pub struct TapSettings {
     pub ring: u32,
     /// Take it although the host's own traffic goes over it.
     pub steal: bool,
+    /// What is done about a hash that parts the directions of a connection.
+    pub rss: rss::Choice,
 }
 
 /// An interface could not be taken.
@@ -87,11 +95,19 @@ impl TapError {
 }
 
 impl Nic {
-    /// Packets of this interface can be too long for a small frame.
+    /// Packets of this interface can be too long for one buffer, and come in several.
     pub(super) fn is_jumbo(&self) -> bool {
-        self.mtu + LINK_BYTES > SMALL_FRAME - HEADROOM
+        self.mtu > LONGEST_IN_ONE
+    }
+
+    fn frame_bytes(&self, driver: &str, zero_copy: bool) -> u32 {
+        let small = self.mtu + LINK_BYTES <= SMALL_FRAME - HEADROOM;
+        if small && !(zero_copy && KIB_BUFFERS.contains(&driver)) { SMALL_FRAME } else { PAGE_FRAME }
     }
 }
+
+/// The MTU up to which a packet fits one buffer.
+const LONGEST_IN_ONE: u32 = PAGE_FRAME - HEADROOM - TAILROOM - LINK_BYTES;
 
 pub(super) const fn mode_name(mode: XdpMode) -> &'static str {
     match mode {
@@ -174,14 +190,14 @@ impl Plan<'_> {
                     return Err(TapError::NoZeroCopy {
                         interface: self.nic.name.clone(),
                         driver: self.driver.to_owned(),
-                        why: error.to_string(),
+                        why: self.why_not(&error),
                     });
                 }
                 Err(error) => {
                     // That it can't is all there is to say if it says no more.
                     let why = match error.errno() {
-                        Some(EOPNOTSUPP) => String::new(),
-                        _ => format!(" ({error})"),
+                        Some(EOPNOTSUPP) if !self.jumbo => String::new(),
+                        _ => format!(" ({})", self.why_not(&error)),
                     };
                     compromises.push(format!(
                         "{}: driver {} can't do zero-copy, so packets are copied once more{why}",
@@ -194,12 +210,23 @@ impl Plan<'_> {
         Ok(sockets?)
     }
 
+    fn why_not(&self, error: &xsk::OpenError) -> String {
+        if !self.jumbo || error.errno() != Some(EOPNOTSUPP) {
+            return error.to_string();
+        }
+        format!(
+            "{error}; at its MTU of {} a packet takes several buffers, which few drivers hand over without a copy: up to \
+             an MTU of {LONGEST_IN_ONE} it takes one",
+            self.nic.mtu
+        )
+    }
+
     fn open(&self, queue: u32, zero_copy: bool) -> Result<Socket, xsk::OpenError> {
         let settings = xsk::Settings {
             interface: &self.nic.name,
             queue,
             ring: self.settings.ring,
-            frame_bytes: if self.jumbo { PAGE_FRAME } else { SMALL_FRAME },
+            frame_bytes: self.nic.frame_bytes(self.driver, zero_copy),
             zero_copy,
             jumbo: self.jumbo,
         };
@@ -212,5 +239,30 @@ impl Plan<'_> {
                 result => return result,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nic(mtu: u32) -> Nic {
+        let (name, depends) = ("tap0".to_owned(), Vec::new());
+        Nic { name, ifindex: 1, ethernet: true, up: true, carrier: true, mtu, xdp_program: None, depends }
+    }
+
+    #[test]
+    fn a_packet_with_its_tags_fits_its_frame() {
+        let sizes = |mtu, driver, zero_copy| (nic(mtu).is_jumbo(), nic(mtu).frame_bytes(driver, zero_copy));
+        assert_eq!(sizes(1500, "veth", false), (false, SMALL_FRAME));
+        assert_eq!(sizes(1770, "ice", true), (false, SMALL_FRAME));
+        assert_eq!(sizes(1771, "ice", true), (false, PAGE_FRAME));
+        assert_eq!(sizes(3498, "veth", false), (false, PAGE_FRAME));
+        assert_eq!(sizes(3499, "veth", false), (true, PAGE_FRAME));
+        assert_eq!(sizes(9000, "igb", true), (true, PAGE_FRAME));
+        // Counted in KiB, what a small frame has left is one, and a packet of 1500 bytes would be two.
+        assert_eq!((SMALL_FRAME - HEADROOM) / 1024, 1);
+        assert_eq!(sizes(1500, "igb", true), (false, PAGE_FRAME));
+        assert_eq!(sizes(1500, "igb", false), (false, SMALL_FRAME));
     }
 }

@@ -23,6 +23,7 @@ use super::{AfXdp, QueueShared};
 use crate::ledger::DropReason;
 use crate::source::live::{PortReport, QueueReport};
 use crate::source::nic::{Nic, NicCounters};
+use crate::source::rss::Rss;
 use crate::source::{Interface, LinkType};
 
 /// What main keeps of one queue.
@@ -51,6 +52,7 @@ pub struct Tap {
     /// What the program left to the kernel before the queues had sockets.
     passed: Tally,
     clock: Arc<CaptureClock>,
+    rss: Rss,
     _promiscuous: Promiscuous,
 }
 
@@ -74,6 +76,7 @@ impl Tap {
         let before = nic.counters().map_err(failed("reading its counters"))?;
         let jumbo = nic.is_jumbo();
         let mut compromises = Vec::new();
+        let rss = Rss::prepare(&nic.name, count, settings.rss);
         let program = Capture::load(count, jumbo)?;
         let (link, mode) = attach(&nic, &driver, &program, settings.zero_copy, &mut compromises)?;
         let plan = Plan { nic: &nic, driver: &driver, mode, jumbo, settings };
@@ -92,6 +95,7 @@ impl Tap {
             before,
             passed: Tally::default(),
             clock: Arc::clone(clock),
+            rss,
             _promiscuous: promiscuous,
             nic,
         };
@@ -146,6 +150,11 @@ impl Tap {
 
     pub fn nic(&self) -> &Nic {
         &self.nic
+    }
+
+    /// How it spreads packets over its queues.
+    pub fn rss(&self) -> &Rss {
+        &self.rss
     }
 
     /// What was asked for and not to be had, in words.

@@ -13,11 +13,12 @@ use std::time::Duration;
 use dataplane::config::WorkerConfig;
 use dataplane::judge::JudgeConfig;
 use dataplane::record::RecordConfig;
+use dataplane::source::rss;
 use rules::Override;
 use toml::Value;
 
 use crate::error::Failure;
-use raw::{Entry, Number, Raw};
+use raw::{Entry, Number, Raw, Text};
 
 /// Where an installed Referee has its settings.
 pub const DEFAULT_PATH: &str = "/etc/referee/referee.toml";
@@ -36,6 +37,8 @@ const MIB: u64 = 1 << 20;
 pub struct Config {
     /// Packets each AF_XDP ring holds; a power of two.
     pub ring_packets: u32,
+    /// What is done about a hash that parts the directions of a connection.
+    pub rss: rss::Choice,
     /// How long a rule's body may take when live.
     pub body_deadline: Duration,
     pub worker: WorkerConfig,
@@ -57,6 +60,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             ring_packets: 16_384,
+            rss: rss::Choice::default(),
             body_deadline: Duration::from_millis(50),
             worker: WorkerConfig::default(),
             record: RecordConfig::default(),
@@ -133,6 +137,8 @@ fn capture(r: &mut Reader<'_>, raw: &Raw, c: &mut Config) {
     {
         r.say(given.span(), "`ring_packets` is a power of two, such as 16384");
     }
+    let choices = [("verify", rss::Choice::Verify), ("set", rss::Choice::Set)];
+    r.choose(&mut c.rss, &raw.capture.rss, "rss", &choices);
     let mut deadline_ms = c.body_deadline.as_millis() as u64;
     r.set(&mut deadline_ms, &raw.judge.body_deadline_ms, "body_deadline_ms", 1..=60_000, 1);
     c.body_deadline = Duration::from_millis(deadline_ms);
@@ -247,6 +253,18 @@ impl Reader<'_> {
         self.errors.push(format!("{place}: {what}"));
     }
 
+    /// Puts one of a few words into its setting, if one is given and it is one of them.
+    fn choose<T: Copy>(&mut self, setting: &mut T, given: &Text, key: &str, choices: &[(&str, T)]) {
+        let Some(given) = given else { return };
+        match choices.iter().find(|(word, _)| word == given.get_ref()) {
+            Some((_, choice)) => *setting = *choice,
+            None => {
+                let words: Vec<String> = choices.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+                self.say(given.span(), &format!("`{key}` is {}", words.join(" or ")));
+            }
+        }
+    }
+
     /// Puts a number into its setting, in the setting's unit, if it is given and in range.
     fn set<T: TryFrom<u64>>(
         &mut self,
@@ -343,6 +361,9 @@ mod tests {
         );
         let error = parse("[capture]\nring_packets = 1000\n").unwrap_err();
         assert_eq!(error, "r.toml:2:16: `ring_packets` is a power of two, such as 16384");
+        let error = parse("[capture]\nrss = \"yes\"\n").unwrap_err();
+        assert_eq!(error, "r.toml:2:7: `rss` is \"verify\" or \"set\"");
+        assert_eq!(parse("[capture]\nrss = \"set\"\n").unwrap().rss, rss::Choice::Set);
         let error = parse("[wurker]\n").unwrap_err();
         assert!(error.starts_with("r.toml:1:2: ") && error.ends_with("did you mean `worker`?"), "{error}");
         let error = parse("[store]\nbanana = 2\n").unwrap_err();

@@ -11,6 +11,8 @@ use toml::{Spanned, Value};
 
 /// A whole number, with its place.
 pub type Number = Option<Spanned<u64>>;
+/// One of a few words, with its place.
+pub type Text = Option<Spanned<String>>;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -50,6 +52,7 @@ pub struct Worker {
 #[serde(deny_unknown_fields, default)]
 pub struct Capture {
     pub ring_packets: Number,
+    pub rss: Text,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -7,6 +7,7 @@
 mod judge;
 mod metrics;
 mod privileges;
+mod settle;
 mod signals;
 mod status;
 mod supervise;
@@ -81,6 +82,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let asked =
         control::Asked { config: path, rules: args.common.rules.clone(), set: args.common.set.clone() };
     let control = control::Prepared::new(asked, origin, keep, listen(&args.socket)?)?;
+    settle::links(&ports, &signals);
     ports.iter_mut().try_for_each(Port::begin).map_err(refused)?;
     privileges::give_up()?;
     let recording = prepared.map(Prepared::start).transpose()?;
@@ -150,8 +152,12 @@ fn open_ports(
     clock: &Arc<CaptureClock>,
 ) -> Result<(Vec<Port>, Vec<Queue>), Failure> {
     xdp_prog::silence();
-    let settings =
-        TapSettings { zero_copy: args.zero_copy.into(), ring: config.ring_packets, steal: args.steal };
+    let settings = TapSettings {
+        zero_copy: args.zero_copy.into(),
+        ring: config.ring_packets,
+        steal: args.steal,
+        rss: config.rss,
+    };
     let (mut ports, mut sources) = (Vec::new(), Vec::new());
     let mut names = BTreeSet::new();
     for name in args.interface.iter().filter(|name| names.insert(name.as_str())) {
@@ -160,11 +166,19 @@ fn open_ports(
         term::note(&format!("{name}: {tap}"));
         tap.compromises().iter().for_each(|what| term::note(what));
         if queues.len() > 1 {
+            term::note(&format!("{name}: {} queues, {}", queues.len(), tap.rss()));
+        }
+        if tap.rss().symmetric() != Some(true) {
             term::note(&format!(
                 "{name}: {} queues, a worker each. A connection whose two directions reach different queues is \
-                 analysed as two halves; if the interface doesn't hash both alike, give it one queue before you start: \
-                 ethtool -L {name} combined 1 (or rx 1; ethtool -l {name} shows which it has)",
+                 analysed as two halves; [capture] rss = \"set\" makes the hash symmetric where the driver can, or give it \
+                 one queue before you start: ethtool -L {name} combined 1 (or rx 1; ethtool -l {name} shows which it has)",
                 queues.len()
+            ));
+        }
+        if let Some(undo) = tap.rss().undo_words() {
+            term::note(&format!(
+                "{name}: its hash was changed and stays so after this run; to have it as it was: {undo}"
             ));
         }
         ports.push(Port::Xdp(tap));
