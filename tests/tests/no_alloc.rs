@@ -20,7 +20,7 @@ use dataplane::config::WorkerConfig;
 use dataplane::hold::HoldConfig;
 use dataplane::record::RecordConfig;
 use dataplane::source::Source;
-use dataplane::source::afxdp::{CaptureClock, Tap, TapSettings, ZeroCopy};
+use dataplane::source::afxdp::{CaptureClock, ClockChoice, Tap, TapSettings, ZeroCopy};
 use dataplane::source::file::FileSource;
 use dataplane::source::nic::Nic;
 use dataplane::source::rss::Choice;
@@ -294,8 +294,13 @@ fn a_live_interface() {
         let sent: Vec<&[u8]> = sent.chain((mtu == 9000).then_some(&large[..])).collect();
         namespace.run(|| {
             let clock = Arc::new(CaptureClock::sampled());
-            let settings =
-                TapSettings { zero_copy: ZeroCopy::Off, ring: 1024, steal: false, rss: Choice::Verify };
+            let settings = TapSettings {
+                zero_copy: ZeroCopy::Off,
+                ring: 1024,
+                steal: false,
+                rss: Choice::Verify,
+                clock: ClockChoice::Kernel,
+            };
             let nic = Nic::find(&pair.tap.name).unwrap();
             let (mut tap, mut sources) = Tap::open(nic, &settings, &clock).unwrap();
             tap.begin().unwrap();

@@ -6,9 +6,11 @@
 pub mod abi;
 mod capture;
 mod flood;
+mod nic_clock;
 
 pub use capture::{Capture, Tallies};
 pub use flood::Flood;
+pub use nic_clock::NicClock;
 
 #[allow(
     unsafe_code,
@@ -25,6 +27,9 @@ mod skeletons {
     }
     pub(super) mod flood {
         include!(concat!(env!("OUT_DIR"), "/flood.skel.rs"));
+    }
+    pub(super) mod nic_clock {
+        include!(concat!(env!("OUT_DIR"), "/nic_clock.skel.rs"));
     }
 }
 

@@ -26,6 +26,8 @@ pub struct QueueReport {
     /// Packets its worker took.
     pub taken: u64,
     pub unstamped: u64,
+    /// Packets that the card was to stamp, and that have the kernel's time.
+    pub unstamped_by_nic: u64,
     pub socket: xsk::Statistics,
     pub zero_copy: bool,
     /// Frames of its UMEM: all, with the kernel, in the worker's hands.
@@ -45,6 +47,8 @@ pub struct PortReport {
     pub queues: Vec<QueueReport>,
     /// What the interface itself counted; `rx_missed` was lost before anybody saw it.
     pub nic: NicCounters,
+    /// How often the card's clock or the host's was set; `None` if time is by the kernel's.
+    pub nic_clock_steps: Option<u64>,
 }
 
 impl PortReport {
@@ -87,6 +91,13 @@ impl Port {
     pub fn begin(&mut self) -> Result<(), TapError> {
         match self {
             Port::Xdp(tap) => tap.begin(),
+        }
+    }
+
+    /// Keeps time right; to be done about once a second.
+    pub fn follow(&mut self) {
+        match self {
+            Port::Xdp(tap) => tap.follow(),
         }
     }
 

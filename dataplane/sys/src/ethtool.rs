@@ -57,6 +57,11 @@ pub fn driver(interface: &str) -> io::Result<String> {
 
 /// One ethtool command; `command` begins with its number and is as large as the kernel takes it to be.
 pub(crate) fn ask<T>(interface: &str, command: &mut T) -> io::Result<()> {
+    request(interface, libc::SIOCETHTOOL as libc::c_ulong, command)
+}
+
+/// An ioctl about an interface, whose data is `command`, of the struct that this `number` stands for.
+pub(crate) fn request<T>(interface: &str, number: libc::c_ulong, command: &mut T) -> io::Result<()> {
     // SAFETY: ifreq is integers, bytes and a pointer, for all of which zero is a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     if interface.len() >= request.ifr_name.len() {
@@ -75,7 +80,7 @@ pub(crate) fn ask<T>(interface: &str, command: &mut T) -> io::Result<()> {
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: `request` is a whole ifreq whose data points to `command`, which outlives the call and is of the
     // command's own struct (callers of this crate, which assert their sizes).
-    let failed = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) } != 0;
+    let failed = unsafe { libc::ioctl(socket.as_raw_fd(), number, &raw mut request) } != 0;
     if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

@@ -7,6 +7,7 @@
 pub mod bpf;
 pub mod ethtool;
 pub mod packet;
+pub mod ptp;
 pub mod rss;
 mod table;
 pub mod xsk;

@@ -224,6 +224,34 @@ fn zero_copy_that_was_preferred_is_said_to_be_missing_and_copies() {
 }
 
 #[test]
+fn time_is_the_kernels_where_the_card_has_no_clock_and_that_is_said() {
+    if !need_root("a card without a clock") {
+        return;
+    }
+    let namespace = Namespace::new();
+    let mut wire = Wire::new(&namespace, Shape::default());
+    for clock in ["nic", "auto", "kernel"] {
+        let bench = bench();
+        let settings = bench.read("live.toml");
+        let settings = settings.replace("[capture]\n", &format!("[capture]\nclock = \"{clock}\"\n"));
+        bench.file("live.toml", settings);
+        let running = Running::start(&namespace, &bench, &["-i", "tap0"]);
+        wire.send_all(&cut_off(4000, 80));
+        wire.all_arrived(&namespace);
+        let ended = running.stop();
+        let interface = &ended.books()["interfaces"][0];
+        assert_eq!(
+            (&interface["clock"], &interface["nic_clock_steps"]),
+            (&Value::from("kernel"), &Value::Null)
+        );
+        assert_eq!(interface["taken"], CUT_OFF);
+        let ran = ended.ran.exits(0).says(&["time by the kernel's clock at XDP"]);
+        let told = ran.stderr.contains("tap0: the card's clock can't be used (");
+        assert_eq!(told, clock == "nic", "{}", ran.stderr);
+    }
+}
+
+#[test]
 fn a_packet_of_several_buffers_is_no_zero_copy_and_the_size_that_would_be_is_said() {
     if !need_root("zero-copy of large packets") {
         return;

@@ -5,7 +5,9 @@
 //! lent to the worker for one batch and go back to the kernel at `release`.
 
 mod clock;
+mod nic_time;
 mod open;
+mod phc;
 mod tap;
 
 use std::os::fd::{AsFd, BorrowedFd};
@@ -16,7 +18,9 @@ use dataplane_sys::xsk::{BURST, Frame, Socket};
 
 use super::{BATCH, Batch, Descriptor, Interface, LinkType, Marks, Nanos, Poll, Source};
 pub use clock::CaptureClock;
+pub use nic_time::ClockChoice;
 pub use open::{TapError, TapSettings, ZeroCopy};
+use phc::{BY_NIC, NicClock};
 pub use tap::Tap;
 
 /// How far behind the clock a silent queue is taken to be: what was stamped may still be on its way to the ring
@@ -38,6 +42,8 @@ pub struct QueueShared {
     pub taken: AtomicU64,
     /// Packets that had no stamp and were given the time they were taken at.
     pub unstamped: AtomicU64,
+    /// Packets that the card was to stamp, and that have the kernel's time.
+    pub unstamped_by_nic: AtomicU64,
     /// Frames with the kernel and in the worker's hands; their sum is all there are.
     pub frames_with_kernel: AtomicU64,
     pub frames_in_hand: AtomicU64,
@@ -62,6 +68,8 @@ pub struct AfXdp {
     joined: Vec<u8>,
     open: Option<Open>,
     clock: Arc<CaptureClock>,
+    /// The card's, if packets have its time.
+    nic: Option<Arc<NicClock>>,
     shared: Arc<QueueShared>,
     interfaces: [Interface; 1],
     /// Time of the latest packet or silence handed out.
@@ -73,6 +81,7 @@ impl AfXdp {
         socket: Socket,
         jumbo: bool,
         clock: Arc<CaptureClock>,
+        nic: Option<Arc<NicClock>>,
         shared: Arc<QueueShared>,
         interface: Interface,
     ) -> AfXdp {
@@ -83,6 +92,7 @@ impl AfXdp {
             joined: Vec::with_capacity(room),
             open: None,
             clock,
+            nic,
             shared,
             interfaces: [interface],
             latest: 0,
@@ -114,12 +124,24 @@ impl AfXdp {
     #[inline]
     fn time_of(&self, index: usize) -> Nanos {
         match self.socket.stamp(&self.held[index]) {
-            0 => {
-                self.shared.unstamped.fetch_add(1, Ordering::Relaxed);
-                self.clock.now()
+            0 => self.unstamped(),
+            stamp if stamp & BY_NIC != 0 => match &self.nic {
+                Some(nic) => nic.utc(stamp & !BY_NIC),
+                None => self.unstamped(),
+            },
+            monotonic => {
+                if self.nic.is_some() {
+                    self.shared.unstamped_by_nic.fetch_add(1, Ordering::Relaxed);
+                }
+                self.clock.utc(monotonic)
             }
-            monotonic => self.clock.utc(monotonic),
         }
+    }
+
+    #[cold]
+    fn unstamped(&self) -> Nanos {
+        self.shared.unstamped.fetch_add(1, Ordering::Relaxed);
+        self.clock.now()
     }
 
     #[inline]

@@ -10,6 +10,7 @@ use dataplane_sys::bpf::{XdpLink, XdpMode, attach_xdp};
 use dataplane_sys::xsk::{self, Socket};
 use xdp_prog::{Capture, LoadError};
 
+use super::nic_time::ClockChoice;
 use crate::source::nic::Nic;
 use crate::source::rss;
 
@@ -56,6 +57,8 @@ pub struct TapSettings {
     pub steal: bool,
     /// What is done about a hash that parts the directions of a connection.
     pub rss: rss::Choice,
+    /// Whose clock packets are stamped by.
+    pub clock: ClockChoice,
 }
 
 /// An interface could not be taken.

@@ -18,6 +18,7 @@ use xdp_prog::Capture;
 use xdp_prog::abi::{Outcome, Tally};
 
 use super::clock::CaptureClock;
+use super::nic_time::NicTime;
 use super::open::{Plan, TapError, TapSettings, attach, check, mode_name};
 use super::{AfXdp, QueueShared};
 use crate::ledger::DropReason;
@@ -53,6 +54,7 @@ pub struct Tap {
     passed: Tally,
     clock: Arc<CaptureClock>,
     rss: Rss,
+    nic_time: Option<NicTime>,
     _promiscuous: Promiscuous,
 }
 
@@ -78,7 +80,11 @@ impl Tap {
         let mut compromises = Vec::new();
         let rss = Rss::prepare(&nic.name, count, settings.rss);
         let program = Capture::load(count, jumbo)?;
-        let (link, mode) = attach(&nic, &driver, &program, settings.zero_copy, &mut compromises)?;
+        let mut nic_time = NicTime::prepare(&nic, &program, jumbo, settings.clock, &mut compromises);
+        let (link, mode) = match NicTime::attach(&mut nic_time, &nic, &mut compromises) {
+            Some(link) => (link, XdpMode::Native),
+            None => attach(&nic, &driver, &program, settings.zero_copy, &mut compromises)?,
+        };
         let plan = Plan { nic: &nic, driver: &driver, mode, jumbo, settings };
         let sockets = plan.bind(count, &mut compromises)?;
         let promiscuous = promiscuous(nic.ifindex).map_err(failed("making it promiscuous"))?;
@@ -96,6 +102,7 @@ impl Tap {
             passed: Tally::default(),
             clock: Arc::clone(clock),
             rss,
+            nic_time,
             _promiscuous: promiscuous,
             nic,
         };
@@ -116,9 +123,10 @@ impl Tap {
             self.queues.push(Queue { observer, shared, frames: socket.frames() });
         }
         let mut sources = Vec::new();
+        let nic = self.nic_time.as_ref().map(|time| Arc::clone(time.follower.shared()));
         for (socket, queue) in sockets.into_iter().zip(&self.queues) {
-            let shared = Arc::clone(&queue.shared);
-            sources.push(AfXdp::new(socket, self.jumbo, Arc::clone(&self.clock), shared, self.interface()));
+            let (clock, shared) = (Arc::clone(&self.clock), Arc::clone(&queue.shared));
+            sources.push(AfXdp::new(socket, self.jumbo, clock, nic.clone(), shared, self.interface()));
         }
         Ok(sources)
     }
@@ -133,6 +141,7 @@ impl Tap {
         for (number, queue) in self.queues.iter().enumerate() {
             self.program.give(number as u32, queue.observer.as_fd())?;
         }
+        self.follow();
         self.passed = self.program.tallies()?.of(Outcome::NoSocket);
         self.before = self.nic.counters().unwrap_or(self.before);
         Ok(())
@@ -160,6 +169,14 @@ impl Tap {
     /// What was asked for and not to be had, in words.
     pub fn compromises(&self) -> &[String] {
         &self.compromises
+    }
+
+    /// Reads the card's clock, if packets have its time; to be done about once a second.
+    pub fn follow(&mut self) {
+        if let Some(time) = &mut self.nic_time {
+            // What was known of it holds until it can be read again.
+            let _ = time.follower.read();
+        }
     }
 
     /// Gives the interface back to the kernel. What is in the rings stays there for the workers.
@@ -215,7 +232,8 @@ impl Tap {
             rx_dropped: now.rx_dropped.saturating_sub(self.before.rx_dropped),
             rx_errors: now.rx_errors.saturating_sub(self.before.rx_errors),
         };
-        Ok(PortReport { seen, seen_bytes, dropped, queues, nic })
+        let nic_clock_steps = self.nic_time.as_ref().map(|time| time.follower.shared().steps());
+        Ok(PortReport { seen, seen_bytes, dropped, queues, nic, nic_clock_steps })
     }
 }
 
@@ -227,10 +245,10 @@ impl fmt::Display for Tap {
         let pages = if self.huge_pages { ", huge pages" } else { "" };
         let jumbo = if self.jumbo { ", jumbo frames" } else { "" };
         let plural = if queues == 1 { "" } else { "s" };
+        let clock = if self.nic_time.is_some() { "the NIC's clock" } else { "the kernel's clock at XDP" };
         write!(
             f,
-            "AF_XDP {copy}, {mode} XDP, driver {driver}, {queues} queue{plural}{pages}{jumbo}, \
-             time by the kernel's clock at XDP"
+            "AF_XDP {copy}, {mode} XDP, driver {driver}, {queues} queue{plural}{pages}{jumbo}, time by {clock}"
         )
     }
 }
@@ -243,6 +261,7 @@ impl Queue {
             zero_copy: self.observer.zero_copy()?,
             taken: shared.taken.load(Ordering::Acquire),
             unstamped: shared.unstamped.load(Ordering::Relaxed),
+            unstamped_by_nic: shared.unstamped_by_nic.load(Ordering::Relaxed),
             frames: self.frames,
             frames_with_kernel: shared.frames_with_kernel.load(Ordering::Relaxed),
             frames_in_hand: shared.frames_in_hand.load(Ordering::Relaxed),

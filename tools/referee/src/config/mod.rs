@@ -13,6 +13,7 @@ use std::time::Duration;
 use dataplane::config::WorkerConfig;
 use dataplane::judge::JudgeConfig;
 use dataplane::record::RecordConfig;
+use dataplane::source::afxdp::ClockChoice;
 use dataplane::source::rss;
 use rules::Override;
 use toml::Value;
@@ -39,6 +40,8 @@ pub struct Config {
     pub ring_packets: u32,
     /// What is done about a hash that parts the directions of a connection.
     pub rss: rss::Choice,
+    /// Whose clock packets are stamped by.
+    pub clock: ClockChoice,
     /// How long a rule's body may take when live.
     pub body_deadline: Duration,
     pub worker: WorkerConfig,
@@ -61,6 +64,7 @@ impl Default for Config {
         Config {
             ring_packets: 16_384,
             rss: rss::Choice::default(),
+            clock: ClockChoice::default(),
             body_deadline: Duration::from_millis(50),
             worker: WorkerConfig::default(),
             record: RecordConfig::default(),
@@ -139,6 +143,8 @@ fn capture(r: &mut Reader<'_>, raw: &Raw, c: &mut Config) {
     }
     let choices = [("verify", rss::Choice::Verify), ("set", rss::Choice::Set)];
     r.choose(&mut c.rss, &raw.capture.rss, "rss", &choices);
+    let choices = [("auto", ClockChoice::Auto), ("nic", ClockChoice::Nic), ("kernel", ClockChoice::Kernel)];
+    r.choose(&mut c.clock, &raw.capture.clock, "clock", &choices);
     let mut deadline_ms = c.body_deadline.as_millis() as u64;
     r.set(&mut deadline_ms, &raw.judge.body_deadline_ms, "body_deadline_ms", 1..=60_000, 1);
     c.body_deadline = Duration::from_millis(deadline_ms);
@@ -363,6 +369,9 @@ mod tests {
         assert_eq!(error, "r.toml:2:16: `ring_packets` is a power of two, such as 16384");
         let error = parse("[capture]\nrss = \"yes\"\n").unwrap_err();
         assert_eq!(error, "r.toml:2:7: `rss` is \"verify\" or \"set\"");
+        let error = parse("[capture]\nclock = \"gps\"\n").unwrap_err();
+        assert_eq!(error, "r.toml:2:9: `clock` is \"auto\" or \"nic\" or \"kernel\"");
+        assert_eq!(parse("[capture]\nclock = \"nic\"\n").unwrap().clock, ClockChoice::Nic);
         assert_eq!(parse("[capture]\nrss = \"set\"\n").unwrap().rss, rss::Choice::Set);
         let error = parse("[wurker]\n").unwrap_err();
         assert!(error.starts_with("r.toml:1:2: ") && error.ends_with("did you mean `worker`?"), "{error}");

@@ -53,6 +53,7 @@ pub struct Worker {
 pub struct Capture {
     pub ring_packets: Number,
     pub rss: Text,
+    pub clock: Text,
 }
 
 #[derive(Debug, Default, Deserialize)]

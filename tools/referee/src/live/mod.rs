@@ -157,6 +157,7 @@ fn open_ports(
         ring: config.ring_packets,
         steal: args.steal,
         rss: config.rss,
+        clock: config.clock,
     };
     let (mut ports, mut sources) = (Vec::new(), Vec::new());
     let mut names = BTreeSet::new();

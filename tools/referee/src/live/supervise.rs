@@ -250,6 +250,7 @@ struct Watch {
 impl Watch {
     fn look(&mut self, threads: &Threads, live: &Live, desk: &mut Desk) -> Result<(), Failure> {
         self.clock.follow();
+        self.ports.iter_mut().for_each(Port::follow);
         if threads.workers.iter().any(|worker| worker.is_finished()) {
             return Err(died("worker"));
         }
