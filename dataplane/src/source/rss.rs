@@ -88,7 +88,7 @@ impl Settings {
     /// Fragments have no ports but for the first, and stay together only if ports don't count for UDP.
     fn keeps_fragments(&self) -> bool {
         let udp = Flow::ALL.iter().zip(self.fields).filter(|(flow, _)| is_udp(**flow));
-        udp.map(|(_, fields)| fields).flatten().all(|fields| fields & PORTS == 0)
+        udp.filter_map(|(_, fields)| fields).all(|fields| fields & PORTS == 0)
     }
 }
 
