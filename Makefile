@@ -1,6 +1,6 @@
 # The few commands a person types. What they do is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-wire why fuzz lint docs
+.PHONY: help demo test test-zero-copy bench bench-wire why fuzz lint docs
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -10,6 +10,9 @@ demo: ## A network that misbehaves, made and watched here, down to the packets t
 
 test: ## Format, lints, all tests, dependency check; installs what they need
 	@scripts/test.sh
+
+test-zero-copy: ## `referee run --zero-copy require` on emulated NICs that can do it, in a guest under QEMU
+	@scripts/zero-copy/run.sh
 
 bench: ## What a packet costs on this machine; ARGS=--quick for a short look
 	@scripts/bench.sh $(ARGS)

@@ -23,7 +23,7 @@ fn main() -> Result<()> {
             bail!("the XDP program is compiled by clang, and {}: {error}\n{INSTALL}", clang.display())
         }
     }
-    for name in ["capture", "flood"] {
+    for name in ["capture", "flood", "nic_clock"] {
         let source = Path::new("src").join(format!("{name}.bpf.c"));
         println!("cargo:rerun-if-changed={}", source.display());
         SkeletonBuilder::new()

@@ -19,11 +19,12 @@ use std::thread;
 use dataplane::config::WorkerConfig;
 use dataplane::hold::HoldConfig;
 use dataplane::record::RecordConfig;
-use dataplane::source::afxdp::{BusyPoll, CaptureClock, Tap, TapSettings, ZeroCopy};
+use dataplane::source::afxdp::{BusyPoll, CaptureClock, ClockChoice, Tap, TapSettings, ZeroCopy};
 use dataplane::source::dispatch::ends;
 use dataplane::source::file::FileSource;
 use dataplane::source::lane::{Lane, Numbered};
 use dataplane::source::nic::Nic;
+use dataplane::source::rss::Choice;
 use dataplane::source::synthetic::Synthetic;
 use dataplane::source::{LinkType, Source};
 use dataplane::worker::Step;
@@ -337,6 +338,8 @@ fn a_live_interface() {
                 busy_poll: BusyPoll::Off,
                 steal: false,
                 filter: None,
+                rss: Choice::Verify,
+                clock: ClockChoice::Kernel,
             };
             let nic = Nic::find(&pair.tap.name).unwrap();
             let (mut tap, mut sources) = Tap::open(nic, &settings, &clock).unwrap();

@@ -54,10 +54,13 @@ struct tally {
 	__u64 bytes;
 };
 
+/* Set in a stamp that is by the NIC's clock, not by CLOCK_MONOTONIC. */
+#define STAMP_BY_NIC (1ULL << 63)
+
 /* Lies right before the packet's first byte. */
 struct stamp {
-	/* CLOCK_MONOTONIC, ns; never 0 */
-	__u64 monotonic_ns;
+	/* never 0 */
+	__u64 ns;
 };
 
 #endif

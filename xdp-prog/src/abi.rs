@@ -70,8 +70,10 @@ impl Tally {
     }
 }
 
-/// Bytes of `struct stamp`, which lies right before the packet's first byte: CLOCK_MONOTONIC in ns.
+/// Bytes of `struct stamp`, which lies right before the packet's first byte: CLOCK_MONOTONIC in ns, or, with
+/// [`STAMP_BY_NIC`] set, the card's clock.
 pub const STAMP_BYTES: usize = 8;
+pub const STAMP_BY_NIC: u64 = 1 << 63;
 
 const _: () = assert!(size_of::<Tally>() == 16);
 
@@ -141,7 +143,8 @@ mod tests {
 
     #[test]
     fn a_stamp_is_one_number() {
-        assert_eq!(body("struct stamp"), ["__u64 monotonic_ns;"]);
+        assert_eq!(body("struct stamp"), ["__u64 ns;"]);
         assert_eq!(STAMP_BYTES, size_of::<u64>());
+        assert!(HEADER.contains("#define STAMP_BY_NIC (1ULL << 63)") && STAMP_BY_NIC == 1 << 63);
     }
 }

@@ -7,9 +7,11 @@ pub mod abi;
 mod capture;
 pub mod filter;
 mod flood;
+mod nic_clock;
 
 pub use capture::{Capture, Filtering, Tallies};
 pub use flood::Flood;
+pub use nic_clock::NicClock;
 
 #[allow(
     unsafe_code,
@@ -26,6 +28,9 @@ mod skeletons {
     }
     pub(super) mod flood {
         include!(concat!(env!("OUT_DIR"), "/flood.skel.rs"));
+    }
+    pub(super) mod nic_clock {
+        include!(concat!(env!("OUT_DIR"), "/nic_clock.skel.rs"));
     }
 }
 

@@ -10,6 +10,7 @@ use dataplane_sys::xsk;
 use super::afpacket::{AfPacket, PacketTap};
 use super::afxdp::{AfXdp, Tap, TapError};
 use super::nic::{Nic, NicCounters};
+use super::rss::Rss;
 use super::{Batch, Descriptor, Interface, Nanos, Poll, Source};
 use crate::filter::{Filter, Filtered};
 use crate::ledger::{DropReason, WorkerAccount};
@@ -48,6 +49,8 @@ pub struct QueueReport {
     /// How often packets came after silence, and how often the first of them had waited for more than [`PROMPT`].
     pub after_silence: u64,
     pub late: u64,
+    /// Packets that the card was to stamp, and that have the kernel's time.
+    pub unstamped_by_nic: u64,
     pub socket: xsk::Statistics,
     pub zero_copy: bool,
     /// Frames of its UMEM: all, with the kernel, in the worker's hands.
@@ -72,6 +75,8 @@ pub struct PortReport {
     pub queues: Vec<QueueReport>,
     /// What the interface itself counted; `rx_missed` was lost before anybody saw it.
     pub nic: NicCounters,
+    /// How often the card's clock or the host's was set; `None` if time is by the kernel's.
+    pub nic_clock_steps: Option<u64>,
 }
 
 impl PortReport {
@@ -99,8 +104,8 @@ pub struct Needs {
 /// An interface that is captured from. Main thread; dropped, it gives the interface back.
 #[derive(Debug)]
 pub enum Port {
-    Xdp(Tap),
-    Packet(PacketTap),
+    Xdp(Box<Tap>),
+    Packet(Box<PacketTap>),
 }
 
 impl Port {
@@ -129,7 +134,18 @@ impl Port {
 
     /// Whether it is sure that it brings both directions of a flow to the same queue; `None` if nobody knows.
     pub fn symmetric(&self) -> Option<bool> {
-        None
+        match self {
+            Port::Xdp(tap) => tap.rss().symmetric(),
+            Port::Packet(_) => Some(true),
+        }
+    }
+
+    /// How it spreads packets over its queues, where it has several.
+    pub fn rss(&self) -> Option<&Rss> {
+        match self {
+            Port::Xdp(tap) => Some(tap.rss()),
+            Port::Packet(_) => None,
+        }
     }
 
     /// Lets packets come to the queues.
@@ -140,6 +156,15 @@ impl Port {
         match self {
             Port::Xdp(tap) => tap.begin(),
             Port::Packet(tap) => tap.begin(),
+        }
+    }
+
+    /// Keeps time right; to be done about once a second.
+    pub fn follow(&mut self) {
+        match self {
+            Port::Xdp(tap) => tap.follow(),
+            // Its packets have the host's time.
+            Port::Packet(_) => {}
         }
     }
 

@@ -13,6 +13,7 @@ pub mod merge;
 pub mod netlink;
 pub mod nic;
 pub mod open;
+pub mod rss;
 pub mod synthetic;
 
 /// Nanoseconds since the Unix epoch, UTC.

@@ -57,9 +57,14 @@ pub fn driver(interface: &str) -> io::Result<String> {
 
 /// One ethtool command; `command` begins with its number and is as large as the kernel takes it to be.
 pub(crate) fn ask<T>(interface: &str, command: &mut T) -> io::Result<()> {
+    ioctl(interface, libc::SIOCETHTOOL, command)
+}
+
+/// An ioctl about an interface, whose data is `command`, of the struct that this `number` stands for.
+pub(crate) fn ioctl<T>(interface: &str, number: libc::Ioctl, command: &mut T) -> io::Result<()> {
     let mut request = request(interface)?;
     request.ifr_ifru.ifru_data = std::ptr::from_mut(command).cast();
-    submit(libc::SIOCETHTOOL, &mut request)
+    submit(number, &mut request)
 }
 
 /// The same for a command whose length only the kernel knows: `words` has room for all it can write.

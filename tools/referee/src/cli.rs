@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use dataplane::source::afxdp::ZeroCopy;
 use rules::Override;
 
 use crate::control::socket::DEFAULT_PATH;
 use crate::doctor::DoctorArgs;
 use crate::filter::FilterArgs;
+use crate::live::mode::{Mode, ZeroCopyArg};
 use crate::time::When;
 
 /// Watches packets, knows when TCP is being broken, and keeps the packets that prove it.
@@ -126,37 +126,6 @@ pub struct SocketArgs {
     /// The answer, as one JSON object
     #[arg(long)]
     pub json: bool,
-}
-
-/// `--mode`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Mode {
-    /// XDP, in the driver if it can; an interface that the host uses is refused
-    Auto,
-    /// XDP: takes the interface's packets away from the kernel
-    Xdp,
-    /// AF_PACKET: copies what passes, in and out, also of an interface that the host uses; slower
-    Afpacket,
-}
-
-/// `--zero-copy`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ZeroCopyArg {
-    /// Or not at all
-    Require,
-    /// If the driver can
-    Prefer,
-    Off,
-}
-
-impl From<ZeroCopyArg> for ZeroCopy {
-    fn from(given: ZeroCopyArg) -> ZeroCopy {
-        match given {
-            ZeroCopyArg::Require => ZeroCopy::Require,
-            ZeroCopyArg::Prefer => ZeroCopy::Prefer,
-            ZeroCopyArg::Off => ZeroCopy::Off,
-        }
-    }
 }
 
 #[derive(Args)]

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use common::Bench;
 use common::running::{self, KEEP_ALL, Running, bench, command, rules, until};
 use common::wire::{CUT_OFF, Wire, assert_given_back, cut_off, described, program};
-use dataplane::source::afxdp::{BusyPoll, CaptureClock, Tap, TapSettings, ZeroCopy};
+use dataplane::source::afxdp::{BusyPoll, CaptureClock, ClockChoice, Tap, TapSettings, ZeroCopy};
 use dataplane::source::nic::Nic;
+use dataplane::source::rss;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::Signal;
 use tests::live::{Namespace, Shape, need_root};
@@ -98,6 +99,8 @@ fn a_fault_of_any_kind_gives_the_interface_back() {
                 busy_poll: BusyPoll::Auto,
                 steal: false,
                 filter: None,
+                rss: rss::Choice::Verify,
+                clock: ClockChoice::Kernel,
             };
             let (mut tap, queues) = Tap::open(nic, &settings, &Arc::new(CaptureClock::sampled())).unwrap();
             tap.begin().unwrap();

@@ -206,6 +206,68 @@ fn what_cannot_be_captured_from_exits_4_and_says_what_to_type() {
 }
 
 #[test]
+fn zero_copy_that_was_preferred_is_said_to_be_missing_and_copies() {
+    if !need_root("zero-copy where there is none") {
+        return;
+    }
+    let namespace = Namespace::new();
+    let mut wire = Wire::new(&namespace, Shape::default());
+    for (given, told) in [("prefer", true), ("off", false)] {
+        let args = ["-i", "tap0", "--zero-copy", given];
+        let bench = bench();
+        let running = Running::start(&namespace, &bench, &args);
+        wire.send_all(&cut_off(4000, 80));
+        wire.all_arrived(&namespace);
+        let ended = running.stop();
+        let books = ended.books();
+        assert_eq!((&books["received"], &books["balanced"]), (&Value::from(CUT_OFF), &Value::from(true)));
+        assert_eq!(books["interfaces"][0]["queues"][0]["zero_copy"], Value::from(false));
+        let ran = ended.ran.exits(0).says(&["tap0: AF_XDP copy mode, native XDP, driver veth"]);
+        let missing = "driver veth can't do zero-copy, so packets are copied once more";
+        assert_eq!(ran.stderr.contains(missing), told, "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn time_is_the_kernels_where_the_card_has_no_clock_and_that_is_said() {
+    if !need_root("a card without a clock") {
+        return;
+    }
+    let namespace = Namespace::new();
+    let mut wire = Wire::new(&namespace, Shape::default());
+    for clock in ["nic", "auto", "kernel"] {
+        let bench = bench();
+        let settings = bench.read("live.toml");
+        let settings = settings.replace("[capture]\n", &format!("[capture]\nclock = \"{clock}\"\n"));
+        bench.file("live.toml", settings);
+        let running = Running::start(&namespace, &bench, &["-i", "tap0"]);
+        wire.send_all(&cut_off(4000, 80));
+        wire.all_arrived(&namespace);
+        let ended = running.stop();
+        let interface = &ended.books()["interfaces"][0];
+        assert_eq!(
+            (&interface["clock"], &interface["nic_clock_steps"]),
+            (&Value::from("kernel"), &Value::Null)
+        );
+        assert_eq!(interface["taken"], CUT_OFF);
+        let ran = ended.ran.exits(0).says(&["time by the kernel's clock at XDP"]);
+        let told = ran.stderr.contains("tap0: the card's clock can't be used (");
+        assert_eq!(told, clock == "nic", "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_packet_of_several_buffers_is_no_zero_copy_and_the_size_that_would_be_is_said() {
+    if !need_root("zero-copy of large packets") {
+        return;
+    }
+    let namespace = Namespace::new();
+    let _wire = Wire::new(&namespace, Shape { mtu: 9000, ..Shape::default() });
+    let says = ["can't do zero-copy", "its MTU of 9000", "up to an MTU of 3498", "--zero-copy prefer"];
+    refused(&namespace, &["--zero-copy", "require"], 4, &says);
+}
+
+#[test]
 fn without_privilege_it_exits_4_and_names_what_it_needs() {
     if !need_root("a run without privileges") {
         return;

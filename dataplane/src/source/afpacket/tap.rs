@@ -217,6 +217,7 @@ impl PacketTap {
             dropped,
             queues: vec![queue],
             nic,
+            nic_clock_steps: None,
         })
     }
 }

@@ -5,8 +5,10 @@
 //! lent to the worker for one batch and go back to the kernel at `release`.
 
 mod clock;
+mod nic_time;
 mod open;
 mod parts;
+mod phc;
 mod tap;
 
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,8 +20,10 @@ use dataplane_sys::xsk::{BURST, Frame, Socket};
 use super::live::PROMPT;
 use super::{BATCH, Batch, Descriptor, Interface, LinkType, Marks, Nanos, Poll, Source};
 pub use clock::CaptureClock;
+pub use nic_time::ClockChoice;
 pub use open::{BusyPoll, LARGEST_MTU, TapError, TapSettings, ZeroCopy, foreign};
 use parts::Parts;
+use phc::{BY_NIC, NicClock};
 pub use tap::Tap;
 
 /// How far behind the clock a silent queue is taken to be: what was stamped may still be on its way to the ring
@@ -53,6 +57,8 @@ pub struct QueueShared {
     /// How often packets came after silence, and how often the first of them had waited for more than [`PROMPT`].
     pub after_silence: AtomicU64,
     pub late: AtomicU64,
+    /// Packets that the card was to stamp, and that have the kernel's time.
+    pub unstamped_by_nic: AtomicU64,
     /// Frames with the kernel and in the worker's hands; their sum is all there are.
     pub frames_with_kernel: AtomicU64,
     pub frames_in_hand: AtomicU64,
@@ -69,6 +75,8 @@ pub struct AfXdp {
     /// Packets of several frames, put together.
     joined: Parts,
     clock: Arc<CaptureClock>,
+    /// The card's, if packets have its time.
+    nic: Option<Arc<NicClock>>,
     shared: Arc<QueueShared>,
     interfaces: [Interface; 1],
     /// Time of the latest packet or silence handed out.
@@ -85,6 +93,7 @@ impl AfXdp {
         socket: Socket,
         jumbo: bool,
         clock: Arc<CaptureClock>,
+        nic: Option<Arc<NicClock>>,
         shared: Arc<QueueShared>,
         interface: Interface,
     ) -> AfXdp {
@@ -94,6 +103,7 @@ impl AfXdp {
             held: Vec::with_capacity(BURST),
             joined: Parts::with_room(room),
             clock,
+            nic,
             shared,
             interfaces: [interface],
             latest: 0,
@@ -133,12 +143,24 @@ impl AfXdp {
     #[inline]
     fn time_of(&self, index: usize) -> Nanos {
         match self.socket.stamp(&self.held[index]) {
-            0 => {
-                self.shared.unstamped.fetch_add(1, Ordering::Relaxed);
-                self.clock.now()
+            0 => self.unstamped(),
+            stamp if stamp & BY_NIC != 0 => match &self.nic {
+                Some(nic) => nic.utc(stamp & !BY_NIC),
+                None => self.unstamped(),
+            },
+            monotonic => {
+                if self.nic.is_some() {
+                    self.shared.unstamped_by_nic.fetch_add(1, Ordering::Relaxed);
+                }
+                self.clock.utc(monotonic)
             }
-            monotonic => self.clock.utc(monotonic),
         }
+    }
+
+    #[cold]
+    fn unstamped(&self) -> Nanos {
+        self.shared.unstamped.fetch_add(1, Ordering::Relaxed);
+        self.clock.now()
     }
 
     #[inline]

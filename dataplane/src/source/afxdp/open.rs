@@ -9,19 +9,28 @@ use dataplane_sys::bpf::{self, XdpLink, XdpMode, attach_xdp};
 use dataplane_sys::xsk::{self, Socket};
 use xdp_prog::{Capture, Filtering, LoadError};
 
+use super::nic_time::ClockChoice;
 use crate::filter::{Filter, FilterError};
 use crate::source::nic::Nic;
+use crate::source::rss;
 
 /// Bytes before an IP packet at most: Ethernet and two VLAN tags.
 const LINK_BYTES: u32 = 14 + 2 * 4;
 /// Of a frame's bytes, those the kernel keeps before the packet (XDP_PACKET_HEADROOM).
 const HEADROOM: u32 = 256;
+/// Of a page's bytes, those that drivers keep behind the packet (struct skb_shared_info).
+const TAILROOM: u32 = 320;
 const SMALL_FRAME: u32 = 2048;
 const PAGE_FRAME: u32 = 4096;
+/// Drivers whose card takes the size of a buffer in whole KiB: of a small frame, with its headroom, it would fill one, and
+/// hand over what is longer as two packets.
+const KIB_BUFFERS: [&str; 3] = ["igb", "igc", "ixgbe"];
 
-/// MTU up to which a packet fits one small frame. Larger ones come in several parts, which not every driver does, and
-/// hardly one with zero-copy.
-pub const LARGEST_MTU: u32 = SMALL_FRAME - HEADROOM - LINK_BYTES;
+/// MTU up to which a packet fits one small frame.
+const SMALL_MTU: u32 = SMALL_FRAME - HEADROOM - LINK_BYTES;
+/// MTU up to which a packet fits one frame. Larger ones come in several parts, which not every driver does, and hardly one
+/// with zero-copy.
+pub const LARGEST_MTU: u32 = PAGE_FRAME - HEADROOM - TAILROOM - LINK_BYTES;
 
 /// Error numbers the kernel answers with, include/uapi/asm-generic/errno*.h.
 const EPERM: i32 = 1;
@@ -63,6 +72,10 @@ pub struct TapSettings {
     pub steal: bool,
     /// What of its packets is wanted; all, without one.
     pub filter: Option<Arc<Filter>>,
+    /// What is done about a hash that parts the directions of a connection.
+    pub rss: rss::Choice,
+    /// Whose clock packets are stamped by.
+    pub clock: ClockChoice,
 }
 
 /// An interface could not be taken.
@@ -111,7 +124,7 @@ impl TapError {
 }
 
 impl Nic {
-    /// Packets of this interface can be too long for a small frame.
+    /// Packets of this interface can be too long for one buffer, and come in several.
     pub(super) fn is_jumbo(&self) -> bool {
         self.mtu > LARGEST_MTU
     }
@@ -125,6 +138,16 @@ impl Nic {
             ),
             false => String::new(),
         }
+    }
+
+    /// The largest MTU whose packets fit the frames taken for the present one; `None` if any does.
+    pub(super) fn room(&self) -> Option<u32> {
+        (!self.is_jumbo()).then_some(if self.mtu <= SMALL_MTU { SMALL_MTU } else { LARGEST_MTU })
+    }
+
+    fn frame_bytes(&self, driver: &str, zero_copy: bool) -> u32 {
+        let small = self.mtu <= SMALL_MTU;
+        if small && !(zero_copy && KIB_BUFFERS.contains(&driver)) { SMALL_FRAME } else { PAGE_FRAME }
     }
 }
 
@@ -265,7 +288,7 @@ impl Plan<'_> {
             interface: &self.nic.name,
             queue,
             ring: self.settings.ring,
-            frame_bytes: if self.jumbo { PAGE_FRAME } else { SMALL_FRAME },
+            frame_bytes: self.nic.frame_bytes(self.driver, zero_copy),
             zero_copy,
             busy_poll: match self.settings.busy_poll {
                 BusyPoll::Auto => zero_copy,
@@ -275,5 +298,40 @@ impl Plan<'_> {
             jumbo: self.jumbo,
         };
         dataplane_sys::on_core((self.near)(queue), || Socket::open(&settings))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nic(mtu: u32) -> Nic {
+        let (name, depends) = ("tap0".to_owned(), Vec::new());
+        Nic {
+            name,
+            ifindex: 1,
+            ethernet: true,
+            up: true,
+            carrier: true,
+            mtu,
+            xdp_program: None,
+            depends,
+            hardware: 1,
+        }
+    }
+
+    #[test]
+    fn a_packet_with_its_tags_fits_its_frame() {
+        let sizes = |mtu, driver, zero_copy| (nic(mtu).is_jumbo(), nic(mtu).frame_bytes(driver, zero_copy));
+        assert_eq!(sizes(1500, "veth", false), (false, SMALL_FRAME));
+        assert_eq!(sizes(1770, "ice", true), (false, SMALL_FRAME));
+        assert_eq!(sizes(1771, "ice", true), (false, PAGE_FRAME));
+        assert_eq!(sizes(3498, "veth", false), (false, PAGE_FRAME));
+        assert_eq!(sizes(3499, "veth", false), (true, PAGE_FRAME));
+        assert_eq!(sizes(9000, "igb", true), (true, PAGE_FRAME));
+        // Counted in KiB, what a small frame has left is one, and a packet of 1500 bytes would be two.
+        assert_eq!((SMALL_FRAME - HEADROOM) / 1024, 1);
+        assert_eq!(sizes(1500, "igb", true), (false, PAGE_FRAME));
+        assert_eq!(sizes(1500, "igb", false), (false, SMALL_FRAME));
     }
 }

@@ -18,12 +18,14 @@ use xdp_prog::abi::Outcome;
 use xdp_prog::{Capture, Tallies};
 
 use super::clock::CaptureClock;
-use super::open::{LARGEST_MTU, Plan, TapError, TapSettings, attach, check, load, mode_name};
+use super::nic_time::NicTime;
+use super::open::{Plan, TapError, TapSettings, attach, check, load, mode_name};
 use super::{AfXdp, QueueShared};
 use crate::filter::Filter;
 use crate::ledger::DropReason;
 use crate::source::live::{Needs, PortReport, QueueReport};
 use crate::source::nic::{Nic, NicCounters};
+use crate::source::rss::Rss;
 use crate::source::{Interface, LinkType};
 
 /// What main keeps of one queue.
@@ -55,6 +57,8 @@ pub struct Tap {
     /// What the program counted before the queues had sockets: the kernel's.
     passed: Tallies,
     clock: Arc<CaptureClock>,
+    rss: Rss,
+    nic_time: Option<NicTime>,
     _promiscuous: Promiscuous,
 }
 
@@ -91,8 +95,13 @@ impl Tap {
         let before = nic.counters().map_err(failed("reading its counters"))?;
         let jumbo = nic.is_jumbo();
         let mut compromises = Vec::new();
+        let rss = Rss::prepare(&nic.name, count, settings.rss);
         let program = load(count, jumbo, settings)?;
-        let (link, mode) = attach(&nic, &driver, &program, settings.zero_copy, &mut compromises)?;
+        let mut nic_time = NicTime::prepare(&nic, &program, jumbo, settings.clock, &mut compromises);
+        let (link, mode) = match NicTime::attach(&mut nic_time, &nic, &mut compromises) {
+            Some(link) => (link, XdpMode::Native),
+            None => attach(&nic, &driver, &program, settings.zero_copy, &mut compromises)?,
+        };
         let plan = Plan { nic: &nic, driver: &driver, mode, jumbo, settings, near };
         let sockets = plan.bind(count, &mut compromises)?;
         let promiscuous = promiscuous(nic.ifindex).map_err(failed("making it promiscuous"))?;
@@ -104,13 +113,15 @@ impl Tap {
             jumbo,
             compromises,
             link: Some(link),
-            program_id: bpf::describe(program.as_fd()).ok().map(|described| described.id),
+            program_id: attached_id(&program, nic_time.as_ref()),
             program,
             filter: settings.filter.clone(),
             queues: Vec::new(),
             before,
             passed: Tallies::default(),
             clock: Arc::clone(clock),
+            rss,
+            nic_time,
             _promiscuous: promiscuous,
             nic,
         };
@@ -131,9 +142,10 @@ impl Tap {
             self.queues.push(Queue { observer, shared, frames: socket.frames() });
         }
         let mut sources = Vec::new();
+        let nic = self.nic_time.as_ref().map(|time| Arc::clone(time.follower.shared()));
         for (socket, queue) in sockets.into_iter().zip(&self.queues) {
-            let shared = Arc::clone(&queue.shared);
-            sources.push(AfXdp::new(socket, self.jumbo, Arc::clone(&self.clock), shared, self.interface()));
+            let (clock, shared) = (Arc::clone(&self.clock), Arc::clone(&queue.shared));
+            sources.push(AfXdp::new(socket, self.jumbo, clock, nic.clone(), shared, self.interface()));
         }
         Ok(sources)
     }
@@ -148,6 +160,7 @@ impl Tap {
         for (number, queue) in self.queues.iter().enumerate() {
             self.program.give(number as u32, queue.observer.as_fd())?;
         }
+        self.follow();
         self.passed = self.program.tallies()?.not_redirected();
         self.before = self.nic.counters().unwrap_or(self.before);
         Ok(())
@@ -171,9 +184,22 @@ impl Tap {
         self.filter.as_ref()
     }
 
+    /// How it spreads packets over its queues.
+    pub fn rss(&self) -> &Rss {
+        &self.rss
+    }
+
     /// What was asked for and not to be had, in words.
     pub fn compromises(&self) -> &[String] {
         &self.compromises
+    }
+
+    /// Reads the card's clock, if packets have its time; to be done about once a second.
+    pub fn follow(&mut self) {
+        if let Some(time) = &mut self.nic_time {
+            // What was known of it holds until it can be read again.
+            let _ = time.follower.read();
+        }
     }
 
     /// Gives the interface back to the kernel. What is in the rings stays there for the workers.
@@ -191,7 +217,7 @@ impl Tap {
         Needs {
             program: self.program_id,
             queues: u32::try_from(self.queues.len()).ok(),
-            mtu: (!self.jumbo).then_some(LARGEST_MTU),
+            mtu: self.nic.room(),
         }
     }
 
@@ -230,8 +256,18 @@ impl Tap {
             dropped,
             queues,
             nic,
+            nic_clock_steps: self.nic_time.as_ref().map(|time| time.follower.shared().steps()),
         })
     }
+}
+
+/// Of the program that the driver runs: the capture program, or the one in front of it.
+fn attached_id(program: &Capture, nic_time: Option<&NicTime>) -> Option<u32> {
+    let described = match nic_time {
+        Some(time) => bpf::describe(time.program()),
+        None => bpf::describe(program.as_fd()),
+    };
+    described.ok().map(|described| described.id)
 }
 
 /// How it captures, in words; also goes into every capture file.
@@ -242,10 +278,10 @@ impl fmt::Display for Tap {
         let pages = if self.huge_pages { ", huge pages" } else { "" };
         let jumbo = if self.jumbo { ", jumbo frames" } else { "" };
         let plural = if queues == 1 { "" } else { "s" };
+        let clock = if self.nic_time.is_some() { "the NIC's clock" } else { "the kernel's clock at XDP" };
         write!(
             f,
-            "AF_XDP {copy}, {mode} XDP, driver {driver}, {queues} queue{plural}{pages}{jumbo}, \
-             time by the kernel's clock at XDP"
+            "AF_XDP {copy}, {mode} XDP, driver {driver}, {queues} queue{plural}{pages}{jumbo}, time by {clock}"
         )
     }
 }
@@ -262,6 +298,7 @@ impl Queue {
             coalesced: 0,
             after_silence: shared.after_silence.load(Ordering::Relaxed),
             late: shared.late.load(Ordering::Relaxed),
+            unstamped_by_nic: shared.unstamped_by_nic.load(Ordering::Relaxed),
             frames: self.frames,
             frames_with_kernel: shared.frames_with_kernel.load(Ordering::Relaxed),
             frames_in_hand: shared.frames_in_hand.load(Ordering::Relaxed),

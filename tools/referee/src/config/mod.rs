@@ -14,12 +14,13 @@ use std::time::Duration;
 use dataplane::config::WorkerConfig;
 use dataplane::judge::JudgeConfig;
 use dataplane::record::RecordConfig;
-use dataplane::source::afxdp::BusyPoll;
+use dataplane::source::afxdp::{BusyPoll, ClockChoice};
+use dataplane::source::rss;
 use rules::Override;
 use toml::Value;
 
 use crate::error::Failure;
-use raw::{Entry, Number, Raw};
+use raw::{Entry, Number, Raw, Text};
 
 /// Where an installed Referee has its settings.
 pub const DEFAULT_PATH: &str = "/etc/referee/referee.toml";
@@ -46,6 +47,10 @@ pub struct Config {
     /// Their cores, in order; empty if they are to be chosen.
     pub cores: Vec<usize>,
     pub redispatch: Redispatch,
+    /// What is done about a hash that parts the directions of a connection.
+    pub rss: rss::Choice,
+    /// Whose clock packets are stamped by.
+    pub clock: ClockChoice,
     /// How long a rule's body may take when live.
     pub body_deadline: Duration,
     pub worker: WorkerConfig,
@@ -72,6 +77,8 @@ impl Default for Config {
             workers: 0,
             cores: Vec::new(),
             redispatch: Redispatch::Auto,
+            rss: rss::Choice::default(),
+            clock: ClockChoice::default(),
             body_deadline: Duration::from_millis(50),
             worker: WorkerConfig::default(),
             record: RecordConfig::default(),
@@ -160,6 +167,10 @@ fn capture(r: &mut Reader<'_>, raw: &Raw, c: &mut Config) {
     c.busy_poll = raw.capture.busy_poll.into();
     r.set(&mut c.packet_ring_mib, &raw.capture.packet_ring_mib, "packet_ring_mib", 1..=4096, 1);
     workers(r, &raw.capture, c);
+    let choices = [("verify", rss::Choice::Verify), ("set", rss::Choice::Set)];
+    r.choose(&mut c.rss, &raw.capture.rss, "rss", &choices);
+    let choices = [("auto", ClockChoice::Auto), ("nic", ClockChoice::Nic), ("kernel", ClockChoice::Kernel)];
+    r.choose(&mut c.clock, &raw.capture.clock, "clock", &choices);
     let mut deadline_ms = c.body_deadline.as_millis() as u64;
     r.set(&mut deadline_ms, &raw.judge.body_deadline_ms, "body_deadline_ms", 1..=60_000, 1);
     c.body_deadline = Duration::from_millis(deadline_ms);
@@ -294,6 +305,18 @@ impl Reader<'_> {
         self.errors.push(format!("{place}: {what}"));
     }
 
+    /// Puts one of a few words into its setting, if one is given and it is one of them.
+    fn choose<T: Copy>(&mut self, setting: &mut T, given: &Text, key: &str, choices: &[(&str, T)]) {
+        let Some(given) = given else { return };
+        match choices.iter().find(|(word, _)| word == given.get_ref()) {
+            Some((_, choice)) => *setting = *choice,
+            None => {
+                let words: Vec<String> = choices.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+                self.say(given.span(), &format!("`{key}` is {}", words.join(" or ")));
+            }
+        }
+    }
+
     /// Puts a number into its setting, in the setting's unit, if it is given and in range.
     fn set<T: TryFrom<u64>>(
         &mut self,
@@ -398,6 +421,12 @@ mod tests {
         assert!(error.starts_with("r.toml:3:9: `cores` names fewer"), "{error}");
         let config = parse("[capture]\nworkers = 2\ncores = [3, 1]\nredispatch = \"off\"\n").unwrap();
         assert_eq!((config.workers, config.cores, config.redispatch), (2, vec![3, 1], Redispatch::Off));
+        let error = parse("[capture]\nrss = \"yes\"\n").unwrap_err();
+        assert_eq!(error, "r.toml:2:7: `rss` is \"verify\" or \"set\"");
+        let error = parse("[capture]\nclock = \"gps\"\n").unwrap_err();
+        assert_eq!(error, "r.toml:2:9: `clock` is \"auto\" or \"nic\" or \"kernel\"");
+        assert_eq!(parse("[capture]\nclock = \"nic\"\n").unwrap().clock, ClockChoice::Nic);
+        assert_eq!(parse("[capture]\nrss = \"set\"\n").unwrap().rss, rss::Choice::Set);
         let error = parse("[wurker]\n").unwrap_err();
         assert!(error.starts_with("r.toml:1:2: ") && error.ends_with("did you mean `worker`?"), "{error}");
         let error = parse("[store]\nbanana = 2\n").unwrap_err();

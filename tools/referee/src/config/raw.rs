@@ -11,6 +11,8 @@ use toml::{Spanned, Value};
 
 /// A whole number, with its place.
 pub type Number = Option<Spanned<u64>>;
+/// One of a few words, with its place.
+pub type Text = Option<Spanned<String>>;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -55,6 +57,8 @@ pub struct Capture {
     pub workers: Number,
     pub cores: Option<Spanned<Vec<u64>>>,
     pub redispatch: Option<Spanned<String>>,
+    pub rss: Text,
+    pub clock: Text,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::Mode;
+use crate::live::mode::Mode;
 
 #[derive(Args)]
 pub struct DoctorArgs {

@@ -8,7 +8,7 @@ use dataplane_sys::ethtool;
 use dataplane_sys::tuning::Setting;
 
 use super::check::Check;
-use crate::cli::Mode;
+use crate::live::mode::Mode;
 
 /// Bytes of IP that fit one buffer.
 const ONE_BUFFER: u32 = 1770;

@@ -7,7 +7,7 @@ use dataplane_sys::tuning::{self, Rss, Setting, largest_rx_ring};
 
 use super::check::Check;
 use super::nic::Asked;
-use crate::cli::Mode;
+use crate::live::mode::Mode;
 
 /// Toeplitz, as the kernel numbers hash functions.
 const TOEPLITZ: u8 = 1;

@@ -10,7 +10,9 @@ mod judge;
 mod layout;
 mod links;
 mod metrics;
+pub mod mode;
 mod privileges;
+mod settle;
 mod signals;
 mod status;
 mod supervise;
@@ -29,7 +31,7 @@ use dataplane::source::live::{Port, Queue};
 use dataplane::source::nic::Nic;
 use dataplane_sys::ethtool;
 
-use crate::cli::{Mode, RunArgs, ZeroCopyArg};
+use crate::cli::RunArgs;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::control::socket::{self, Socket};
 use crate::control::{self, last_good};
@@ -42,6 +44,7 @@ use crate::rules::load::Origin;
 use crate::term;
 use build::{Parts, Taken, redispatches};
 use layout::{Layout, Wanted};
+use mode::{Mode, ZeroCopyArg};
 
 /// Packet ids in a store have 8 bits for the worker.
 const WORKERS: usize = 256;
@@ -87,6 +90,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let asked =
         control::Asked { config: path, rules: args.common.rules.clone(), set: args.common.set.clone() };
     let control = control::Prepared::new(asked, origin, keep, listen(&args.socket)?)?;
+    settle::links(&ports, &signals);
     ports.iter_mut().try_for_each(Port::begin).map_err(refused)?;
     privileges::give_up()?;
     let recording = prepared.map(Prepared::start).transpose()?;
@@ -181,6 +185,8 @@ fn open_ports(
         busy_poll: config.busy_poll,
         steal: args.steal,
         filter: args.common.filter.for_interfaces()?,
+        rss: config.rss,
+        clock: config.clock,
     };
     let (mut ports, mut sources) = (Vec::new(), Vec::new());
     let mut names = BTreeSet::new();
@@ -197,10 +203,25 @@ fn open_ports(
         };
         term::note(&format!("{name}: {port}"));
         port.compromises().iter().for_each(|what| term::note(what));
+        tell_hash(&port, queues.len());
         sources.extend(queues.into_iter().map(|queue| (ports.len(), queue)));
         ports.push(port);
     }
     Ok(Taken { ports, queues: sources })
+}
+
+/// How an interface spreads connections over its queues.
+fn tell_hash(port: &Port, queues: usize) {
+    let Some(rss) = port.rss() else { return };
+    let name = &port.nic().name;
+    if queues > 1 {
+        term::note(&format!("{name}: {queues} queues, {rss}"));
+    }
+    if let Some(undo) = rss.undo_words() {
+        term::note(&format!(
+            "{name}: its hash was changed and stays so after this run; to have it as it was: {undo}"
+        ));
+    }
 }
 
 /// Who polls what, where that isn't one worker and one queue.
@@ -237,13 +258,13 @@ fn take(
     near: &dyn Fn(u32) -> Option<usize>,
 ) -> Result<(Port, Vec<Queue>), Failure> {
     let (tap, queues) = Tap::open_near(nic, settings, clock, near).map_err(refused)?;
-    Ok((Port::Xdp(tap), queues.into_iter().map(|queue| Queue::Xdp(Box::new(queue))).collect()))
+    Ok((Port::Xdp(Box::new(tap)), queues.into_iter().map(|queue| Queue::Xdp(Box::new(queue))).collect()))
 }
 
 /// By a packet socket, which leaves them to it.
 fn listen_to(nic: Nic, settings: PacketSettings) -> Result<(Port, Vec<Queue>), Failure> {
     let (tap, queue) = PacketTap::open(nic, settings).map_err(refused)?;
-    Ok((Port::Packet(tap), vec![Queue::Packet(Box::new(queue))]))
+    Ok((Port::Packet(Box::new(tap)), vec![Queue::Packet(Box::new(queue))]))
 }
 
 /// There is no such interface.

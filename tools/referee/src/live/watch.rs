@@ -69,6 +69,7 @@ impl Watch {
     /// Failed: a thread has died, a counter can't be read. Privilege, Changed: as [`Links::look`] says.
     pub fn look(&mut self, threads: &Threads, live: &Live, desk: &mut Desk) -> Result<(), Failure> {
         self.clock.follow();
+        self.ports.iter_mut().for_each(Port::follow);
         if threads.workers.iter().any(|worker| worker.is_finished()) {
             return Err(died("worker"));
         }

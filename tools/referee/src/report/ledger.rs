@@ -216,8 +216,9 @@ fn interface(report: &InterfaceReport) -> Value {
         DropReason::ALL.map(|reason| (reason.name().to_owned(), port.dropped[reason as usize].into()));
     let queues = port.queues.iter().map(|queue| {
         json!({
-            "taken": queue.taken, "unstamped": queue.unstamped, "busy_polls": queue.busy_polls,
-            "coalesced": queue.coalesced, "after_silence": queue.after_silence, "late": queue.late,
+            "taken": queue.taken, "unstamped": queue.unstamped, "unstamped_by_nic": queue.unstamped_by_nic,
+            "busy_polls": queue.busy_polls, "coalesced": queue.coalesced,
+            "after_silence": queue.after_silence, "late": queue.late,
             "zero_copy": queue.zero_copy,
             "rx_ring_full": queue.socket.rx_ring_full, "rx_dropped": queue.socket.rx_dropped,
             "rx_invalid_descs": queue.socket.rx_invalid_descs,
@@ -227,7 +228,8 @@ fn interface(report: &InterfaceReport) -> Value {
         })
     });
     json!({
-        "name": name, "capture": capture, "seen": port.seen, "seen_bytes": port.seen_bytes, "taken": port.taken(),
+        "name": name, "capture": capture, "clock": if port.nic_clock_steps.is_some() { "nic" } else { "kernel" },
+        "nic_clock_steps": port.nic_clock_steps, "seen": port.seen, "seen_bytes": port.seen_bytes, "taken": port.taken(),
         "filtered": port.filtered, "related": port.related,
         "dropped": Map::from_iter(dropped), "queues": queues.collect::<Vec<_>>(),
         "nic": {
