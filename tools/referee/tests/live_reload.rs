@@ -271,6 +271,7 @@ fn a_restart_with_broken_files_goes_on_with_the_last_good_rules() {
 /// With two workers, and room for the packets of a second: a machine that tests share does not always give the worker its turn.
 fn patient(text: &str) -> Live {
     let (namespace, bench) = (Namespace::new(), bench());
+    running::capture_settings(&bench, "workers = 2\n");
     let wire = Wire::new(&namespace, Shape { queues: 2, ..Shape::default() });
     rules(&bench, text);
     let settings = bench.read("live.toml").replace("ring_packets = 4096", "ring_packets = 32768");

@@ -263,7 +263,7 @@ fn a_packet_of_several_buffers_is_no_zero_copy_and_the_size_that_would_be_is_sai
     }
     let namespace = Namespace::new();
     let _wire = Wire::new(&namespace, Shape { mtu: 9000, ..Shape::default() });
-    let says = ["can't do zero-copy", "its MTU of 9000", "up to an MTU of 3498", "--zero-copy prefer"];
+    let says = ["can't do zero-copy", "its MTU of 9000", "3498 in one", "--zero-copy prefer"];
     refused(&namespace, &["--zero-copy", "require"], 4, &says);
 }
 

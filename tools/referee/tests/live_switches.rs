@@ -181,7 +181,9 @@ fn what_is_switched_ends_with_the_run() {
         return;
     }
     let (namespace, bench) = (Namespace::new(), bench());
-    running::settings(&bench, "[rules]\nkeep = \"kept\"\n");
+    running::capture_settings(&bench, "workers = 2\n");
+    let settings = bench.read("live.toml");
+    bench.file("live.toml", settings + "[rules]\nkeep = \"kept\"\n");
     fs::create_dir(bench.path("kept")).unwrap();
     let mut wire = Wire::new(&namespace, Shape { queues: 2, ..Shape::default() });
     rules(&bench, RESET);

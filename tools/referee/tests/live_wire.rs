@@ -147,7 +147,7 @@ fn a_refusal_names_the_mtu_that_would_do() {
     let namespace = Namespace::new();
     let _wire = Wire::new(&namespace, Shape { mtu: 9000, ..Shape::default() });
     let args = ["-i", "tap0", "--zero-copy", "require"];
-    let says = ["can't do zero-copy", "with its MTU of 9000 packets come in several parts", "1770 in one"];
+    let says = ["can't do zero-copy", "with its MTU of 9000 packets come in several parts", "3498 in one"];
     run(&namespace, &bench(), &args).exits(4).says(&says);
 }
 

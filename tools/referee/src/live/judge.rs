@@ -15,6 +15,7 @@ use dataplane::judge::{BodyBooks, Incident, Judge, JudgeAccount, Standing};
 use dataplane::worker::Queues;
 use rules::RuleSet;
 
+use super::pace::Pace;
 use super::worker::Shared;
 use crate::control::Handle;
 use crate::control::question::Question;
@@ -49,14 +50,13 @@ pub enum Told {
 pub struct Lane {
     pub queues: Queues,
     pub shared: Arc<Shared>,
-    /// Host and service reports whose tick has not come.
-    reports: Vec<Note>,
+    pace: Pace,
     pending: VecDeque<Command>,
 }
 
 impl Lane {
     pub fn new(queues: Queues, shared: Arc<Shared>) -> Lane {
-        Lane { queues, shared, reports: Vec::new(), pending: VecDeque::new() }
+        Lane { queues, shared, pace: Pace::default(), pending: VecDeque::new() }
     }
 
     fn is_empty(&self) -> bool {
@@ -146,6 +146,7 @@ impl Thread {
             for lane in 0..self.lanes.len() {
                 busy |= self.serve(lane);
             }
+            self.pass_time();
             self.tell();
             self.answer();
             if busy {
@@ -171,13 +172,12 @@ impl Thread {
             match note {
                 // Reports belong to the interval that their worker's next tick ends.
                 Message::Host { .. } | Message::Service { .. } | Message::Dealing { .. } => {
-                    self.lanes[lane].reports.push(note)
+                    self.lanes[lane].pace.report(note);
                 }
-                Message::Tick(_) => {
-                    let mut reports = std::mem::take(&mut self.lanes[lane].reports);
-                    reports.drain(..).for_each(|report| self.handle(lane, report));
-                    self.lanes[lane].reports = reports;
-                    self.handle(lane, note);
+                Message::Tick(now) => {
+                    self.lanes[lane].pace.tick(now);
+                    // What comes behind it belongs to later.
+                    self.pass_time();
                 }
                 Message::Hit(_) | Message::Watched { .. } | Message::Siblings { .. } => {
                     self.handle(lane, note)
@@ -191,6 +191,23 @@ impl Thread {
         }
         self.lanes[lane].send();
         taken > 0 || self.rows(lane)
+    }
+
+    /// An interval is over when it is over for every worker that goes on: what hosts and services did is the sum of what
+    /// all have seen.
+    fn pass_time(&mut self) {
+        loop {
+            let goes_on =
+                |lane: &&Lane| !lane.shared.ended.load(Ordering::Acquire) || !lane.queues.is_empty();
+            let slowest = Pace::slowest(self.lanes.iter().filter(goes_on).map(|lane| &lane.pace));
+            let due = self.lanes.iter().filter_map(|lane| lane.pace.due()).min();
+            let Some(now) = due.filter(|due| *due <= slowest) else { return };
+            for lane in 0..self.lanes.len() {
+                let reports = self.lanes[lane].pace.take(now);
+                reports.into_iter().for_each(|report| self.handle(lane, report));
+            }
+            self.handle(0, Message::Tick(now));
+        }
     }
 
     fn adopt(&mut self) {
@@ -270,9 +287,9 @@ impl Thread {
 
     /// Everything opens and closes; the workers hear the last of the commands.
     fn finish(mut self) -> Verdicts {
+        self.pass_time();
         for lane in 0..self.lanes.len() {
-            let mut reports = std::mem::take(&mut self.lanes[lane].reports);
-            reports.drain(..).for_each(|report| self.handle(lane, report));
+            self.lanes[lane].pace.rest().into_iter().for_each(|report| self.handle(lane, report));
         }
         self.judge.finish(&mut self.commands);
         self.tell();

@@ -11,6 +11,7 @@ mod layout;
 mod links;
 mod metrics;
 pub mod mode;
+mod pace;
 mod privileges;
 mod settle;
 mod signals;
