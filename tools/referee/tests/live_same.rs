@@ -101,7 +101,8 @@ fn live_and_replay_agree() {
 }
 
 /// The same by two wires and two workers: what each host sends goes by one of them, so that most connections' two
-/// directions come by different ways. Of flows alone: which of them is the first of a storm depends on whose worker the judge hears first.
+/// directions come by different ways. Of flows alone: which of them is the first of a storm depends on whose worker the
+/// judge hears first.
 #[test]
 fn live_by_two_taps_and_replay_agree() {
     if !need_root("two taps compared with replay") {
