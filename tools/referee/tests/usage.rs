@@ -47,6 +47,15 @@ fn wrong_settings_exit_2_with_line_and_nearest_key() {
     bench.replay(&["--set", "rst_after_idle.idle_ms=long", capture]).exits(2).says(&["is an integer"]);
 }
 
+/// Before anything is taken: a host that runs out of memory kills something, and not always this.
+#[test]
+fn a_run_that_the_host_has_no_memory_for_is_refused() {
+    let bench = Bench::new();
+    bench.file("large.toml", "[capture]\nworkers = 256\n[worker]\nhistory_mib = 65536\n");
+    let args = ["run", "-i", "lo", "--mode", "afpacket", "--config", "large.toml", "--duration", "1"];
+    bench.run(&args).exits(2).says(&["256 workers and 1 queues would fill 167772", "MiB are free", "help: "]);
+}
+
 #[test]
 fn wrong_rules_exit_2_and_all_mistakes_are_named() {
     let bench = Bench::new();

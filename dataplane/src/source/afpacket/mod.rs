@@ -17,7 +17,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::live::PROMPT;
 use super::{BATCH, Batch, Descriptor, Interface, Marks, Nanos, Poll, Source};
 use crate::filter::Refused;
-pub use tap::{PacketSettings, PacketTap};
+pub use tap::{PacketSettings, PacketTap, link_type};
 
 /// How far behind the clock a silent ring is taken to be: the kernel keeps a block that is not full for some
 /// milliseconds, which it counts in ticks of up to 10. Ns.

@@ -58,8 +58,8 @@ pub struct PacketTap {
     _promiscuous: Promiscuous,
 }
 
-/// What packets of an interface begin with.
-fn link_type(nic: &Nic) -> Option<LinkType> {
+/// What packets of an interface begin with; `None`: what is not read.
+pub fn link_type(nic: &Nic) -> Option<LinkType> {
     match nic.hardware {
         ARPHRD_ETHER | ARPHRD_LOOPBACK => Some(LinkType::Ethernet),
         ARPHRD_NONE | ARPHRD_RAWIP => Some(LinkType::Raw),

@@ -6,11 +6,6 @@ use std::path::Path;
 
 use super::check::Check;
 
-/// The CPUs that workers will have: the highest, as `run` takes them.
-pub fn of_workers(cores: &[usize], queues: usize) -> Vec<usize> {
-    cores.len().checked_sub(queues).map(|rest| cores[rest..].to_vec()).unwrap_or_default()
-}
-
 pub fn checks(interface: &str, cores: &[usize], workers: &[usize]) -> Vec<Check> {
     let device = Path::new("/sys/class/net").join(interface).join("device");
     let mut all = Vec::new();
@@ -113,7 +108,6 @@ mod tests {
     fn lists_of_cpus() {
         assert_eq!(list("0-2,8\n"), [0, 1, 2, 8]);
         assert_eq!((list("3"), list(""), list("x-y")), (vec![3], vec![], vec![]));
-        assert_eq!((of_workers(&[0, 1, 2, 3], 1), of_workers(&[0], 4)), (vec![3], vec![]));
     }
 
     #[test]

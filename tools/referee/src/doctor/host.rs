@@ -23,7 +23,7 @@ pub struct Wanted {
     /// Bytes of all rings' memory.
     pub ring_bytes: u64,
     /// Receive queues of all interfaces, each with a worker.
-    pub queues: usize,
+    pub workers: usize,
 }
 
 pub fn checks(wanted: &Wanted) -> Vec<Check> {
@@ -37,7 +37,7 @@ pub fn checks(wanted: &Wanted) -> Vec<Check> {
         locked_memory(getrlimit(Resource::Memlock).current, effective, wanted.ring_bytes),
         huge_pages(&read("/proc/meminfo").unwrap_or_default(), wanted.ring_bytes),
         transparent(read("/sys/kernel/mm/transparent_hugepage/enabled").as_deref()),
-        processors(cores, wanted.queues),
+        processors(cores, wanted.workers),
         clock(host::clock().ok()),
         clock_source(read("/sys/devices/system/clocksource/clocksource0/current_clocksource").as_deref()),
         filter(host::has_library(c"libpcap.so.0.8") || host::has_library(c"libpcap.so.1")),
@@ -139,10 +139,10 @@ fn transparent(enabled: Option<&str>) -> Check {
     }
 }
 
-fn processors(cores: usize, queues: usize) -> Check {
+fn processors(cores: usize, workers: usize) -> Check {
     let check =
-        Check::new("processors", format!("{cores}, for {} and all else", plural(queues as u64, "worker")));
-    match queues > 0 && cores <= queues {
+        Check::new("processors", format!("{cores}, for {} and all else", plural(workers as u64, "worker")));
+    match workers > 0 && cores <= workers {
         true => check.warn(
             "a worker shares its CPU with the kernel and the other threads, and loses packets when they run",
         ),

@@ -18,6 +18,8 @@ use std::path::Path;
 
 use crate::config::{Config, DEFAULT_PATH};
 use crate::error::{Code, Failure};
+use crate::live::layout::{Layout, Wanted as Queues, local_cores};
+use crate::live::mode::Mode;
 use crate::live::not_there;
 use check::{Check, ready};
 use host::Wanted;
@@ -63,14 +65,14 @@ fn undo(args: &DoctorArgs) -> Result<(), Failure> {
 fn examine(args: &DoctorArgs, config: &Config) -> Result<Vec<Check>, Failure> {
     let asked = args.interface.iter().map(|name| Asked::ask(name).map_err(|error| not_there(name, &error)));
     let asked = asked.collect::<Result<Vec<Asked>, Failure>>()?;
-    let queues = asked.iter().map(|one| one.queues as usize).sum();
+    let layout = layout(args, config, &asked)?;
     let ring_bytes = asked.iter().map(|one| one.ring_bytes(config.ring_packets)).sum();
-    let mut all = host::checks(&Wanted { ring_bytes, queues });
+    let mut all = host::checks(&Wanted { ring_bytes, workers: layout.workers });
     if let Some(store) = args.store.as_deref().or(config.store_dir.as_deref()) {
         all.extend(disk::checks(store, config.record.store_bytes));
     }
     let cores = dataplane_sys::allowed_cores().unwrap_or_default();
-    let workers = cpus::of_workers(&cores, queues);
+    let workers: Vec<usize> = (0..layout.workers).filter_map(|worker| layout.core_of(worker)).collect();
     for one in &asked {
         let name = one.nic.name.as_str();
         let own = [
@@ -81,6 +83,15 @@ fn examine(args: &DoctorArgs, config: &Config) -> Result<Vec<Check>, Failure> {
         all.extend(own.concat().into_iter().map(|check| check.of(name)));
     }
     Ok(all)
+}
+
+/// The workers that `referee run` would have.
+fn layout(args: &DoctorArgs, config: &Config, asked: &[Asked]) -> Result<Layout, Failure> {
+    let wanted = asked.iter().map(|one| Queues {
+        queues: if args.mode == Mode::Afpacket { 1 } else { one.queues as usize },
+        local: local_cores(&one.nic.name),
+    });
+    Layout::new(config, &wanted.collect::<Vec<_>>())
 }
 
 /// Setting a ring or an offload resets many a NIC, under whoever captures from it.

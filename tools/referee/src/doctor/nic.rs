@@ -1,6 +1,7 @@
 //! Checks of an interface: whether it may be taken, and what its driver makes of XDP. Main thread; asks the kernel and
 //! changes nothing.
 
+use dataplane::source::afpacket::link_type;
 use dataplane::source::afxdp::foreign;
 use dataplane::source::nic::{Nic, NicCounters};
 use dataplane_sys::bpf::{XdpAbilities, xdp_state};
@@ -51,7 +52,7 @@ impl Asked {
 
 pub fn checks(asked: &Asked, mode: Mode) -> Vec<Check> {
     let nic = &asked.nic;
-    let mut all = vec![link(nic), free(nic, mode)];
+    let mut all = vec![link(nic, mode), free(nic, mode)];
     all.extend(nic.xdp_program.map(|id| occupied(nic, &foreign(id))));
     if mode != Mode::Afpacket {
         all.push(native(asked));
@@ -62,9 +63,14 @@ pub fn checks(asked: &Asked, mode: Mode) -> Vec<Check> {
     all
 }
 
-fn link(nic: &Nic) -> Check {
-    if !nic.ethernet {
-        return Check::new("link", "no Ethernet interface").bad("captures are of Ethernet frames");
+fn link(nic: &Nic, mode: Mode) -> Check {
+    if mode == Mode::Afpacket && link_type(nic).is_none() {
+        return Check::new("link", "of a kind that is not read")
+            .bad("captures are of Ethernet frames or raw IP");
+    }
+    if mode != Mode::Afpacket && !nic.ethernet {
+        return Check::new("link", "no Ethernet interface")
+            .bad("XDP captures Ethernet frames; referee run --mode afpacket takes raw IP and lo as well");
     }
     match (nic.up, nic.carrier) {
         (true, true) => Check::new("link", "up, with a link"),

@@ -101,7 +101,12 @@ fn verdict(checks: &[Check], call: &str, paint: Paint) -> String {
     };
     let safe = checks.iter().filter(|check| check.safe).count() as u64;
     if safe > 0 {
-        let _ = write!(text, " {call} --fix sets {safe} of these, and --undo sets them back.");
+        let what = if bad > 0 {
+            "of the settings named above (which may not be what is in the way)"
+        } else {
+            "of these"
+        };
+        let _ = write!(text, " {call} --fix sets {safe} {what}, and --undo sets them back.");
     }
     text.push('\n');
     text

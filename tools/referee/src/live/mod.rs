@@ -7,8 +7,9 @@
 mod build;
 mod desk;
 mod judge;
-mod layout;
+pub mod layout;
 mod links;
+mod memory;
 mod metrics;
 pub mod mode;
 mod pace;
@@ -164,11 +165,14 @@ fn lay_out(args: &RunArgs, config: &Config) -> Result<Layout, Failure> {
         },
         local: layout::local_cores(name),
     });
-    let layout = Layout::new(config, &wanted.collect::<Vec<_>>())?;
+    let wanted: Vec<Wanted> = wanted.collect();
+    let layout = Layout::new(config, &wanted)?;
     if layout.workers > WORKERS {
         let what = format!("{} workers are too many; there can be {WORKERS} at once", layout.workers);
         return Err(Failure::usage(what).help("set [capture] workers"));
     }
+    let queues = wanted.iter().map(|port| port.queues).sum();
+    memory::check(config, args.mode, layout.workers, queues)?;
     Ok(layout)
 }
 

@@ -70,7 +70,10 @@ pub fn notes(finished: &Finished, rules: &RuleSet) {
         Inputs::Interfaces { reports, clock_steps, .. } => interface_notes(reports, *clock_steps),
     }
     filter::notes(&finished.inputs).iter().for_each(|note| term::note(note));
-    one_direction(finished.worker.connections_whole, finished.worker.connections_one_sided);
+    // Whose other half is with another worker looks as if it had not been captured.
+    if finished.worker.flows_split == 0 {
+        one_direction(finished.worker.connections_whole, finished.worker.connections_one_sided);
+    }
     split(finished.worker.flows_split);
     unjudged(finished.worker.events.hits_dropped);
     rules::notes(&finished.bodies);
