@@ -46,6 +46,9 @@ struct Cli {
     /// A folder for stores and ledgers
     #[arg(long)]
     folder: PathBuf,
+    /// Its configuration
+    #[arg(long)]
+    config: Option<PathBuf>,
     /// Runs of each
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=99))]
     runs: u16,

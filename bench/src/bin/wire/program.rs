@@ -25,6 +25,9 @@ impl Program {
         let (store, ledger) = (cli.folder.join("store"), cli.folder.join("ledger.json"));
         let mut command = Command::new(&cli.referee);
         command.args(["run", "-i", &cli.tap, "--zero-copy", "off", "--store"]).arg(&store);
+        if let Some(config) = &cli.config {
+            command.arg("--config").arg(config);
+        }
         command.arg("--ledger").arg(&ledger).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| cli.referee.display().to_string())?;
         wait_for_ready(&mut child)?;

@@ -26,8 +26,9 @@ const BATCH: u64 = 64;
 const MOST_IN_A_CALL: u64 = 1 << 18;
 /// How long a call may take, so that a stop or the time is not missed by more.
 const CALL: f64 = 0.005;
-/// Copies of a paced call at most: as many as the ring of a veth holds.
+/// Copies of a paced call at most: as many as the ring of a veth holds, and what a program takes as they come.
 const PACED: u64 = 256;
+const PACED_DIRECT: u64 = 4096;
 const PRIVILEGE: &str = "CAP_SYS_ADMIN, CAP_BPF and CAP_NET_ADMIN";
 
 /// What to flood, with what.
@@ -153,7 +154,7 @@ impl Flood {
         let before = self.interface.drops();
         let started = Instant::now();
         let end = self.options.seconds.map(|seconds| pace::after(started, seconds));
-        let mut pacer = Bursts { pps: self.options.pps, next: BATCH };
+        let mut pacer = Bursts { paced: self.options.pps.map(|pps| paced(pps, self.options.direct)), next: BATCH };
         let mut done = Ok(());
         while !stop.load(Ordering::Relaxed) && end.is_none_or(|end| Instant::now() < end) {
             let left = self.options.packets.map_or(u64::MAX, |packets| packets - self.ran);
@@ -205,15 +206,20 @@ impl Flood {
 
 /// How many copies the next call makes.
 struct Bursts {
-    pps: Option<f64>,
+    paced: Option<u64>,
     next: u64,
 }
 
+/// A tenth of a millisecond's worth onto a wire; a whole one, after which the sender can sleep, to a program.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+fn paced(pps: f64, direct: bool) -> u64 {
+    let (worth, most) = if direct { (1e-3, PACED_DIRECT) } else { (1e-4, PACED) };
+    ((pps * worth) as u64).clamp(1, most)
+}
+
 impl Bursts {
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
     fn size(&self) -> u64 {
-        // A tenth of a millisecond's worth.
-        self.pps.map_or(self.next, |pps| ((pps / 10_000.0) as u64).clamp(1, PACED))
+        self.paced.unwrap_or(self.next)
     }
 
     /// Makes the next call as long as one may be.
@@ -330,7 +336,7 @@ mod tests {
 
     #[test]
     fn bursts_grow_to_what_a_call_may_take_and_no_further() {
-        let mut bursts = Bursts { pps: None, next: BATCH };
+        let mut bursts = Bursts { paced: None, next: BATCH };
         for _ in 0..40 {
             let times = bursts.size();
             bursts.took(times, Duration::from_secs_f64(times as f64 / 1e6));
@@ -338,8 +344,9 @@ mod tests {
         assert_eq!(bursts.size(), 4992, "5 ms at 1 Mpps, in whole batches");
         bursts.took(20_000, Duration::from_secs(10));
         assert_eq!(bursts.size(), BATCH);
-        for (pps, size) in [(10.0, 1), (500_000.0, 50), (5e6, PACED)] {
-            assert_eq!(Bursts { pps: Some(pps), next: 7 }.size(), size);
+        for (pps, wire, direct) in [(10.0, 1, 1), (500_000.0, 50, 500), (5e6, PACED, PACED_DIRECT)] {
+            assert_eq!((paced(pps, false), paced(pps, true)), (wire, direct));
+            assert_eq!(Bursts { paced: Some(7), next: 9 }.size(), 7);
         }
     }
 
