@@ -154,7 +154,8 @@ impl Flood {
         let before = self.interface.drops();
         let started = Instant::now();
         let end = self.options.seconds.map(|seconds| pace::after(started, seconds));
-        let mut pacer = Bursts { paced: self.options.pps.map(|pps| paced(pps, self.options.direct)), next: BATCH };
+        let mut pacer =
+            Bursts { paced: self.options.pps.map(|pps| paced(pps, self.options.direct)), next: BATCH };
         let mut done = Ok(());
         while !stop.load(Ordering::Relaxed) && end.is_none_or(|end| Instant::now() < end) {
             let left = self.options.packets.map_or(u64::MAX, |packets| packets - self.ran);
