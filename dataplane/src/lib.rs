@@ -7,6 +7,7 @@ pub mod activity;
 pub mod analyze;
 pub mod config;
 pub mod decode;
+pub mod demand;
 pub mod filter;
 pub mod flow;
 pub mod history;
