@@ -3,6 +3,7 @@
 //! Main thread. The commands live in modules of their own; packets are the business of `dataplane`, rules
 //! that of `rules`.
 
+mod capture;
 mod captures;
 mod cli;
 mod compare;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Command::Run(args) => live::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Capture(args) => capture::run(&args),
         Command::Captures(CapturesCommand::List(args)) => captures::list(&args),
         Command::Captures(CapturesCommand::Get(args)) => captures::get(&args),
         Command::Rules(RulesCommand::Check(args)) => rules::check::rules(&args),

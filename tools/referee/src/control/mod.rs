@@ -1,10 +1,12 @@
 //! The control thread of a live run: reads the rules again when their files change, on SIGHUP, and when told to through
-//! its socket; compiles them, and has workers and judge go by them.
+//! its socket; compiles them, and has workers and judge go by them. Captures on demand are begun here too.
 //!
 //! Never in the path of a packet and never waited for by a worker. What is to be said goes to main as lines of text.
 
 pub mod client;
 pub mod command;
+pub mod demands;
+mod expression;
 pub mod last_good;
 pub mod question;
 mod sets;
@@ -31,6 +33,7 @@ use rules::{Override, RuleSet, SourceFile};
 use signal_hook::consts::SIGHUP;
 
 use self::command::{Answer, Command, Mistake, Reloaded, Status};
+use self::demands::{Demands, Means, Record};
 use self::last_good::Start;
 use self::question::Question;
 pub use self::sets::Live;
@@ -103,6 +106,7 @@ impl Prepared {
         self,
         start: Start,
         handovers: Vec<Arc<Handover>>,
+        means: Means,
         over: Arc<AtomicBool>,
     ) -> Result<Handle, Failure> {
         let failed = |error: io::Error| Failure::failed(format!("the control thread can't be made: {error}"));
@@ -116,7 +120,7 @@ impl Prepared {
             poll.registry().register(&mut SourceFd(&fd), OTHER, Interest::READABLE).map_err(failed)?;
         }
         let sets = Sets::new(start.rules, handovers);
-        let (notes, said) = channel();
+        let ((notes, said), (records, recorded)) = (channel(), channel());
         let stop = Arc::new(AtomicBool::new(false));
         let (live, judge) = (Arc::clone(sets.live()), sets.judge());
         let (ticking, question) = (Ticking::begun(), Arc::new(Question::default()));
@@ -143,10 +147,11 @@ impl Prepared {
             settling: None,
             unkept: false,
             notes,
+            demands: Demands::new(means, records),
         };
         let thread =
             thread::Builder::new().name("control".to_owned()).spawn(|| control.run()).map_err(failed)?;
-        Ok(Handle { live, judge, question, ticking, said, waker, stop, thread })
+        Ok(Handle { live, judge, question, ticking, said, recorded, waker, stop, thread })
     }
 }
 
@@ -160,9 +165,11 @@ pub struct Handle {
     pub ticking: Ticking,
     /// What people should know.
     pub said: Receiver<String>,
+    /// What is to be kept of captures on demand.
+    pub recorded: Receiver<Record>,
     waker: Waker,
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
+    thread: JoinHandle<Demands>,
 }
 
 impl Handle {
@@ -173,9 +180,9 @@ impl Handle {
         let _ = self.waker.wake();
     }
 
-    /// Waits for its end. False if that was a fault of its own.
-    pub fn join(self) -> bool {
-        self.thread.join().is_ok()
+    /// Waits for its end, and gives the captures there were; none if it ended by a fault of its own.
+    pub fn join(self) -> Option<Demands> {
+        self.thread.join().ok()
     }
 }
 
@@ -207,10 +214,11 @@ struct Control {
     /// The last good rules can't be kept, and people know.
     unkept: bool,
     notes: Sender<String>,
+    demands: Demands,
 }
 
 impl Control {
-    fn run(mut self) {
+    fn run(mut self) -> Demands {
         if !self.last_good {
             self.remember();
             // What happened since they were read was not watched.
@@ -231,7 +239,10 @@ impl Control {
                 self.socket = Some(socket);
             }
             self.sets.free();
+            self.demands.look();
         }
+        self.demands.stop();
+        self.demands
     }
 
     fn say(&self, text: impl Into<String>) {
@@ -261,6 +272,10 @@ impl Control {
                 Answer::Rules(self.sets.states(&self.ticking, bodies.as_ref()))
             }
             Ok(Command::Switch { rule, switch, on }) => Answer::Reload(self.switch(&rule, switch, on)),
+            Ok(Command::Demand(wish)) => Answer::of(self.demands.begin(&wish)),
+            Ok(Command::Demands {}) => Answer::Demands { demands: self.demands.list() },
+            Ok(Command::DemandGet { id }) => Answer::of(self.demands.get(&id)),
+            Ok(Command::DemandEnd { id }) => Answer::of(self.demands.end(&id)),
             Err(error) => Answer::Refused { error: format!("this is no command: {error}") },
         };
         serde_json::to_string(&answer).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
