@@ -2,7 +2,8 @@
 //!
 //! Main thread compiles it, before packets come. On an AF_XDP interface it becomes part of the XDP program, for a
 //! packet socket a filter of that socket ([`kernel`]); packets of files are judged here, on the worker's thread, by
-//! [`Filtered`], remembered ones by a [`Selection`]. All go by one checked program, and [`related`] decides what the XDP program's chain decides.
+//! [`Filtered`], remembered ones by a [`Selection`]. All go by one checked program, and [`related`] decides what the
+//! XDP program's chain decides.
 
 mod kernel;
 mod related;

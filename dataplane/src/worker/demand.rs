@@ -275,17 +275,19 @@ impl Engine {
         }
     }
 
-    /// The run is over: so is every demand.
+    /// The run is over: so is every demand, and those that still wait for a place.
     pub(super) fn end_demands(&mut self) {
-        self.take_demands();
-        for place in self.demands.places.iter_mut().filter_map(Option::take) {
-            if place.live || place.scan.is_some() {
-                place.demand.end(Over::Ended);
+        while self.demands.under_way > 0 || !self.outlet.demands().is_empty() {
+            self.take_demands();
+            for place in self.demands.places.iter_mut().filter_map(Option::take) {
+                if place.live || place.scan.is_some() {
+                    place.demand.end(Over::Ended);
+                }
+                if let Some(progress) = place.demand.progress(self.number) {
+                    progress.done();
+                }
             }
-            if let Some(progress) = place.demand.progress(self.number) {
-                progress.done();
-            }
+            self.demands.recount();
         }
-        self.demands.recount();
     }
 }

@@ -127,11 +127,15 @@ fn people_are_told_at_once_and_given_the_proof() {
     let ran = ended.ran.exits(0);
     assert!(ran.stdout.contains("1 incident: 1 warning.") && !ran.stdout.contains('\x1b'), "{}", ran.stdout);
     assert!(ran.stdout.contains("books balance: 5 received = 5 analysed"), "{}", ran.stdout);
-    let proof = ran.stdout.lines().find_map(|line| line.trim().strip_prefix("proof: referee "));
-    let proof: Vec<&str> = proof.unwrap_or_else(|| panic!("no proof: {}", ran.stdout)).split(' ').collect();
-    assert_eq!(proof[..2], ["captures", "get"]);
-    bench.run(&proof).exits(0);
-    let packets = tshark(&bench, proof.last().unwrap(), &["tcp.flags.str", "frame.comment"]);
+    // Beneath the incident as it opened, and again where all of it is told.
+    let proofs: Vec<&str> =
+        ran.stdout.lines().filter_map(|line| line.trim().strip_prefix("proof: referee ")).collect();
+    assert!(proofs.len() == 2 && proofs[0] == proofs[1], "{}", ran.stdout);
+    let get = proofs[0].strip_suffix(" | wireshark -k -i -").unwrap();
+    let got = bench.command(&get.split(' ').collect::<Vec<_>>()).output().unwrap();
+    assert!(got.status.success() && get.starts_with("captures get --store s --incident "), "{get}");
+    bench.file("proof.pcapng", got.stdout);
+    let packets = tshark(&bench, "proof.pcapng", &["tcp.flags.str", "frame.comment"]);
     assert_eq!(packets.len() as u64, CUT_OFF);
     // From the first packet, long before anything was wrong, to the reset, which has the verdict beside it.
     assert!(packets[0].contains('S') && packets[4].contains('R'), "{packets:?}");
