@@ -35,7 +35,7 @@ fn has_tools(test: &str) -> bool {
 
 /// A packet of its own: by its number it is known again.
 fn numbered(number: u32) -> Vec<u8> {
-    let service = if number % 3 == 0 { 8080 } else { 80 };
+    let service = if number.is_multiple_of(3) { 8080 } else { 80 };
     let [client, server] = sides(4000 + (number % 7) as u16, service);
     let side = if number.is_multiple_of(2) { client } else { server };
     side.segment(ACK, number * 10, 1, b"0123456789")
