@@ -13,6 +13,8 @@ use crate::filter::FilterArgs;
 use crate::live::mode::{Mode, ZeroCopyArg};
 use crate::serve::ServeArgs;
 use crate::time::When;
+use crate::token::TokenArgs;
+use crate::web_link::WebArgs;
 
 /// Watches packets, knows when TCP is being broken, and keeps the packets that prove it.
 #[derive(Parser)]
@@ -41,6 +43,10 @@ pub enum Command {
     Captures(CapturesCommand),
     /// Show a store through the HTTP interface, without capturing
     Serve(ServeArgs),
+    /// Make a token for the HTTP interface
+    Token(TokenArgs),
+    /// An address that logs a browser in
+    Web(WebArgs),
     /// How a run under way stands
     Status(SocketArgs),
     /// Rule files
