@@ -13,6 +13,7 @@ mod control;
 mod doctor;
 mod error;
 mod filter;
+mod index;
 mod live;
 mod recording;
 mod replay;
