@@ -3,6 +3,7 @@
 //! Main thread. The commands live in modules of their own; packets are the business of `dataplane`, rules
 //! that of `rules`.
 
+mod api;
 mod captures;
 mod cli;
 mod compare;
