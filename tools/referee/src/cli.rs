@@ -11,6 +11,7 @@ use crate::control::socket::DEFAULT_PATH;
 use crate::doctor::DoctorArgs;
 use crate::filter::FilterArgs;
 use crate::live::mode::{Mode, ZeroCopyArg};
+use crate::serve::ServeArgs;
 use crate::time::When;
 
 /// Watches packets, knows when TCP is being broken, and keeps the packets that prove it.
@@ -38,6 +39,8 @@ pub enum Command {
     /// What a store keeps
     #[command(subcommand)]
     Captures(CapturesCommand),
+    /// Show a store through the HTTP interface, without capturing
+    Serve(ServeArgs),
     /// How a run under way stands
     Status(SocketArgs),
     /// Rule files

@@ -15,7 +15,7 @@ pub mod mode;
 mod pace;
 mod privileges;
 mod settle;
-mod signals;
+pub mod signals;
 mod status;
 mod supervise;
 mod watch;

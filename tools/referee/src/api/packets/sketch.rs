@@ -118,6 +118,7 @@ impl<'a> Sketch<'a> {
             return;
         }
         let mut marks = Vec::new();
+        let probed = receiver.last_ack.is_some_and(|(_, window)| window == 0);
         handshake(&mut self.answered, tcp.flags, tcp.payload, &mut marks);
         if let Some(seq) = row.seq {
             sender.send(seq, tcp.flags, tcp.payload, receiver.acked, recorded.ts, &mut marks);
@@ -128,7 +129,9 @@ impl<'a> Sketch<'a> {
         if tcp.window == 0 && tcp.flags & SYN == 0 {
             marks.push("zero_window");
         }
-        row.marks.extend(marks.into_iter().map(str::to_owned));
+        // What looks like a keepalive asks for room where the window is closed.
+        let named = |mark| if mark == "keepalive" && probed { "zero_window_probe" } else { mark };
+        row.marks.extend(marks.into_iter().map(|mark| named(mark).to_owned()));
     }
 }
 

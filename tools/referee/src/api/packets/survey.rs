@@ -1,6 +1,8 @@
 //! The first look over a flow's packets: who opened it, where its sequence numbers begin, how far its ends are, what
 //! raised something. Runs where `packets` does; the sketch of each packet needs all of it beforehand.
 
+use std::net::IpAddr;
+
 use dataplane::decode::flags::{ACK, RST, SYN};
 use dataplane::decode::{Class, FlowKey, Packet};
 use dataplane::record::Recorded;
@@ -16,6 +18,15 @@ const RAISED: &str = "referee: ";
 pub struct Base {
     pub orig: Option<u32>,
     pub resp: Option<u32>,
+}
+
+/// Who opened a flow, and towards whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Ends {
+    pub src: IpAddr,
+    pub sport: u16,
+    pub dst: IpAddr,
+    pub dport: u16,
 }
 
 /// What one end sent.
@@ -113,6 +124,17 @@ impl Survey {
 
     pub fn taps(&self) -> &[String] {
         &self.taps
+    }
+
+    /// The flow as the side that opened it has it.
+    pub fn ends(&self) -> Option<Ends> {
+        let key = self.key?;
+        // ICMP has an echo's identifier where others have ports.
+        let port = |port| if matches!(key.proto, 1 | 58) { 0 } else { port };
+        let low = (key.low_addr(), port(key.low_port));
+        let high = (key.high_addr(), port(key.high_port));
+        let ((src, sport), (dst, dport)) = if self.low_opened == Some(false) { (high, low) } else { (low, high) };
+        Some(Ends { src, sport, dst, dport })
     }
 
     pub fn is_of_flow(&self, packet: &Packet) -> bool {
