@@ -6,7 +6,9 @@
 use std::sync::LazyLock;
 
 use axum::body::Body;
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH,
+};
 use axum::http::{Response, StatusCode};
 use sha2::{Digest, Sha256};
 
@@ -49,6 +51,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("ladder-view.js", SCRIPT, include_str!("../web/ladder-view.js")),
     ("login.js", SCRIPT, include_str!("../web/login.js")),
     ("now.js", SCRIPT, include_str!("../web/now.js")),
+    ("proof.js", SCRIPT, include_str!("../web/proof.js")),
     ("rule-editor.js", SCRIPT, include_str!("../web/rule-editor.js")),
     ("rules.js", SCRIPT, include_str!("../web/rules.js")),
     ("sequence.js", SCRIPT, include_str!("../web/sequence.js")),
@@ -92,7 +95,10 @@ fn kept(call: &Call, kind: &'static str, content: &'static str, keep: &'static s
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(keep));
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    headers.insert(HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin"));
+    headers.insert(
+        HeaderName::from_static("cross-origin-opener-policy"),
+        HeaderValue::from_static("same-origin"),
+    );
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         headers.insert(ETAG, etag);
     }
@@ -122,8 +128,8 @@ mod tests {
     fn what_is_imported_is_there() {
         let known = |name: &str| FILES.iter().any(|(known, ..)| *known == name);
         for (file, _, content) in FILES {
-            for line in content.lines().filter(|line| line.starts_with("import ")) {
-                let name = line.rsplit_once("\"./").and_then(|(_, rest)| rest.split_once('"')).unwrap().0;
+            for (_, rest) in content.match_indices(" from \"").map(|(at, _)| content.split_at(at)) {
+                let name = rest.split('"').nth(1).and_then(|path| path.strip_prefix("./")).unwrap();
                 assert!(known(name), "{file} imports {name}");
             }
         }
@@ -134,9 +140,19 @@ mod tests {
 
     #[test]
     fn nothing_becomes_markup() {
-        let ways = ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "DOMParser", "eval(", "new Function"];
+        let ways = [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "DOMParser",
+            "eval(",
+            "new Function",
+        ];
         for (file, _, content) in FILES {
-            for way in ways.iter().chain(&["setAttribute(\"style\"", "createContextualFragment", "javascript:"]) {
+            for way in
+                ways.iter().chain(&["setAttribute(\"style\"", "createContextualFragment", "javascript:"])
+            {
                 assert!(!content.contains(way), "{file} uses {way}: what comes off the wire is text, always");
             }
         }
@@ -161,7 +177,8 @@ mod tests {
         assert!(script.header("cache-control").contains("immutable"));
         assert_eq!((script.status, script.header("content-type")), (200, SCRIPT));
         let etag = script.header("etag").to_owned();
-        let again = tried.ask(super::super::testing::tcp(), "GET", "/", &[("if-none-match", &etag)], "").await;
+        let again =
+            tried.ask(super::super::testing::tcp(), "GET", "/", &[("if-none-match", &etag)], "").await;
         assert_eq!((again.status, again.text().as_str()), (304, ""));
         assert_eq!(tried.get("/assets/older/app.js").await.header("cache-control"), "no-store");
         assert_eq!(tried.get("/assets/older/none.js").await.status, 404);

@@ -7,7 +7,9 @@ export class Problem extends Error {
     constructor(status, body) {
         super(body?.detail ?? body?.title ?? (status ? `Referee answered ${status}` : "no answer"));
         this.status = status;
-        this.name = String(body?.type ?? "").split("/").pop();
+        this.name = String(body?.type ?? "")
+            .split("/")
+            .pop();
         this.help = body?.help ?? null;
         this.errors = body?.errors ?? [];
     }
@@ -21,7 +23,7 @@ export class Problem extends Error {
 export const link = new EventTarget();
 export const known = { answeredAt: 0, silent: false };
 
-function tell(type, detail) {
+export function tell(type, detail) {
     link.dispatchEvent(new CustomEvent(type, { detail }));
 }
 
@@ -81,7 +83,10 @@ export function query(parameters) {
     return set.length ? `?${new URLSearchParams(set)}` : "";
 }
 
-// The stream of what happens. The browser reconnects and says what it had last; `gap` means: ask for everything again.
+const EVENTS = ["incident", "books", "rules", "notice", "gap"];
+
+// The stream of what happens, while somebody looks: a browser has few connections to one host, and hidden pages would
+// take them all. `gap` means: ask for everything again.
 export function follow() {
     const still = new URLSearchParams(location.search).has("still");
     if (still || !("EventSource" in window)) {
@@ -89,31 +94,48 @@ export function follow() {
     }
     let source = null;
     let wait = 1000;
+    let timer;
+    const close = () => {
+        clearTimeout(timer);
+        source?.close();
+        source = null;
+    };
     const open = () => {
+        close();
         source = new EventSource(`${BASE}events`);
-        for (const type of ["incident", "books", "rules", "notice", "gap"]) {
-            source.addEventListener(type, (event) => {
-                known.silent = false;
-                known.answeredAt = Date.now();
-                let detail = null;
-                try {
-                    detail = JSON.parse(event.data);
-                } catch {
-                    // A gap has nothing to say.
-                }
-                tell(type, detail);
-            });
-        }
+        EVENTS.forEach((type) => source.addEventListener(type, (event) => happened(type, event.data)));
         source.onopen = () => (wait = 1000);
         source.onerror = () => {
-            if (source.readyState === EventSource.CLOSED) {
-                setTimeout(open, wait);
+            if (source?.readyState === EventSource.CLOSED) {
+                timer = setTimeout(open, wait);
                 wait = Math.min(wait * 2, 60000);
             }
         };
     };
+    const seen = () => {
+        if (document.hidden) {
+            close();
+        } else {
+            tell("gap", null);
+            open();
+        }
+    };
+    document.addEventListener("visibilitychange", seen);
+    window.addEventListener("pagehide", close);
+    link.addEventListener("signedin", open);
     open();
-    window.addEventListener("pagehide", () => source?.close());
+}
+
+function happened(type, data) {
+    known.silent = false;
+    known.answeredAt = Date.now();
+    let detail = null;
+    try {
+        detail = JSON.parse(data);
+    } catch {
+        // A gap has nothing to say.
+    }
+    tell(type, detail);
 }
 
 // Runs `work` now and then every so often until the page is left; after a failure later and later.
@@ -122,7 +144,7 @@ export function repeat(milliseconds, work, signal) {
     let timer;
     const turn = async () => {
         try {
-            await work();
+            await (document.hidden ? null : work());
             failures = 0;
         } catch (error) {
             if (signal.aborted) {

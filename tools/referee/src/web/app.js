@@ -13,8 +13,14 @@ import * as rules from "./rules.js";
 import * as traffic from "./traffic.js";
 
 const PAGES = {
-    "": ["Now", now], incidents: ["Incidents", incidents], incident: [null, incident], rules: ["Rules", rules],
-    traffic: ["Traffic", traffic], books: ["Books", books], captures: ["Captures", captures], login: [null, login],
+    "": ["Now", now],
+    incidents: ["Incidents", incidents],
+    incident: [null, incident],
+    rules: ["Rules", rules],
+    traffic: ["Traffic", traffic],
+    books: ["Books", books],
+    captures: ["Captures", captures],
+    login: [null, login],
 };
 const STALE_MS = 12000;
 
@@ -28,7 +34,11 @@ let nextTry = 0;
 function route() {
     const [path, words] = location.hash.replace(/^#\/?/, "").split("?");
     const [name, ...rest] = path.split("/");
-    return { name: name in PAGES ? name : "", argument: decodeURIComponent(rest.join("/")), options: new URLSearchParams(words ?? "") };
+    return {
+        name: name in PAGES ? name : "",
+        argument: decodeURIComponent(rest.join("/")),
+        options: new URLSearchParams(words ?? ""),
+    };
 }
 
 async function enter() {
@@ -42,9 +52,17 @@ async function enter() {
     await page.enter({ main, at, box, signal: leaving.signal });
 }
 
+async function look() {
+    [box.version, box.health] = await Promise.all([get("version"), maybe("health")]);
+    header(route().name);
+}
+
 async function open() {
     const { signal } = leaving;
     try {
+        if (!box.version && route().name !== "login") {
+            await look();
+        }
         await enter();
     } catch (error) {
         if (!leaving.signal.aborted || !signal.aborted) {
@@ -65,17 +83,52 @@ function failed(error) {
         console.error(error);
     }
     const again = el("button", { type: "button", onclick: () => open() }, "Try again");
-    show(main, state(problem?.status === 404 ? "There is no such thing here." : problem?.status === 0 ? "Referee does not answer." : "That did not work.",
-        el("p", null, error.message), problem?.help ? el("p", { class: "muted" }, problem.help) : null,
-        problem?.status === 0 ? el("p", { class: "muted" }, "Is it running? On its host: ", el("code", null, "systemctl status referee"), ", ", el("code", null, "referee status"), ".") : null,
-        el("p", null, again)));
+    show(
+        main,
+        state(
+            problem?.status === 404
+                ? "There is no such thing here."
+                : problem?.status === 0
+                  ? "Referee does not answer."
+                  : "That did not work.",
+            el("p", null, error.message),
+            problem?.help ? el("p", { class: "muted" }, problem.help) : null,
+            problem?.status === 0
+                ? el(
+                      "p",
+                      { class: "muted" },
+                      "Is it running? On its host: ",
+                      el("code", null, "systemctl status referee"),
+                      ", ",
+                      el("code", null, "referee status"),
+                      ".",
+                  )
+                : null,
+            el("p", null, again),
+        ),
+    );
 }
 
 function header(current) {
-    const links = Object.entries(PAGES).filter(([, [title]]) => title).map(([name, [title]]) =>
-        el("a", { href: `#/${name}`, "aria-current": name === current || (name === "incidents" && current === "incident") ? "page" : null }, title));
-    show(top, el("a", { class: "brand", href: "#/" }, el("span", { class: "flag", "aria-hidden": "true" }), "Referee"),
-        el("nav", { "aria-label": "Pages" }, links), el("div", { class: "standing" }, standing(), themeButton()));
+    const links = Object.entries(PAGES)
+        .filter(([, [title]]) => title)
+        .map(([name, [title]]) =>
+            el(
+                "a",
+                {
+                    href: `#/${name}`,
+                    "aria-current":
+                        name === current || (name === "incidents" && current === "incident") ? "page" : null,
+                },
+                title,
+            ),
+        );
+    show(
+        top,
+        el("a", { class: "brand", href: "#/" }, el("span", { class: "flag", "aria-hidden": "true" }), "Referee"),
+        el("nav", { "aria-label": "Pages" }, links),
+        el("div", { class: "standing" }, standing(), themeButton()),
+    );
 }
 
 function standing() {
@@ -84,10 +137,22 @@ function standing() {
         return null;
     }
     const taps = (version.interfaces ?? []).map((one) => one.name).join(", ");
-    const [mark, words] = !version.live ? ["idle", "store only"]
-        : { ok: ["ok", "watching"], degraded: ["warn", "degraded"], failing: ["bad", "failing"] }[health?.status] ?? ["ok", "watching"];
-    const troubles = (health?.checks ?? []).filter((check) => check.status !== "ok").map((check) => check.what).join("; ");
-    return el("span", { class: `dot ${mark}`, title: troubles || version.hostname || "" }, words, taps ? el("b", null, ` ${taps}`) : null);
+    const [mark, words] = !version.live
+        ? ["idle", "store only"]
+        : ({ ok: ["ok", "watching"], degraded: ["warn", "degraded"], failing: ["bad", "failing"] }[health?.status] ?? [
+              "ok",
+              "watching",
+          ]);
+    const troubles = (health?.checks ?? [])
+        .filter((check) => check.status !== "ok")
+        .map((check) => check.what)
+        .join("; ");
+    return el(
+        "span",
+        { class: `dot ${mark}`, title: troubles || version.hostname || "" },
+        words,
+        taps ? el("b", null, ` ${taps}`) : null,
+    );
 }
 
 function themeButton() {
@@ -116,8 +181,16 @@ function watch() {
     }
     document.documentElement.classList.add("stale");
     const wait = Math.max(0, Math.ceil((nextTry - Date.now()) / 1000));
-    show(banner, el("p", null, el("strong", null, `No answer for ${span(Math.round(age / 1000))}. `),
-        `What is shown is as of ${clock(known.answeredAt * 1e6)} UTC. `, known.silent ? (wait ? `Next try in ${wait}\u202fs.` : "Trying …") : ""));
+    show(
+        banner,
+        el(
+            "p",
+            null,
+            el("strong", null, `No answer for ${span(Math.round(age / 1000))}. `),
+            `What is shown is as of ${clock(known.answeredAt * 1e6)} UTC. `,
+            known.silent ? (wait ? `Next try in ${wait}\u202fs.` : "Trying …") : "",
+        ),
+    );
 }
 
 async function begin() {
@@ -138,14 +211,8 @@ async function begin() {
         } catch (error) {
             login.refused(error.message);
             location.hash = "#/login";
-            return;
         }
     }
-    const look = async () => {
-        [box.version, box.health] = await Promise.all([get("version"), maybe("health")]);
-        header(route().name);
-    };
-    await look().catch(failed);
     await open();
     follow();
     setInterval(watch, 1000);

@@ -31,15 +31,38 @@ export const address = (incident) => `#/incident/${encodeURIComponent(incident.i
 
 export function card(incident) {
     const lead = sentences(explained(incident.explain).what).slice(0, 2).join(" ");
-    return el("article", { class: `card ${incident.severity}` },
+    return el(
+        "article",
+        { class: `card ${incident.severity}` },
         el("header", null, badge(incident), incident.captured ? el("span", { class: "chip" }, "packets kept") : null),
-        el("h3", null, el("a", { href: address(incident) }, title(incident.kind))), el("p", { class: "subject" }, subject(incident)),
-        el("p", { class: "lead" }, lead), el("footer", null, [times(incident), extent(incident)].filter(Boolean).join(" · ")));
+        el("h3", null, el("a", { id: `card-${incident.id}`, href: address(incident) }, title(incident.kind))),
+        el("p", { class: "subject" }, subject(incident)),
+        el("p", { class: "lead" }, lead),
+        el("footer", null, [times(incident), extent(incident)].filter(Boolean).join(" · ")),
+    );
 }
 
 export function line(incident) {
-    return el("li", { class: `line ${incident.severity}` }, el("a", { href: address(incident) },
-        el("span", { class: "mark", title: incident.severity }), el("span", { class: "what" }, title(incident.kind)),
-        el("span", { class: "subject" }, subject(incident)), el("span", { class: "extent" }, extent(incident)),
-        el("time", { class: "time" }, when(incident.first_ns))));
+    return el(
+        "li",
+        { class: `line ${incident.severity}` },
+        el(
+            "a",
+            { href: address(incident) },
+            el("span", { class: "mark", title: incident.severity }),
+            el("span", { class: "what" }, title(incident.kind)),
+            el("span", { class: "subject" }, subject(incident)),
+            el(
+                "span",
+                { class: "extent" },
+                incident.state === "open"
+                    ? el("span", { class: "chip live" }, "open")
+                    : incident.state === "withdrawn"
+                      ? el("span", { class: "chip" }, "withdrawn")
+                      : null,
+                extent(incident),
+            ),
+            el("time", { class: "time" }, when(incident.first_ns)),
+        ),
+    );
 }

@@ -27,23 +27,40 @@ export function svg(tag, attributes, ...children) {
     return fill(document.createElementNS(SVG, tag), attributes, children);
 }
 
-// Replaces what is in a node, and keeps the keyboard where it was if that place is still there.
+const openParts = (parent) => [...parent.querySelectorAll("details[open] > summary")].map((one) => one.textContent);
+
+// Replaces what is in a node; keeps the keyboard where it was, and open what was opened, if those are still there.
 export function show(parent, ...children) {
     const held = document.activeElement?.id;
+    const opened = new Set(openParts(parent));
     parent.replaceChildren(...children.flat(Infinity).filter(Boolean));
+    if (opened.size) {
+        parent.querySelectorAll("details > summary").forEach((one) => {
+            one.parentElement.open ||= opened.has(one.textContent);
+        });
+    }
     if (held && document.activeElement?.id !== held) {
         document.getElementById(held)?.focus({ preventScroll: true });
     }
 }
 
 function icon() {
-    return svg("svg", { class: "icon", viewBox: "0 0 16 16", "aria-hidden": "true" }, svg("path", { d: "M5.5 5.5v-3h8v8h-3M2.5 5.5h8v8h-8z" }));
+    return svg(
+        "svg",
+        { class: "icon", viewBox: "0 0 16 16", "aria-hidden": "true" },
+        svg("path", { d: "M5.5 5.5v-3h8v8h-3M2.5 5.5h8v8h-8z" }),
+    );
 }
 
 // A button that copies a text and says so; without words, a sign.
 export function copyButton(text, label) {
     const words = el("span", null, label ?? "");
-    const button = el("button", { class: "copy", type: "button", title: `Copy: ${text}`, "aria-label": label ? null : `Copy ${text}` }, label ? null : icon(), words);
+    const button = el(
+        "button",
+        { class: "copy", type: "button", title: `Copy: ${text}`, "aria-label": label ? null : `Copy ${text}` },
+        label ? null : icon(),
+        words,
+    );
     button.addEventListener("click", async () => {
         words.textContent = (await copied(text)) ? "Copied" : "Not allowed: select it";
         setTimeout(() => (words.textContent = label ?? ""), 1600);

@@ -25,6 +25,8 @@ const UNITS = [
     ["_ns", (n) => span(n / 1e9)],
     ["_s", (n) => span(n)],
     ["_bytes", (n) => `${count(n)} B`],
+    ["_bytes_per_second", (n) => `${bytes(n)}/s`],
+    ["_ppm", (n) => `${(n / 1e4).toPrecision(3)}\u202f%`],
     ["_percent", (n) => `${n} %`],
 ];
 
@@ -43,7 +45,15 @@ export function nameOf(key) {
     if (plain.endsWith("_at_least") || plain.endsWith("_below")) {
         plain = plain.replace(/_(at_least|below)$/, ", $1");
     }
-    plain = plain.replaceAll("_", " ").replace(/\b(syn|syns|rst|rsts|rtt|ttl|mss|icmp|dns|ip|mtu|ecn|sack|fin|ack|udp|tcp|tls|http)\b/g, (w) => (w.endsWith("s") && w !== "dns" && w !== "mss" && w !== "tls" ? w.slice(0, -1).toUpperCase() + "s" : w.toUpperCase()));
+    plain = plain
+        .replaceAll("_", " ")
+        .replace(/\borig\b/g, "client")
+        .replace(/\bresp\b/g, "server")
+        .replace(/\b(syn|syns|rst|rsts|rtt|ttl|mss|icmp|dns|ip|mtu|ecn|sack|fin|ack|udp|tcp|tls|http)\b/g, (w) =>
+            w.endsWith("s") && w !== "dns" && w !== "mss" && w !== "tls"
+                ? w.slice(0, -1).toUpperCase() + "s"
+                : w.toUpperCase(),
+        );
     return plain.charAt(0).toUpperCase() + plain.slice(1) + (within ? ` within ${within[1]}\u202fs` : "");
 }
 
@@ -66,9 +76,13 @@ export function valueOf(key, value) {
             return value.min === value.max ? say(value.min) : `${say(value.min)} to ${say(value.max)}`;
         }
         if (Array.isArray(value.values)) {
-            return value.values.includes(true) && value.values.includes(false) ? "of some" : value.values.map((one) => valueOf(key, one)).join(", ");
+            return value.values.includes(true) && value.values.includes(false)
+                ? "of some"
+                : value.values.map((one) => valueOf(key, one)).join(", ");
         }
-        return Object.entries(value).map(([k, v]) => `${nameOf(k).toLowerCase()} ${valueOf(k, v)}`).join(", ");
+        return Object.entries(value)
+            .map(([k, v]) => `${nameOf(k).toLowerCase()} ${valueOf(k, v)}`)
+            .join(", ");
     }
     return String(value);
 }
@@ -84,7 +98,10 @@ export function rows(evidence) {
 // Incidents of other kinds that were taken into this one.
 export function absorbed(evidence) {
     return Object.entries(evidence?.absorbed ?? {}).map(([kind, what]) => ({
-        title: title(kind), kind, flows: what.flows ?? what.count ?? null, rows: rows(what.evidence),
+        title: title(kind),
+        kind,
+        flows: what.flows ?? what.count ?? null,
+        rows: rows(what.evidence),
     }));
 }
 
@@ -92,7 +109,9 @@ export function absorbed(evidence) {
 export function conditions(because) {
     return (because ?? []).map((one) => ({
         text: one.if,
-        facts: Object.entries(one.facts ?? {}).map(([name, value]) => `${name} = ${value === null ? "not known" : JSON.stringify(value)}`),
+        facts: Object.entries(one.facts ?? {}).map(
+            ([name, value]) => `${name} = ${value === null ? "not known" : JSON.stringify(value)}`,
+        ),
         params: Object.entries(one.params ?? {}).map(([name, value]) => `${name} = ${JSON.stringify(value)}`),
     }));
 }
@@ -104,16 +123,33 @@ export function apart(evidence) {
         const healthy = one.healthy ?? 0;
         switch (one.by) {
             case "silence":
-                return { label: "Silence before", unit: "s", healthy, fine: one.healthy_max_ms / 1e3, failing: one.failing_min_ms / 1e3,
-                    fineWords: `up to ${span(one.healthy_max_ms / 1e3)} outlived`, failingWords: `from ${span(one.failing_min_ms / 1e3)} on cut` };
+                return {
+                    label: "Silence before",
+                    unit: "s",
+                    healthy,
+                    fine: one.healthy_max_ms / 1e3,
+                    failing: one.failing_min_ms / 1e3,
+                    fineWords: `up to ${span(one.healthy_max_ms / 1e3)} outlived`,
+                    failingWords: `from ${span(one.failing_min_ms / 1e3)} on cut`,
+                };
             case "size":
-                return { label: "Size", unit: "B", healthy, fine: one.healthy_max_payload_bytes, failing: one.failing_min_bytes,
-                    fineWords: `up to ${bytes(one.healthy_max_payload_bytes)} arrive`, failingWords: `from ${bytes(one.failing_min_bytes)} on vanish` };
+                return {
+                    label: "Size",
+                    unit: "B",
+                    healthy,
+                    fine: one.healthy_max_payload_bytes,
+                    failing: one.failing_min_bytes,
+                    fineWords: `up to ${bytes(one.healthy_max_payload_bytes)} arrive`,
+                    failingWords: `from ${bytes(one.failing_min_bytes)} on vanish`,
+                };
             case "origin":
                 return { label: "Who", healthy, words: `Only ${one.failing} is hit` };
             case "ttl":
-                return { label: "Way through the network", healthy,
-                    words: `TTL ${[one.failing].flat().join(", ")} where it fails, ${[one.healthy].flat().join(", ")} where it goes well` };
+                return {
+                    label: "Way through the network",
+                    healthy,
+                    words: `TTL ${[one.failing].flat().join(", ")} where it fails, ${[one.healthy].flat().join(", ")} where it goes well`,
+                };
             case "ecn":
                 return { label: "ECN", healthy, words: "All that fail offered ECN, none that went well did" };
             default:
@@ -122,8 +158,10 @@ export function apart(evidence) {
     });
 }
 
-const TOOLS = /^(dmesg|nstat|ss|ip|ethtool|tc|mtr|tracepath|traceroute|ping|iptables|nft|sysctl|conntrack|tshark|referee|dig|lsof|strace|openssl|curl)$/;
-const ARGUMENT = /^(-|\||"|[A-Z0-9]|\S*[0-9_.…:/=]|grep$|link$|route$|get$|change$|do$|mangle$|tcp$|qdisc$|mtu$|show$|to$|on$|-)/;
+const TOOLS =
+    /^(dmesg|nstat|ss|ip|ethtool|tc|mtr|tracepath|traceroute|ping|iptables|nft|sysctl|conntrack|tshark|referee|dig|lsof|strace|openssl|curl)$/;
+const ARGUMENT =
+    /^(-|\||"|[A-Z0-9]|\S*[0-9_.…:/=]|grep$|link$|route$|get$|change$|do$|mangle$|tcp$|qdisc$|mtu$|show$|to$|on$|-)/;
 const NEVER = new Set(["to", "on", "with", "and", "or"]);
 
 // Text and the commands and settings in it: [{text}|{code}]. Prose is English, so this is a guess that errs on the side of prose.
@@ -141,7 +179,9 @@ export function advice(text) {
     for (let i = 0; i < tokens.length; i += 1) {
         const lead = tokens[i].match(/^[("]*/)[0];
         const word = tokens[i].slice(lead.length);
-        const setting = word.match(/^((?:net|fs|kernel)\.[a-z0-9_.]*[a-z0-9_]|tcp_[a-z0-9_]+|nf_conntrack_[a-z0-9_]+)(.*)$/);
+        const setting = word.match(
+            /^((?:net|fs|kernel)\.[a-z0-9_.]*[a-z0-9_]|tcp_[a-z0-9_]+|nf_conntrack_[a-z0-9_]+)(.*)$/,
+        );
         const bare = word.replace(/[,.;:)]+$/, "");
         if (setting) {
             plain += lead;
@@ -181,7 +221,13 @@ function commandAt(tokens, start, first, after) {
     let words = first;
     let rest = after;
     let at = start;
-    while (!rest && tokens[at + 2] && ARGUMENT.test(tokens[at + 2].replace(/[,.;:)]+$/, "")) && !NEVER.has(tokens[at + 2]) && !/^[A-Z][a-z]/.test(tokens[at + 2].replace(/^(Tcp|Icmp|Ip|Udp)[A-Z]?.*/, "X"))) {
+    while (
+        !rest &&
+        tokens[at + 2] &&
+        ARGUMENT.test(tokens[at + 2].replace(/[,.;:)]+$/, "")) &&
+        !NEVER.has(tokens[at + 2]) &&
+        !/^[A-Z][a-z]/.test(tokens[at + 2].replace(/^(Tcp|Icmp|Ip|Udp)[A-Z]?.*/, "X"))
+    ) {
         const token = tokens[at + 2];
         const bare = token.replace(/[,.;:)]+$/, "");
         words += ` ${bare}`;

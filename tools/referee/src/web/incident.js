@@ -1,12 +1,11 @@
 // One incident: what happened, what sets it apart, the packets that prove it, and what to do.
 
-import { get, link, maybe, query } from "./api.js";
-import { address, badge, extent, line } from "./card.js";
-import { command, copyButton, el, show, state } from "./dom.js";
+import { get, link, maybe } from "./api.js";
+import { address, badge, extent } from "./card.js";
+import { command, copyButton, el, show } from "./dom.js";
 import { absorbed, advice, apart, conditions, rows, settings } from "./evidence.js";
-import { ladder } from "./ladder-view.js";
-import { sequence } from "./sequence-view.js";
-import { ago, count, endpoint, explained, plural, sentences, span, subject, title, when, whose } from "./words.js";
+import { packets, wireshark } from "./proof.js";
+import { ago, explained, plural, sentences, span, subject, title, when } from "./words.js";
 
 const SIMILAR = 8;
 
@@ -21,20 +20,40 @@ export async function enter({ main, at, signal }) {
         await Promise.all([packets(proof, incident, at.options.get("flow"), signal), runbook(book, incident, signal)]);
     };
     await draw();
-    link.addEventListener("incident", (event) => {
-        if (event.detail?.id === id) {
-            get(`incidents/${encodeURIComponent(id)}`, signal).then((incident) => show(document.getElementById("head"), head(incident))).catch(() => {});
-        }
-    }, { signal });
+    link.addEventListener(
+        "incident",
+        (event) => {
+            if (event.detail?.id === id) {
+                get(`incidents/${encodeURIComponent(id)}`, signal)
+                    .then((incident) => show(document.getElementById("head"), head(incident)))
+                    .catch(() => {});
+            }
+        },
+        { signal },
+    );
 }
 
 function page(incident, proof, book) {
-    return el("article", { class: "incident" },
+    return el(
+        "article",
+        { class: "incident" },
         el("header", { id: "head", class: `hero ${incident.severity}` }, head(incident)),
-        el("div", { class: "columns" },
+        el(
+            "div",
+            { class: "columns" },
             el("div", { class: "wide" }, different(incident), proof),
-            el("aside", { class: "side" }, todo(incident), wireshark(incident), evidence(incident), book, similar(incident)),
-            el("div", { class: "below" }, because(incident))));
+            el(
+                "aside",
+                { class: "side" },
+                todo(incident),
+                wireshark(incident),
+                evidence(incident),
+                book,
+                similar(incident),
+            ),
+            el("div", { class: "below" }, because(incident)),
+        ),
+    );
 }
 
 function head(incident) {
@@ -43,10 +62,31 @@ function head(incident) {
     const lasted = (incident.last_ns - incident.first_ns) / 1e9;
     const open = incident.state === "open";
     return [
-        el("p", { class: "eyebrow" }, badge(incident), el("span", { class: open ? "chip live" : "chip" }, open ? "open" : "closed"), el("span", { class: "muted" }, `${incident.kind} · ${incident.id}`)),
-        el("h1", null, title(incident.kind)), el("p", { class: "subject big" }, subject(incident)),
-        el("p", { class: "facts" }, [`${open ? "since " : ""}${when(incident.first_ns)}${open ? `, last ${ago(incident.last_ns)}` : lasted >= 0.001 ? `, over ${span(lasted)}` : ""}`, extent(incident)].filter(Boolean).join(" · ")),
-        el("p", { class: "lead" }, first), others.length ? el("p", null, others.join(" ")) : null,
+        el(
+            "p",
+            { class: "eyebrow" },
+            badge(incident),
+            el(
+                "span",
+                { class: open ? "chip live" : "chip" },
+                incident.state === "withdrawn" ? "withdrawn: later packets disprove it" : open ? "open" : "closed",
+            ),
+            el("span", { class: "muted" }, `${incident.kind} · ${incident.id}`),
+        ),
+        el("h1", null, title(incident.kind)),
+        el("p", { class: "subject big" }, subject(incident)),
+        el(
+            "p",
+            { class: "facts" },
+            [
+                `${open ? "since " : ""}${when(incident.first_ns)}${open ? `, last ${ago(incident.last_ns)}` : lasted >= 0.001 ? `, over ${span(lasted)}` : ""}`,
+                extent(incident),
+            ]
+                .filter(Boolean)
+                .join(" · "),
+        ),
+        el("p", { class: "lead" }, first),
+        others.length ? el("p", null, others.join(" ")) : null,
         told.more ? el("p", { class: "muted" }, told.more) : null,
     ];
 }
@@ -57,20 +97,51 @@ function different(incident) {
         return null;
     }
     const text = explained(incident.explain).apart;
-    return el("section", { class: "panel" }, el("h2", null, found[0].label === "Nothing looked at" ? "What sets the failing ones apart: nothing found" : "What sets the failing ones apart"),
-        found.map((one) => (one.fine !== undefined && Number.isFinite(one.fine) && Number.isFinite(one.failing) ? range(one) : null)),
-        el("p", null, text || found.map((one) => one.words ?? `${one.label}: ${one.fineWords}, ${one.failingWords}`).join(". ")));
+    return el(
+        "section",
+        { class: "panel" },
+        el(
+            "h2",
+            null,
+            found[0].label === "Nothing looked at"
+                ? "What sets the failing ones apart: nothing found"
+                : "What sets the failing ones apart",
+        ),
+        found.map((one) =>
+            one.fine !== undefined && Number.isFinite(one.fine) && Number.isFinite(one.failing) ? range(one) : null,
+        ),
+        el(
+            "p",
+            null,
+            text || found.map((one) => one.words ?? `${one.label}: ${one.fineWords}, ${one.failingWords}`).join(". "),
+        ),
+    );
 }
 
 // Two stretches of one measure: where it goes well, where it fails, and what lies between.
 function range({ label, fine, failing, fineWords, failingWords }) {
     const most = Math.max(failing * 1.35, fine * 1.1);
     const part = (value) => `${Math.max(2, Math.min(100, (value / most) * 100)).toFixed(1)}%`;
-    const box = el("div", { class: "range", role: "img", "aria-label": `${label}: ${fineWords}, ${failingWords}` },
-        el("span", { class: "fine" }), el("span", { class: "failing" }));
+    const box = el(
+        "div",
+        { class: "range", role: "img", "aria-label": `${label}: ${fineWords}, ${failingWords}` },
+        el("span", { class: "fine" }),
+        el("span", { class: "failing" }),
+    );
     box.children[0].style.width = part(fine);
     box.children[1].style.left = part(failing);
-    return el("div", { class: "apart" }, el("h3", null, label), box, el("p", { class: "ends" }, el("span", { class: "good" }, `✓ ${fineWords}`), el("span", { class: "bad" }, `✗ ${failingWords}`)));
+    return el(
+        "div",
+        { class: "apart" },
+        el("h3", null, label),
+        box,
+        el(
+            "p",
+            { class: "ends" },
+            el("span", { class: "good" }, `✓ ${fineWords}`),
+            el("span", { class: "bad" }, `✗ ${failingWords}`),
+        ),
+    );
 }
 
 function todo(incident) {
@@ -79,9 +150,31 @@ function todo(incident) {
     }
     const steps = sentences(incident.advise);
     const ready = settings(incident.advise);
-    return el("section", { class: "panel advice" }, el("h2", null, "What to do"),
-        el("ul", null, steps.map((step) => el("li", null, advice(step).map((part) => (part.code ? inline(part.code) : part.text))))),
-        ready.length ? el("div", null, el("h3", null, "To paste"), el("pre", null, el("code", null, ready.join("\n"))), copyButton(ready.join("\n"), "Copy all")) : null);
+    return el(
+        "section",
+        { class: "panel advice" },
+        el("h2", null, "What to do"),
+        el(
+            "ul",
+            null,
+            steps.map((step) =>
+                el(
+                    "li",
+                    null,
+                    advice(step).map((part) => (part.code ? inline(part.code) : part.text)),
+                ),
+            ),
+        ),
+        ready.length
+            ? el(
+                  "div",
+                  null,
+                  el("h3", null, "To paste"),
+                  el("pre", null, el("code", null, ready.join("\n"))),
+                  copyButton(ready.join("\n"), "Copy all"),
+              )
+            : null,
+    );
 }
 
 function inline(code) {
@@ -97,27 +190,19 @@ async function runbook(place, incident, signal) {
         return;
     }
     const part = (name, text) => (text ? [el("h3", null, name), el("p", null, text)] : null);
-    show(place, el("details", { class: "panel" }, el("summary", null, el("h2", null, "Runbook")), part("You notice", entry.symptom), part("The wire shows", entry.wire), part("Do", entry.fix),
-        entry.sysctl?.length ? [el("h3", null, "Set"), [entry.sysctl].flat().map((text) => command(text))] : null,
-        entry.filter ? [el("h3", null, "Look in Wireshark"), command(entry.filter)] : null));
-}
-
-// With the store's folder left as the server wrote it.
-function proofCommand(incident) {
-    const told = incident.proof ?? `referee captures get --incident ${incident.id} -w - | wireshark -k -i -`;
-    return told.includes("-w -") ? told : told.replace(/ -w \S+$/, "") + " -w - | wireshark -k -i -";
-}
-
-function wireshark(incident) {
-    const kept = incident.captured !== false && (incident.flow_ids ?? []).length > 0;
-    if (!kept) {
-        return el("section", { class: "panel" }, el("h2", null, "Packets"), el("p", { class: "muted" },
-            incident.scope === "flow" ? "None were kept of this incident." : "This is about many flows; see the captures of single ones: ", incident.scope === "flow" ? null : el("a", { href: `#/captures?host=${encodeURIComponent(incident.subject?.host ?? incident.subject?.dst ?? "")}` }, "what is kept of it")));
-    }
-    const download = incident.capture ?? `/api/v1/captures/download${query({ incident: incident.id })}`;
-    return el("section", { class: "panel" }, el("h2", null, "Open in Wireshark"), el("p", null, el("a", { class: "button primary", href: download, download: `${incident.id}.pcapng` }, "Download the packets"), " ", el("span", { class: "muted small" }, "pcapng")),
-        el("p", { class: "muted" }, "Or on the box, straight into Wireshark:"), command(proofCommand(incident)),
-        el("p", { class: "muted small" }, "Wireshark’s own list of interfaces has this incident too, once ", el("code", null, "referee extcap install"), " has been run where Wireshark is."));
+    show(
+        place,
+        el(
+            "details",
+            { class: "panel" },
+            el("summary", null, el("h2", null, "Runbook")),
+            part("You notice", entry.symptom),
+            part("The wire shows", entry.wire),
+            part("Do", entry.fix),
+            entry.sysctl?.length ? [el("h3", null, "Set"), [entry.sysctl].flat().map((text) => command(text))] : null,
+            entry.filter ? [el("h3", null, "Look in Wireshark"), command(entry.filter)] : null,
+        ),
+    );
 }
 
 function similar(incident) {
@@ -125,8 +210,23 @@ function similar(incident) {
     if (!others.length) {
         return null;
     }
-    return el("section", { class: "panel" }, el("h2", null, "Similar"), el("ul", { class: "similar" }, others.map((one) =>
-        el("li", null, el("a", { href: address(one) }, subject(one)), el("span", { class: "muted" }, ` ${title(one.kind)}, ${when(one.first_ns)}`)))));
+    return el(
+        "section",
+        { class: "panel" },
+        el("h2", null, "Similar"),
+        el(
+            "ul",
+            { class: "similar" },
+            others.map((one) =>
+                el(
+                    "li",
+                    null,
+                    el("a", { href: address(one) }, subject(one)),
+                    el("span", { class: "muted" }, ` ${title(one.kind)}, ${when(one.first_ns)}`),
+                ),
+            ),
+        ),
+    );
 }
 
 function evidence(incident) {
@@ -135,9 +235,33 @@ function evidence(incident) {
     if (!found.length && !inside.length) {
         return null;
     }
-    const table = (list) => el("table", { class: "pairs" }, el("tbody", null, list.map(([name, value, key]) => el("tr", { class: value === "not known" ? "unknown" : "" }, el("th", { scope: "row", title: key }, name), el("td", null, value)))));
-    return el("section", { class: "panel" }, el("h2", null, "Evidence"), found.length ? table(found) : null,
-        inside.map((one) => [el("h3", null, `${one.title}: ${plural(one.flows ?? 0, "connection")} taken in here`), table(one.rows)]));
+    const table = (list) =>
+        el(
+            "table",
+            { class: "pairs" },
+            el(
+                "tbody",
+                null,
+                list.map(([name, value, key]) =>
+                    el(
+                        "tr",
+                        { class: value === "not known" ? "unknown" : "" },
+                        el("th", { scope: "row", title: key }, name),
+                        el("td", null, value),
+                    ),
+                ),
+            ),
+        );
+    return el(
+        "section",
+        { class: "panel" },
+        el("h2", null, "Evidence"),
+        found.length ? table(found) : null,
+        inside.map((one) => [
+            el("h3", null, `${one.title}: ${plural(one.flows ?? 0, "connection")} taken in here`),
+            table(one.rows),
+        ]),
+    );
 }
 
 function because(incident) {
@@ -145,40 +269,32 @@ function because(incident) {
     if (!held.length) {
         return null;
     }
-    return el("section", { class: "panel" }, el("h2", null, "Why the rule spoke"), el("p", { class: "muted" }, "Rule ", el("a", { href: `#/rules?rule=${encodeURIComponent(incident.rule)}` }, incident.rule), ". All of this held:"),
-        el("ul", { class: "because" }, held.map((one) => el("li", null, el("code", null, one.text), el("p", { class: "small muted" }, [...one.facts, ...one.params.map((p) => `set: ${p}`)].join(" · "))))));
+    return el(
+        "section",
+        { class: "panel" },
+        el("h2", null, "Why the rule spoke"),
+        el(
+            "p",
+            { class: "muted" },
+            "Rule ",
+            el("a", { href: `#/rules?rule=${encodeURIComponent(incident.rule)}` }, incident.rule),
+            ". All of this held:",
+        ),
+        el(
+            "ul",
+            { class: "because" },
+            held.map((one) =>
+                el(
+                    "li",
+                    null,
+                    el("code", null, one.text),
+                    el(
+                        "p",
+                        { class: "small muted" },
+                        [...one.facts, ...one.params.map((p) => `set: ${p}`)].join(" · "),
+                    ),
+                ),
+            ),
+        ),
+    );
 }
-
-async function packets(place, incident, wanted, signal) {
-    const answer = await maybe(`incidents/${encodeURIComponent(incident.id)}/packets${query({ flow: wanted })}`, signal);
-    if (!answer || !answer.packets?.length) {
-        show(place, el("section", { class: "panel" }, el("h2", null, "Packets"), el("p", { class: "muted" }, incident.state === "open" ? "None have been written yet; they come within seconds of the verdict." : (incident.flow_ids ?? []).length ? "Nothing of its flows is kept: the store’s limit may have been reached, or the box was too busy to keep them (see the books)." : `This is about a ${whose(incident)} as a whole: no single flow was recorded for it.`)));
-        return;
-    }
-    const flow = answer.flows.find((one) => one.flow_id === answer.flow_id);
-    const ends = endsOf(answer, flow, incident);
-    const choose = (id) => (location.hash = `#/incident/${incident.id}${query({ flow: id })}`);
-    const kept = answer.cut ? `${count(answer.packets.length)} of ${count(answer.total ?? flow?.packets)} packets` : plural(answer.packets.length, "packet");
-    const tcp = answer.packets.some((p) => p.class === "tcp");
-    show(place, el("section", { class: "panel" }, el("div", { class: "titlerow" }, el("h2", null, "What happened on the wire"), picker(answer, choose)), el("p", { class: "muted small" }, `${kept}, times in seconds since the first${answer.cut ? "; all of them are in the download" : ""}.`),
-            ladder(answer.packets, ends, [answer.tap].flat().join(", "), signal)),
-        tcp ? el("section", { class: "panel" }, el("h2", null, "Time and sequence"), sequence(answer.packets, ends, signal)) : null);
-}
-
-function endsOf(answer, flow, incident) {
-    const of = (tuple) => ({ client: endpoint(tuple.src, tuple.sport), server: endpoint(tuple.dst, tuple.dport) });
-    const s = incident.subject ?? {};
-    const named = answer.client && answer.server ? { client: endpoint(...answer.client), server: endpoint(...answer.server) } : null;
-    return named ?? (s.src && answer.flow_id === incident.flow_ids?.[0] ? of(s) : flow?.flow ? of(flow.flow) : { client: "client", server: "server" });
-}
-
-function picker(answer, choose) {
-    if (answer.flows.length < 2) {
-        return null;
-    }
-    const words = (one) => `${one.flow ? `${endpoint(one.flow.src, one.flow.sport)} → ${endpoint(one.flow.dst, one.flow.dport)}` : one.flow_id} (${count(one.packets)})`;
-    return el("label", { class: "picker" }, el("span", { class: "offscreen" }, "Flow"), el("select", { id: "flow", onchange: (event) => choose(event.target.value) },
-        answer.flows.map((one) => el("option", { value: one.flow_id, selected: one.flow_id === answer.flow_id ? "" : null }, words(one)))));
-}
-
-export { state };

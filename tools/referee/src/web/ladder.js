@@ -4,6 +4,7 @@ import { bytes as size, count, plural, span } from "./words.js";
 
 const ROW = 27;
 const GAP_ROW = 40;
+const NOTE_ROW = 16;
 const HEAD = 46;
 const SLANT = 15;
 const ROWS_MOST = 60;
@@ -11,8 +12,13 @@ const SILENCE_S = 1;
 const NARROW = 640;
 
 const NOTES = {
-    retransmission: "sent again", out_of_order: "out of order", lost_before: "a gap before it", keepalive: "keepalive",
-    zero_window: "window closed", duplicate_ack: "same ACK again",
+    retransmission: "sent again",
+    out_of_order: "out of order",
+    lost_before: "a gap before it",
+    keepalive: "keepalive",
+    zero_window: "window closed",
+    zero_window_probe: "asks for room",
+    duplicate_ack: "same ACK again",
 };
 
 export const seconds = (packet, first) => (packet.ts_ns - first.ts_ns) / 1e9;
@@ -23,7 +29,12 @@ export function isRst(packet) {
 
 // A RST that does not come from where its sender's packets come from.
 export function isForeign(packet) {
-    return isRst(packet) && packet.expected_ttl !== null && packet.ttl !== null && Math.abs(packet.ttl - packet.expected_ttl) > 1;
+    return (
+        isRst(packet) &&
+        packet.expected_ttl !== null &&
+        packet.ttl !== null &&
+        Math.abs(packet.ttl - packet.expected_ttl) > 1
+    );
 }
 
 export function kindOf(packet) {
@@ -55,9 +66,18 @@ export function labelOf(packet) {
     if (packet.class !== "tcp") {
         return length || packet.class;
     }
-    const names = [["S", "SYN"], ["F", "FIN"], ["R", "RST"]].filter(([letter]) => packet.flags.includes(letter)).map(([, name]) => name);
+    const names = [
+        ["S", "SYN"],
+        ["F", "FIN"],
+        ["R", "RST"],
+    ]
+        .filter(([letter]) => packet.flags.includes(letter))
+        .map(([, name]) => name);
     if (packet.flags.includes("S") && packet.flags.includes(".")) {
         names.push("ACK");
+    }
+    if (packet.marks.includes("zero_window_probe")) {
+        names.push("probe");
     }
     if (packet.marks.includes("keepalive")) {
         names.push("keepalive");
@@ -72,9 +92,17 @@ export function noteOf(packet, narrow = false) {
         const whose = packet.dir === "orig" ? "client" : "server";
         const known = packet.expected_ttl !== null && packet.ttl !== null;
         if (narrow) {
-            notes.push(known && isForeign(packet) ? `TTL ${packet.ttl} ≠ ${packet.expected_ttl}` : `TTL ${packet.ttl ?? "?"}`);
+            notes.push(
+                known && isForeign(packet) ? `TTL ${packet.ttl} ≠ ${packet.expected_ttl}` : `TTL ${packet.ttl ?? "?"}`,
+            );
         } else {
-            notes.push(known ? (isForeign(packet) ? `TTL ${packet.ttl}, the ${whose}'s is ${packet.expected_ttl}` : `TTL ${packet.ttl}, as the ${whose}'s`) : `TTL ${packet.ttl ?? "unknown"}`);
+            notes.push(
+                known
+                    ? isForeign(packet)
+                        ? `TTL ${packet.ttl}, the ${whose}'s is ${packet.expected_ttl}`
+                        : `TTL ${packet.ttl}, as the ${whose}'s`
+                    : `TTL ${packet.ttl ?? "unknown"}`,
+            );
         }
     }
     for (const mark of packet.marks) {
@@ -119,7 +147,10 @@ function folds(packets, opened) {
     const weight = weights(packets);
     const order = packets.map((_, i) => i).sort((a, b) => weight[b] - weight[a] || a - b);
     const shown = packets.map(() => false);
-    order.filter((i) => weight[i] > 0).slice(0, ROWS_MOST).forEach((i) => (shown[i] = true));
+    order
+        .filter((i) => weight[i] > 0)
+        .slice(0, ROWS_MOST)
+        .forEach((i) => (shown[i] = true));
     let i = 0;
     while (i < packets.length) {
         let end = i;
@@ -143,7 +174,10 @@ export function roundTrips(packets) {
     const syn = at((p) => p.flags.includes("S") && !p.flags.includes("."));
     const answer = at((p) => p.flags.includes("S") && p.flags.includes("."));
     const ack = answer && at((p) => p.n > answer.n && p.dir === "orig" && !p.flags.includes("S"));
-    return { server: syn && answer && answer.n > syn.n ? seconds(answer, syn) : null, client: answer && ack ? seconds(ack, answer) : null };
+    return {
+        server: syn && answer && answer.n > syn.n ? seconds(answer, syn) : null,
+        client: answer && ack ? seconds(ack, answer) : null,
+    };
 }
 
 function lanes(width, packets, narrow) {
@@ -180,28 +214,63 @@ export function layout(packets, width, options = {}) {
         const packet = packets[i];
         const before = packets[i - 1];
         if (before && packet.n > before.n + 1) {
-            rows.push({ type: "left_out", y: y + 6, height: ROW, words: `${plural(packet.n - before.n - 1, "packet")} left out here` });
+            rows.push({
+                type: "left_out",
+                y: y + 6,
+                height: ROW,
+                words: `${plural(packet.n - before.n - 1, "packet")} left out here`,
+            });
             y += ROW + 8;
         }
         const silence = before ? seconds(packet, before) : 0;
         if (silence > SILENCE_S) {
-            rows.push({ type: "gap", y: y + GAP_ROW / 2 - 10, height: GAP_ROW, seconds: silence, words: `${span(silence)} of silence` });
+            rows.push({
+                type: "gap",
+                y: y + GAP_ROW / 2 - 10,
+                height: GAP_ROW,
+                seconds: silence,
+                words: `${span(silence)} of silence`,
+            });
             y += GAP_ROW;
         }
         if (shown[i]) {
-            rows.push({ type: "packet", y, height: ROW, packet, kind: kindOf(packet), label: labelOf(packet), note: noteOf(packet, narrow),
-                again: packet.marks.includes("retransmission"), time: seconds(packet, packets[0]), ...arrow(packet, y, at) });
-            y += ROW;
+            rows.push({
+                type: "packet",
+                y,
+                height: ROW,
+                packet,
+                kind: kindOf(packet),
+                label: labelOf(packet),
+                note: noteOf(packet, narrow),
+                again: packet.marks.includes("retransmission"),
+                time: seconds(packet, packets[0]),
+                ...arrow(packet, y, at),
+            });
+            // On a narrow picture a RST's TTL stands under its arrow.
+            y += ROW + (narrow && isRst(packet) ? NOTE_ROW : 0);
             continue;
         }
         let end = i;
         let total = 0;
-        while (end < packets.length && !shown[end] && (end === i || (seconds(packets[end], packets[end - 1]) <= SILENCE_S && packets[end].n === packets[end - 1].n + 1))) {
+        while (
+            end < packets.length &&
+            !shown[end] &&
+            (end === i ||
+                (seconds(packets[end], packets[end - 1]) <= SILENCE_S && packets[end].n === packets[end - 1].n + 1))
+        ) {
             total += packets[end].len;
             end += 1;
         }
         const time = seconds(packet, packets[0]);
-        rows.push({ type: "fold", y, height: ROW + 4, first: packet.n, count: end - i, time, words: `${plural(end - i, "packet")}, ${size(total)}` });
+        rows.push({
+            type: "fold",
+            y,
+            height: ROW + 4,
+            first: packet.n,
+            count: end - i,
+            time,
+            words: `${plural(end - i, "packet")}, ${size(total)}`,
+        });
         y += ROW + 6;
         i = end - 1;
     }
@@ -215,9 +284,13 @@ export function described(packets, ends) {
     }
     const rsts = packets.filter(isRst);
     const foreign = rsts.filter(isForeign);
-    const parts = [`${plural(packets.length, "packet")} between ${ends.client} and ${ends.server} in ${span(seconds(packets.at(-1), packets[0]))}.`];
+    const parts = [
+        `${plural(packets.length, "packet")} between ${ends.client} and ${ends.server} in ${span(seconds(packets.at(-1), packets[0]))}.`,
+    ];
     if (foreign.length) {
-        parts.push(`${plural(foreign.length, "RST")} with a TTL that is not the sender's: ${foreign[0].ttl} instead of ${foreign[0].expected_ttl}.`);
+        parts.push(
+            `${plural(foreign.length, "RST")} with a TTL that is not the sender's: ${foreign[0].ttl} instead of ${foreign[0].expected_ttl}.`,
+        );
     } else if (rsts.length) {
         parts.push(`${plural(rsts.length, "RST")}.`);
     }

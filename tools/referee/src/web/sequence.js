@@ -6,7 +6,18 @@ const BAND_PX = 46;
 // `dir`: who sends the data. Times in seconds since the first packet, heights in relative sequence numbers.
 export function trace(packets, dir) {
     const first = packets[0];
-    const out = { data: [], acks: [], edges: [], sacks: [], zero: [], rsts: [], window: "none", times: [], top: 1, bottom: 0 };
+    const out = {
+        data: [],
+        acks: [],
+        edges: [],
+        sacks: [],
+        zero: [],
+        rsts: [],
+        window: "none",
+        times: [],
+        top: 1,
+        bottom: 0,
+    };
     const syns = { orig: null, resp: null };
     let scales = null;
     let lowest = Infinity;
@@ -32,7 +43,15 @@ export function trace(packets, dir) {
             if (rst) {
                 out.rsts.push({ t, y: packet.seq ?? 0, n: packet.n, other: false });
             } else if (takes > 0 && packet.seq !== null) {
-                out.data.push({ t, from: packet.seq, to: packet.seq + takes, n: packet.n, again: packet.marks.includes("retransmission"), late: packet.marks.includes("out_of_order"), probe: packet.marks.includes("keepalive") });
+                out.data.push({
+                    t,
+                    from: packet.seq,
+                    to: packet.seq + takes,
+                    n: packet.n,
+                    again: packet.marks.includes("retransmission"),
+                    late: packet.marks.includes("out_of_order"),
+                    probe: packet.marks.some((mark) => ["keepalive", "zero_window_probe"].includes(mark)),
+                });
                 reach(packet.seq);
                 reach(packet.seq + takes);
             }
@@ -93,7 +112,10 @@ export function timeScale(times, from, to, left, right) {
         }
     }
     const most = Math.max(0, Math.floor((right - left) / (BAND_PX * 3)));
-    const bands = silences.sort((a, b) => b[1] - b[0] - (a[1] - a[0])).slice(0, most).sort((a, b) => a[0] - b[0]);
+    const bands = silences
+        .sort((a, b) => b[1] - b[0] - (a[1] - a[0]))
+        .slice(0, most)
+        .sort((a, b) => a[0] - b[0]);
     const silent = bands.reduce((all, [a, b]) => all + (b - a), 0);
     const room = right - left - bands.length * BAND_PX;
     const busy = Math.max(span - silent, 1e-9);

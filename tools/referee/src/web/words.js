@@ -98,7 +98,12 @@ export function short(n, unit = "") {
     if (!Number.isFinite(n)) {
         return "–";
     }
-    const steps = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]];
+    const steps = [
+        [1e12, "T"],
+        [1e9, "G"],
+        [1e6, "M"],
+        [1e3, "k"],
+    ];
     const [by, prefix] = steps.find(([size]) => Math.abs(n) >= size) ?? [1, ""];
     const value = n / by;
     const digits = Math.abs(value) >= 100 || Number.isInteger(value) ? 0 : Math.abs(value) >= 10 ? 1 : 2;
@@ -109,7 +114,12 @@ export function bytes(n) {
     if (!Number.isFinite(n)) {
         return "–";
     }
-    const steps = [[2 ** 40, "TiB"], [2 ** 30, "GiB"], [2 ** 20, "MiB"], [1024, "KiB"]];
+    const steps = [
+        [2 ** 40, "TiB"],
+        [2 ** 30, "GiB"],
+        [2 ** 20, "MiB"],
+        [1024, "KiB"],
+    ];
     const [by, unit] = steps.find(([size]) => n >= size) ?? [1, "B"];
     const value = n / by;
     return `${value.toFixed(by === 1 || value >= 100 ? 0 : 1)}\u202f${unit}`;
@@ -164,19 +174,27 @@ export function when(ns, now = Date.now()) {
 // The explanation in parts: what happened, how often, and what sets the failing ones apart.
 export function explained(text) {
     const whole = String(text ?? "");
-    const more = whole.match(/\s… ((?:and )?\d.*?(?: and \d{4}-\S+?Z| at \d{4}-\S+?Z)(?: (?:are|is) part of it)?)\.?(?:\s+|$)/s);
+    const more = whole.match(
+        /\s… ((?:and )?\d.*?(?: and \d{4}-\S+?Z| at \d{4}-\S+?Z)(?: (?:are|is) part of it)?)\.?(?:\s+|$)/s,
+    );
     if (!more) {
         return { what: whole, more: "", apart: "" };
     }
+    const brief = more[1]
+        .replace(/\d{4}-\d\d-\d\dT(\d\d:\d\d:\d\d)(?:\.\d+)?Z/g, "$1\u00a0UTC")
+        .replace(/\u00a0UTC and (\S+\u00a0UTC)/, " and $1")
+        .replace(/between (\S+) and \1/, "at $1");
     return {
         what: whole.slice(0, more.index).trim(),
-        more: `${more[1].charAt(0).toUpperCase()}${more[1].slice(1)}.`,
+        more: `${brief.charAt(0).toUpperCase()}${brief.slice(1)}.`,
         apart: whole.slice(more.index + more[0].length).trim(),
     };
 }
 
 export function sentences(text) {
-    return String(text ?? "").split(/(?<=[.!?])\s+(?=[A-Z0-9[“"])/).filter(Boolean);
+    return String(text ?? "")
+        .split(/(?<=[.!?])\s+(?=[A-Z0-9[“"])/)
+        .filter(Boolean);
 }
 
 // "2 things are broken now."
@@ -186,7 +204,9 @@ export function headline(open) {
     }
     const grave = open.filter((incident) => incident.severity !== "info").length;
     if (grave === 0) {
-        return open.length === 1 ? "Nothing is broken; one thing is worth a look." : `Nothing is broken; ${open.length} things are worth a look.`;
+        return open.length === 1
+            ? "Nothing is broken; one thing is worth a look."
+            : `Nothing is broken; ${open.length} things are worth a look.`;
     }
     return grave === 1 ? "One thing is broken now." : `${grave} things are broken now.`;
 }

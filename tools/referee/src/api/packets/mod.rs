@@ -63,7 +63,8 @@ async fn answer(call: Call) -> Answer {
     let most = call.number("limit", 1, MOST)?.unwrap_or(MOST);
     // The store knows an incident once it has closed.
     let open = call.app.board.entries().into_iter().find(|entry| entry.incident.id == id);
-    let open = open.map(|entry| entry.incident.flow_ids.clone());
+    let number = |id: &String| u64::from_str_radix(id, 16).ok();
+    let open = open.map(|entry| entry.incident.flow_ids.iter().filter_map(number).collect());
     let app = Arc::clone(&call.app);
     json(&call.app.job(move |store| packets(store, &app.spool, &id, open, flow, most)).await?)
 }
@@ -83,7 +84,12 @@ fn packets(
     };
     let shown = match flow {
         Some(id) if flows.iter().any(|known| known.flow_id == id) => Some(id),
-        Some(_) => return Err(Problem::new(Kind::NoSuchFlow, "the incident has no such flow, or nothing of it is kept")),
+        Some(_) => {
+            return Err(Problem::new(
+                Kind::NoSuchFlow,
+                "the incident has no such flow, or nothing of it is kept",
+            ));
+        }
         None => flows.first().map(|first| first.flow_id),
     };
     flows.truncate(FLOWS);
@@ -146,7 +152,8 @@ fn of_open(store: &Store, named: &[u64], wanted: Option<u64>) -> Result<Vec<Flow
 }
 
 fn broken(_: io::Error) -> Problem {
-    Problem::new(Kind::StoreUnreadable, "its files can't be read").help("`referee store verify` on the box says more")
+    Problem::new(Kind::StoreUnreadable, "its files can't be read")
+        .help("`referee store verify` on the box says more")
 }
 
 /// A download made ready, from its beginning.

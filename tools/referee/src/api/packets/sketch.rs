@@ -137,7 +137,15 @@ impl<'a> Sketch<'a> {
 
 impl Side {
     /// What a packet with this number is, and where its sender stands after it.
-    fn send(&mut self, seq: i64, flags: u8, len: u32, acked: Option<i64>, ts: u64, marks: &mut Vec<&'static str>) {
+    fn send(
+        &mut self,
+        seq: i64,
+        flags: u8,
+        len: u32,
+        acked: Option<i64>,
+        ts: u64,
+        marks: &mut Vec<&'static str>,
+    ) {
         let takes = i64::from(len) + i64::from(flags & SYN != 0) + i64::from(flags & FIN != 0);
         let end = seq.saturating_add(takes);
         let Some(next) = self.next else {
@@ -231,7 +239,8 @@ fn blank(number: u64, recorded: &Recorded<'_>, packet: &Packet) -> Row {
 }
 
 fn sender(packet: &Packet) -> Option<std::net::IpAddr> {
-    let from = |key: &dataplane::decode::FlowKey| if packet.from_low { key.low_addr() } else { key.high_addr() };
+    let from =
+        |key: &dataplane::decode::FlowKey| if packet.from_low { key.low_addr() } else { key.high_addr() };
     packet.has_flow.then(|| from(&packet.key))
 }
 

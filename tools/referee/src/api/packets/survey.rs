@@ -133,7 +133,8 @@ impl Survey {
         let port = |port| if matches!(key.proto, 1 | 58) { 0 } else { port };
         let low = (key.low_addr(), port(key.low_port));
         let high = (key.high_addr(), port(key.high_port));
-        let ((src, sport), (dst, dport)) = if self.low_opened == Some(false) { (high, low) } else { (low, high) };
+        let ((src, sport), (dst, dport)) =
+            if self.low_opened == Some(false) { (high, low) } else { (low, high) };
         Some(Ends { src, sport, dst, dport })
     }
 

@@ -124,7 +124,11 @@ fn numbers_are_relative_and_go_on_over_the_wrap() {
 #[test]
 fn a_reset_is_shown_beside_its_senders_usual_ttl() {
     let mut flow = handshake(1, 1);
-    flow.push(Segment { ttl: 253, comment: Some("referee: rst_after_idle (rst), rst_injected (rst)"), ..tcp(60, true, RST, 2, 0, 0) });
+    flow.push(Segment {
+        ttl: 253,
+        comment: Some("referee: rst_after_idle (rst), rst_injected (rst)"),
+        ..tcp(60, true, RST, 2, 0, 0)
+    });
     let (survey, rows) = rows(&flow);
     let rst = rows.last().unwrap();
     assert_eq!((rst.ttl, rst.expected_ttl, rst.ack), (Some(253), Some(61), None));
@@ -162,8 +166,17 @@ fn what_comes_twice_late_or_after_a_gap_is_marked() {
     let (_, rows) = rows(&flow);
     let found: Vec<_> = rows[3..].iter().map(|row| marks(row).join(" ")).collect();
     let expected = [
-        "", "lost_before", "out_of_order", "", "duplicate_ack", "retransmission", "retransmission", "keepalive",
-        "zero_window", "zero_window_probe", "",
+        "",
+        "lost_before",
+        "out_of_order",
+        "",
+        "duplicate_ack",
+        "retransmission",
+        "retransmission",
+        "keepalive",
+        "zero_window",
+        "zero_window_probe",
+        "",
     ];
     assert_eq!(found, expected);
 }
@@ -201,4 +214,32 @@ fn of_a_long_flow_its_beginning_and_the_event_are_chosen() {
     assert_eq!((held[..5].to_vec(), held[5] < 60, held[19] >= 60), (vec![1, 2, 3, 4, 5], true, true));
     assert_eq!((1..=100).filter(|&n| Chosen::of(&survey, 5000).holds(n)).count(), 100);
     assert_eq!((1..=100).filter(|&n| Chosen::of(&survey, 1).holds(n)).count(), 1);
+}
+
+#[tokio::test]
+async fn an_incidents_flow_is_read_out_of_the_store() {
+    use super::super::testing::tried;
+    let tried = tried(true, |_| {});
+    for (id, query) in [("00000000000000aa", ""), ("00000000000000aa", "?flow=00000000000000ff&limit=5")] {
+        let answered = tried.get(&format!("/api/v1/incidents/{id}/packets{query}")).await;
+        assert_eq!(answered.status, 200, "{}", answered.text());
+        let told = answered.json();
+        assert_eq!((&told["flow_id"], &told["total"]), (&"00000000000000ff".into(), &20.into()));
+        assert_eq!((&told["tap"][0], &told["flow"]["dport"]), (&"tap0".into(), &443.into()));
+        let shown = told["packets"].as_array().unwrap();
+        assert_eq!(
+            (shown.len(), told["cut"].as_bool()),
+            if query.is_empty() { (20, Some(false)) } else { (5, Some(true)) }
+        );
+        assert_eq!((&shown[0]["seq"], &shown[0]["len"]), (&1.into(), &100.into()));
+        assert!(!answered.text().contains("payload"));
+    }
+    for (path, kind) in [
+        ("00000000000000aa/packets?flow=0000000000000001", "no-such-flow"),
+        ("nope/packets", "no-such-incident"),
+        ("00000000000000aa/packets?limit=5001", "bad-parameter"),
+    ] {
+        let answered = tried.get(&format!("/api/v1/incidents/{path}")).await;
+        assert!(answered.text().contains(kind), "{path}: {}", answered.text());
+    }
 }
