@@ -1,6 +1,6 @@
 # The few commands a person types. What they do is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-zero-copy bench bench-wire why fuzz lint docs
+.PHONY: help demo test test-zero-copy bench bench-wire why fuzz lint docs look
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,3 +31,6 @@ lint: ## Format and lints only
 
 docs: ## Write docs/rules.md anew from the tables the rule language runs on
 	@scripts/docs.sh
+
+look: ## The page as a browser draws it: pictures into target/look, and checks; LOOK=checks without pictures
+	@scripts/look.sh
