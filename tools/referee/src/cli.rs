@@ -49,6 +49,17 @@ pub enum Command {
     /// referee.toml
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// What makes a shell complete these commands, on standard output
+    Completions {
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Man pages and completions into a folder, for packages
+    #[command(hide = true)]
+    Generate {
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
 }
 
 /// What `run` and `replay` share.
@@ -90,8 +101,8 @@ pub struct OutputArgs {
 
 #[derive(Args)]
 pub struct RunArgs {
-    /// The interface to capture from; may be given several times
-    #[arg(short = 'i', value_name = "IFACE", required = true)]
+    /// The interface to capture from; may be given several times. Without it, those of [capture] interfaces
+    #[arg(short = 'i', value_name = "IFACE")]
     pub interface: Vec<String>,
     /// How to capture
     #[arg(long, value_enum, default_value = "auto")]

@@ -11,6 +11,7 @@ mod control;
 mod doctor;
 mod error;
 mod filter;
+mod generate;
 mod live;
 mod recording;
 mod replay;
@@ -47,6 +48,8 @@ fn main() -> ExitCode {
         Command::Status(args) => control::client::status(&args),
         Command::Store(StoreCommand::Verify { store, json }) => verify::verify(&store, json),
         Command::Config(ConfigCommand::Check { config }) => rules::check::config(&config),
+        Command::Completions { shell } => generate::completions(shell),
+        Command::Generate { folder } => generate::generate(&folder),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
