@@ -9,6 +9,7 @@ use rules::Override;
 
 use crate::control::socket::DEFAULT_PATH;
 use crate::doctor::DoctorArgs;
+use crate::extcap::ExtcapCommand;
 use crate::filter::FilterArgs;
 use crate::live::mode::{Mode, ZeroCopyArg};
 use crate::time::When;
@@ -49,6 +50,9 @@ pub enum Command {
     /// referee.toml
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Referee among Wireshark's interfaces
+    #[command(subcommand)]
+    Extcap(ExtcapCommand),
     /// What makes a shell complete these commands, on standard output
     Completions {
         #[arg(value_enum)]
