@@ -12,6 +12,7 @@ use crate::doctor::DoctorArgs;
 use crate::extcap::ExtcapCommand;
 use crate::filter::FilterArgs;
 use crate::live::mode::{Mode, ZeroCopyArg};
+use crate::serve::ServeArgs;
 use crate::time::When;
 
 /// Watches packets, knows when TCP is being broken, and keeps the packets that prove it.
@@ -39,6 +40,8 @@ pub enum Command {
     /// What a store keeps
     #[command(subcommand)]
     Captures(CapturesCommand),
+    /// Show a store through the HTTP interface, without capturing
+    Serve(ServeArgs),
     /// How a run under way stands
     Status(SocketArgs),
     /// Rule files

@@ -3,6 +3,8 @@
 //! Main thread. The commands live in modules of their own; packets are the business of `dataplane`, rules
 //! that of `rules`.
 
+mod api;
+mod board;
 mod captures;
 mod cli;
 mod client;
@@ -19,6 +21,7 @@ mod recording;
 mod replay;
 mod report;
 mod rules;
+mod serve;
 mod term;
 mod time;
 mod verify;
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Command::Rules(RulesCommand::Shadow(args)) => control::client::switch(&args, Switch::Shadow),
         Command::Rules(RulesCommand::Enable(args)) => control::client::switch(&args, Switch::Enabled),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Serve(args) => serve::run(&args),
         Command::Status(args) => control::client::status(&args),
         Command::Store(StoreCommand::Verify { store, json }) => verify::verify(&store, json),
         Command::Config(ConfigCommand::Check { config }) => rules::check::config(&config),

@@ -3,6 +3,7 @@
 //! Main thread, before any other exists. Every mistake is named with file, line and column; nothing
 //! downstream sees the file. Without a file the defaults of the library hold.
 
+mod api;
 mod raw;
 #[cfg(test)]
 mod shipped;
@@ -21,6 +22,7 @@ use dataplane::source::rss;
 use rules::Override;
 use toml::Value;
 
+use crate::api::ApiConfig;
 use crate::error::Failure;
 use raw::{Entry, Number, Raw, Text};
 
@@ -70,6 +72,7 @@ pub struct Config {
     pub rules_keep: Option<PathBuf>,
     /// `[rules.NAME]`
     pub params: Vec<Placed>,
+    pub api: ApiConfig,
 }
 
 impl Default for Config {
@@ -93,6 +96,7 @@ impl Default for Config {
             rules_library: false,
             rules_keep: None,
             params: Vec::new(),
+            api: ApiConfig::default(),
         }
     }
 }
@@ -143,6 +147,7 @@ impl Config {
         judge(&mut reader, &raw.judge, &mut config.judge);
         config.store_dir = raw.store.dir.map(|dir| folder.join(dir));
         rules(&mut reader, raw.rules, folder, &mut config);
+        api::api(&mut reader, raw.api, folder, &mut config.api);
         match reader.errors.is_empty() {
             true => Ok(config),
             false => Err(Failure::usage(reader.errors.join("\n"))),

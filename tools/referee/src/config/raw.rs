@@ -22,6 +22,7 @@ pub struct Raw {
     pub store: Store,
     pub judge: Judge,
     pub rules: Rules,
+    pub api: Api,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -112,6 +113,30 @@ pub struct Judge {
     pub failures_before_off: Number,
     pub body_operations: Number,
     pub body_deadline_ms: Number,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Api {
+    pub socket: Option<String>,
+    pub group: Option<String>,
+    pub listen: Text,
+    pub cert: Option<String>,
+    pub key: Option<String>,
+    pub tls: Option<String>,
+    pub names: Option<Vec<String>>,
+    pub read_captures: Option<bool>,
+    pub spool_mib: Number,
+    pub requests_per_second: Number,
+    pub token: Vec<Spanned<Token>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Token {
+    pub name: Option<String>,
+    pub role: Text,
+    pub sha256: Option<String>,
 }
 
 /// `[rules]`: its own keys and one table of parameters for each rule.

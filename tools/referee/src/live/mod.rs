@@ -16,7 +16,7 @@ mod pace;
 mod privileges;
 pub mod service;
 mod settle;
-mod signals;
+pub mod signals;
 mod status;
 mod supervise;
 mod watch;
