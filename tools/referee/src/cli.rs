@@ -9,6 +9,7 @@ use rules::Override;
 
 use crate::control::socket::DEFAULT_PATH;
 use crate::doctor::DoctorArgs;
+use crate::extcap::ExtcapCommand;
 use crate::filter::FilterArgs;
 use crate::live::mode::{Mode, ZeroCopyArg};
 use crate::serve::ServeArgs;
@@ -58,6 +59,20 @@ pub enum Command {
     /// referee.toml
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Referee among Wireshark's interfaces
+    #[command(subcommand)]
+    Extcap(ExtcapCommand),
+    /// What makes a shell complete these commands, on standard output
+    Completions {
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Man pages and completions into a folder, for packages
+    #[command(hide = true)]
+    Generate {
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
 }
 
 /// What `run` and `replay` share.
@@ -99,8 +114,8 @@ pub struct OutputArgs {
 
 #[derive(Args)]
 pub struct RunArgs {
-    /// The interface to capture from; may be given several times
-    #[arg(short = 'i', value_name = "IFACE", required = true)]
+    /// The interface to capture from; may be given several times. Without it, those of [capture] interfaces
+    #[arg(short = 'i', value_name = "IFACE")]
     pub interface: Vec<String>,
     /// How to capture
     #[arg(long, value_enum, default_value = "auto")]

@@ -7,13 +7,16 @@ mod api;
 mod board;
 mod captures;
 mod cli;
+mod client;
 mod compare;
 mod config;
 mod control;
 mod doctor;
 mod error;
+mod extcap;
 mod filter;
 mod index;
+mod generate;
 mod live;
 mod recording;
 mod replay;
@@ -32,10 +35,15 @@ use clap::Parser;
 
 use control::switches::Switch;
 
+use error::Failure;
+
 use cli::{CapturesCommand, Cli, Command, ConfigCommand, RulesCommand, StoreCommand};
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    if let Some(call) = extcap::called(std::env::args_os()) {
+        return exit(extcap::answer(&call));
+    }
+    exit(match Cli::parse().command {
         Command::Run(args) => live::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Compare(args) => compare::run(&args),
@@ -56,7 +64,13 @@ fn main() -> ExitCode {
         Command::Status(args) => control::client::status(&args),
         Command::Store(StoreCommand::Verify { store, json }) => verify::verify(&store, json),
         Command::Config(ConfigCommand::Check { config }) => rules::check::config(&config),
-    };
+        Command::Extcap(command) => extcap::run(&command),
+        Command::Completions { shell } => generate::completions(shell),
+        Command::Generate { folder } => generate::generate(&folder),
+    })
+}
+
+fn exit(done: Result<(), Failure>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

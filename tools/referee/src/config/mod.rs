@@ -5,6 +5,8 @@
 
 mod api;
 mod raw;
+#[cfg(test)]
+mod shipped;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -39,6 +41,8 @@ const MIB: u64 = 1 << 20;
 /// Everything that can be set.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Those `run` captures from if none is named with -i.
+    pub interfaces: Vec<String>,
     /// Packets each AF_XDP ring holds; a power of two.
     pub ring_packets: u32,
     pub busy_poll: BusyPoll,
@@ -74,6 +78,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Config {
+            interfaces: Vec::new(),
             ring_packets: 16_384,
             busy_poll: BusyPoll::Auto,
             packet_ring_mib: 64,
@@ -172,6 +177,7 @@ fn capture(r: &mut Reader<'_>, raw: &Raw, c: &mut Config) {
     c.busy_poll = raw.capture.busy_poll.into();
     r.set(&mut c.packet_ring_mib, &raw.capture.packet_ring_mib, "packet_ring_mib", 1..=4096, 1);
     workers(r, &raw.capture, c);
+    interfaces(r, &raw.capture, c);
     let choices = [("verify", rss::Choice::Verify), ("set", rss::Choice::Set)];
     r.choose(&mut c.rss, &raw.capture.rss, "rss", &choices);
     let choices = [("auto", ClockChoice::Auto), ("nic", ClockChoice::Nic), ("kernel", ClockChoice::Kernel)];
@@ -179,6 +185,14 @@ fn capture(r: &mut Reader<'_>, raw: &Raw, c: &mut Config) {
     let mut deadline_ms = c.body_deadline.as_millis() as u64;
     r.set(&mut deadline_ms, &raw.judge.body_deadline_ms, "body_deadline_ms", 1..=60_000, 1);
     c.body_deadline = Duration::from_millis(deadline_ms);
+}
+
+fn interfaces(r: &mut Reader<'_>, raw: &raw::Capture, c: &mut Config) {
+    let Some(given) = &raw.interfaces else { return };
+    c.interfaces.clone_from(given.get_ref());
+    if c.interfaces.iter().any(String::is_empty) || c.interfaces.is_empty() {
+        r.say(given.span(), "`interfaces` names those to capture from, such as [\"eth1\"]");
+    }
 }
 
 fn workers(r: &mut Reader<'_>, raw: &raw::Capture, c: &mut Config) {
@@ -428,6 +442,10 @@ mod tests {
         assert!(error.starts_with("r.toml:3:9: `cores` names fewer"), "{error}");
         let config = parse("[capture]\nworkers = 2\ncores = [3, 1]\nredispatch = \"off\"\n").unwrap();
         assert_eq!((config.workers, config.cores, config.redispatch), (2, vec![3, 1], Redispatch::Off));
+        let error = parse("[capture]\ninterfaces = []\n").unwrap_err();
+        assert!(error.starts_with("r.toml:2:14: `interfaces` names those"), "{error}");
+        let config = parse("[capture]\ninterfaces = [\"eth1\", \"eth2\"]\n").unwrap();
+        assert_eq!(config.interfaces, ["eth1", "eth2"]);
         let error = parse("[capture]\nrss = \"yes\"\n").unwrap_err();
         assert_eq!(error, "r.toml:2:7: `rss` is \"verify\" or \"set\"");
         let error = parse("[capture]\nclock = \"gps\"\n").unwrap_err();

@@ -52,6 +52,7 @@ pub struct Worker {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Capture {
+    pub interfaces: Option<Spanned<Vec<String>>>,
     pub ring_packets: Number,
     pub busy_poll: BusyPoll,
     pub packet_ring_mib: Number,
