@@ -91,7 +91,7 @@ pub struct OutputArgs {
 #[derive(Args)]
 pub struct RunArgs {
     /// The interface to capture from; may be given several times
-    #[arg(short = 'i', value_name = "IFACE", required = true)]
+    #[arg(short = 'i', value_name = "IFACE", required = true, value_parser = interface)]
     pub interface: Vec<String>,
     /// How to capture
     #[arg(long, value_enum, default_value = "auto")]
@@ -349,6 +349,14 @@ pub enum ConfigCommand {
     },
 }
 
+/// The name of an interface, which may be none that is there.
+pub fn interface(text: &str) -> Result<String, String> {
+    match text.is_empty() || text.contains(|c: char| c.is_whitespace() || c == '/') {
+        true => Err("give the name of an interface; ip -brief link lists those there are".to_owned()),
+        false => Ok(text.to_owned()),
+    }
+}
+
 fn parameter(text: &str) -> Result<Override, String> {
     let form = "write RULE.PARAM=VALUE, for example rst_after_idle.idle_ms=30000";
     let (name, value) = text.split_once('=').ok_or(form)?;
@@ -390,6 +398,14 @@ mod tests {
         assert_eq!(parameter("a.b = x=y.z"), set("a", "b", "x=y.z"));
         for wrong in ["", "a", "a.b", "a=b", ".b=1", "a.=1"] {
             assert!(parameter(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn interfaces_have_names() {
+        assert_eq!(interface("eth0.5"), Ok("eth0.5".to_owned()));
+        for wrong in ["", " ", "eth 0", "../lo"] {
+            assert!(interface(wrong).unwrap_err().contains("ip -brief link"), "{wrong}");
         }
     }
 
