@@ -115,7 +115,7 @@ pub struct OutputArgs {
 #[derive(Args)]
 pub struct RunArgs {
     /// The interface to capture from; may be given several times. Without it, those of [capture] interfaces
-    #[arg(short = 'i', value_name = "IFACE")]
+    #[arg(short = 'i', value_name = "IFACE", value_parser = interface)]
     pub interface: Vec<String>,
     /// How to capture
     #[arg(long, value_enum, default_value = "auto")]
@@ -376,6 +376,14 @@ pub enum ConfigCommand {
     },
 }
 
+/// The name of an interface, which may be none that is there.
+pub fn interface(text: &str) -> Result<String, String> {
+    match text.is_empty() || text.contains(|c: char| c.is_whitespace() || c == '/') {
+        true => Err("give the name of an interface; ip -brief link lists those there are".to_owned()),
+        false => Ok(text.to_owned()),
+    }
+}
+
 fn parameter(text: &str) -> Result<Override, String> {
     let form = "write RULE.PARAM=VALUE, for example rst_after_idle.idle_ms=30000";
     let (name, value) = text.split_once('=').ok_or(form)?;
@@ -439,6 +447,14 @@ mod tests {
             "2:LQU9qZlK+B5F3KDmev6m5PMibrg=",
         ] {
             assert!(community_id(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn interfaces_have_names() {
+        assert_eq!(interface("eth0.5"), Ok("eth0.5".to_owned()));
+        for wrong in ["", " ", "eth 0", "../lo"] {
+            assert!(interface(wrong).unwrap_err().contains("ip -brief link"), "{wrong}");
         }
     }
 

@@ -54,32 +54,13 @@ pub struct Worker {
 pub struct Capture {
     pub interfaces: Option<Spanned<Vec<String>>>,
     pub ring_packets: Number,
-    pub busy_poll: BusyPoll,
+    pub busy_poll: Text,
     pub packet_ring_mib: Number,
     pub workers: Number,
     pub cores: Option<Spanned<Vec<u64>>>,
-    pub redispatch: Option<Spanned<String>>,
+    pub redispatch: Text,
     pub rss: Text,
     pub clock: Text,
-}
-
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BusyPoll {
-    #[default]
-    Auto,
-    On,
-    Off,
-}
-
-impl From<BusyPoll> for dataplane::source::afxdp::BusyPoll {
-    fn from(given: BusyPoll) -> Self {
-        match given {
-            BusyPoll::Auto => Self::Auto,
-            BusyPoll::On => Self::On,
-            BusyPoll::Off => Self::Off,
-        }
-    }
 }
 
 #[derive(Debug, Default, Deserialize)]

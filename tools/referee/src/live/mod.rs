@@ -64,6 +64,11 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         let what = "--mode afpacket copies packets: --zero-copy require can't be had";
         return Err(Failure::usage(what).help("leave out one of the two"));
     }
+    if args.mode == Mode::Afpacket && args.steal {
+        term::note(
+            "--steal takes nothing with --mode afpacket: a packet socket has copies, and the host all it had before",
+        );
+    }
     let path = settings_path(args);
     let config = settings(path.as_deref())?;
     let store = args.common.store.as_deref().or(config.store_dir.as_deref()).map(Path::to_path_buf);

@@ -218,7 +218,7 @@ fn interface(report: &InterfaceReport) -> Value {
         json!({
             "taken": queue.taken, "unstamped": queue.unstamped, "unstamped_by_nic": queue.unstamped_by_nic,
             "busy_polls": queue.busy_polls, "coalesced": queue.coalesced,
-            "after_silence": queue.after_silence, "late": queue.late,
+            "after_silence": queue.after_silence, "woken_late": queue.woken_late,
             "zero_copy": queue.zero_copy,
             "rx_ring_full": queue.socket.rx_ring_full, "rx_dropped": queue.socket.rx_dropped,
             "rx_invalid_descs": queue.socket.rx_invalid_descs,

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::control::command::{Checked, RuleText};
 use crate::control::last_good::mistakes;
 use crate::error::Failure;
+use crate::live::layout::without_core;
 use crate::term;
 
 /// One mistake as other programs read it; `line` and `column` are null where it belongs to none.
@@ -92,6 +93,10 @@ pub fn texts(origin: &load::Origin, others: &[SourceFile], given: Vec<RuleText>)
 pub fn config(path: &Path) -> Result<(), Failure> {
     let config = Config::load(Some(path))?;
     let rules = load::load(None, &config, &[])?;
+    // The settings may be meant for another host.
+    if let Some(refused) = without_core(&config) {
+        term::note(&format!("{refused}; `run` refuses to start here"));
+    }
     term::show(|out| {
         writeln!(out, "{}: no mistakes", path.display())?;
         let from = config.rules_dir.as_ref().map_or("shipped".to_owned(), |dir| dir.display().to_string());
