@@ -352,10 +352,9 @@ impl Judge {
             let sums = self.services.sums(&(key.responder, key.port, key.proto))?;
             text::unanswered(key.responder, key.port, &sums[2])
         };
-        for (draft, incident) in self.groups.settle((before, late), waits, remark, &self.rules) {
-            self.opened.push((draft.order(), incident));
-            self.account.incidents_opened += 1;
-        }
+        let opened = self.groups.settle((before, late), waits, remark, &self.rules);
+        self.account.incidents_opened += opened.len() as u64;
+        self.opened.extend(opened);
         self.settle_shadow(before);
     }
 
