@@ -50,12 +50,22 @@ pub struct Queues {
 
 impl Queues {
     pub fn new(messages: usize, rows: bool) -> Queues {
+        Queues::sized(messages, rows.then_some(ROWS))
+    }
+
+    /// For a worker and a judge that take turns on one thread: with room for all that `rules` may match at once, and
+    /// else so small that they stay in the cache.
+    pub fn taking_turns(rules: usize, rows: bool) -> Queues {
+        Queues::sized(8 * rules, rows.then_some(2 * RESERVE))
+    }
+
+    fn sized(messages: usize, rows: Option<usize>) -> Queues {
         let messages = messages.max(2 * RESERVE);
         Queues {
             messages: Arc::new(ArrayQueue::new(messages)),
             hits: Arc::new(ArrayQueue::new(messages)),
             siblings: Arc::new(ArrayQueue::new(messages)),
-            rows: rows.then(|| Arc::new(ArrayQueue::new(ROWS))),
+            rows: rows.map(|rows| Arc::new(ArrayQueue::new(rows))),
             found: false,
             commands: Arc::new(ArrayQueue::new(COMMANDS)),
             handover: Arc::new(Handover::new()),
@@ -131,7 +141,8 @@ impl Outlet {
         // There are no more hits or siblings than messages.
         let free = self.queues.messages.capacity() - self.queues.messages.len();
         let rows = self.queues.rows.as_ref().map_or(usize::MAX, |r| r.capacity() - r.len());
-        self.credit = free.min(rows);
+        // Flows that end take rows, few of them however many rules there are.
+        self.credit = rows.checked_sub(RESERVE).map_or(0, |rows| free.min(rows.saturating_add(self.reserve)));
         self.credit >= self.reserve
     }
 
@@ -204,6 +215,22 @@ impl Outlet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn however_many_rules_there_are_rows_find_room() {
+        let rules = 10_000;
+        let queues = Queues::taking_turns(rules, true);
+        let mut outlet = Outlet::new(queues.clone(), 0, rules);
+        let flow: Flow = bytemuck::Zeroable::zeroed();
+        for _ in 0..5_000 {
+            if !outlet.roomy() {
+                while queues.rows.as_ref().and_then(|rows| rows.pop()).is_some() {}
+                assert!(outlet.roomy());
+            }
+            outlet.row(&flow, None, AppEnd::default());
+        }
+        assert_eq!((outlet.account.rows, outlet.account.rows_dropped), (5_000, 0));
+    }
 
     #[test]
     fn what_most_messages_are_takes_two_cache_lines() {

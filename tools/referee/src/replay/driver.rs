@@ -67,9 +67,9 @@ impl<'a> Replay<'a> {
         outputs: Outputs,
     ) -> Replay<'a> {
         let tally = (!outputs.to_stdout()).then(Tally::default);
-        // Room for all that may match at once: nothing is lost of a replay.
-        let messages = config.messages.max(8 * rules.most_on_an_event());
-        let queues = Queues::new(messages, tally.is_some() || outputs.wants(Kind::Flows));
+        // Nothing is lost of a replay.
+        let rows = tally.is_some() || outputs.wants(Kind::Flows);
+        let queues = Queues::taking_turns(rules.most_on_an_event(), rows);
         let (recording, recorder) = recording.unzip();
         Replay {
             observer: None,
@@ -134,14 +134,14 @@ impl<'a> Replay<'a> {
 
     fn rows(&mut self) {
         let Some(rows) = &self.queues.rows else { return };
-        while let Some(ended) = rows.pop() {
+        while let Some(ended) = &rows.pop() {
             self.counted.rows += 1;
             if self.outputs.wants(Kind::Flows) {
-                self.outputs.line(Kind::Flows, &FlowRow::from_ended(&ended, &self.rules));
+                self.outputs.line(Kind::Flows, &FlowRow::from_ended(ended, &self.rules));
             }
             if let Some(tally) = &mut self.tally {
                 let span = (ended.flow.start_ns, ended.flow.last_ns);
-                tally.flow(span, &row::findings(&ended, &self.rules));
+                tally.flow(span, &row::findings(ended, &self.rules));
             }
         }
     }
