@@ -5,9 +5,9 @@
 
 mod api;
 mod raw;
+mod reader;
 #[cfg(test)]
 mod shipped;
-mod reader;
 
 use std::collections::BTreeSet;
 use std::fs;
