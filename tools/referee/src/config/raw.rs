@@ -61,6 +61,8 @@ pub struct Capture {
     pub redispatch: Text,
     pub rss: Text,
     pub clock: Text,
+    pub payload_bytes: Number,
+    pub demand_mib: Number,
 }
 
 #[derive(Debug, Default, Deserialize)]
