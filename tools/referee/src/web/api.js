@@ -29,6 +29,7 @@ export function tell(type, detail) {
 
 async function ask(method, path, body, signal) {
     const options = { method, signal, headers: { accept: "application/json" }, credentials: "same-origin" };
+    // What takes no body is sent none.
     if (body !== undefined) {
         options.body = typeof body === "string" ? body : JSON.stringify(body);
         options.headers["content-type"] = typeof body === "string" ? "text/plain" : "application/json";

@@ -1,6 +1,6 @@
 // What packets are kept, and asking for more of them.
 
-import { get, maybe, query, send } from "./api.js";
+import { get, maybe, query, repeat, send } from "./api.js";
 import { el, show } from "./dom.js";
 import { bytes, count, endpoint, span, when } from "./words.js";
 
@@ -35,6 +35,7 @@ export async function enter({ main, at, box, signal }) {
     await load();
     if (box.version?.live) {
         await listDemands(demands, signal);
+        repeat(3000, () => listDemands(demands, signal), signal);
     }
 }
 
@@ -216,32 +217,32 @@ function demand(place, signal) {
 
 async function listDemands(place, signal) {
     const answer = await maybe("captures/demands", signal);
-    const items = answer?.items ?? [];
-    const row = (one) =>
-        el(
+    const row = (one) => {
+        const over = ["done", "over", "ended"].includes(one.state) || one.ended;
+        const end = async () => {
+            await send("DELETE", `captures/demands/${encodeURIComponent(one.id)}`).catch(() => {});
+            await listDemands(place, signal);
+        };
+        const told = [
+            `${count(one.packets)} packets, ${bytes(one.bytes)}`,
+            one.refused ? `${count(one.refused)} refused for want of room` : "",
+            one.full ? "as much as it may have" : "",
+            over ? "done" : "under way",
+        ];
+        return el(
             "li",
             { class: "line" },
-            el("code", null, one.expression ?? one.id),
-            ` ${count(one.kept ?? 0)} packets kept${one.refused ? `, ${count(one.refused)} refused` : ""}, ${one.done ? "done" : "under way"} `,
+            el("code", null, one.expression),
+            ` ${told.filter(Boolean).join(", ")} `,
             el(
                 "a",
                 { href: `/api/v1/captures/download${query({ incident: one.id })}`, download: `${one.id}.pcapng` },
                 "Download",
             ),
             " ",
-            one.done
-                ? null
-                : el(
-                      "button",
-                      {
-                          type: "button",
-                          onclick: async () => {
-                              await send("DELETE", `captures/demands/${one.id}`).catch(() => {});
-                              await listDemands(place, signal);
-                          },
-                      },
-                      "End",
-                  ),
+            over ? null : el("button", { type: "button", class: "quiet", onclick: end }, "End"),
         );
+    };
+    const items = answer?.items ?? [];
     show(place, items.length ? el("ul", { class: "lines" }, items.map(row)) : null);
 }

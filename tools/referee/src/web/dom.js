@@ -27,16 +27,16 @@ export function svg(tag, attributes, ...children) {
     return fill(document.createElementNS(SVG, tag), attributes, children);
 }
 
-const openParts = (parent) => [...parent.querySelectorAll("details[open] > summary")].map((one) => one.textContent);
+const named = (summary) => `${summary.closest("[id]")?.id} ${summary.textContent}`;
 
 // Replaces what is in a node; keeps the keyboard where it was, and open what was opened, if those are still there.
 export function show(parent, ...children) {
     const held = document.activeElement?.id;
-    const opened = new Set(openParts(parent));
+    const opened = new Set([...parent.querySelectorAll("details[open] > summary")].map(named));
     parent.replaceChildren(...children.flat(Infinity).filter(Boolean));
     if (opened.size) {
         parent.querySelectorAll("details > summary").forEach((one) => {
-            one.parentElement.open ||= opened.has(one.textContent);
+            one.parentElement.open ||= opened.has(named(one));
         });
     }
     if (held && document.activeElement?.id !== held) {

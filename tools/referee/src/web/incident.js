@@ -99,7 +99,7 @@ function different(incident) {
     const text = explained(incident.explain).apart;
     return el(
         "section",
-        { class: "panel" },
+        { class: "panel different" },
         el(
             "h2",
             null,

@@ -7,7 +7,7 @@ const GAP_ROW = 40;
 const NOTE_ROW = 16;
 const HEAD = 46;
 const SLANT = 15;
-const ROWS_MOST = 60;
+const ROWS_MOST = { wide: 60, narrow: 36 };
 const SILENCE_S = 1;
 const NARROW = 640;
 
@@ -140,8 +140,8 @@ function weights(packets) {
 }
 
 // Which packets are shown; runs of the others fold. `opened` holds the numbers of folds that were opened.
-function folds(packets, opened) {
-    if (packets.length <= ROWS_MOST) {
+function folds(packets, opened, most) {
+    if (packets.length <= most) {
         return packets.map(() => true);
     }
     const weight = weights(packets);
@@ -149,7 +149,7 @@ function folds(packets, opened) {
     const shown = packets.map(() => false);
     order
         .filter((i) => weight[i] > 0)
-        .slice(0, ROWS_MOST)
+        .slice(0, most)
         .forEach((i) => (shown[i] = true));
     let i = 0;
     while (i < packets.length) {
@@ -207,7 +207,7 @@ export function layout(packets, width, options = {}) {
     const opened = options.opened ?? new Set();
     const narrow = width < NARROW;
     const at = lanes(width, packets, narrow);
-    const shown = folds(packets, opened);
+    const shown = folds(packets, opened, narrow ? ROWS_MOST.narrow : ROWS_MOST.wide);
     const rows = [];
     let y = HEAD + 14;
     for (let i = 0; i < packets.length; i += 1) {

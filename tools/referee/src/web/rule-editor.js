@@ -1,7 +1,7 @@
 // A text area for rules. Each pause in the writing has it checked by the box; a mistake leads to its line and column.
 
-import { maybe, send } from "./api.js";
-import { el, show } from "./dom.js";
+import { send } from "./api.js";
+import { command, el, show } from "./dom.js";
 import { plural } from "./words.js";
 
 const PAUSE_MS = 400;
@@ -43,97 +43,100 @@ export function editor(mayOperate, signal) {
         rows: "16",
         wrap: "off",
         autocapitalize: "off",
+        "aria-label": "Text of the rule",
         "aria-describedby": "rule-said",
         placeholder: EXAMPLE,
     });
     const gutter = el("pre", { class: "gutter", "aria-hidden": "true" });
     const said = el("div", { id: "rule-said", role: "status", "aria-live": "polite" });
-    const put = el("button", { type: "button", class: "primary", disabled: true }, "Put into force");
-    let timer = null;
-    let asked = 0;
-    const lines = (bad) =>
+    const save = el("a", { class: "button primary", hidden: true }, "Save the file");
+    const told = (errors, ...words) => {
+        const bad = new Set(errors.map((one) => one.line));
+        const lines = numbered(area.value || EXAMPLE, bad);
         show(
             gutter,
-            numbered(area.value || EXAMPLE, bad).map(([number, wrong]) =>
-                el("span", { class: wrong ? "bad" : "" }, number),
-            ),
+            lines.map(([number, wrong]) => el("span", { class: wrong ? "bad" : "" }, number)),
         );
-    const go = (mistake) => {
-        const at = offset(area.value, mistake.line, mistake.column || 1);
-        area.focus();
-        area.setSelectionRange(at, at + 1);
-        area.scrollTop = Math.max(0, (mistake.line - 4) * 20);
+        save.hidden = !area.value.trim() || errors.length > 0;
+        show(said, errors.length ? mistakes(errors, (one) => go(area, one)) : words);
     };
-    const told = (answer) => {
-        const errors = answer.errors ?? [];
-        lines(new Set(errors.map((one) => one.line)));
-        put.disabled = !mayOperate || errors.length > 0;
-        show(
-            said,
-            errors.length
-                ? el(
-                      "ul",
-                      { class: "mistakes" },
-                      errors.map((one) =>
-                          el(
-                              "li",
-                              null,
-                              one.line
-                                  ? el(
-                                        "button",
-                                        { type: "button", class: "quiet place", onclick: () => go(one) },
-                                        `${one.line}:${one.column}`,
-                                    )
-                                  : null,
-                              ` ${one.message}`,
-                              one.help ? el("p", { class: "muted small" }, one.help) : null,
-                          ),
-                      ),
-                  )
-                : el(
-                      "p",
-                      { class: "good" },
-                      `✓ ${plural((answer.rules ?? []).length, "rule")} understood: ${(answer.rules ?? []).map((one) => one.rule ?? one.name ?? one).join(", ")}`,
-                  ),
-        );
+    const check = checking(name, area, told);
+    typing(area, gutter, check, signal);
+    save.addEventListener("click", () => saved(save, name.value, area.value));
+    queueMicrotask(check);
+    return el(
+        "section",
+        { class: "panel editor" },
+        el(
+            "div",
+            { class: "titlerow" },
+            el("h2", null, "Write a rule"),
+            el("span", { class: "controls" }, el("label", null, "File ", name), opening(name, area), save),
+        ),
+        el("div", { class: "code" }, gutter, area),
+        said,
+        el("p", { class: "muted small" }, "Tab indents; Shift+Tab leaves the text."),
+        el("p", { class: "muted small" }, "In force it comes from the box’s rules folder: put the file there, and"),
+        command("referee rules reload"),
+        mayOperate ? el("p", null, reloading(said)) : null,
+    );
+}
+
+function mistakes(errors, go) {
+    const one = (mistake) => {
+        const place = `${mistake.line}:${mistake.column}`;
+        const there = el("button", { type: "button", class: "quiet place", onclick: () => go(mistake) }, place);
+        const help = mistake.help ? el("p", { class: "muted small" }, mistake.help) : null;
+        return el("li", null, mistake.line ? there : null, ` ${mistake.message}`, help);
     };
-    const check = async () => {
+    return el("ul", { class: "mistakes" }, errors.map(one));
+}
+
+function go(area, mistake) {
+    const at = offset(area.value, mistake.line, mistake.column || 1);
+    area.focus();
+    area.setSelectionRange(at, at + 1);
+    area.scrollTop = Math.max(0, (mistake.line - 4) * 20);
+}
+
+// Asks the box; only the answer to the newest question counts.
+function checking(name, area, told) {
+    let asked = 0;
+    return async () => {
         const turn = (asked += 1);
+        const files = [{ name: name.value || "mine.rhai", text: area.value }];
         if (!area.value.trim()) {
-            lines();
-            put.disabled = true;
-            show(
-                said,
+            told(
+                [],
                 el(
                     "p",
                     { class: "muted" },
-                    "Write or paste a rule; it is checked as you write. The rule language: docs/rules.md.",
+                    "Write or paste a rule: it is checked as you write. The language is in docs/rules.md.",
                 ),
             );
             return;
         }
         try {
-            const answer = await send("POST", "rules/check", {
-                files: [{ name: name.value || "mine.rhai", text: area.value }],
-            });
+            const { errors, rules } = await send("POST", "rules/check", { files });
             if (turn === asked) {
-                told(answer);
+                told(
+                    errors,
+                    el("p", { class: "good" }, `✓ ${plural(rules.length, "rule")} understood: ${rules.join(", ")}`),
+                );
             }
         } catch (error) {
-            show(
-                said,
-                el(
-                    "p",
-                    { class: "error" },
-                    error.status === 404
-                        ? "This box does not check rules over the network."
-                        : [error.message, error.help].filter(Boolean).join(": "),
-                ),
-            );
+            told([], el("p", { class: "error" }, [error.message, error.help].filter(Boolean).join(": ")));
         }
     };
+}
+
+function typing(area, gutter, check, signal) {
+    let timer = null;
     area.addEventListener("input", () => {
-        lines();
+        show(
+            gutter,
+            numbered(area.value).map(([number]) => el("span", null, number)),
+        );
         clearTimeout(timer);
         timer = setTimeout(check, PAUSE_MS);
     });
@@ -145,85 +148,52 @@ export function editor(mayOperate, signal) {
             area.dispatchEvent(new Event("input"));
         }
     });
-    put.addEventListener("click", () => upload(name.value, area.value, said, put));
     signal.addEventListener("abort", () => clearTimeout(timer));
-    const file = el("input", {
-        type: "file",
-        id: "rule-upload",
-        accept: ".rhai,text/plain",
-        onchange: async (event) => {
-            const [chosen] = event.target.files;
-            if (chosen) {
-                name.value = chosen.name;
-                area.value = await chosen.text();
-                area.dispatchEvent(new Event("input"));
-            }
-        },
-    });
-    queueMicrotask(check);
-    choices(name, area, signal);
-    return el(
-        "section",
-        { class: "panel editor" },
-        el(
-            "div",
-            { class: "titlerow" },
-            el("h2", null, "Write a rule"),
-            el(
-                "span",
-                { class: "controls" },
-                el("label", null, "File ", name),
-                el("label", { class: "button" }, "Open a file …", file),
-                put,
-            ),
-        ),
-        el("div", { class: "code" }, gutter, area),
-        said,
-        el("p", { class: "muted small" }, "Tab indents; Shift+Tab leaves the text."),
-    );
 }
 
-async function upload(name, text, said, put) {
-    put.disabled = true;
-    try {
-        await send("PUT", `rules/files/${encodeURIComponent(name)}`, text);
-        show(said, el("p", { class: "good" }, `✓ ${name} is in force.`));
-    } catch (error) {
-        const why =
-            error.status === 403
-                ? "This token may only read."
-                : error.status === 404 || error.status === 405
-                  ? "This box takes no rules over the network: put the file into its rules folder, and `referee rules reload`."
-                  : error.message;
-        show(
-            said,
-            el("p", { class: "error" }, why),
-            error.errors.map((one) =>
-                el("p", null, el("code", null, `${one.file}:${one.line}:${one.column}`), ` ${one.message}`),
-            ),
-        );
-        put.disabled = false;
-    }
-}
-
-// The operator's own files, to go on with.
-async function choices(name, area, signal) {
-    const answer = await maybe("rules/files", signal).catch(() => null);
-    const files = answer?.items ?? answer?.files ?? [];
-    if (!files.length || !name.isConnected) {
-        return;
-    }
-    const list = el(
-        "datalist",
-        { id: "rule-files" },
-        files.map((one) => el("option", { value: one.name ?? one })),
-    );
-    name.setAttribute("list", "rule-files");
-    name.after(list);
-    name.addEventListener("change", async () => {
-        if (files.some((one) => (one.name ?? one) === name.value) && !area.value.trim()) {
-            area.value = (await maybe(`rules/files/${encodeURIComponent(name.value)}`, signal)) ?? "";
+function opening(name, area) {
+    const take = async (event) => {
+        const [chosen] = event.target.files;
+        if (chosen) {
+            name.value = chosen.name;
+            area.value = await chosen.text();
             area.dispatchEvent(new Event("input"));
         }
+    };
+    const file = el("input", { type: "file", id: "rule-upload", accept: ".rhai,text/plain", onchange: take });
+    return el("label", { class: "button" }, "Open a file …", file);
+}
+
+function saved(link, name, text) {
+    const address = URL.createObjectURL(new Blob([text], { type: "text/plain" }));
+    link.href = address;
+    link.download = name || "mine.rhai";
+    setTimeout(() => URL.revokeObjectURL(address), 10000);
+}
+
+function reloading(said) {
+    const button = el("button", { type: "button" }, "Reload the rules of the box");
+    button.addEventListener("click", async () => {
+        button.disabled = true;
+        try {
+            const done = await send("POST", "rules/reload");
+            const words = done.errors?.length
+                ? "The files have mistakes; the rules before stay in force:"
+                : `✓ ${plural(done.rules, "rule")} in force.`;
+            show(
+                said,
+                el("p", { class: done.errors?.length ? "error" : "good" }, words),
+                done.errors?.length ? mistakes(done.errors, () => {}) : null,
+            );
+        } catch (error) {
+            show(
+                said,
+                el("p", { class: "error" }, error.message),
+                error.errors.length ? mistakes(error.errors, () => {}) : null,
+            );
+        } finally {
+            button.disabled = false;
+        }
     });
+    return button;
 }

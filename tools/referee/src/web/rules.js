@@ -141,7 +141,8 @@ function row(rule, most, mayOperate, load, wanted) {
             "th",
             { scope: "row", "data-name": "" },
             el("span", { class: "rulename" }, rule.rule),
-            el("span", { class: "muted small block" }, title(rule.rule)),
+            el("span", { class: "muted small block" }, rule.explain ?? title(rule.rule)),
+            settings(rule.params),
             rule.off_because ? el("span", { class: "error small block" }, rule.off_because) : null,
             shadow(rule),
         ),
@@ -166,6 +167,13 @@ function row(rule, most, mayOperate, load, wanted) {
             said,
         ),
     );
+}
+
+function settings(params) {
+    const set = Object.entries(params ?? {}).map(([name, value]) => `${name} = ${JSON.stringify(value)}`);
+    return set.length
+        ? el("details", { class: "small muted" }, el("summary", null, "Settings"), el("code", null, set.join(", ")))
+        : null;
 }
 
 function shadow(rule) {

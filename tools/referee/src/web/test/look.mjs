@@ -162,6 +162,17 @@ async function all(browser) {
     await seen(browser, "live-captures", `${live}#/captures`, "text:Capture on demand");
     await seen(browser, "live-nothing", `${live}#/incident/0000000000000000`, "text:There is no such thing here");
     await used(browser, live);
+    const hostile = await scene("hostile");
+    for (const [name, place] of [
+        ["now", ""],
+        ["incident", "#/incident/1fbd5c4e4df9d78b"],
+        ["incidents", "#/incidents"],
+    ]) {
+        await seen(browser, `hostile-${name}`, `${hostile}${place}`, "text:<img src=x onerror=");
+        if (await browser.run("document.title === 'owned' || document.querySelector('main img, main script')")) {
+            fault("hostile", "text has become markup");
+        }
+    }
     await seen(browser, "healthy", await scene("healthy"), "text:Healthy.", "text:nothing a person needs to look at");
     await seen(browser, "silent", await scene("silent"), "text:No packets come: is the mirror on?");
     await seen(browser, "login", await scene("login"), "text:Sign in");

@@ -1,5 +1,5 @@
 // The page with made-up answers, for looking at it and for tests: node serve.mjs [--port N] [--scene NAME].
-// Scenes: live, healthy, silent, store, login, gone (answers for a while, then no more).
+// Scenes: live, healthy, silent, store, login, hostile (markup in every name), gone (answers for a while, then no more).
 
 import { createServer } from "node:http";
 import { readFileSync } from "node:fs";
@@ -28,8 +28,22 @@ const fixture = (name) => JSON.parse(readFileSync(join(HERE, "fixtures", name), 
 const recorded = fixture("incidents.json").items;
 const live = !["store", "login"].includes(scene);
 
+const MARKUP = '"><img src=x onerror=document.title="owned"><script>document.title="owned"</script>\u202e${7*7}';
+// Every text that may come off the wire or out of a rule, as somebody would write it who means harm.
+function hostile(value, key) {
+    if (typeof value === "string") {
+        return ["id", "state", "severity", "scope"].includes(key) ? value : MARKUP;
+    }
+    if (value !== null && typeof value === "object" && key !== "flow_ids") {
+        return Array.isArray(value)
+            ? value.map((one) => hostile(one))
+            : Object.fromEntries(Object.entries(value).map(([k, v]) => [k, hostile(v, k)]));
+    }
+    return value;
+}
+
 // As if it had happened lately: the first three are still open.
-function incidents() {
+function made() {
     if (["healthy", "silent"].includes(scene)) {
         return [];
     }
@@ -43,6 +57,8 @@ function incidents() {
         captured: live ? one.flow_ids.length > 0 : null,
     }));
 }
+
+const incidents = () => (scene === "hostile" ? hostile(made()) : made());
 
 function series(since) {
     const now = Math.floor(Date.now() / 1000);
@@ -142,7 +158,7 @@ function check(body) {
     const text = JSON.parse(body).files[0].text;
     const at = text.split("\n").findIndex((line) => line.includes("oops"));
     return at < 0
-        ? { hash: "1", rules: [...text.matchAll(/rule "(\w+)"/g)].map((m) => ({ rule: m[1] })), errors: [] }
+        ? { hash: "1", rules: [...text.matchAll(/rule "(\w+)"/g)].map((m) => m[1]), errors: [] }
         : {
               hash: null,
               rules: [],
