@@ -12,6 +12,8 @@ mod compare;
 mod config;
 mod control;
 mod doctor;
+#[cfg(test)]
+mod documented;
 mod error;
 mod extcap;
 mod filter;

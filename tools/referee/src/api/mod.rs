@@ -12,6 +12,7 @@ mod captures;
 mod download;
 mod incidents;
 mod jobs;
+pub mod kinds;
 pub mod limits;
 pub mod packets;
 mod problem;

@@ -13,8 +13,6 @@ use super::grammar::Sentences;
 use crate::client::{Client, ReachArgs};
 use crate::time;
 
-pub const LIVE: &str = "referee-live";
-pub const DEMAND: &str = "referee-demand";
 pub const INCIDENT: &str = "referee-incident";
 
 /// How long a list may wait for a box.
@@ -70,14 +68,6 @@ pub fn list(boxes: &Boxes) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let help = "file:///usr/share/doc/referee/wireshark.md";
     said.say("extcap", &[("version", version), ("help", help), ("display", "Referee")]);
-    said.say(
-        "interface",
-        &[("value", LIVE), ("display", "Referee: packets of what is found, as they are kept")],
-    );
-    said.say(
-        "interface",
-        &[("value", DEMAND), ("display", "Referee: packets that the capture filter names")],
-    );
     said.say("interface", &[("value", INCIDENT), ("display", "Referee: an incident")]);
     for incident in newest(&boxes.this()) {
         let name = format!("{INCIDENT}-{}", incident.id);
@@ -140,20 +130,6 @@ pub fn config(call: &Call, interface: &str, boxes: &Boxes) -> String {
             dialog.offer(&number, &incident.id, &format!("{} {}", incident.id, incident.words), place == 0);
         }
     }
-    if interface == DEMAND {
-        dialog.ask(
-            "last",
-            "How far back",
-            "string",
-            &[("default", "30s"), ("tooltip", "Such as 30s or 5m; 0s: from now on")],
-        );
-        dialog.ask(
-            "for",
-            "How long from now on",
-            "string",
-            &[("default", "60s"), ("tooltip", "Such as 60s or 10m")],
-        );
-    }
     let place = ("group", "Box");
     if !boxes.named.is_empty() {
         let number = dialog.ask("box", "Box", "selector", &[place]);
@@ -165,7 +141,7 @@ pub fn config(call: &Call, interface: &str, boxes: &Boxes) -> String {
     }
     dialog.ask("url", "Another box", "string", &[("placeholder", "https://box:8443"), place]);
     dialog.ask("token-file", "File with its token", "fileselect", &[("mustexist", "false"), place]);
-    let tip = ("tooltip", "SHA-256 of its certificate: referee status shows it");
+    let tip = ("tooltip", "SHA-256 of its certificate: a run says it when it begins");
     dialog.ask("fingerprint", "Its fingerprint", "string", &[tip, place]);
     dialog.said.text()
 }
@@ -192,30 +168,28 @@ mod tests {
 
     #[test]
     fn dialogs_number_their_questions() {
-        let boxes = Boxes::parse("[east]\nurl = \"https://east:8443\"\ntoken_file = \"/t\"\n").unwrap();
-        let said = config(&Call::default(), DEMAND, &boxes);
-        let numbers: Vec<&str> =
-            said.lines().filter_map(|line| line.strip_prefix("arg {number=")?.get(..1)).collect();
-        assert_eq!(numbers, ["0", "1", "2", "3", "4", "5"]);
-        assert!(
-            said.contains("arg {number=0}{call=--last}{display=How far back}{type=string}{default=30s}"),
-            "{said}"
-        );
-        assert!(
-            said.contains("value {arg=2}{value=east}{display=east, https://east:8443}{default=false}\n"),
-            "{said}"
-        );
+        let mut boxes = Boxes::parse("[east]\nurl = \"https://east:8443\"\ntoken_file = \"/t\"\n").unwrap();
+        boxes.socket = Some("/nonexistent/api.sock".into());
+        let said = config(&Call::default(), INCIDENT, &boxes);
+        let number =
+            |line: &str| line.strip_prefix("arg {number=").and_then(|rest| rest.get(..1)).map(str::to_owned);
+        let numbers: Vec<String> = said.lines().filter_map(number).collect();
+        assert_eq!(numbers, ["0", "1", "2", "3", "4"]);
+        let first = "arg {number=0}{call=--incident}{display=Incident}{type=editselector}{reload=true}";
+        assert!(said.starts_with(first), "{said}");
+        let east = "value {arg=1}{value=east}{display=east, https://east:8443}{default=false}\n";
+        assert!(said.contains(east), "{said}");
         assert_eq!(config(&Call::default(), "other", &boxes), "");
-        assert_eq!(dlts(LIVE), "dlt {number=1}{name=EN10MB}{display=Ethernet}\n");
+        assert_eq!(dlts(INCIDENT), "dlt {number=1}{name=EN10MB}{display=Ethernet}\n");
     }
 
     #[test]
     fn there_is_a_list_where_nothing_runs() {
         let boxes = Boxes { socket: Some("/nonexistent/api.sock".into()), ..Boxes::default() };
         let said = list(&boxes);
-        assert_eq!(said.lines().count(), 4, "{said}");
+        assert_eq!(said.lines().count(), 2, "{said}");
         assert!(
-            said.starts_with("extcap {version=") && said.contains("interface {value=referee-live}"),
+            said.starts_with("extcap {version=") && said.contains("interface {value=referee-incident}"),
             "{said}"
         );
     }
