@@ -18,6 +18,7 @@ mod error;
 mod extcap;
 mod filter;
 mod generate;
+mod index;
 mod live;
 mod recording;
 mod replay;
@@ -26,7 +27,9 @@ mod rules;
 mod serve;
 mod term;
 mod time;
+mod token;
 mod verify;
+mod web_link;
 
 use std::process::ExitCode;
 
@@ -58,6 +61,8 @@ fn main() -> ExitCode {
         Command::Rules(RulesCommand::Enable(args)) => control::client::switch(&args, Switch::Enabled),
         Command::Doctor(args) => doctor::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Token(args) => token::run(&args),
+        Command::Web(args) => web_link::run(&args),
         Command::Status(args) => control::client::status(&args),
         Command::Store(StoreCommand::Verify { store, json }) => verify::verify(&store, json),
         Command::Config(ConfigCommand::Check { config }) => rules::check::config(&config),

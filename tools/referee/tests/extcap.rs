@@ -136,7 +136,7 @@ fn tshark_lists_and_captures_an_incident() {
     // The dialog's default is the newest; what is no incident is said.
     served.tshark(&["-i", "referee-incident", "-w", "default.pcapng"]).exits(0);
     assert_eq!(packets(&served.bench.path("default.pcapng")), expected);
-    let wrong = served.tshark(&["-i", "referee-incident", "-o", "extcap.referee_incident.incident:nothing"]);
+    let wrong = served.tshark(&["-i", "referee-incident", "-o", "extcap.referee_incident.id:nothing"]);
     wrong.says(&["`nothing` is no incident's id"]);
 }
 
@@ -171,7 +171,7 @@ fn another_box_is_reached_by_address_and_token() {
     assert!(listed.contains(&format!("lab  {url}")), "{listed}");
     assert!(!fs::read_to_string(home.join(".config/referee/boxes.toml")).unwrap().contains(TOKEN));
 
-    let id = format!("extcap.referee_incident.incident:{}", served.incident);
+    let id = format!("extcap.referee_incident.id:{}", served.incident);
     served
         .tshark(&[
             "-i",

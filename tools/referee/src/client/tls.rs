@@ -25,7 +25,8 @@ pub fn fingerprint(text: &str) -> Result<Fingerprint, Failure> {
         failure.help("give the 64 hexadecimal digits of the certificate's SHA-256, with colons if you like")
     };
     let text = text.trim().to_ascii_lowercase();
-    let digits: String = text.strip_prefix("sha256:").unwrap_or(&text).chars().filter(|c| *c != ':').collect();
+    let digits: String =
+        text.strip_prefix("sha256:").unwrap_or(&text).chars().filter(|c| *c != ':').collect();
     let mut bytes = Fingerprint::default();
     if digits.len() != 64 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(refused());

@@ -11,6 +11,7 @@ use super::Call;
 use super::boxes::{Boxes, THIS};
 use super::grammar::Sentences;
 use crate::client::{Client, ReachArgs};
+use crate::error::Failure;
 use crate::time;
 
 pub const INCIDENT: &str = "referee-incident";
@@ -18,7 +19,9 @@ pub const INCIDENT: &str = "referee-incident";
 /// How long a list may wait for a box.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// Incidents that are listed by themselves.
-const NEWEST: usize = 10;
+const LISTED: usize = 10;
+/// Stands for the latest incident.
+pub const NEWEST: &str = "newest";
 
 /// An incident as people choose it.
 struct Known {
@@ -28,12 +31,22 @@ struct Known {
 
 /// The latest incidents with packets; none if there is nobody to ask.
 fn newest(reach: &ReachArgs) -> Vec<Known> {
-    let ask = || -> Result<Value, crate::error::Failure> {
-        Client::reach(reach)?.hurried(PATIENCE).json(&format!("/api/v1/incidents?limit={NEWEST}"))
+    let ask = || -> Result<Value, Failure> {
+        Client::reach(reach)?.hurried(PATIENCE).json(&format!("/api/v1/incidents?limit={LISTED}"))
     };
     let answer = ask().unwrap_or_default();
     let items = answer.get("items").and_then(Value::as_array);
-    items.into_iter().flatten().filter_map(known).take(NEWEST).collect()
+    items.into_iter().flatten().filter_map(known).take(LISTED).collect()
+}
+
+/// The latest incident of a box.
+///
+/// # Errors
+/// Failed: it can't be asked, or has none.
+pub fn newest_id(client: &Client) -> Result<String, Failure> {
+    let answer: Value = client.json("/api/v1/incidents?limit=1")?;
+    let id = answer.pointer("/items/0/id").and_then(Value::as_str).filter(|id| is_id(id));
+    id.map(str::to_owned).ok_or_else(|| Failure::failed("there is no incident"))
 }
 
 fn known(incident: &Value) -> Option<Known> {
@@ -119,16 +132,14 @@ pub fn config(call: &Call, interface: &str, boxes: &Boxes) -> String {
     }
     if interface == INCIDENT {
         let known = newest(&boxes.meant(call).unwrap_or_else(|_| boxes.this()));
-        let tip = ("tooltip", "The id of an incident: 16 hexadecimal digits");
-        let number = dialog.ask(
-            "incident",
-            "Incident",
-            "editselector",
-            &[("reload", "true"), ("placeholder", "Ask again"), tip],
-        );
-        for (place, incident) in known.iter().enumerate() {
-            dialog.offer(&number, &incident.id, &format!("{} {}", incident.id, incident.words), place == 0);
+        let reload = [("reload", "true"), ("placeholder", "Ask again")];
+        let number = dialog.ask("incident", "Incident", "selector", &reload);
+        dialog.offer(&number, NEWEST, "the newest", true);
+        for incident in &known {
+            dialog.offer(&number, &incident.id, &format!("{} {}", incident.id, incident.words), false);
         }
+        let tip = ("tooltip", "16 hexadecimal digits, as they stand under an incident");
+        dialog.ask("id", "Or one with this id", "string", &[tip]);
     }
     let place = ("group", "Box");
     if !boxes.named.is_empty() {
@@ -174,10 +185,10 @@ mod tests {
         let number =
             |line: &str| line.strip_prefix("arg {number=").and_then(|rest| rest.get(..1)).map(str::to_owned);
         let numbers: Vec<String> = said.lines().filter_map(number).collect();
-        assert_eq!(numbers, ["0", "1", "2", "3", "4"]);
-        let first = "arg {number=0}{call=--incident}{display=Incident}{type=editselector}{reload=true}";
+        assert_eq!(numbers, ["0", "1", "2", "3", "4", "5"]);
+        let first = "arg {number=0}{call=--incident}{display=Incident}{type=selector}{reload=true}";
         assert!(said.starts_with(first), "{said}");
-        let east = "value {arg=1}{value=east}{display=east, https://east:8443}{default=false}\n";
+        let east = "value {arg=2}{value=east}{display=east, https://east:8443}{default=false}\n";
         assert!(said.contains(east), "{said}");
         assert_eq!(config(&Call::default(), "other", &boxes), "");
         assert_eq!(dlts(INCIDENT), "dlt {number=1}{name=EN10MB}{display=Ethernet}\n");

@@ -3,6 +3,7 @@
 //! Main thread, between two looks. It prints and writes; it decides nothing.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use dataplane::judge::Incident;
 use serde::Serialize;
@@ -10,6 +11,7 @@ use serde::Serialize;
 use super::judge::Told;
 use super::metrics::Metrics;
 use super::status::Status;
+use crate::board::Board;
 use crate::recording::Recording;
 use crate::report::outputs::{Kind, Outputs};
 use crate::report::rules::told_off;
@@ -40,6 +42,8 @@ pub struct Desk {
     /// The run is being ended: what closes now is told in the report.
     pub ending: bool,
     pub metrics: Metrics,
+    /// For those who ask through the HTTP interface, if anybody can.
+    pub board: Option<Arc<Board>>,
 }
 
 impl Desk {
@@ -48,6 +52,7 @@ impl Desk {
             Told::Opened(incident) => {
                 self.opened += 1;
                 self.keep(&incident);
+                self.board.iter().for_each(|board| board.opened(&incident, false));
                 told_off(&mut self.off, &incident).iter().for_each(|what| self.say(what));
                 self.outputs.line(Kind::Live, &Stated { state: "open", incident: &incident });
                 if self.tally.is_some() && !self.ending {
@@ -57,6 +62,7 @@ impl Desk {
             Told::Closed { incident, captured } => {
                 self.closed += 1;
                 self.keep(&incident);
+                self.board.iter().for_each(|board| board.closed(&incident, captured));
                 if !incident.withdrawn {
                     self.outputs.line(Kind::Incidents, &*incident);
                 }
@@ -65,7 +71,19 @@ impl Desk {
             }
             Told::Failing(what) => self.say(&what),
             Told::Standing(judged) => self.metrics.judged = *judged,
+            Told::Open(open) => {
+                if let Some(board) = &self.board {
+                    board.standing(open);
+                }
+            }
             Told::Row(row) => {
+                self.board
+                    .iter()
+                    .filter(|_| !row.findings.is_empty())
+                    .for_each(|board| board.row((*row).clone()));
+                if !self.outputs.wants(Kind::Flows) {
+                    return;
+                }
                 self.outputs.line(Kind::Flows, &*row);
                 if let Some(tally) = &mut self.tally {
                     tally.flow((row.start_ns, row.end_ns), &row.findings);
@@ -121,6 +139,7 @@ impl Desk {
     }
 
     pub fn say(&self, what: &str) {
+        self.board.iter().for_each(|board| board.notice(what));
         self.status.above(|| term::note(what));
     }
 

@@ -27,6 +27,8 @@ use crate::report::words;
 const TURN: usize = 1024;
 /// Commands kept back for a worker whose queue is full.
 const PENDING: usize = 1 << 16;
+/// Open incidents of which main is told what they have come to.
+const SHOWN: usize = 1000;
 /// How long the thread sleeps when there is nothing to do: at first, and at most.
 const NAPS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(8));
 
@@ -44,6 +46,8 @@ pub enum Told {
     Failing(String),
     /// How things stand, because main asked.
     Standing(Box<(JudgeAccount, Standing, BodyBooks)>),
+    /// What incidents that are open have come to, with it.
+    Open(Vec<Incident>),
 }
 
 /// The judge's end of one worker.
@@ -276,6 +280,7 @@ impl Thread {
             let answer = (self.judge.account(), self.judge.standing(metrics::SHOWN), self.judge.bodies());
             // If there is no room, main asks again.
             let _ = self.outbox.try_send(Told::Standing(Box::new(answer)));
+            let _ = self.outbox.try_send(Told::Open(self.judge.open(SHOWN)));
         }
     }
 

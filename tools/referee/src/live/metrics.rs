@@ -31,6 +31,7 @@ pub struct Metrics {
 }
 
 /// What main sees of the others.
+#[derive(Clone)]
 pub struct Seen<'a> {
     pub ports: &'a [Port],
     pub reports: &'a [PortReport],
@@ -55,6 +56,11 @@ impl Metrics {
             _ => {}
         }
         self.looks += 1;
+    }
+
+    /// The page as it is now.
+    pub fn page(&self, seen: Seen) -> String {
+        text(&self.sample(seen))
     }
 
     fn sample<'a>(&'a self, seen: Seen<'a>) -> Sample<'a> {

@@ -17,11 +17,13 @@ use rules::RuleSet;
 use super::build::Threads;
 use super::desk::Desk;
 use super::metrics::Metrics;
+use super::publish::Publisher;
 use super::service::{self, Service};
 use super::signals::Signals;
 use super::status::Status;
 use super::watch::Watch;
 use super::worker::Ended;
+use crate::board::Board;
 use crate::control::Handle;
 use crate::error::Failure;
 use crate::recording::Recording;
@@ -48,6 +50,7 @@ pub struct Run {
     pub store: Option<PathBuf>,
     pub control: Handle,
     pub metrics: Metrics,
+    pub board: Option<Arc<Board>>,
 }
 
 /// A run that has ended.
@@ -64,8 +67,19 @@ pub struct Done {
 impl Run {
     /// Runs until a signal, the end of `--duration`, the loss or change of an interface, or nobody is left to read.
     pub fn supervise(self) -> Done {
-        let Run { ports, clock, threads, recording, outputs, signals, duration, store, control, metrics } =
-            self;
+        let Run {
+            ports,
+            clock,
+            threads,
+            recording,
+            outputs,
+            signals,
+            duration,
+            store,
+            control,
+            metrics,
+            board,
+        } = self;
         let names: Vec<&str> = ports.iter().map(|port| port.nic().name.as_str()).collect();
         let status = Status::new(&names.join(" "));
         let tally = (!outputs.to_stdout()).then(Tally::default);
@@ -81,8 +95,10 @@ impl Run {
             told_unjudged: false,
             ending: false,
             metrics,
+            board: board.clone(),
         };
-        let mut watch = Watch::new(ports, clock, threads.shared.len());
+        let publisher = board.map(|board| Publisher::new(board, threads.chunks));
+        let mut watch = Watch::new(ports, clock, threads.shared.len(), publisher);
         ready();
         let began = Instant::now();
         let mut service = Service::ready(threads.turns().count(), began);
