@@ -27,6 +27,15 @@ mkdir -p "$extcap" "$stage/bin"
 ln -s ../../../../bin/referee "$extcap/referee"
 ln -s "$release/referee" "$stage/bin/referee"
 
+version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+cat >"$stage/changelog.Debian" <<TEXT
+referee ($version-1) unstable; urgency=medium
+
+  * Version $version; changelog.gz says what is new in it.
+
+ -- The Referee authors <referee@localhost>  $(date -uR -d "@$(git log -1 --format=%ct 2>/dev/null || date +%s)")
+TEXT
+
 cargo deb -p referee --no-build --locked --quiet --output "$stage/"
 package=$(ls "$stage"/*.deb)
 echo "$package"

@@ -13,6 +13,8 @@ mod compare;
 mod config;
 mod control;
 mod doctor;
+#[cfg(test)]
+mod documented;
 mod error;
 mod extcap;
 mod filter;

@@ -14,6 +14,7 @@ mod events;
 mod flows;
 mod incidents;
 mod jobs;
+pub mod kinds;
 pub mod limits;
 pub mod packets;
 mod problem;

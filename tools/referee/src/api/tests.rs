@@ -23,7 +23,10 @@ fn description() -> Value {
 
 /// With something for each name in it.
 fn filled(path: &str) -> String {
-    path.replace("{id}", "0123456789abcdef").replace("{name}", "x").replace("{flow_id}", "00000000000000ff")
+    path.replace("{id}", "0123456789abcdef")
+        .replace("{name}", "x")
+        .replace("{kind}", "rst_storm")
+        .replace("{flow_id}", "00000000000000ff")
 }
 
 #[track_caller]

@@ -79,6 +79,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::json`].
+    #[allow(dead_code, reason = "for commands that change something on a box")]
     pub fn send(&self, method: &str, path: &str, json: &Value) -> Result<Value, Failure> {
         let text = read(self.ask(method, path, Some(json))?.body, ANSWER)?;
         match text.is_empty() {
@@ -184,7 +185,7 @@ impl Client {
 
     fn untrusted(&self, error: &std::io::Error) -> Failure {
         let failure = Failure::failed(format!("{} is not trusted: {error}", self.place));
-        failure.help("on the box, `referee status` shows its fingerprint: give it with --fingerprint")
+        failure.help("a run says the fingerprint when it begins (journalctl -u referee -g certificate): give it with --fingerprint")
     }
 
     /// What an answer that is no success says.

@@ -32,7 +32,7 @@ pub struct ReachArgs {
     /// The file that holds the token for it
     #[arg(long, value_name = "FILE", requires = "url")]
     pub token_file: Option<PathBuf>,
-    /// SHA-256 of its certificate, if nobody vouches for that: `referee status` on the box shows it
+    /// SHA-256 of its certificate, if nobody vouches for that: it is said when a run begins
     #[arg(long, value_name = "HEX", requires = "url")]
     pub fingerprint: Option<String>,
 }

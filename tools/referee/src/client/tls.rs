@@ -24,8 +24,9 @@ pub fn fingerprint(text: &str) -> Result<Fingerprint, Failure> {
         let failure = Failure::usage(format!("{text:?} is no fingerprint"));
         failure.help("give the 64 hexadecimal digits of the certificate's SHA-256, with colons if you like")
     };
-    let text = text.trim();
-    let digits: String = text.strip_prefix("sha256:").unwrap_or(text).chars().filter(|c| *c != ':').collect();
+    let text = text.trim().to_ascii_lowercase();
+    let digits: String =
+        text.strip_prefix("sha256:").unwrap_or(&text).chars().filter(|c| *c != ':').collect();
     let mut bytes = Fingerprint::default();
     if digits.len() != 64 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(refused());
@@ -135,7 +136,7 @@ mod tests {
         assert_eq!(fingerprint(&plain), Ok(wanted));
         let pairs: Vec<&str> = std::iter::repeat_n(["00", "FF"], 16).flatten().collect();
         assert_eq!(fingerprint(&pairs.join(":")), Ok(wanted));
-        assert_eq!(fingerprint(&format!("sha256:{plain}")), Ok(wanted));
+        assert_eq!(fingerprint(&format!("SHA256:{plain}")), Ok(wanted));
         for wrong in ["", "00", &"0g".repeat(32), &"é".repeat(32), &"00".repeat(33)] {
             assert!(fingerprint(wrong).is_err(), "{wrong}");
         }

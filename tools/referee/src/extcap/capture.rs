@@ -11,7 +11,7 @@ use signal_hook::iterator::Signals;
 
 use super::Call;
 use super::boxes::Boxes;
-use super::interfaces::{INCIDENT, is_id};
+use super::interfaces::{INCIDENT, NEWEST, is_id, newest_id};
 use crate::client::Client;
 use crate::error::Failure;
 
@@ -21,10 +21,11 @@ const PIECE: usize = 64 << 10;
 /// Usage: it is not said what to capture. Failed: the box can't be reached or refuses, or the pipe is none.
 pub fn run(call: &Call, interface: &str) -> Result<(), Failure> {
     let client = Client::reach(&Boxes::load()?.meant(call)?)?;
-    let path = path(call, interface)?;
+    let incident = incident(call, interface)?;
     let fifo = call.value("fifo").ok_or_else(|| Failure::usage("--fifo names no pipe"))?;
     end_when_told()?;
-    let mut from = client.get(&path)?.body;
+    let incident = if incident == NEWEST { newest_id(&client)? } else { incident };
+    let mut from = client.get(&format!("/api/v1/captures/download?incident={incident}&stream=true"))?.body;
     let failed = |error: io::Error| Failure::failed(format!("{fifo}: {error}"));
     let mut to = File::options().write(true).open(fifo).map_err(failed)?;
     copy(&mut from, &mut to)
@@ -42,16 +43,15 @@ fn end_when_told() -> Result<(), Failure> {
     thread::Builder::new().name("signals".to_owned()).spawn(wait).map(drop).map_err(failed)
 }
 
-/// What to ask the box for.
-fn path(call: &Call, interface: &str) -> Result<String, Failure> {
-    let named =
-        interface.strip_prefix(INCIDENT).map(|rest| rest.strip_prefix('-').or(call.value("incident")));
-    match named {
-        Some(Some(id)) if is_id(id) => Ok(format!("/api/v1/captures/download?incident={id}&stream=true")),
-        Some(Some(id)) => Err(Failure::usage(format!("`{id}` is no incident's id"))),
-        Some(None) => Err(Failure::usage("no incident is named")
-            .help("choose one in the interface's dialog; tshark: -o extcap.referee_incident.incident:ID")),
-        None => Err(Failure::usage(format!("there is no interface {interface}"))),
+/// Which incident is meant: that of the interface, the one whose id was typed, or the one chosen.
+fn incident(call: &Call, interface: &str) -> Result<String, Failure> {
+    let Some(rest) = interface.strip_prefix(INCIDENT) else {
+        return Err(Failure::usage(format!("there is no interface {interface}")));
+    };
+    let named = rest.strip_prefix('-').or(call.value("id")).or(call.value("incident")).unwrap_or(NEWEST);
+    match named == NEWEST || is_id(named) {
+        true => Ok(named.to_owned()),
+        false => Err(Failure::usage(format!("`{named}` is no incident's id"))),
     }
 }
 
@@ -78,16 +78,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_interface_says_what_is_asked_for() {
-        let asked = |interface: &str, text: &str| {
+    fn an_interface_says_which_incident_is_meant() {
+        let meant = |interface: &str, text: &str| {
             let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
-            path(&Call::read(&words), interface)
+            incident(&Call::read(&words), interface).ok()
         };
-        let download = "/api/v1/captures/download?incident=00ff&stream=true".to_owned();
-        assert_eq!(asked("referee-incident", "--incident 00ff"), Ok(download.clone()));
-        assert_eq!(asked("referee-incident-00ff", "--incident 11"), Ok(download));
-        for (interface, text) in [("referee-incident", ""), ("referee-incident-x&y", ""), ("eth0", "")] {
-            assert!(asked(interface, text).is_err(), "{interface}");
+        let is = |id: &str| Some(id.to_owned());
+        assert_eq!(meant("referee-incident", "--incident 00ff"), is("00ff"));
+        assert_eq!(meant("referee-incident", "--incident newest --id 00ff"), is("00ff"));
+        assert_eq!(meant("referee-incident-00ff", "--incident 11"), is("00ff"));
+        assert_eq!(meant("referee-incident", ""), is("newest"));
+        for (interface, text) in
+            [("referee-incident", "--id x&y"), ("referee-incident-x&y", ""), ("eth0", "")]
+        {
+            assert_eq!(meant(interface, text), None, "{interface}");
         }
     }
 

@@ -11,16 +11,17 @@ use super::Call;
 use super::boxes::{Boxes, THIS};
 use super::grammar::Sentences;
 use crate::client::{Client, ReachArgs};
+use crate::error::Failure;
 use crate::time;
 
-pub const LIVE: &str = "referee-live";
-pub const DEMAND: &str = "referee-demand";
 pub const INCIDENT: &str = "referee-incident";
 
 /// How long a list may wait for a box.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// Incidents that are listed by themselves.
-const NEWEST: usize = 10;
+const LISTED: usize = 10;
+/// Stands for the latest incident.
+pub const NEWEST: &str = "newest";
 
 /// An incident as people choose it.
 struct Known {
@@ -30,12 +31,22 @@ struct Known {
 
 /// The latest incidents with packets; none if there is nobody to ask.
 fn newest(reach: &ReachArgs) -> Vec<Known> {
-    let ask = || -> Result<Value, crate::error::Failure> {
-        Client::reach(reach)?.hurried(PATIENCE).json(&format!("/api/v1/incidents?limit={NEWEST}"))
+    let ask = || -> Result<Value, Failure> {
+        Client::reach(reach)?.hurried(PATIENCE).json(&format!("/api/v1/incidents?limit={LISTED}"))
     };
     let answer = ask().unwrap_or_default();
     let items = answer.get("items").and_then(Value::as_array);
-    items.into_iter().flatten().filter_map(known).take(NEWEST).collect()
+    items.into_iter().flatten().filter_map(known).take(LISTED).collect()
+}
+
+/// The latest incident of a box.
+///
+/// # Errors
+/// Failed: it can't be asked, or has none.
+pub fn newest_id(client: &Client) -> Result<String, Failure> {
+    let answer: Value = client.json("/api/v1/incidents?limit=1")?;
+    let id = answer.pointer("/items/0/id").and_then(Value::as_str).filter(|id| is_id(id));
+    id.map(str::to_owned).ok_or_else(|| Failure::failed("there is no incident"))
 }
 
 fn known(incident: &Value) -> Option<Known> {
@@ -70,14 +81,6 @@ pub fn list(boxes: &Boxes) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let help = "file:///usr/share/doc/referee/wireshark.md";
     said.say("extcap", &[("version", version), ("help", help), ("display", "Referee")]);
-    said.say(
-        "interface",
-        &[("value", LIVE), ("display", "Referee: packets of what is found, as they are kept")],
-    );
-    said.say(
-        "interface",
-        &[("value", DEMAND), ("display", "Referee: packets that the capture filter names")],
-    );
     said.say("interface", &[("value", INCIDENT), ("display", "Referee: an incident")]);
     for incident in newest(&boxes.this()) {
         let name = format!("{INCIDENT}-{}", incident.id);
@@ -129,30 +132,14 @@ pub fn config(call: &Call, interface: &str, boxes: &Boxes) -> String {
     }
     if interface == INCIDENT {
         let known = newest(&boxes.meant(call).unwrap_or_else(|_| boxes.this()));
-        let tip = ("tooltip", "The id of an incident: 16 hexadecimal digits");
-        let number = dialog.ask(
-            "incident",
-            "Incident",
-            "editselector",
-            &[("reload", "true"), ("placeholder", "Ask again"), tip],
-        );
-        for (place, incident) in known.iter().enumerate() {
-            dialog.offer(&number, &incident.id, &format!("{} {}", incident.id, incident.words), place == 0);
+        let reload = [("reload", "true"), ("placeholder", "Ask again")];
+        let number = dialog.ask("incident", "Incident", "selector", &reload);
+        dialog.offer(&number, NEWEST, "the newest", true);
+        for incident in &known {
+            dialog.offer(&number, &incident.id, &format!("{} {}", incident.id, incident.words), false);
         }
-    }
-    if interface == DEMAND {
-        dialog.ask(
-            "last",
-            "How far back",
-            "string",
-            &[("default", "30s"), ("tooltip", "Such as 30s or 5m; 0s: from now on")],
-        );
-        dialog.ask(
-            "for",
-            "How long from now on",
-            "string",
-            &[("default", "60s"), ("tooltip", "Such as 60s or 10m")],
-        );
+        let tip = ("tooltip", "16 hexadecimal digits, as they stand under an incident");
+        dialog.ask("id", "Or one with this id", "string", &[tip]);
     }
     let place = ("group", "Box");
     if !boxes.named.is_empty() {
@@ -165,7 +152,7 @@ pub fn config(call: &Call, interface: &str, boxes: &Boxes) -> String {
     }
     dialog.ask("url", "Another box", "string", &[("placeholder", "https://box:8443"), place]);
     dialog.ask("token-file", "File with its token", "fileselect", &[("mustexist", "false"), place]);
-    let tip = ("tooltip", "SHA-256 of its certificate: referee status shows it");
+    let tip = ("tooltip", "SHA-256 of its certificate: a run says it when it begins");
     dialog.ask("fingerprint", "Its fingerprint", "string", &[tip, place]);
     dialog.said.text()
 }
@@ -192,30 +179,28 @@ mod tests {
 
     #[test]
     fn dialogs_number_their_questions() {
-        let boxes = Boxes::parse("[east]\nurl = \"https://east:8443\"\ntoken_file = \"/t\"\n").unwrap();
-        let said = config(&Call::default(), DEMAND, &boxes);
-        let numbers: Vec<&str> =
-            said.lines().filter_map(|line| line.strip_prefix("arg {number=")?.get(..1)).collect();
+        let mut boxes = Boxes::parse("[east]\nurl = \"https://east:8443\"\ntoken_file = \"/t\"\n").unwrap();
+        boxes.socket = Some("/nonexistent/api.sock".into());
+        let said = config(&Call::default(), INCIDENT, &boxes);
+        let number =
+            |line: &str| line.strip_prefix("arg {number=").and_then(|rest| rest.get(..1)).map(str::to_owned);
+        let numbers: Vec<String> = said.lines().filter_map(number).collect();
         assert_eq!(numbers, ["0", "1", "2", "3", "4", "5"]);
-        assert!(
-            said.contains("arg {number=0}{call=--last}{display=How far back}{type=string}{default=30s}"),
-            "{said}"
-        );
-        assert!(
-            said.contains("value {arg=2}{value=east}{display=east, https://east:8443}{default=false}\n"),
-            "{said}"
-        );
+        let first = "arg {number=0}{call=--incident}{display=Incident}{type=selector}{reload=true}";
+        assert!(said.starts_with(first), "{said}");
+        let east = "value {arg=2}{value=east}{display=east, https://east:8443}{default=false}\n";
+        assert!(said.contains(east), "{said}");
         assert_eq!(config(&Call::default(), "other", &boxes), "");
-        assert_eq!(dlts(LIVE), "dlt {number=1}{name=EN10MB}{display=Ethernet}\n");
+        assert_eq!(dlts(INCIDENT), "dlt {number=1}{name=EN10MB}{display=Ethernet}\n");
     }
 
     #[test]
     fn there_is_a_list_where_nothing_runs() {
         let boxes = Boxes { socket: Some("/nonexistent/api.sock".into()), ..Boxes::default() };
         let said = list(&boxes);
-        assert_eq!(said.lines().count(), 4, "{said}");
+        assert_eq!(said.lines().count(), 2, "{said}");
         assert!(
-            said.starts_with("extcap {version=") && said.contains("interface {value=referee-live}"),
+            said.starts_with("extcap {version=") && said.contains("interface {value=referee-incident}"),
             "{said}"
         );
     }
