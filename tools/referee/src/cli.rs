@@ -46,6 +46,9 @@ pub enum Command {
     /// A store's files
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Who is told of incidents
+    #[command(subcommand)]
+    Notify(NotifyCommand),
     /// referee.toml
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -336,6 +339,16 @@ pub enum StoreCommand {
         /// One JSON object a segment
         #[arg(long)]
         json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum NotifyCommand {
+    /// Tell everybody whom the settings name that this is a test, and say who heard it
+    Test {
+        /// Settings; without it those in /etc/referee/referee.toml
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
 }
 

@@ -12,6 +12,7 @@ mod doctor;
 mod error;
 mod filter;
 mod live;
+mod notify;
 mod recording;
 mod replay;
 mod report;
@@ -26,7 +27,7 @@ use clap::Parser;
 
 use control::switches::Switch;
 
-use cli::{CapturesCommand, Cli, Command, ConfigCommand, RulesCommand, StoreCommand};
+use cli::{CapturesCommand, Cli, Command, ConfigCommand, NotifyCommand, RulesCommand, StoreCommand};
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Status(args) => control::client::status(&args),
         Command::Store(StoreCommand::Verify { store, json }) => verify::verify(&store, json),
+        Command::Notify(NotifyCommand::Test { config }) => notify::try_out(config.as_deref()),
         Command::Config(ConfigCommand::Check { config }) => rules::check::config(&config),
     };
     match done {

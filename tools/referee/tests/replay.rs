@@ -222,7 +222,7 @@ fn families(page: &str) -> std::collections::BTreeMap<String, Vec<(String, f64)>
         if let Some(help) = line.strip_prefix("# HELP ") {
             let (name, text) = help.split_once(' ').unwrap();
             let kind = lines.next().unwrap().strip_prefix(&format!("# TYPE {name} ")).unwrap();
-            assert!(!text.is_empty() && ["counter", "gauge"].contains(&kind), "{line}");
+            assert!(!text.is_empty() && ["counter", "gauge", "histogram"].contains(&kind), "{line}");
             assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
             assert!(name.starts_with("referee_") && !families.contains_key(name), "{name}");
             name.clone_into(&mut current);
@@ -231,9 +231,11 @@ fn families(page: &str) -> std::collections::BTreeMap<String, Vec<(String, f64)>
         }
         let (series, value) = line.rsplit_once(' ').unwrap();
         let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
-        assert!(name == current && labels.ends_with('}'), "{line} stands in {current}");
+        let of_histogram = |part: &&str| name.strip_suffix(**part) == Some(&current);
+        let own = name == current || ["_bucket", "_sum", "_count"].iter().any(|part| of_histogram(&part));
+        assert!(own && labels.ends_with('}'), "{line} stands in {current}");
         families
-            .get_mut(name)
+            .get_mut(&current)
             .unwrap()
             .push((labels.trim_end_matches('}').to_owned(), value.parse().unwrap()));
     }

@@ -3,6 +3,7 @@
 //! Main thread, before any other exists. Every mistake is named with file, line and column; nothing
 //! downstream sees the file. Without a file the defaults of the library hold.
 
+pub mod notify;
 mod raw;
 
 use std::collections::BTreeSet;
@@ -20,6 +21,7 @@ use rules::Override;
 use toml::Value;
 
 use crate::error::Failure;
+use notify::NotifyConfig;
 use raw::{Entry, Number, Raw, Text};
 
 /// Where an installed Referee has its settings.
@@ -56,6 +58,8 @@ pub struct Config {
     pub worker: WorkerConfig,
     pub record: RecordConfig,
     pub judge: JudgeConfig,
+    /// Who is told of incidents.
+    pub notify: NotifyConfig,
     /// `[store] dir`, as seen from the file's folder.
     pub store_dir: Option<PathBuf>,
     /// `[rules] dir`, as seen from the file's folder.
@@ -83,6 +87,7 @@ impl Default for Config {
             worker: WorkerConfig::default(),
             record: RecordConfig::default(),
             judge: JudgeConfig::default(),
+            notify: NotifyConfig::default(),
             store_dir: None,
             rules_dir: None,
             rules_library: false,
@@ -137,6 +142,7 @@ impl Config {
         record(&mut reader, &raw.store, &mut config.record);
         judge(&mut reader, &raw.judge, &mut config.judge);
         config.store_dir = raw.store.dir.map(|dir| folder.join(dir));
+        notify::notify(&mut reader, raw.notify, folder, &mut config.notify);
         rules(&mut reader, raw.rules, folder, &mut config);
         match reader.errors.is_empty() {
             true => Ok(config),

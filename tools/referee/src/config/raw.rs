@@ -21,6 +21,7 @@ pub struct Raw {
     pub worker: Worker,
     pub store: Store,
     pub judge: Judge,
+    pub notify: super::notify::RawNotify,
     pub rules: Rules,
 }
 

@@ -7,9 +7,11 @@ use std::path::PathBuf;
 use dataplane::judge::Incident;
 use serde::Serialize;
 
-use super::judge::Told;
+use super::judge;
 use super::metrics::Metrics;
 use super::status::Status;
+use crate::notify::account::Told;
+use crate::notify::{Notify, State};
 use crate::recording::Recording;
 use crate::report::outputs::{Kind, Outputs};
 use crate::report::rules::told_off;
@@ -40,13 +42,17 @@ pub struct Desk {
     /// The run is being ended: what closes now is told in the report.
     pub ending: bool,
     pub metrics: Metrics,
+    /// Whoever else is told.
+    pub notify: Option<Notify>,
 }
 
 impl Desk {
-    pub fn take(&mut self, told: Told) {
+    pub fn take(&mut self, told: judge::Told) {
         match told {
-            Told::Opened(incident) => {
+            judge::Told::Opened(incident) => {
                 self.opened += 1;
+                self.metrics.troubles.opened(&incident);
+                self.notify.iter().for_each(|notify| notify.tell(State::Open, &incident));
                 self.keep(&incident);
                 told_off(&mut self.off, &incident).iter().for_each(|what| self.say(what));
                 self.outputs.line(Kind::Live, &Stated { state: "open", incident: &incident });
@@ -54,8 +60,10 @@ impl Desk {
                     self.print(&words::opened(&incident, Paint::for_stdout()));
                 }
             }
-            Told::Closed { incident, captured } => {
+            judge::Told::Closed { incident, captured } => {
                 self.closed += 1;
+                self.metrics.troubles.over(&incident);
+                self.notify.iter().for_each(|notify| notify.tell(State::Closed, &incident));
                 self.keep(&incident);
                 if !incident.withdrawn {
                     self.outputs.line(Kind::Incidents, &*incident);
@@ -63,9 +71,9 @@ impl Desk {
                 self.outputs.line(Kind::Live, &Stated { state: "closed", incident: &incident });
                 self.tell_closed(*incident, captured);
             }
-            Told::Failing(what) => self.say(&what),
-            Told::Standing(judged) => self.metrics.judged = *judged,
-            Told::Row(row) => {
+            judge::Told::Failing(what) => self.say(&what),
+            judge::Told::Standing(judged) => self.metrics.judged = *judged,
+            judge::Told::Row(row) => {
                 self.outputs.line(Kind::Flows, &*row);
                 if let Some(tally) = &mut self.tally {
                     tally.flow((row.start_ns, row.end_ns), &row.findings);
@@ -105,9 +113,18 @@ impl Desk {
         for what in self.outputs.lost() {
             self.say(&what);
         }
+        self.notify.iter().flat_map(Notify::news).for_each(|what| self.say(&what));
         if let Some(what) = self.recording.as_mut().and_then(Recording::look) {
             self.say(&what);
         }
+    }
+
+    /// What waits to be told has a few seconds. What became of all of it.
+    pub fn finish_telling(&mut self) -> Vec<Told> {
+        let Some(mut notify) = self.notify.take() else { return Vec::new() };
+        let told = notify.finish();
+        notify.news().iter().for_each(|what| self.say(what));
+        told
     }
 
     /// What rules match is not all judged: to be said when it begins.

@@ -39,6 +39,7 @@ use crate::control::socket::{self, Socket};
 use crate::control::{self, last_good};
 use crate::error::{Code, Failure};
 use crate::filter;
+use crate::notify;
 use crate::recording::Prepared;
 use crate::report::outputs::{Kind, Outputs};
 use crate::report::tell;
@@ -69,6 +70,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let start = last_good::start(&origin, keep.as_deref())?;
     let rules = Arc::clone(&start.rules);
     let outputs = Outputs::open(&args.outputs, args.json, &[])?;
+    let notify = privileges::without(|| notify::Prepared::new(&config.notify, outputs.to_stdout()))?;
     let clock = Arc::new(CaptureClock::sampled());
     let layout = lay_out(args, &config)?;
     layout.settle();
@@ -96,6 +98,8 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     ports.iter_mut().try_for_each(Port::begin).map_err(refused)?;
     privileges::give_up()?;
     let recording = prepared.map(Prepared::start).transpose()?;
+    let quiet = outputs.to_stdout() || notify.as_ref().is_some_and(notify::Prepared::to_stdout);
+    let notify = notify.map(notify::Prepared::spawn).transpose()?;
     let control = control.spawn(start, built.handovers(), signals.stop())?;
     let threads = built.spawn(&rules, &config.judge, &control)?;
     let run = supervise::Run {
@@ -107,6 +111,8 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         signals,
         duration: args.duration.map(Duration::from_secs_f64),
         store: store.clone(),
+        quiet,
+        notify,
         metrics: metrics::Metrics::new(control.ticking),
         control,
     };

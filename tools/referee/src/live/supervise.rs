@@ -23,6 +23,7 @@ use super::watch::Watch;
 use super::worker::Ended;
 use crate::control::Handle;
 use crate::error::Failure;
+use crate::notify::Notify;
 use crate::recording::Recording;
 use crate::report::finished::{Finished, Inputs};
 use crate::report::outputs::Outputs;
@@ -47,6 +48,9 @@ pub struct Run {
     pub store: Option<PathBuf>,
     pub control: Handle,
     pub metrics: Metrics,
+    /// Standard output belongs to machines.
+    pub quiet: bool,
+    pub notify: Option<Notify>,
 }
 
 /// A run that has ended.
@@ -63,11 +67,10 @@ pub struct Done {
 impl Run {
     /// Runs until a signal, the end of `--duration`, the loss or change of an interface, or nobody is left to read.
     pub fn supervise(self) -> Done {
-        let Run { ports, clock, threads, recording, outputs, signals, duration, store, control, metrics } =
-            self;
+        let Run { ports, clock, threads, recording, outputs, signals, duration, store, control, .. } = self;
         let names: Vec<&str> = ports.iter().map(|port| port.nic().name.as_str()).collect();
         let status = Status::new(&names.join(" "));
-        let tally = (!outputs.to_stdout()).then(Tally::default);
+        let tally = (!self.quiet).then(Tally::default);
         let mut desk = Desk {
             recording,
             outputs,
@@ -79,7 +82,8 @@ impl Run {
             off: 0,
             told_unjudged: false,
             ending: false,
-            metrics,
+            metrics: self.metrics,
+            notify: self.notify,
         };
         let mut watch = Watch::new(ports, clock, threads.shared.len());
         ready();
@@ -152,6 +156,7 @@ fn end(
     if !control.join() {
         failure.get_or_insert_with(|| died("control"));
     }
+    let notified = desk.finish_telling();
     let Desk { recording, outputs, tally, status, metrics, .. } = desk;
     let recorded = recording.map(Recording::finish);
     let mut account = WorkerAccount::default();
@@ -169,6 +174,9 @@ fn end(
         judge: verdicts.account,
         standing: verdicts.standing,
         counted: verdicts.counted,
+        timing: verdicts.timing,
+        troubles: metrics.troubles,
+        notified,
         bodies: verdicts.bodies,
         chunks: (
             threads.chunks,

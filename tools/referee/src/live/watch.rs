@@ -20,6 +20,7 @@ use super::supervise::died;
 use super::worker::Snapshot;
 use crate::control::Live;
 use crate::error::Failure;
+use crate::notify::Notify;
 use crate::recording::Recording;
 use crate::report::finished::InterfaceReport;
 
@@ -83,7 +84,9 @@ impl Watch {
         desk.unjudged(self.snapshots.iter().map(|snapshot| snapshot.account.events.hits_dropped).sum());
         desk.status.show(self.figures(&reports, desk));
         let writer = desk.recording.as_ref().map(Recording::account);
-        let seen = Seen { ports: &self.ports, reports: &reports, snapshots: &self.snapshots, writer, live };
+        let notified = desk.notify.as_ref().map(Notify::account).unwrap_or_default();
+        let (ports, snapshots) = (&self.ports, &self.snapshots);
+        let seen = Seen { ports, reports: &reports, snapshots, writer, notified, live };
         desk.metrics.look(&threads.asked, &mut desk.outputs, seen);
         desk.metrics.advice.look(&self.ports, &reports).iter().for_each(|what| desk.say(what));
         threads.unpinned().iter().for_each(|what| desk.say(what));
