@@ -9,8 +9,10 @@ use rules::Override;
 
 use crate::control::socket::DEFAULT_PATH;
 use crate::doctor::DoctorArgs;
+use crate::extcap::ExtcapCommand;
 use crate::filter::FilterArgs;
 use crate::live::mode::{Mode, ZeroCopyArg};
+use crate::serve::ServeArgs;
 use crate::time::When;
 
 /// Watches packets, knows when TCP is being broken, and keeps the packets that prove it.
@@ -38,6 +40,8 @@ pub enum Command {
     /// What a store keeps
     #[command(subcommand)]
     Captures(CapturesCommand),
+    /// Show a store through the HTTP interface, without capturing
+    Serve(ServeArgs),
     /// How a run under way stands
     Status(SocketArgs),
     /// Rule files
@@ -52,6 +56,20 @@ pub enum Command {
     /// referee.toml
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Referee among Wireshark's interfaces
+    #[command(subcommand)]
+    Extcap(ExtcapCommand),
+    /// What makes a shell complete these commands, on standard output
+    Completions {
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Man pages and completions into a folder, for packages
+    #[command(hide = true)]
+    Generate {
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
 }
 
 /// What `run` and `replay` share.
@@ -93,8 +111,8 @@ pub struct OutputArgs {
 
 #[derive(Args)]
 pub struct RunArgs {
-    /// The interface to capture from; may be given several times
-    #[arg(short = 'i', value_name = "IFACE", required = true)]
+    /// The interface to capture from; may be given several times. Without it, those of [capture] interfaces
+    #[arg(short = 'i', value_name = "IFACE")]
     pub interface: Vec<String>,
     /// How to capture
     #[arg(long, value_enum, default_value = "auto")]

@@ -271,6 +271,15 @@ fn metrics_are_the_books_and_gauges_in_prometheus_form() {
     }
     assert!(families["referee_state_table_service_entries"][0].0.ends_with("protocol=\"tcp\""), "{page}");
     assert!(page.contains(",state=\"time_wait\"} "), "{page}");
+    let timed = |page: &str, head: &str| {
+        let line = page.lines().find_map(|line| line.strip_prefix(head)).unwrap();
+        line.trim().parse::<u64>().unwrap()
+    };
+    assert!(timed(&page, "referee_connect_seconds_count ") > 100, "{page}");
+    assert!(timed(&page, "referee_handshake_rtt_seconds_count{side=\"server\"}") > 100, "{page}");
+    bench.capture("dns_slow", 5.0);
+    let dns = bench.replay(&["--metrics", "-", "dns_slow.pcap"]).exits(0).stdout;
+    assert!(timed(&dns, "referee_dns_answer_seconds_count ") > 0, "{dns}");
     let told = bench.replay(&["--metrics", "-", "connection_churn.pcap"]).exits(0);
     assert!(told.stdout.starts_with("# HELP referee_build_info "), "{}", told.stdout);
     bench.replay(&["--metrics", "l", "--ledger", "l", "connection_churn.pcap"]).exits(2).says(&["already"]);

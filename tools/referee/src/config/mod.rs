@@ -3,8 +3,11 @@
 //! Main thread, before any other exists. Every mistake is named with file, line and column; nothing
 //! downstream sees the file. Without a file the defaults of the library hold.
 
+mod api;
 pub mod notify;
 mod raw;
+#[cfg(test)]
+mod shipped;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,6 +23,7 @@ use dataplane::source::rss;
 use rules::Override;
 use toml::Value;
 
+use crate::api::ApiConfig;
 use crate::error::Failure;
 use notify::NotifyConfig;
 use raw::{Entry, Number, Raw, Text};
@@ -39,6 +43,8 @@ const MIB: u64 = 1 << 20;
 /// Everything that can be set.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Those `run` captures from if none is named with -i.
+    pub interfaces: Vec<String>,
     /// Packets each AF_XDP ring holds; a power of two.
     pub ring_packets: u32,
     pub busy_poll: BusyPoll,
@@ -70,11 +76,13 @@ pub struct Config {
     pub rules_keep: Option<PathBuf>,
     /// `[rules.NAME]`
     pub params: Vec<Placed>,
+    pub api: ApiConfig,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Config {
+            interfaces: Vec::new(),
             ring_packets: 16_384,
             busy_poll: BusyPoll::Auto,
             packet_ring_mib: 64,
@@ -93,6 +101,7 @@ impl Default for Config {
             rules_library: false,
             rules_keep: None,
             params: Vec::new(),
+            api: ApiConfig::default(),
         }
     }
 }
@@ -144,6 +153,7 @@ impl Config {
         config.store_dir = raw.store.dir.map(|dir| folder.join(dir));
         notify::notify(&mut reader, raw.notify, folder, &mut config.notify);
         rules(&mut reader, raw.rules, folder, &mut config);
+        api::api(&mut reader, raw.api, folder, &mut config.api);
         match reader.errors.is_empty() {
             true => Ok(config),
             false => Err(Failure::usage(reader.errors.join("\n"))),
@@ -173,6 +183,7 @@ fn capture(r: &mut Reader<'_>, raw: &Raw, c: &mut Config) {
     c.busy_poll = raw.capture.busy_poll.into();
     r.set(&mut c.packet_ring_mib, &raw.capture.packet_ring_mib, "packet_ring_mib", 1..=4096, 1);
     workers(r, &raw.capture, c);
+    interfaces(r, &raw.capture, c);
     let choices = [("verify", rss::Choice::Verify), ("set", rss::Choice::Set)];
     r.choose(&mut c.rss, &raw.capture.rss, "rss", &choices);
     let choices = [("auto", ClockChoice::Auto), ("nic", ClockChoice::Nic), ("kernel", ClockChoice::Kernel)];
@@ -180,6 +191,14 @@ fn capture(r: &mut Reader<'_>, raw: &Raw, c: &mut Config) {
     let mut deadline_ms = c.body_deadline.as_millis() as u64;
     r.set(&mut deadline_ms, &raw.judge.body_deadline_ms, "body_deadline_ms", 1..=60_000, 1);
     c.body_deadline = Duration::from_millis(deadline_ms);
+}
+
+fn interfaces(r: &mut Reader<'_>, raw: &raw::Capture, c: &mut Config) {
+    let Some(given) = &raw.interfaces else { return };
+    c.interfaces.clone_from(given.get_ref());
+    if c.interfaces.iter().any(String::is_empty) || c.interfaces.is_empty() {
+        r.say(given.span(), "`interfaces` names those to capture from, such as [\"eth1\"]");
+    }
 }
 
 fn workers(r: &mut Reader<'_>, raw: &raw::Capture, c: &mut Config) {
@@ -427,6 +446,10 @@ mod tests {
         assert!(error.starts_with("r.toml:3:9: `cores` names fewer"), "{error}");
         let config = parse("[capture]\nworkers = 2\ncores = [3, 1]\nredispatch = \"off\"\n").unwrap();
         assert_eq!((config.workers, config.cores, config.redispatch), (2, vec![3, 1], Redispatch::Off));
+        let error = parse("[capture]\ninterfaces = []\n").unwrap_err();
+        assert!(error.starts_with("r.toml:2:14: `interfaces` names those"), "{error}");
+        let config = parse("[capture]\ninterfaces = [\"eth1\", \"eth2\"]\n").unwrap();
+        assert_eq!(config.interfaces, ["eth1", "eth2"]);
         let error = parse("[capture]\nrss = \"yes\"\n").unwrap_err();
         assert_eq!(error, "r.toml:2:7: `rss` is \"verify\" or \"set\"");
         let error = parse("[capture]\nclock = \"gps\"\n").unwrap_err();

@@ -8,61 +8,13 @@ use std::time::Duration;
 
 use hyper::Uri;
 use rules::Severity;
-use serde::Deserialize;
 use toml::Spanned;
 
 use super::Reader;
-use super::raw::{Number, Text};
+use super::raw::{self, Number};
 
 /// Longest name of a webhook.
 const NAME: usize = 40;
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RawNotify {
-    min_severity: Text,
-    kinds: Vec<String>,
-    states: Option<Spanned<Vec<String>>>,
-    event_type: Text,
-    page: Text,
-    file: Option<RawFile>,
-    stdout: Option<RawStdout>,
-    syslog: Option<RawSyslog>,
-    webhook: Vec<Spanned<RawWebhook>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawFile {
-    path: String,
-    per_minute: Number,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawStdout {
-    per_minute: Number,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawSyslog {
-    socket: Option<String>,
-    facility: Text,
-    per_minute: Number,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawWebhook {
-    name: Text,
-    url: Spanned<String>,
-    header_file: Option<String>,
-    secret_file: Option<String>,
-    ca_file: Option<String>,
-    per_minute: Number,
-    timeout_s: Number,
-}
 
 /// Everything about telling others.
 #[derive(Clone, Debug)]
@@ -163,7 +115,7 @@ const FACILITIES: [(&str, u8); 12] = [
     ("local7", 23),
 ];
 
-pub(super) fn notify(r: &mut Reader<'_>, raw: RawNotify, folder: &Path, c: &mut NotifyConfig) {
+pub(super) fn notify(r: &mut Reader<'_>, raw: raw::Notify, folder: &Path, c: &mut NotifyConfig) {
     let severities = Severity::ALL.map(|severity| (severity.as_str(), severity));
     r.choose(&mut c.wanted.min_severity, &raw.min_severity, "min_severity", &severities);
     c.wanted.kinds = raw.kinds.into_iter().collect();
@@ -213,7 +165,7 @@ fn per_minute(r: &mut Reader<'_>, given: &Number, otherwise: u32) -> u32 {
 
 fn webhook(
     r: &mut Reader<'_>,
-    raw: Spanned<RawWebhook>,
+    raw: Spanned<raw::Webhook>,
     folder: &Path,
     number: usize,
     names: &mut BTreeSet<String>,

@@ -21,8 +21,9 @@ pub struct Raw {
     pub worker: Worker,
     pub store: Store,
     pub judge: Judge,
-    pub notify: super::notify::RawNotify,
+    pub notify: Notify,
     pub rules: Rules,
+    pub api: Api,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -52,6 +53,7 @@ pub struct Worker {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Capture {
+    pub interfaces: Option<Spanned<Vec<String>>>,
     pub ring_packets: Number,
     pub busy_poll: BusyPoll,
     pub packet_ring_mib: Number,
@@ -112,6 +114,77 @@ pub struct Judge {
     pub failures_before_off: Number,
     pub body_operations: Number,
     pub body_deadline_ms: Number,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Api {
+    pub socket: Option<String>,
+    pub group: Option<String>,
+    pub listen: Text,
+    pub cert: Option<String>,
+    pub key: Option<String>,
+    pub tls: Option<String>,
+    pub names: Option<Vec<String>>,
+    pub read_captures: Option<bool>,
+    pub spool_mib: Number,
+    pub requests_per_second: Number,
+    pub token: Vec<Spanned<Token>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Token {
+    pub name: Option<String>,
+    pub role: Text,
+    pub sha256: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Notify {
+    pub min_severity: Text,
+    pub kinds: Vec<String>,
+    pub states: Option<Spanned<Vec<String>>>,
+    pub event_type: Text,
+    pub page: Text,
+    pub file: Option<NotifyFile>,
+    pub stdout: Option<NotifyStdout>,
+    pub syslog: Option<NotifySyslog>,
+    pub webhook: Vec<Spanned<Webhook>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NotifyFile {
+    pub path: String,
+    pub per_minute: Number,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NotifyStdout {
+    pub per_minute: Number,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NotifySyslog {
+    pub socket: Option<String>,
+    pub facility: Text,
+    pub per_minute: Number,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webhook {
+    pub name: Text,
+    pub url: Spanned<String>,
+    pub header_file: Option<String>,
+    pub secret_file: Option<String>,
+    pub ca_file: Option<String>,
+    pub per_minute: Number,
+    pub timeout_s: Number,
 }
 
 /// `[rules]`: its own keys and one table of parameters for each rule.

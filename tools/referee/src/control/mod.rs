@@ -41,6 +41,7 @@ use self::switches::{Made, Switches};
 use self::watch::Watch;
 use crate::config::Config;
 use crate::error::Failure;
+use crate::live::service;
 use crate::report::cost::Ticking;
 use crate::rules::load::{self, Origin};
 
@@ -288,6 +289,7 @@ impl Control {
 
     /// Somebody wants it now, with the parameters that the settings have now.
     fn reload(&mut self) -> Reloaded {
+        let _told = service::Reloading::begun();
         self.settling = None;
         let origin = match self.asked.origin() {
             Ok(origin) => origin,

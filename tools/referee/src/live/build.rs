@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, JoinHandle};
 
@@ -56,10 +56,18 @@ pub struct Threads {
     pub inbox: Receiver<Told>,
     /// Set, it has the judge say how things stand.
     pub asked: Arc<AtomicBool>,
+    /// The judge's.
+    pub judged: Arc<AtomicU64>,
     pub chunks: usize,
 }
 
 impl Threads {
+    /// The turns that each worker and the judge have taken.
+    pub fn turns(&self) -> impl Iterator<Item = u64> {
+        let workers = self.shared.iter().map(|shared| &shared.turns);
+        workers.chain([&*self.judged]).map(|turns| turns.load(Ordering::Relaxed))
+    }
+
     /// What each interface received and lost, for the capture files.
     pub fn publish_losses(&self, reports: &[PortReport]) {
         for losses in self.shared.iter().flat_map(|shared| &shared.losses) {
@@ -228,15 +236,17 @@ impl Built {
         let failed = |error: std::io::Error| Failure::failed(format!("no thread can be made: {error}"));
         let (outbox, inbox) = sync_channel(OUTBOX);
         let asked = Arc::new(AtomicBool::new(false));
+        let judged = Arc::new(AtomicU64::new(0));
         let shared = self.lanes.iter().map(|lane| Arc::clone(&lane.shared)).collect();
         let judge = Judge::new(Arc::clone(rules), config.clone());
-        let judge = judge::Thread::new(judge, self.lanes, control, outbox, Arc::clone(&asked));
+        let judge =
+            judge::Thread::new(judge, self.lanes, control, outbox, Arc::clone(&asked), Arc::clone(&judged));
         let judge = thread::Builder::new().name("judge".to_owned()).spawn(|| judge.run()).map_err(failed)?;
         let mut workers = Vec::new();
         for (number, body) in self.threads.into_iter().enumerate() {
             let builder = thread::Builder::new().name(format!("worker-{number}"));
             workers.push(builder.spawn(body).map_err(failed)?);
         }
-        Ok(Threads { workers, judge, shared, inbox, asked, chunks: self.chunks })
+        Ok(Threads { workers, judge, shared, inbox, asked, judged, chunks: self.chunks })
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -117,6 +117,8 @@ pub struct Thread {
     outbox: SyncSender<Told>,
     /// Main wants to know how things stand.
     asked: Arc<AtomicBool>,
+    /// Turns it has taken: while these grow, it is not stuck.
+    turns: Arc<AtomicU64>,
     commands: Vec<Command>,
     counted: Counted,
     timing: Timing,
@@ -132,6 +134,7 @@ impl Thread {
         control: &Handle,
         outbox: SyncSender<Told>,
         asked: Arc<AtomicBool>,
+        turns: Arc<AtomicU64>,
     ) -> Thread {
         judge.hears(lanes.len());
         Thread {
@@ -141,6 +144,7 @@ impl Thread {
             question: Arc::clone(&control.question),
             outbox,
             asked,
+            turns,
             commands: Vec::new(),
             counted: Counted::default(),
             timing: Timing::default(),
@@ -156,6 +160,7 @@ impl Thread {
         loop {
             let ended = self.lanes.iter().all(|lane| lane.shared.ended.load(Ordering::Acquire));
             self.patient = ended;
+            self.turns.fetch_add(1, Ordering::Relaxed);
             self.adopt();
             let mut busy = false;
             for lane in 0..self.lanes.len() {

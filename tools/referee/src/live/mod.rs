@@ -14,8 +14,9 @@ mod metrics;
 pub mod mode;
 mod pace;
 mod privileges;
+pub mod service;
 mod settle;
-mod signals;
+pub mod signals;
 mod status;
 mod supervise;
 mod watch;
@@ -72,9 +73,10 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let outputs = Outputs::open(&args.outputs, args.json, &[])?;
     let notify = privileges::without(|| notify::Prepared::new(&config.notify, outputs.to_stdout()))?;
     let clock = Arc::new(CaptureClock::sampled());
-    let layout = lay_out(args, &config)?;
+    let interfaces = interfaces(args, &config)?;
+    let layout = lay_out(args, &config, &interfaces)?;
     layout.settle();
-    let mut taken = open_ports(args, &config, &clock, &layout)?;
+    let mut taken = open_ports(args, &config, &interfaces, &clock, &layout)?;
     let redispatch = redispatches(&config, &layout, &taken);
     tell_workers(&taken, layout.workers, redispatch);
     let (prepared, recorders) = prepare(store.as_deref(), &config, layout.workers)?;
@@ -161,10 +163,22 @@ fn settings(path: Option<&Path>) -> Result<Config, Failure> {
     Ok(config)
 }
 
+/// Those to capture from, each once: the command line's, else those of the settings.
+fn interfaces(args: &RunArgs, config: &Config) -> Result<Vec<String>, Failure> {
+    let named = if args.interface.is_empty() { &config.interfaces } else { &args.interface };
+    let mut seen = BTreeSet::new();
+    let each: Vec<String> = named.iter().filter(|name| seen.insert(name.as_str())).cloned().collect();
+    match each.is_empty() {
+        false => Ok(each),
+        true => Err(Failure::usage("no interface to capture from is named").help(
+            "name the mirror port: -i IFACE, or interfaces = [\"IFACE\"] in [capture] of referee.toml",
+        )),
+    }
+}
+
 /// Before any interface is touched; one that isn't there is found out when it is to be taken.
-fn lay_out(args: &RunArgs, config: &Config) -> Result<Layout, Failure> {
-    let mut names = BTreeSet::new();
-    let wanted = args.interface.iter().filter(|name| names.insert(name.as_str())).map(|name| Wanted {
+fn lay_out(args: &RunArgs, config: &Config, interfaces: &[String]) -> Result<Layout, Failure> {
+    let wanted = interfaces.iter().map(|name| Wanted {
         queues: match args.mode {
             Mode::Afpacket => 1,
             Mode::Auto | Mode::Xdp => ethtool::receive_queues(name).map_or(1, |queues| queues as usize),
@@ -186,6 +200,7 @@ fn lay_out(args: &RunArgs, config: &Config) -> Result<Layout, Failure> {
 fn open_ports(
     args: &RunArgs,
     config: &Config,
+    interfaces: &[String],
     clock: &Arc<CaptureClock>,
     layout: &Layout,
 ) -> Result<Taken, Failure> {
@@ -200,8 +215,7 @@ fn open_ports(
         clock: config.clock,
     };
     let (mut ports, mut sources) = (Vec::new(), Vec::new());
-    let mut names = BTreeSet::new();
-    for name in args.interface.iter().filter(|name| names.insert(name.as_str())) {
+    for name in interfaces {
         let nic = Nic::find(name).map_err(|error| not_there(name, &error))?;
         let first = sources.len();
         let near = |queue: u32| layout.core_of(layout.worker_of(first + queue as usize));
@@ -295,7 +309,7 @@ fn refused(error: TapError) -> Failure {
     };
     let help = match &error {
         error if error.is_privilege() => {
-            "capturing needs root, or the capabilities net_admin, net_raw, bpf and ipc_lock".to_owned()
+            "capturing needs root, or the capabilities net_admin, net_raw, bpf, perfmon and ipc_lock".to_owned()
         }
         TapError::NotEthernet { .. } => {
             "name a mirror port or another Ethernet interface; --mode afpacket also captures from some others".to_owned()

@@ -17,6 +17,7 @@ use rules::RuleSet;
 use super::build::Threads;
 use super::desk::Desk;
 use super::metrics::Metrics;
+use super::service::{self, Service};
 use super::signals::Signals;
 use super::status::Status;
 use super::watch::Watch;
@@ -88,6 +89,7 @@ impl Run {
         let mut watch = Watch::new(ports, clock, threads.shared.len());
         ready();
         let began = Instant::now();
+        let mut service = Service::ready(threads.turns().count(), began);
         let mut next = began + SECOND;
         let failure = loop {
             match threads.inbox.recv_timeout(LOOK) {
@@ -97,6 +99,8 @@ impl Run {
             }
             let looked = if Instant::now() >= next {
                 next = Instant::now() + SECOND;
+                let stuck = service.look(Instant::now(), threads.turns(), desk.status.line());
+                stuck.iter().for_each(|what| desk.say(what));
                 watch.look(&threads, &control.live, &mut desk)
             } else {
                 watch.listen(&desk)
@@ -134,6 +138,7 @@ fn end(
     mut failure: Option<Failure>,
 ) -> Done {
     desk.ending = true;
+    service::stopping();
     control.stop();
     watch.ports.iter_mut().for_each(Port::detach);
     settle(&watch);

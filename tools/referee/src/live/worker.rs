@@ -55,6 +55,8 @@ pub struct Shared {
     pub judged: AtomicBool,
     /// The thread could not be kept on its core.
     pub unpinned: AtomicBool,
+    /// Turns it has taken: while these grow, it is not stuck.
+    pub turns: AtomicU64,
     /// What interfaces received and lost so far, for its capture files; each interface is told by one worker alone.
     pub losses: Vec<Losses>,
 }
@@ -83,6 +85,7 @@ impl Shared {
             failed: AtomicBool::new(false),
             judged: AtomicBool::new(false),
             unpinned: AtomicBool::new(false),
+            turns: AtomicU64::new(0),
             losses,
         }
     }
@@ -175,7 +178,10 @@ impl<S: LiveSource> Thread<S> {
     fn capture(&mut self) {
         let mut silent_since = None;
         let mut publish_at = 0;
+        let mut turns = 0_u64;
         loop {
+            turns = turns.wrapping_add(1);
+            self.shared.turns.store(turns, Ordering::Relaxed);
             match self.worker.step() {
                 Step::Worked => silent_since = None,
                 Step::Idle(_) => {

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# make deb: a Debian package of the programs, their man pages, completions, settings, unit and handbook.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/need.sh
+
+need_cargo
+need_build
+command -v dpkg-shlibdeps >/dev/null || need dpkg-dev "finds out which libraries the package depends on"
+install_missing
+if ! cargo deb --version >/dev/null 2>&1; then
+    echo "Installing cargo-deb (puts the package together)"
+    cargo install --quiet --locked cargo-deb --no-default-features
+fi
+
+cargo build --release --locked -p referee -p wiregen
+release=$(target_directory)/release
+
+# What is made for the package lies where tools/referee/Cargo.toml looks for it.
+stage=target/package
+rm -rf "$stage"
+mkdir -p "$stage"
+"$release/referee" generate "$stage"
+# Wireshark looks for extcap programs beside its libraries.
+extcap=$stage/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH)/wireshark/extcap
+mkdir -p "$extcap" "$stage/bin"
+ln -s ../../../../bin/referee "$extcap/referee"
+ln -s "$release/referee" "$stage/bin/referee"
+
+cargo deb -p referee --no-build --locked --quiet --output "$stage/"
+package=$(ls "$stage"/*.deb)
+echo "$package"
+dpkg-deb --info "$package" | grep -E '^ (Version|Architecture|Depends|Installed-Size):'
