@@ -5,6 +5,7 @@
 
 pub mod activity;
 pub mod analyze;
+pub mod community;
 pub mod config;
 pub mod decode;
 pub mod filter;

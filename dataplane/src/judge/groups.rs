@@ -347,6 +347,11 @@ impl Groups {
         closed
     }
 
+    /// Drafts of the incidents that are open.
+    pub fn open(&self) -> impl Iterator<Item = &Draft> {
+        self.groups.values().filter_map(|group| group.open.as_ref())
+    }
+
     /// Groups held now.
     pub fn len(&self) -> usize {
         self.groups.len()

@@ -21,6 +21,7 @@ mod incident;
 mod known;
 pub mod message;
 mod novices;
+mod open;
 mod revise;
 mod scripts;
 mod shadow;

@@ -38,6 +38,8 @@ pub struct Queues {
     siblings: Arc<ArrayQueue<Siblings>>,
     /// Only if somebody asked for rows.
     pub rows: Option<Arc<ArrayQueue<EndedFlow>>>,
+    /// Rows of flows in trouble only.
+    found: bool,
     pub commands: Arc<ArrayQueue<Command>>,
     /// Other rules for the worker.
     pub handover: Arc<Handover>,
@@ -51,9 +53,15 @@ impl Queues {
             hits: Arc::new(ArrayQueue::new(messages)),
             siblings: Arc::new(ArrayQueue::new(messages)),
             rows: rows.then(|| Arc::new(ArrayQueue::new(ROWS))),
+            found: false,
             commands: Arc::new(ArrayQueue::new(COMMANDS)),
             handover: Arc::new(Handover::new()),
         }
+    }
+
+    /// Rows are wanted of flows with a trouble record only.
+    pub fn only_found(self) -> Queues {
+        Queues { found: true, ..self }
     }
 
     /// Takes the worker's next message.
@@ -168,7 +176,7 @@ impl Outlet {
     }
 
     pub fn row(&mut self, flow: &Flow, trouble: Option<&Trouble>, app: AppEnd) {
-        if let Some(rows) = &self.queues.rows {
+        if let Some(rows) = self.queues.rows.as_ref().filter(|_| trouble.is_some() || !self.queues.found) {
             self.credit = self.credit.saturating_sub(1);
             let trouble = trouble.copied().unwrap_or_default();
             match rows.push(EndedFlow { flow: *flow, trouble, app }) {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use rules::Override;
 
+use crate::client::ReachArgs;
 use crate::control::socket::DEFAULT_PATH;
 use crate::doctor::DoctorArgs;
 use crate::extcap::ExtcapCommand;
@@ -14,6 +15,8 @@ use crate::filter::FilterArgs;
 use crate::live::mode::{Mode, ZeroCopyArg};
 use crate::serve::ServeArgs;
 use crate::time::When;
+use crate::token::TokenArgs;
+use crate::web_link::WebArgs;
 
 /// Watches packets, knows when TCP is being broken, and keeps the packets that prove it.
 #[derive(Parser)]
@@ -42,6 +45,10 @@ pub enum Command {
     Captures(CapturesCommand),
     /// Show a store through the HTTP interface, without capturing
     Serve(ServeArgs),
+    /// Make a token for the HTTP interface
+    Token(TokenArgs),
+    /// An address that logs a browser in
+    Web(WebArgs),
     /// How a run under way stands
     Status(SocketArgs),
     /// Rule files
@@ -50,6 +57,8 @@ pub enum Command {
     /// A store's files
     #[command(subcommand)]
     Store(StoreCommand),
+    /// How a run does and what it finds, at a glance, on a terminal
+    Top(ReachArgs),
     /// Who is told of incidents
     #[command(subcommand)]
     Notify(NotifyCommand),
@@ -219,6 +228,9 @@ pub struct QueryArgs {
     /// Of this flow (16 hexadecimal digits)
     #[arg(long, value_name = "FLOW_ID", group = "what", value_parser = flow_id)]
     pub flow: Option<u64>,
+    /// Of the flow that Zeek, Suricata and --flows name so (1:…)
+    #[arg(long, value_name = "ID", group = "what", value_parser = community_id)]
+    pub community_id: Option<String>,
     /// From or to this address
     #[arg(long, value_name = "IP", group = "what")]
     pub host: Option<IpAddr>,
@@ -395,6 +407,14 @@ fn seconds(text: &str) -> Result<f64, String> {
     if (0.001..=1e9).contains(&value) { Ok(value) } else { Err("give 0.001 to 1000000000 seconds".into()) }
 }
 
+fn community_id(text: &str) -> Result<String, String> {
+    // "1:" and the base64 of the 20 bytes of a SHA-1 sum.
+    let sum = text.strip_prefix("1:").filter(|sum| sum.len() == 28 && sum.ends_with('='));
+    let letters = |sum: &str| sum.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b));
+    let form = "a Community ID is 1: and 28 letters and digits, as --flows shows it";
+    sum.filter(|sum| letters(sum)).map(|_| text.to_owned()).ok_or_else(|| form.to_owned())
+}
+
 fn flow_id(text: &str) -> Result<u64, String> {
     let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let id = u64::from_str_radix(text, 16).ok().filter(|_| digits);
@@ -421,6 +441,20 @@ mod tests {
         assert_eq!(parameter("a.b = x=y.z"), set("a", "b", "x=y.z"));
         for wrong in ["", "a", "a.b", "a=b", ".b=1", "a.=1"] {
             assert!(parameter(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn community_ids_are_a_version_and_a_sum() {
+        assert!(community_id("1:LQU9qZlK+B5F3KDmev6m5PMibrg=").is_ok());
+        for wrong in [
+            "",
+            "1:",
+            "LQU9qZlK+B5F3KDmev6m5PMibrg=",
+            "1:LQU9qZlK B5F3KDmev6m5PMibrg=",
+            "2:LQU9qZlK+B5F3KDmev6m5PMibrg=",
+        ] {
+            assert!(community_id(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -16,6 +16,7 @@ mod error;
 mod extcap;
 mod filter;
 mod generate;
+mod index;
 mod live;
 mod notify;
 mod recording;
@@ -25,7 +26,10 @@ mod rules;
 mod serve;
 mod term;
 mod time;
+mod token;
+mod top;
 mod verify;
+mod web_link;
 
 use std::process::ExitCode;
 
@@ -57,8 +61,11 @@ fn main() -> ExitCode {
         Command::Rules(RulesCommand::Enable(args)) => control::client::switch(&args, Switch::Enabled),
         Command::Doctor(args) => doctor::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Token(args) => token::run(&args),
+        Command::Web(args) => web_link::run(&args),
         Command::Status(args) => control::client::status(&args),
         Command::Store(StoreCommand::Verify { store, json }) => verify::verify(&store, json),
+        Command::Top(args) => top::run(&args),
         Command::Notify(NotifyCommand::Test { config }) => notify::try_out(config.as_deref()),
         Command::Config(ConfigCommand::Check { config }) => rules::check::config(&config),
         Command::Extcap(command) => extcap::run(&command),

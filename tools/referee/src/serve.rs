@@ -54,7 +54,10 @@ pub fn run(args: &ServeArgs) -> Result<(), Failure> {
             .help("name one: --socket PATH, --listen ADDR:PORT"));
     };
     let signals = Signals::listen()?;
-    let api = Api::spawn(prepared, Backend { board: Board::new(info), store: Some(store) })?;
+    let api = Api::spawn(
+        prepared,
+        Backend { board: Board::new(info), store: Some(store), requests: None, rules: None },
+    )?;
     crate::term::note("ready");
     while !signals.came() {
         thread::sleep(LOOK);

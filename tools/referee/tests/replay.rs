@@ -231,8 +231,9 @@ fn families(page: &str) -> std::collections::BTreeMap<String, Vec<(String, f64)>
         }
         let (series, value) = line.rsplit_once(' ').unwrap();
         let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
-        let of_histogram = |part: &&str| name.strip_suffix(**part) == Some(&current);
-        let own = name == current || ["_bucket", "_sum", "_count"].iter().any(|part| of_histogram(&part));
+        let parts = ["_bucket", "_sum", "_count"];
+        let own =
+            name == current || parts.iter().any(|part| name.strip_suffix(part) == Some(current.as_str()));
         assert!(own && labels.ends_with('}'), "{line} stands in {current}");
         families
             .get_mut(&current)

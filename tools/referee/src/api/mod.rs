@@ -10,12 +10,15 @@ mod body;
 mod call;
 mod captures;
 mod download;
+mod events;
+mod flows;
 mod incidents;
 mod jobs;
 pub mod limits;
 pub mod packets;
 mod problem;
 mod routes;
+mod rules;
 mod server;
 mod session;
 mod settings;
@@ -43,6 +46,8 @@ use self::auth::Auth;
 use self::limits::Limits;
 use self::spool::Spool;
 use crate::board::Board;
+use crate::control::Live;
+use crate::control::request::Requests;
 use crate::error::Failure;
 
 /// Threads for what waits for a disk.
@@ -56,12 +61,17 @@ pub struct Backend {
     pub board: Arc<Board>,
     /// The folder of the store.
     pub store: Option<PathBuf>,
+    /// The control thread and the rules in force, of a run.
+    pub requests: Option<Requests>,
+    pub rules: Option<Arc<Live>>,
 }
 
 /// What every handler has.
 pub struct App {
     pub board: Arc<Board>,
     pub store: Option<PathBuf>,
+    pub requests: Option<Requests>,
+    pub rules: Option<Arc<Live>>,
     pub config: ApiConfig,
     /// Where a browser on the network finds this; none without a TCP listener.
     pub url: Option<String>,
@@ -97,7 +107,7 @@ impl Api {
         let (over, watching) = watch::channel(false);
         let Prepared { config, listeners, url } = prepared;
         let app = Arc::new(App::new(backend, config, url, watching));
-        let body = move || serve(&runtime, app, listeners);
+        let body = move || serve(runtime, app, listeners);
         let thread = thread::Builder::new().name("api".to_owned()).spawn(body).map_err(failed)?;
         Ok(Api { over, thread })
     }
@@ -117,6 +127,8 @@ impl App {
             limits: Limits::new(config.requests_per_second),
             spool: Spool::new(config.spool_bytes, backend.store.as_deref()),
             store: backend.store,
+            requests: backend.requests,
+            rules: backend.rules,
             config,
             url,
             faults: AtomicU64::new(0),
@@ -125,7 +137,7 @@ impl App {
     }
 }
 
-fn serve(runtime: &Runtime, app: Arc<App>, listeners: Vec<server::Listener>) {
+fn serve(runtime: Runtime, app: Arc<App>, listeners: Vec<server::Listener>) {
     // Whoever captures comes first; a system that refuses this serves all the same.
     let _ = rustix::process::setpriority_process(None, NICE);
     let mut over = app.over.clone();
@@ -136,4 +148,5 @@ fn serve(runtime: &Runtime, app: Arc<App>, listeners: Vec<server::Listener>) {
         }
         let _ = over.wait_for(|over| *over).await;
     });
+    runtime.shutdown_timeout(LAST_WORD);
 }

@@ -87,10 +87,13 @@ impl Route {
 
 /// Every route there is.
 pub fn all() -> impl Iterator<Item = &'static Route> {
-    let tables: [&'static [Route]; 6] = [
+    let tables: [&'static [Route]; 9] = [
         super::system::ROUTES,
         super::incidents::ROUTES,
         super::captures::ROUTES,
+        super::events::ROUTES,
+        super::flows::ROUTES,
+        super::rules::ROUTES,
         super::session::ROUTES,
         super::packets::ROUTES,
         super::assets::ROUTES,

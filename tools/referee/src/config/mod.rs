@@ -247,6 +247,7 @@ fn worker(r: &mut Reader<'_>, raw: &raw::Worker, c: &mut WorkerConfig) {
 
 fn record(r: &mut Reader<'_>, raw: &raw::Store, c: &mut RecordConfig) {
     r.set(&mut c.store_bytes, &raw.max_mib, "max_mib", 1..=1 << 34, MIB);
+    r.set(&mut c.store_age, &raw.max_age_h, "max_age_h", 0..=87_600, 3600 * SECOND);
     r.set(&mut c.segment_bytes, &raw.segment_mib, "segment_mib", 1..=4096, MIB);
     r.set(&mut c.segment_age, &raw.segment_age_s, "segment_age_s", 1..=DAY_S, SECOND);
     r.set(&mut c.chunk_bytes, &raw.chunk_kib, "chunk_kib", 64..=16_384, KIB);
@@ -415,7 +416,7 @@ mod tests {
     fn units_reach_the_settings() {
         let config = parse(
             "[worker]\nflows = 1_000\nhistory_mib = 2\ntimeout_closed_s = 3\n\
-             [store]\ndir = \"kept\"\nmax_mib = 5\ncompression_level = 7\n[judge]\nsettle_ms = 4\n\
+             [store]\ndir = \"kept\"\nmax_mib = 5\nmax_age_h = 72\ncompression_level = 7\n[judge]\nsettle_ms = 4\n\
              [rules]\ndir = \"/opt/rules\"\n[rules.rst_after_idle]\nidle_ms = 5_000\n",
         )
         .unwrap();
@@ -423,6 +424,7 @@ mod tests {
         assert_eq!(config.worker.timeouts.closed, 3 * SECOND);
         assert_eq!((config.record.store_bytes, config.record.compression_level), (5 << 20, 7));
         assert_eq!(config.judge.settle, 4 * MS);
+        assert_eq!(config.record.store_age, 72 * 3_600_000_000_000);
         assert_eq!(config.store_dir, Some("/etc/referee/kept".into()));
         assert_eq!(config.rules_dir, Some("/opt/rules".into()));
         let set = Override { rule: "rst_after_idle".into(), param: "idle_ms".into(), value: "5000".into() };

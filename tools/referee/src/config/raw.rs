@@ -88,6 +88,7 @@ impl From<BusyPoll> for dataplane::source::afxdp::BusyPoll {
 pub struct Store {
     pub dir: Option<String>,
     pub max_mib: Number,
+    pub max_age_h: Number,
     pub segment_mib: Number,
     pub segment_age_s: Number,
     pub chunk_kib: Number,

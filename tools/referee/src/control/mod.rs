@@ -7,6 +7,7 @@ pub mod client;
 pub mod command;
 pub mod last_good;
 pub mod question;
+pub mod request;
 mod sets;
 mod settle;
 pub mod socket;
@@ -30,9 +31,10 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use rules::{Override, RuleSet, SourceFile};
 use signal_hook::consts::SIGHUP;
 
-use self::command::{Answer, Command, Mistake, Reloaded, Status};
+use self::command::{Answer, Mistake, Reloaded, Status};
 use self::last_good::Start;
 use self::question::Question;
+use self::request::{Request, Requests};
 pub use self::sets::Live;
 use self::sets::Sets;
 use self::settle::{Settling, read_twice};
@@ -110,7 +112,8 @@ impl Prepared {
         let Prepared { asked, origin, keep, socket, mut watch, hangups, terminal } = self;
         watch.follow(origin.path.as_deref());
         let poll = Poll::new().map_err(failed)?;
-        let waker = Waker::new(poll.registry(), WAKE).map_err(failed)?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKE).map_err(failed)?);
+        let (requests, asked_for) = Requests::new(Some(Arc::clone(&waker)));
         let mut fds = vec![watch.fd(), hangups.as_raw_fd()];
         fds.extend(socket.as_ref().map(|socket| socket.listener().as_raw_fd()));
         for fd in fds {
@@ -144,10 +147,11 @@ impl Prepared {
             settling: None,
             unkept: false,
             notes,
+            requests: asked_for,
         };
         let thread =
             thread::Builder::new().name("control".to_owned()).spawn(|| control.run()).map_err(failed)?;
-        Ok(Handle { live, judge, question, ticking, said, waker, stop, thread })
+        Ok(Handle { live, judge, question, ticking, said, requests, waker, stop, thread })
     }
 }
 
@@ -161,7 +165,9 @@ pub struct Handle {
     pub ticking: Ticking,
     /// What people should know.
     pub said: Receiver<String>,
-    waker: Waker,
+    /// For the HTTP interface.
+    pub requests: Requests,
+    waker: Arc<Waker>,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
@@ -208,6 +214,7 @@ struct Control {
     /// The last good rules can't be kept, and people know.
     unkept: bool,
     notes: Sender<String>,
+    requests: Receiver<Request>,
 }
 
 impl Control {
@@ -230,6 +237,9 @@ impl Control {
             if let Some(socket) = self.socket.take() {
                 socket.serve(|line| self.answer(line));
                 self.socket = Some(socket);
+            }
+            while let Ok(Request { command, reply }) = self.requests.try_recv() {
+                reply(self.obey(command));
             }
             self.sets.free();
         }
@@ -255,13 +265,7 @@ impl Control {
 
     fn answer(&mut self, line: &str) -> String {
         let answer = match serde_json::from_str(line) {
-            Ok(Command::Reload {}) => Answer::Reload(self.reload()),
-            Ok(Command::Status {}) => Answer::Status(self.status()),
-            Ok(Command::Rules {}) => {
-                let bodies = self.question.ask(&self.stop);
-                Answer::Rules(self.sets.states(&self.ticking, bodies.as_ref()))
-            }
-            Ok(Command::Switch { rule, switch, on }) => Answer::Reload(self.switch(&rule, switch, on)),
+            Ok(command) => self.obey(command),
             Err(error) => Answer::Refused { error: format!("this is no command: {error}") },
         };
         serde_json::to_string(&answer).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))

@@ -114,8 +114,7 @@ pub struct Parts<'a> {
     pub layout: &'a Layout,
     pub clock: &'a Arc<CaptureClock>,
     pub rules: &'a Arc<RuleSet>,
-    /// Somebody reads rows.
-    pub rows: bool,
+    pub rows: Rows,
     pub redispatch: bool,
 }
 
@@ -182,6 +181,26 @@ fn interfaces(queues: &[(usize, Queue)]) -> Arc<[Interface]> {
     all.into()
 }
 
+/// Which ended flows somebody reads of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    None,
+    /// Those in trouble.
+    Found,
+    All,
+}
+
+impl Rows {
+    /// For `--flows`, and for those who ask through the HTTP interface.
+    pub fn wanted(flows: bool, shown: bool) -> Rows {
+        match (flows, shown) {
+            (true, _) => Rows::All,
+            (false, true) => Rows::Found,
+            (false, false) => Rows::None,
+        }
+    }
+}
+
 /// Workers being made, one after the other.
 struct Maker<'a> {
     parts: Parts<'a>,
@@ -202,7 +221,8 @@ impl Maker<'_> {
     ) -> std::io::Result<()> {
         let Parts { config, layout, rules, rows, .. } = self.parts;
         let number = self.built.threads.len();
-        let queues = Queues::new(config.worker.messages, rows);
+        let queues = Queues::new(config.worker.messages, rows != Rows::None);
+        let queues = if rows == Rows::Found { queues.only_found() } else { queues };
         let losses = ports.iter().enumerate().filter(|(_, port)| self.told.insert(**port));
         let losses = losses.map(|(interface, &port)| worker::Losses::new(interface as u16, port)).collect();
         let shared = Arc::new(worker::Shared::new(losses));

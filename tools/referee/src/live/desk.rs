@@ -3,6 +3,7 @@
 //! Main thread, between two looks. It prints and writes; it decides nothing.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use dataplane::judge::Incident;
 use serde::Serialize;
@@ -10,6 +11,7 @@ use serde::Serialize;
 use super::judge;
 use super::metrics::Metrics;
 use super::status::Status;
+use crate::board::Board;
 use crate::notify::account::Told;
 use crate::notify::{Notify, State};
 use crate::recording::Recording;
@@ -44,6 +46,8 @@ pub struct Desk {
     pub metrics: Metrics,
     /// Whoever else is told.
     pub notify: Option<Notify>,
+    /// For those who ask through the HTTP interface, if anybody can.
+    pub board: Option<Arc<Board>>,
 }
 
 impl Desk {
@@ -54,6 +58,7 @@ impl Desk {
                 self.metrics.troubles.opened(&incident);
                 self.notify.iter().for_each(|notify| notify.tell(State::Open, &incident));
                 self.keep(&incident);
+                self.board.iter().for_each(|board| board.opened(&incident, false));
                 told_off(&mut self.off, &incident).iter().for_each(|what| self.say(what));
                 self.outputs.line(Kind::Live, &Stated { state: "open", incident: &incident });
                 if self.tally.is_some() && !self.ending {
@@ -65,6 +70,7 @@ impl Desk {
                 self.metrics.troubles.over(&incident);
                 self.notify.iter().for_each(|notify| notify.tell(State::Closed, &incident));
                 self.keep(&incident);
+                self.board.iter().for_each(|board| board.closed(&incident, captured));
                 if !incident.withdrawn {
                     self.outputs.line(Kind::Incidents, &*incident);
                 }
@@ -73,7 +79,19 @@ impl Desk {
             }
             judge::Told::Failing(what) => self.say(&what),
             judge::Told::Standing(judged) => self.metrics.judged = *judged,
+            judge::Told::Open(open) => {
+                if let Some(board) = &self.board {
+                    board.standing(open);
+                }
+            }
             judge::Told::Row(row) => {
+                self.board
+                    .iter()
+                    .filter(|_| !row.findings.is_empty())
+                    .for_each(|board| board.row((*row).clone()));
+                if !self.outputs.wants(Kind::Flows) {
+                    return;
+                }
                 self.outputs.line(Kind::Flows, &*row);
                 if let Some(tally) = &mut self.tally {
                     tally.flow((row.start_ns, row.end_ns), &row.findings);
@@ -138,6 +156,7 @@ impl Desk {
     }
 
     pub fn say(&self, what: &str) {
+        self.board.iter().for_each(|board| board.notice(what));
         self.status.above(|| term::note(what));
     }
 

@@ -29,6 +29,8 @@ const TURN: usize = 1024;
 const TIMED: u64 = 16;
 /// Commands kept back for a worker whose queue is full.
 const PENDING: usize = 1 << 16;
+/// Open incidents of which main is told what they have come to.
+const SHOWN: usize = 1000;
 /// How long the thread sleeps when there is nothing to do: at first, and at most.
 const NAPS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(8));
 
@@ -46,6 +48,8 @@ pub enum Told {
     Failing(String),
     /// How things stand, because main asked.
     Standing(Box<Judged>),
+    /// What incidents that are open have come to, with it.
+    Open(Vec<Incident>),
 }
 
 /// How things stand with the judge.
@@ -303,6 +307,7 @@ impl Thread {
             };
             // If there is no room, main asks again.
             let _ = self.outbox.try_send(Told::Standing(Box::new(judged)));
+            let _ = self.outbox.try_send(Told::Open(self.judge.open(SHOWN)));
         }
     }
 

@@ -38,6 +38,7 @@ pub struct Metrics {
 }
 
 /// What main sees of the others.
+#[derive(Clone)]
 pub struct Seen<'a> {
     pub ports: &'a [Port],
     pub reports: &'a [PortReport],

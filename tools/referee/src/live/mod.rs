@@ -14,6 +14,7 @@ mod metrics;
 pub mod mode;
 mod pace;
 mod privileges;
+mod publish;
 pub mod service;
 mod settle;
 pub mod signals;
@@ -34,6 +35,7 @@ use dataplane::source::live::{Port, Queue};
 use dataplane::source::nic::Nic;
 use dataplane_sys::ethtool;
 
+use crate::api::Api;
 use crate::cli::RunArgs;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::control::socket::{self, Socket};
@@ -46,7 +48,7 @@ use crate::report::outputs::{Kind, Outputs};
 use crate::report::tell;
 use crate::rules::load::Origin;
 use crate::term;
-use build::{Parts, Taken, redispatches};
+use build::{Parts, Rows, Taken, redispatches};
 use layout::{Layout, Wanted};
 use mode::{Mode, ZeroCopyArg};
 
@@ -81,7 +83,8 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     tell_workers(&taken, layout.workers, redispatch);
     let (prepared, recorders) = prepare(store.as_deref(), &config, layout.workers)?;
     let signals = signals::Signals::listen()?;
-    let rows = outputs.wants(Kind::Flows);
+    let (api, board) = publish::prepare(&config, &args.socket)?.unzip();
+    let rows = Rows::wanted(outputs.wants(Kind::Flows), board.is_some());
     let parts = Parts { config: &config, layout: &layout, clock: &clock, rules: &rules, rows, redispatch };
     let built = parts.build(std::mem::take(&mut taken.queues), recorders)?;
     let mut ports = taken.ports;
@@ -104,6 +107,8 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let notify = notify.map(notify::Prepared::spawn).transpose()?;
     let control = control.spawn(start, built.handovers(), signals.stop())?;
     let threads = built.spawn(&rules, &config.judge, &control)?;
+    let api = api.zip(board.clone()).map(|(api, board)| publish::spawn(api, board, store.clone(), &control));
+    let api = api.transpose()?;
     let run = supervise::Run {
         ports,
         clock,
@@ -117,8 +122,10 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         notify,
         metrics: metrics::Metrics::new(control.ticking),
         control,
+        board,
     };
     let done = run.supervise();
+    api.into_iter().for_each(Api::stop);
     let failure = done.failure;
     tell(done.finished, done.outputs, done.tally, &done.rules, store.as_deref())?;
     failure.map_or(Ok(()), Err)

@@ -17,11 +17,13 @@ use rules::RuleSet;
 use super::build::Threads;
 use super::desk::Desk;
 use super::metrics::Metrics;
+use super::publish::Publisher;
 use super::service::{self, Service};
 use super::signals::Signals;
 use super::status::Status;
 use super::watch::Watch;
 use super::worker::Ended;
+use crate::board::Board;
 use crate::control::Handle;
 use crate::error::Failure;
 use crate::notify::Notify;
@@ -52,6 +54,7 @@ pub struct Run {
     /// Standard output belongs to machines.
     pub quiet: bool,
     pub notify: Option<Notify>,
+    pub board: Option<Arc<Board>>,
 }
 
 /// A run that has ended.
@@ -68,7 +71,9 @@ pub struct Done {
 impl Run {
     /// Runs until a signal, the end of `--duration`, the loss or change of an interface, or nobody is left to read.
     pub fn supervise(self) -> Done {
-        let Run { ports, clock, threads, recording, outputs, signals, duration, store, control, .. } = self;
+        let Run {
+            ports, clock, threads, recording, outputs, signals, duration, store, control, board, ..
+        } = self;
         let names: Vec<&str> = ports.iter().map(|port| port.nic().name.as_str()).collect();
         let status = Status::new(&names.join(" "));
         let tally = (!self.quiet).then(Tally::default);
@@ -85,8 +90,10 @@ impl Run {
             ending: false,
             metrics: self.metrics,
             notify: self.notify,
+            board: board.clone(),
         };
-        let mut watch = Watch::new(ports, clock, threads.shared.len());
+        let publisher = board.map(|board| Publisher::new(board, threads.chunks));
+        let mut watch = Watch::new(ports, clock, threads.shared.len(), publisher);
         ready();
         let began = Instant::now();
         let mut service = Service::ready(threads.turns().count(), began);

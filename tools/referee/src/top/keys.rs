@@ -9,7 +9,10 @@ use super::model::{Model, Tab, text};
 pub enum Asked {
     Quit,
     /// That a rule only looks on, or speaks again.
-    Shadow { rule: String, on: bool },
+    Shadow {
+        rule: String,
+        on: bool,
+    },
 }
 
 pub fn press(model: &mut Model, key: KeyEvent) -> Option<Asked> {
@@ -74,12 +77,15 @@ mod tests {
         assert_eq!(press_all(&mut model, &[KeyCode::Char('3'), KeyCode::Char('s')]), Some(on));
         let off = Asked::Shadow { rule: "b".to_owned(), on: false };
         assert_eq!(press_all(&mut model, &[KeyCode::PageDown, KeyCode::Char('s')]), Some(off));
-        assert_eq!((press_all(&mut model, &[KeyCode::Tab, KeyCode::Enter]), model.tab, model.open), (
+        assert_eq!(
+            (press_all(&mut model, &[KeyCode::Tab, KeyCode::Enter]), model.tab, model.open),
+            (None, Tab::Books, false)
+        );
+        assert_eq!(
+            press_all(&mut model, &[KeyCode::Char('?'), KeyCode::Esc]),
             None,
-            Tab::Books,
-            false
-        ));
-        assert_eq!(press_all(&mut model, &[KeyCode::Char('?'), KeyCode::Esc]), None, "only the help goes away");
+            "only the help goes away"
+        );
         assert_eq!(press_all(&mut model, &[KeyCode::Esc]), Some(Asked::Quit));
         let interrupt = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
         assert_eq!(press(&mut model, interrupt), Some(Asked::Quit));

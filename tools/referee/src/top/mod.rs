@@ -87,10 +87,7 @@ fn looks() -> Looks {
     let set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|name| set(name)).unwrap_or_default();
     let locale = locale.to_ascii_uppercase();
-    Looks {
-        colour: set("NO_COLOR").is_none(),
-        unicode: locale.contains("UTF-8") || locale.contains("UTF8"),
-    }
+    Looks { colour: set("NO_COLOR").is_none(), unicode: locale.contains("UTF-8") || locale.contains("UTF8") }
 }
 
 fn now_ns() -> u64 {

@@ -167,8 +167,14 @@ mod tests {
     #[test]
     fn the_worst_and_newest_come_first_and_the_reader_stays_within() {
         let mut model = Model::default();
-        let one = |id: &str, severity: &str, at: u64| json!({ "id": id, "severity": severity, "first_ns": at });
-        let incidents = vec![one("a", "info", 9), one("b", "critical", 1), one("c", "warning", 2), one("d", "warning", 3)];
+        let one =
+            |id: &str, severity: &str, at: u64| json!({ "id": id, "severity": severity, "first_ns": at });
+        let incidents = vec![
+            one("a", "info", 9),
+            one("b", "critical", 1),
+            one("c", "warning", 2),
+            one("d", "warning", 3),
+        ];
         model.take(Told { incidents, ..Told::default() });
         let ids: Vec<_> = model.told.incidents.iter().map(|one| text(one, "id")).collect();
         assert_eq!(ids, ["b", "d", "c", "a"]);
@@ -184,7 +190,12 @@ mod tests {
     #[test]
     fn tabs_go_round_and_curves_have_an_end() {
         let mut model = Model::default();
-        let tabs: Vec<_> = (0..4).map(|_| { model.turn(1); model.tab.name() }).collect();
+        let tabs: Vec<_> = (0..4)
+            .map(|_| {
+                model.turn(1);
+                model.tab.name()
+            })
+            .collect();
         assert_eq!(tabs, ["Traffic", "Rules", "Books", "Now"]);
         model.turn(3);
         assert_eq!(model.tab, Tab::Books);

@@ -22,10 +22,12 @@ fn incident(id: &str, kind: &str, severity: &str) -> Value {
 }
 
 fn told() -> Told {
-    let sample = |n: u64| json!({
-        "at_ns": n, "packets": n * 10, "bytes": n * 1000, "dropped": u64::from(n == 55), "flows": 5000 + n,
-        "flows_created": n, "history_s": 42.5,
-    });
+    let sample = |n: u64| {
+        json!({
+            "at_ns": n, "packets": n * 10, "bytes": n * 1000, "dropped": u64::from(n == 55), "flows": 5000 + n,
+            "flows_created": n, "history_s": 42.5,
+        })
+    };
     Told {
         version: json!({
             "hostname": "tap-box", "started_ns": 1_760_000_000_000_000_000_u64, "interfaces": [{ "name": "tap0" }, { "name": "tap1" }],
@@ -62,7 +64,8 @@ fn terminal(model: &Model, looks: Looks, size: (u16, u16)) -> Terminal<TestBacke
 fn picture(model: &Model, looks: Looks, size: (u16, u16)) -> Vec<String> {
     let terminal = terminal(model, looks, size);
     let buffer = terminal.backend().buffer();
-    let line = |y: u16| (0..size.0).map(|x| buffer[(x, y)].symbol()).collect::<String>().trim_end().to_owned();
+    let line =
+        |y: u16| (0..size.0).map(|x| buffer[(x, y)].symbol()).collect::<String>().trim_end().to_owned();
     (0..size.1).map(line).collect()
 }
 
@@ -80,7 +83,10 @@ fn what_is_broken_is_seen_at_once() {
     has(&picture, &["packets/s 590", "Mbit/s 0.5", "lost/s 0  (1 in 5 min)", "2 things are broken now", "█"]);
     let line = |kind: &str| picture.iter().position(|line| line.contains(kind)).unwrap();
     assert!(line("syn_flood") < line("rst_after_idle"), "the worst first");
-    assert_eq!(picture[line("syn_flood")], "CRITICAL syn_flood              10.0.0.1:40000 > [2001:db8::2]:443  10 min 0 s  1,234");
+    assert_eq!(
+        picture[line("syn_flood")],
+        "CRITICAL syn_flood              10.0.0.1:40000 > [2001:db8::2]:443  10 min 0 s  1,234"
+    );
     has(&picture, &["A RST came after \u{fffd}[31m 301 s of silence."]);
     assert!(picture[23].starts_with("? help   q quit"), "{}", picture[23]);
 }
@@ -90,26 +96,32 @@ fn an_incident_is_read_whole() {
     let mut model = model();
     (model.at, model.open) = (1, true);
     let picture = picture(&model, PLAIN, (80, 24));
-    has(&picture, &[
-        "WARNING  rst_after_idle  10.0.0.1:40000 > [2001:db8::2]:443",
-        "since 2025-10-09T08:53:20.000Z, last 2025-10-09T09:03:10.000Z; 1,234 events,",
-        "what to do: Raise the timeout.",
-        "id a1",
-        "idle_s = 301",
-        "name = a\u{fffd}b",
-        "Esc back",
-    ]);
+    has(
+        &picture,
+        &[
+            "WARNING  rst_after_idle  10.0.0.1:40000 > [2001:db8::2]:443",
+            "since 2025-10-09T08:53:20.000Z, last 2025-10-09T09:03:10.000Z; 1,234 events,",
+            "what to do: Raise the timeout.",
+            "id a1",
+            "idle_s = 301",
+            "name = a\u{fffd}b",
+            "Esc back",
+        ],
+    );
 }
 
 #[test]
 fn a_healthy_box_says_so() {
     let mut model = Model::default();
     model.take(Told { incidents: Vec::new(), ..told() });
-    has(&picture(&model, PLAIN, (80, 24)), &[
-        "nothing a person needs to look at",
-        "17,700 packets in the last minute.",
-        "losses: 1 packet was lost",
-    ]);
+    has(
+        &picture(&model, PLAIN, (80, 24)),
+        &[
+            "nothing a person needs to look at",
+            "17,700 packets in the last minute.",
+            "losses: 1 packet was lost",
+        ],
+    );
     model.take(Told { series: Vec::new(), incidents: Vec::new(), ..told() });
     has(&picture(&model, PLAIN, (80, 24)), &["No packets come: is the mirror on?"]);
 }
@@ -118,17 +130,26 @@ fn a_healthy_box_says_so() {
 fn nobody_answers_and_then_nobody_answers_any_more() {
     let mut model = Model::default();
     model.lost("/run/referee/api.sock can't be reached".to_owned());
-    has(&picture(&model, PLAIN, (80, 24)), &["no answer", "No run answers", "/run/referee/api.sock can't be reached"]);
+    has(
+        &picture(&model, PLAIN, (80, 24)),
+        &["no answer", "No run answers", "/run/referee/api.sock can't be reached"],
+    );
     model.take(told());
     model.lost("it has gone".to_owned());
-    has(&picture(&model, PLAIN, (80, 24)), &["no answer", "2 things are broken", "what is shown is old: it has gone"]);
+    has(
+        &picture(&model, PLAIN, (80, 24)),
+        &["no answer", "2 things are broken", "what is shown is old: it has gone"],
+    );
 }
 
 #[test]
 fn every_page_fits_and_says_what_it_is_for() {
     let mut model = model();
     for (tab, words) in [
-        (Tab::Traffic, &["packets/s 590  (most 590)", "flows 5,059", "history, s 42", "flows begun/s 59"][..]),
+        (
+            Tab::Traffic,
+            &["packets/s 590  (most 590)", "flows 5,059", "history, s 42", "flows begun/s 59"][..],
+        ),
         (Tab::Rules, &["rst_after_idle", "12,345", "31.2", "in shadow", "guard ns"][..]),
         (Tab::Books, &["received", "1,000,001", "dropped: rx_ring_full", "judge: hits"][..]),
     ] {
@@ -139,7 +160,10 @@ fn every_page_fits_and_says_what_it_is_for() {
     }
     model.turn_to(Tab::Rules);
     (model.at, model.open, model.said) = (1, true, "done".to_owned());
-    has(&picture(&model, PLAIN, (80, 24)), &["rule             own", "errors           2", "done", "s shadow on/off"]);
+    has(
+        &picture(&model, PLAIN, (80, 24)),
+        &["rule             own", "errors           2", "done", "s shadow on/off"],
+    );
     model.help = true;
     has(&picture(&model, PLAIN, (80, 24)), &["Enter           all of it"]);
 }

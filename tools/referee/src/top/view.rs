@@ -72,7 +72,8 @@ impl Looks {
 pub fn draw(frame: &mut Frame, model: &Model, looks: Looks, now_ns: u64) {
     let area = frame.area();
     if area.width < LEAST.0 || area.height < LEAST.1 {
-        let what = format!("{} x {} is too small: {} x {} at least", area.width, area.height, LEAST.0, LEAST.1);
+        let what =
+            format!("{} x {} is too small: {} x {} at least", area.width, area.height, LEAST.0, LEAST.1);
         frame.render_widget(Paragraph::new(what).wrap(Wrap { trim: true }), area);
         return;
     }
@@ -103,7 +104,8 @@ fn top_line(model: &Model, looks: Looks, now_ns: u64) -> Line<'static> {
     let interfaces: Vec<String> =
         version["interfaces"].as_array().into_iter().flatten().map(|one| clean(text(one, "name"))).collect();
     let started = number(version, "started_ns");
-    let up = if started > 0 { format!("  up {}", span(now_ns.saturating_sub(started))) } else { String::new() };
+    let up =
+        if started > 0 { format!("  up {}", span(now_ns.saturating_sub(started))) } else { String::new() };
     let status = text(&model.told.health, "status");
     let (word, style) = match (&model.silent, status) {
         (Some(_), _) => (" no answer ".to_owned(), looks.strong(Color::Red)),
@@ -164,7 +166,10 @@ fn now(frame: &mut Frame, area: Rect, model: &Model, looks: Looks, now_ns: u64) 
     let open = model.told.incidents.len();
     let title = match open {
         0 => "nothing a person needs to look at ".to_owned(),
-        n => format!("{} now ", plural(n as u64, "thing is broken").replace("thing is brokens", "things are broken")),
+        n => format!(
+            "{} now ",
+            plural(n as u64, "thing is broken").replace("thing is brokens", "things are broken")
+        ),
     };
     let block = looks.rule(&title);
     let (first, rest) = (block.inner(list), list);
@@ -397,7 +402,9 @@ fn books(frame: &mut Frame, area: Rect, model: &Model, looks: Looks) {
             lines.push(Line::styled(format!("{name:<28} {:>20}", count(lost)), style));
         }
     }
-    for (group, name) in [("flows", "created"), ("flows", "live"), ("judge", "hits"), ("judge", "incidents_opened")] {
+    for (group, name) in
+        [("flows", "created"), ("flows", "live"), ("judge", "hits"), ("judge", "incidents_opened")]
+    {
         let told = format!("{group}: {}", name.replace('_', " "));
         lines.push(Line::raw(format!("{told:<28} {:>20}", count(number(&books[group], name)))));
     }
@@ -411,7 +418,8 @@ fn help(frame: &mut Frame, area: Rect, looks: Looks) {
                  Esc             back\n\
                  s               rules: let it only look on, or speak again\n\
                  q, Ctrl-C       quit";
-    let [_, place, _] = Layout::vertical([Constraint::Length(1), Constraint::Length(8), Constraint::Min(0)]).areas(area);
+    let [_, place, _] =
+        Layout::vertical([Constraint::Length(1), Constraint::Length(8), Constraint::Min(0)]).areas(area);
     frame.render_widget(Clear, place);
     frame.render_widget(Paragraph::new(words).block(looks.rule("keys ")), place);
 }
