@@ -2,6 +2,7 @@
 //!
 //! Main thread, which only waits for a signal; the api thread does the work and writes nothing but its downloads.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -58,12 +59,17 @@ pub fn run(args: &ServeArgs) -> Result<(), Failure> {
         prepared,
         Backend { board: Board::new(info), store: Some(store), requests: None, rules: None },
     )?;
-    crate::term::note("ready");
+    ready();
     while !signals.came() {
         thread::sleep(LOOK);
     }
     api.stop();
     Ok(())
+}
+
+/// From here on it answers.
+fn ready() {
+    let _ = writeln!(std::io::stderr().lock(), "ready");
 }
 
 /// What there is to say of this host and process.

@@ -2,7 +2,7 @@
 //!
 //! API thread; the store is read on threads for files.
 
-use dataplane::record::FlowSummary;
+use dataplane::record::{FlowSummary, list_by};
 use serde_json::json;
 
 use super::auth::Role;
@@ -10,19 +10,35 @@ use super::call::{Answer, Call, bad_parameter, json};
 use super::download;
 use super::jobs::{QUERY, query, unlisted};
 use super::routes::Route;
+use crate::index;
 
 pub const ROUTES: &[Route] = &[
-    Route::get("/api/v1/captures", Role::Read, |call| Box::pin(list(call)))
-        .with(&["incident", "flow", "host", "since", "until", "limit", "after"]),
-    Route::get("/api/v1/captures/download", Role::Packets, |call| Box::pin(download(call)))
-        .with(&["incident", "flow", "host", "since", "until", "stream"]),
+    Route::get("/api/v1/captures", Role::Read, |call| Box::pin(list(call))).with(&[
+        "incident",
+        "flow",
+        "community_id",
+        "host",
+        "since",
+        "until",
+        "limit",
+        "after",
+    ]),
+    Route::get("/api/v1/captures/download", Role::Packets, |call| Box::pin(download(call))).with(&[
+        "incident",
+        "flow",
+        "community_id",
+        "host",
+        "since",
+        "until",
+        "stream",
+    ]),
 ];
 
 async fn list(call: Call) -> Answer {
     let (query, limit) = (query(&call)?, call.limit()?);
     let after = call.parsed("after", "the `next` of the page before", cursor)?;
     let mut flows =
-        call.app.job(move |store| dataplane::record::list(store, &query).map_err(unlisted)).await?;
+        call.app.job(move |store| list_by(store, &query, &*index::finder(store)).map_err(unlisted)).await?;
     let key = |flow: &FlowSummary| (flow.first_ns, flow.flow_id);
     if let Some(after) = after {
         flows.retain(|flow| key(flow) > after);
@@ -45,7 +61,7 @@ async fn download(call: Call) -> Answer {
         Some("true") => true,
         Some(other) => return Err(bad_parameter("stream", other, "true or false")),
     };
-    let named = QUERY.iter().take(3).find_map(|name| call.param(name));
+    let named = QUERY.iter().find_map(|name| call.param(name));
     // What a client names goes into a header and a file's name.
     let safe = |text: &str| {
         text.chars().filter(|c| c.is_ascii_alphanumeric() || ".-".contains(*c)).take(64).collect()

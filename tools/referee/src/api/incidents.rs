@@ -2,10 +2,11 @@
 //!
 //! API thread; the store's are read on threads for files.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use dataplane::record::IncidentRecord;
 use dataplane::source::Nanos;
 use serde_json::{Map, Value, json};
 
@@ -36,28 +37,78 @@ fn of_board(entry: &Entry) -> Object {
     }
 }
 
-/// Whatever this run knows goes before what was written of it.
-async fn known(app: &Arc<App>) -> Result<Vec<Object>, Problem> {
-    let mut all: HashMap<String, Object> = HashMap::new();
-    if app.store.is_some() {
-        let records = app.job(|store| store.incidents().map_err(unreadable)).await?;
-        for record in records {
-            let id = record.id.clone();
-            let Ok(Value::Object(mut object)) = serde_json::to_value(record) else { continue };
-            let withdrawn = object.get("withdrawn") == Some(&Value::Bool(true));
-            object
-                .insert("state".to_owned(), json!(if withdrawn { State::Withdrawn } else { State::Closed }));
-            // Only the segments know.
-            object.insert("captured".to_owned(), Value::Null);
-            all.insert(id, object);
+fn of_store(record: IncidentRecord) -> Object {
+    let Ok(Value::Object(mut object)) = serde_json::to_value(record) else { return Object::new() };
+    let withdrawn = object.get("withdrawn") == Some(&Value::Bool(true));
+    object.insert("state".to_owned(), json!(if withdrawn { State::Withdrawn } else { State::Closed }));
+    // Only the segments know.
+    object.insert("captured".to_owned(), Value::Null);
+    object
+}
+
+/// The newest of those that are wanted and stand behind a place in the list.
+struct Newest {
+    wanted: Wanted,
+    after: Option<(Nanos, String)>,
+    most: usize,
+    found: BTreeMap<(Nanos, String), Object>,
+    places: HashMap<String, Nanos>,
+    /// There are more.
+    more: bool,
+}
+
+impl Newest {
+    fn new(wanted: Wanted, after: Option<(Nanos, String)>, most: usize) -> Newest {
+        Newest { wanted, after, most, found: BTreeMap::new(), places: HashMap::new(), more: false }
+    }
+
+    /// Takes one in the place of what was said of it before.
+    fn take(&mut self, object: Object) {
+        let key = key(&object);
+        let key = (key.0, key.1.to_owned());
+        if let Some(at) = self.places.remove(&key.1) {
+            self.found.remove(&(at, key.1.clone()));
+        }
+        if self.after.as_ref().is_some_and(|after| key >= *after) || !self.wanted.takes(&object) {
+            return;
+        }
+        self.places.insert(key.1.clone(), key.0);
+        self.found.insert(key, object);
+        if self.found.len() > self.most {
+            self.more = true;
+            let oldest = self.found.pop_first();
+            if let Some(((_, id), _)) = oldest {
+                self.places.remove(&id);
+            }
         }
     }
-    for entry in app.board.entries() {
-        all.insert(entry.incident.id.clone(), of_board(&entry));
+
+    /// Goes through the store's; whatever this run knows goes before what was written of it.
+    async fn search(self, app: &Arc<App>) -> Result<Newest, Problem> {
+        let known = app.board.entries();
+        let mut search = self;
+        if app.store.is_some() {
+            let ids: HashSet<String> = known.iter().map(|entry| entry.incident.id.clone()).collect();
+            search = app
+                .job(move |store| {
+                    let visit = |_, record: IncidentRecord| {
+                        if !ids.contains(&record.id) {
+                            search.take(of_store(record));
+                        }
+                    };
+                    store.each_incident(visit).map_err(unreadable)?;
+                    Ok(search)
+                })
+                .await?;
+        }
+        known.iter().for_each(|entry| search.take(of_board(entry)));
+        Ok(search)
     }
-    let mut all: Vec<Object> = all.into_values().collect();
-    all.sort_by(|a, b| key(b).cmp(&key(a)));
-    Ok(all)
+
+    /// Newest first.
+    fn items(&self) -> impl Iterator<Item = &Object> {
+        self.found.values().rev()
+    }
 }
 
 /// The place in the list: time, then id.
@@ -70,6 +121,7 @@ fn text<'a>(object: &'a Object, name: &str) -> &'a str {
 }
 
 /// What a list is asked for.
+#[derive(Default)]
 struct Wanted {
     state: Option<String>,
     severity: Option<String>,
@@ -146,32 +198,33 @@ async fn list(call: Call) -> Answer {
         Some((ns.parse::<Nanos>().ok()?, id.to_owned()))
     };
     let after = call.parsed("after", "the `next` of the page before", cursor)?;
-    let all = known(&call.app).await?;
-    let behind = |object: &&Object| after.as_ref().is_none_or(|(ns, id)| key(object) < (*ns, id.as_str()));
-    let mut items: Vec<&Object> =
-        all.iter().filter(behind).filter(|object| wanted.takes(object)).take(limit + 1).collect();
-    let more = items.len() > limit;
-    items.truncate(limit);
-    let next = items.last().filter(|_| more).map(|last| format!("{}-{}", key(last).0, key(last).1));
-    json(&json!({ "items": items, "next": next }))
+    let newest = Newest::new(wanted, after, limit).search(&call.app).await?;
+    let next = newest.items().last().filter(|_| newest.more);
+    let next = next.map(|last| format!("{}-{}", key(last).0, key(last).1));
+    json(&json!({ "items": newest.items().collect::<Vec<_>>(), "next": next }))
 }
 
 async fn one(call: Call) -> Answer {
-    let id = call.path("id");
-    let all = known(&call.app).await?;
-    let Some(found) = all.iter().find(|object| text(object, "id") == id) else {
-        return Err(no_incident(id));
+    let id = call.path("id").to_owned();
+    let found = match call.app.board.entry(&id) {
+        Some(entry) => Some(of_board(&entry)),
+        None if call.app.store.is_none() => None,
+        None => {
+            let id = id.clone();
+            call.app.job(move |store| store.incident(&id).map_err(unreadable)).await?.map(of_store)
+        }
     };
-    let similar = |other: &&Object| text(other, "id") != id && text(other, "kind") == text(found, "kind");
-    let similar = all.iter().filter(similar).take(SIMILAR).map(|other| {
+    let Some(mut object) = found else { return Err(no_incident(&id)) };
+    let kind = Wanted { kind: Some(text(&object, "kind").to_owned()), ..Wanted::default() };
+    let similar = Newest::new(kind, None, SIMILAR + 1).search(&call.app).await?;
+    let similar = similar.items().filter(|other| text(other, "id") != id).take(SIMILAR).map(|other| {
         json!({
             "id": text(other, "id"), "kind": text(other, "kind"), "first_ns": other.get("first_ns"),
             "subject": other.get("subject"),
         })
     });
-    let mut object = found.clone();
     object.insert("similar".to_owned(), similar.collect());
-    object.insert("proof".to_owned(), proof(&call.app, id).into());
+    object.insert("proof".to_owned(), proof(&call.app, &id).into());
     object.insert("capture".to_owned(), format!("/api/v1/captures/download?incident={id}").into());
     json(&object)
 }
@@ -185,6 +238,26 @@ fn proof(app: &App, id: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_newest_are_held_and_none_is_lost_between_pages() {
+        let of = |id: u64, kind: &str| {
+            let object = json!({"id": format!("{id:02}"), "first_ns": id, "kind": kind});
+            object.as_object().unwrap().clone()
+        };
+        let kind = || Wanted { kind: Some("a".to_owned()), ..Wanted::default() };
+        let page = |after: Option<(u64, String)>| {
+            let mut newest = Newest::new(kind(), after, 3);
+            (1..=9).for_each(|id| newest.take(of(id, "a")));
+            // Said again, it is something else.
+            newest.take(of(9, "b"));
+            let ids: Vec<u64> = newest.items().map(|object| key(object).0).collect();
+            (ids, newest.more)
+        };
+        assert_eq!(page(None), (vec![8, 7], true));
+        assert_eq!(page(Some((7, "07".to_owned()))), (vec![6, 5, 4], true));
+        assert_eq!(page(Some((4, "04".to_owned()))), (vec![3, 2, 1], false));
+    }
 
     #[test]
     fn an_incident_is_about_its_ends() {

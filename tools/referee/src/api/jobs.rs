@@ -3,6 +3,7 @@
 //! API thread hands them over. Reads only; the writer knows nothing of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dataplane::record::list::ListError;
 use dataplane::record::query::QueryError;
@@ -12,8 +13,10 @@ use super::App;
 use super::call::Call;
 use super::problem::{Kind, Problem};
 
-/// The names by which packets are asked for.
-pub const QUERY: &[&str] = &["incident", "flow", "host", "since", "until"];
+/// The names by which packets are asked for, one of them at a time.
+pub const QUERY: [&str; 4] = ["incident", "flow", "community_id", "host"];
+/// How long the store may take for an answer.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 impl App {
     /// Does something with the store where waiting for a disk is no harm.
@@ -42,22 +45,30 @@ pub fn query(call: &Call) -> Result<Query, Problem> {
     let query = Query {
         incident: call.param("incident").map(str::to_owned),
         flow: call.flow_id("flow")?,
+        community_id: call.parsed("community_id", "1: and 28 letters of Base64", community)?,
         host: call.host()?,
         since,
         until,
     };
-    let named = [query.incident.is_some(), query.flow.is_some(), query.host.is_some()];
-    match named.into_iter().filter(|named| *named).count() {
+    match QUERY.iter().filter(|name| call.param(name).is_some()).count() {
         0 | 1 => Ok(query),
-        _ => Err(Problem::new(Kind::BadParameter, "only one of incident, flow and host can be asked for")
-            .help("leave out the others")),
+        _ => {
+            let what = format!("only one of {} can be asked for", QUERY.join(", "));
+            Err(Problem::new(Kind::BadParameter, what).help("leave out the others"))
+        }
     }
+}
+
+/// Version 1, a SHA-1 in Base64.
+fn community(text: &str) -> Option<String> {
+    let base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
+    let hash = text.strip_prefix("1:")?;
+    (hash.len() == 28 && hash.chars().all(base64)).then(|| text.to_owned())
 }
 
 /// The store's own words name files of this host, which are nobody's business.
 pub fn unreadable(error: StoreError) -> Problem {
     let what = match error {
-        StoreError::TooManyIncidents { .. } => "it holds more incidents than can be read",
         StoreError::Missing { .. } => "there is no store where one is meant to be",
         _ => "its files can't be read",
     };
@@ -88,13 +99,19 @@ fn too_many() -> Problem {
     Problem::new(Kind::NoRoom, "more matches than can be prepared").help("narrow it by flow, host or time")
 }
 
+pub fn no_room() -> Problem {
+    Problem::new(Kind::NoRoom, "there is no room for so much")
+        .help("narrow it, make room, or take it with stream=true")
+}
+
 pub fn unexported(error: ExportError) -> Problem {
     match error {
         ExportError::Query(error) => refused(error),
         ExportError::NothingKept(_) => Problem::new(Kind::NothingKept, "no packet of it is kept")
             .help("not every incident has packets, and retention deletes the oldest"),
-        ExportError::TooMany(_) => too_many(),
-        ExportError::Output(_) => Problem::new(Kind::NoRoom, "the disk takes no more")
-            .help("make room, or take it with stream=true"),
+        ExportError::Spool { .. } | ExportError::Output(_) => no_room(),
+        ExportError::Stopped | ExportError::Sorted => {
+            Problem::new(Kind::Busy, "it was given up").help("ask again")
+        }
     }
 }

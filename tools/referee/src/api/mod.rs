@@ -125,7 +125,7 @@ impl App {
             board: backend.board,
             auth: Auth::new(config.tokens.clone()),
             limits: Limits::new(config.requests_per_second),
-            spool: Spool::new(config.spool_bytes, backend.store.as_deref()),
+            spool: Spool::new(config.spool_bytes),
             store: backend.store,
             requests: backend.requests,
             rules: backend.rules,
