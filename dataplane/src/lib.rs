@@ -14,6 +14,7 @@ pub mod flow;
 pub mod history;
 pub mod hold;
 pub mod judge;
+pub mod latency;
 pub mod ledger;
 pub mod record;
 pub mod siblings;

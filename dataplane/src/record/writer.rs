@@ -42,6 +42,8 @@ pub struct WriterAccount {
     pub bytes_written: u64,
     /// Segments whose fsync failed: written, but a power cut might lose them.
     pub sync_failures: u64,
+    /// The newest packet's capture time, 0 if there is none.
+    pub newest_ns: u64,
     /// The last chunk could not be written; cleared by the next that can.
     pub failing: bool,
     /// What the disk said last, with the file it was about.
@@ -180,6 +182,7 @@ impl Lane {
 
     fn count_written(&mut self, chunk: &Chunk, desk: &mut Desk) {
         desk.account.written_packets += chunk.packets;
+        desk.account.newest_ns = desk.account.newest_ns.max(chunk.last_ts);
         desk.account.failing = false;
         self.delivered.resize(self.interfaces.len(), 0);
         for interface in pcapng::packet_interfaces(&chunk.blocks) {

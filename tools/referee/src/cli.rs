@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use rules::Override;
 
 use crate::capture::CaptureArgs;
+use crate::client::ReachArgs;
 use crate::control::socket::DEFAULT_PATH;
 use crate::doctor::DoctorArgs;
 use crate::extcap::ExtcapCommand;
@@ -59,6 +60,11 @@ pub enum Command {
     /// A store's files
     #[command(subcommand)]
     Store(StoreCommand),
+    /// How a run does and what it finds, at a glance, on a terminal
+    Top(ReachArgs),
+    /// Who is told of incidents
+    #[command(subcommand)]
+    Notify(NotifyCommand),
     /// referee.toml
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -366,6 +372,16 @@ pub enum StoreCommand {
         /// One JSON object a segment
         #[arg(long)]
         json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum NotifyCommand {
+    /// Tell everybody whom the settings name that this is a test, and say who heard it
+    Test {
+        /// Settings; without it those in /etc/referee/referee.toml
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
 }
 

@@ -21,6 +21,7 @@ mod filter;
 mod generate;
 mod index;
 mod live;
+mod notify;
 mod recording;
 mod replay;
 mod report;
@@ -29,6 +30,7 @@ mod serve;
 mod term;
 mod time;
 mod token;
+mod top;
 mod verify;
 mod web_link;
 
@@ -40,7 +42,7 @@ use control::switches::Switch;
 
 use error::Failure;
 
-use cli::{CapturesCommand, Cli, Command, ConfigCommand, RulesCommand, StoreCommand};
+use cli::{CapturesCommand, Cli, Command, ConfigCommand, NotifyCommand, RulesCommand, StoreCommand};
 
 fn main() -> ExitCode {
     if let Some(call) = extcap::called(std::env::args_os()) {
@@ -67,6 +69,8 @@ fn main() -> ExitCode {
         Command::Web(args) => web_link::run(&args),
         Command::Status(args) => control::client::status(&args),
         Command::Store(StoreCommand::Verify { store, json }) => verify::verify(&store, json),
+        Command::Top(args) => top::run(&args),
+        Command::Notify(NotifyCommand::Test { config }) => notify::try_out(config.as_deref()),
         Command::Config(ConfigCommand::Check { config }) => rules::check::config(&config),
         Command::Extcap(command) => extcap::run(&command),
         Command::Completions { shell } => generate::completions(shell),

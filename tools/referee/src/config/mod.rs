@@ -4,6 +4,7 @@
 //! downstream sees the file. Without a file the defaults of the library hold.
 
 mod api;
+pub mod notify;
 mod raw;
 mod reader;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use toml::Value;
 
 use crate::api::ApiConfig;
 use crate::error::Failure;
+use notify::NotifyConfig;
 use raw::{Entry, Raw};
 use reader::{Reader, nearest};
 
@@ -67,6 +69,8 @@ pub struct Config {
     pub judge: JudgeConfig,
     /// Packet bytes one capture on demand may keep.
     pub demand_bytes: u64,
+    /// Who is told of incidents.
+    pub notify: NotifyConfig,
     /// `[store] dir`, as seen from the file's folder.
     pub store_dir: Option<PathBuf>,
     /// `[rules] dir`, as seen from the file's folder.
@@ -98,6 +102,7 @@ impl Default for Config {
             record: RecordConfig::default(),
             judge: JudgeConfig::default(),
             demand_bytes: 256 * MIB,
+            notify: NotifyConfig::default(),
             store_dir: None,
             rules_dir: None,
             rules_library: false,
@@ -153,6 +158,7 @@ impl Config {
         record(&mut reader, &raw.store, &mut config.record);
         judge(&mut reader, &raw.judge, &mut config.judge);
         config.store_dir = raw.store.dir.map(|dir| folder.join(dir));
+        notify::notify(&mut reader, raw.notify, folder, &mut config.notify);
         rules(&mut reader, raw.rules, folder, &mut config);
         api::api(&mut reader, raw.api, folder, &mut config.api);
         match reader.errors.is_empty() {

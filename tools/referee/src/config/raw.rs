@@ -21,6 +21,7 @@ pub struct Raw {
     pub worker: Worker,
     pub store: Store,
     pub judge: Judge,
+    pub notify: Notify,
     pub rules: Rules,
     pub api: Api,
 }
@@ -121,6 +122,53 @@ pub struct Token {
     pub name: Option<String>,
     pub role: Text,
     pub sha256: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Notify {
+    pub min_severity: Text,
+    pub kinds: Vec<String>,
+    pub states: Option<Spanned<Vec<String>>>,
+    pub event_type: Text,
+    pub page: Text,
+    pub file: Option<NotifyFile>,
+    pub stdout: Option<NotifyStdout>,
+    pub syslog: Option<NotifySyslog>,
+    pub webhook: Vec<Spanned<Webhook>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NotifyFile {
+    pub path: String,
+    pub per_minute: Number,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NotifyStdout {
+    pub per_minute: Number,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NotifySyslog {
+    pub socket: Option<String>,
+    pub facility: Text,
+    pub per_minute: Number,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webhook {
+    pub name: Text,
+    pub url: Spanned<String>,
+    pub header_file: Option<String>,
+    pub secret_file: Option<String>,
+    pub ca_file: Option<String>,
+    pub per_minute: Number,
+    pub timeout_s: Number,
 }
 
 /// `[rules]`: its own keys and one table of parameters for each rule.

@@ -43,6 +43,7 @@ use crate::control::socket::{self, Socket};
 use crate::control::{self, last_good};
 use crate::error::{Code, Failure};
 use crate::filter;
+use crate::notify;
 use crate::recording::Prepared;
 use crate::report::outputs::{Kind, Outputs};
 use crate::report::tell;
@@ -78,6 +79,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let start = last_good::start(&origin, keep.as_deref())?;
     let rules = Arc::clone(&start.rules);
     let outputs = Outputs::open(&args.outputs, args.json, &[])?;
+    let notify = privileges::without(|| notify::Prepared::new(&config.notify, outputs.to_stdout()))?;
     let clock = Arc::new(CaptureClock::sampled());
     let interfaces = interfaces(args, &config)?;
     let layout = lay_out(args, &config, &interfaces)?;
@@ -107,6 +109,8 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     ports.iter_mut().try_for_each(Port::begin).map_err(refused)?;
     privileges::give_up()?;
     let recording = prepared.map(Prepared::start).transpose()?;
+    let quiet = outputs.to_stdout() || notify.as_ref().is_some_and(notify::Prepared::to_stdout);
+    let notify = notify.map(notify::Prepared::spawn).transpose()?;
     let means = Means {
         store: store.as_deref().map(|folder| folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf())),
         links: built.links.clone(),
@@ -126,6 +130,8 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         signals,
         duration: args.duration.map(Duration::from_secs_f64),
         store: store.clone(),
+        quiet,
+        notify,
         metrics: metrics::Metrics::new(control.ticking),
         control,
         board,

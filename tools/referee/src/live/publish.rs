@@ -12,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use dataplane::ledger::WorkerAccount;
 use serde_json::Value;
 
+use super::judge::Judged;
 use super::metrics::{Metrics, Seen};
 use super::status::Figures;
 use crate::api::{self, Api, Backend, DEFAULT_SOCKET};
@@ -21,8 +22,9 @@ use crate::config::Config;
 use crate::control::{Handle, socket};
 use crate::error::Failure;
 use crate::recording::Recorded;
-use crate::report::finished::{Counted, Finished, Inputs, InterfaceReport, Kept};
+use crate::report::finished::{Finished, Inputs, InterfaceReport, Kept};
 use crate::report::ledger::Ledger;
+use crate::report::metrics::troubles::Troubles;
 use crate::serve;
 
 /// Seconds that health looks back on.
@@ -136,7 +138,7 @@ impl Publisher {
     fn so_far(&self, metrics: &Metrics, seen: &Seen) -> Finished {
         let mut worker = WorkerAccount::default();
         seen.snapshots.iter().for_each(|snapshot| worker.add(&snapshot.account));
-        let (judge, standing, bodies) = metrics.judged.clone();
+        let Judged { account: judge, standing, bodies, counted, timing } = metrics.judged.clone();
         let report =
             |(port, report): (&dataplane::source::live::Port, &dataplane::source::live::PortReport)| {
                 InterfaceReport {
@@ -151,17 +153,20 @@ impl Publisher {
         Finished {
             worker,
             live: seen.snapshots.iter().map(|snapshot| snapshot.live).sum(),
-            peak: 0,
+            peak: seen.snapshots.iter().map(|snapshot| snapshot.peak).sum(),
             judge,
             standing,
-            counted: Counted::default(),
+            counted,
+            timing,
+            troubles: Troubles::default(),
+            notified: seen.notified.clone(),
             bodies,
             chunks: (self.chunks, 0),
             recorded: writer.map(|account| Recorded { account, stalled: false, failures: Vec::new() }),
             inputs: Inputs::Interfaces {
                 reports: seen.ports.iter().zip(seen.reports).map(report).collect(),
                 clock_steps: 0,
-                late: 0,
+                late: seen.snapshots.iter().map(|snapshot| snapshot.late).sum(),
             },
             kept: Kept::default(),
             reloads: seen.live.reloads(),
@@ -189,7 +194,8 @@ impl Publisher {
         let down: Vec<&str> =
             interfaces.iter().filter(|one| !one.link).map(|one| one.name.as_str()).collect();
         let quiet = packets == 0 && self.looks > LOOKS_BACK as u64;
-        let off = metrics.judged.2.failures.iter().filter(|failure| failure.switched_off.is_some()).count();
+        let off =
+            metrics.judged.bodies.failures.iter().filter(|failure| failure.switched_off.is_some()).count();
         let mut checks = vec![
             check(
                 "links",

@@ -26,6 +26,7 @@ use super::worker::Ended;
 use crate::board::Board;
 use crate::control::Handle;
 use crate::error::Failure;
+use crate::notify::Notify;
 use crate::recording::Recording;
 use crate::report::finished::{Finished, Inputs};
 use crate::report::outputs::Outputs;
@@ -51,6 +52,9 @@ pub struct Run {
     pub store: Option<PathBuf>,
     pub control: Handle,
     pub metrics: Metrics,
+    /// Standard output belongs to machines.
+    pub quiet: bool,
+    pub notify: Option<Notify>,
     pub board: Option<Arc<Board>>,
 }
 
@@ -69,21 +73,11 @@ impl Run {
     /// Runs until a signal, the end of `--duration`, the loss or change of an interface, or nobody is left to read.
     pub fn supervise(self) -> Done {
         let Run {
-            ports,
-            clock,
-            threads,
-            recording,
-            outputs,
-            signals,
-            duration,
-            store,
-            control,
-            metrics,
-            board,
+            ports, clock, threads, recording, outputs, signals, duration, store, control, board, ..
         } = self;
         let names: Vec<&str> = ports.iter().map(|port| port.nic().name.as_str()).collect();
         let status = Status::new(&names.join(" "));
-        let tally = (!outputs.to_stdout()).then(Tally::default);
+        let tally = (!self.quiet).then(Tally::default);
         let mut desk = Desk {
             recording,
             outputs,
@@ -95,7 +89,8 @@ impl Run {
             off: 0,
             told_unjudged: false,
             ending: false,
-            metrics,
+            metrics: self.metrics,
+            notify: self.notify,
             board: board.clone(),
         };
         let publisher = board.map(|board| Publisher::new(board, threads.chunks));
@@ -177,6 +172,7 @@ fn end(
         Some(demands) => demands.last().into_iter().for_each(|record| desk.record(record)),
         None => drop(failure.get_or_insert_with(|| died("control"))),
     }
+    let notified = desk.finish_telling();
     let Desk { recording, outputs, tally, status, metrics, .. } = desk;
     let recorded = recording.map(Recording::finish);
     let mut account = WorkerAccount::default();
@@ -194,6 +190,9 @@ fn end(
         judge: verdicts.account,
         standing: verdicts.standing,
         counted: verdicts.counted,
+        timing: verdicts.timing,
+        troubles: metrics.troubles,
+        notified,
         bodies: verdicts.bodies,
         chunks: (
             threads.chunks,

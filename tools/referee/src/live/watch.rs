@@ -21,6 +21,7 @@ use super::supervise::died;
 use super::worker::Snapshot;
 use crate::control::Live;
 use crate::error::Failure;
+use crate::notify::Notify;
 use crate::recording::Recording;
 use crate::report::finished::InterfaceReport;
 
@@ -92,7 +93,9 @@ impl Watch {
         let figures = self.figures(&reports, desk);
         desk.status.show(figures);
         let writer = desk.recording.as_ref().map(Recording::account);
-        let seen = Seen { ports: &self.ports, reports: &reports, snapshots: &self.snapshots, writer, live };
+        let notified = desk.notify.as_ref().map(Notify::account).unwrap_or_default();
+        let (ports, snapshots) = (&self.ports, &self.snapshots);
+        let seen = Seen { ports, reports: &reports, snapshots, writer, notified, live };
         if let Some(publisher) = &mut self.publisher {
             publisher.look(&threads.asked, &desk.metrics, figures, &seen);
         }

@@ -35,8 +35,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Snapshot {
     pub account: WorkerAccount,
     pub live: u32,
+    pub peak: u32,
     /// How far back its history reaches, ns.
     pub horizon: Nanos,
+    /// Packets that came behind later ones.
+    pub late: u64,
 }
 
 /// What a worker's thread shares with main and the judge.
@@ -211,8 +214,13 @@ impl<S: LiveSource> Thread<S> {
 
     fn publish(&mut self) {
         self.tell_losses();
-        let (live, horizon) = (self.worker.live_flows(), self.worker.horizon());
-        self.shared.snapshot.force_push(Snapshot { account: self.account(), live, horizon });
+        self.shared.snapshot.force_push(Snapshot {
+            account: self.account(),
+            live: self.worker.live_flows(),
+            peak: self.worker.peak_flows(),
+            horizon: self.worker.horizon(),
+            late: self.worker.source().late(),
+        });
     }
 
     fn tell_losses(&mut self) {

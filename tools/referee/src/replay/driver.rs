@@ -19,8 +19,8 @@ use rules::RuleSet;
 
 use super::progress::Progress;
 use crate::recording::Recording;
-use crate::report::finished::{Counted, Finished, Inputs, Kept};
-use crate::report::metrics;
+use crate::report::finished::{Counted, Finished, Inputs, Kept, Timing};
+use crate::report::metrics::{self, troubles::Troubles};
 use crate::report::outputs::{Kind, Outputs};
 use crate::report::tally::Tally;
 
@@ -48,6 +48,7 @@ pub struct Replay<'a> {
     tally: Option<Tally>,
     kept: Kept,
     counted: Counted,
+    troubles: Troubles,
 }
 
 /// A replay that has ended, and those it has still to tell.
@@ -84,6 +85,7 @@ impl<'a> Replay<'a> {
             tally,
             kept: Kept::default(),
             counted: Counted::default(),
+            troubles: Troubles::default(),
         }
     }
 
@@ -163,6 +165,9 @@ impl<'a> Replay<'a> {
             }
         }
         for incident in self.judge.closed() {
+            if !incident.withdrawn {
+                self.troubles.over(&incident);
+            }
             if let Some(observer) = &mut self.observer {
                 observer.closed(&incident);
             }
@@ -223,6 +228,9 @@ impl<'a> Replay<'a> {
             judge: self.judge.account(),
             standing: self.judge.standing(metrics::SHOWN),
             counted: self.counted,
+            timing: Timing::default(),
+            troubles: self.troubles,
+            notified: Vec::new(),
             bodies: self.judge.bodies(),
             chunks: (chunks, recorded.as_ref().map_or(0, |recorded| recorded.account.chunks_free as usize)),
             recorded,

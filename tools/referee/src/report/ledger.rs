@@ -50,6 +50,8 @@ pub struct Ledger {
     pub holds: Value,
     pub judge: Value,
     pub rules: Value,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub notify: Map<String, Value>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<Value>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -121,6 +123,7 @@ impl Ledger {
             }),
             judge: judge(f),
             rules: super::rules::books(rules, f.reloads, &f.bodies),
+            notify: f.notified.iter().map(|told| (told.name.clone(), json!(told))).collect(),
             inputs,
             interfaces,
             unbalanced,
