@@ -1,6 +1,6 @@
 # The few commands a person types. What they do is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-zero-copy bench bench-wire why fuzz lint docs
+.PHONY: help demo test test-zero-copy bench bench-wire why fuzz lint docs look deb
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,8 +26,14 @@ why: ## One replay case of the tests, explained: make why CASE=name
 fuzz: ## Any bytes at all, SECONDS=60 for each target, or for TARGET=name alone; finds go to fuzz/artifacts
 	@SECONDS_EACH='$(SECONDS)' TARGET='$(TARGET)' scripts/fuzz.sh
 
+deb: ## A Debian package: programs, man pages, completions, settings, unit, handbook
+	@scripts/deb.sh
+
 lint: ## Format and lints only
 	@scripts/lint.sh
 
 docs: ## Write docs/rules.md anew from the tables the rule language runs on
 	@scripts/docs.sh
+
+look: ## The page as a browser draws it: pictures into target/look, and checks; LOOK=checks without pictures
+	@scripts/look.sh

@@ -4,6 +4,8 @@
 //! its own block with plain adds; readers sum after the threads have stopped or from published copies. A
 //! packet is let go of only by naming a reason here.
 
+use crate::latency::Latency;
+
 /// Why a received packet was not analysed. A capture file loses none; each live source brings its reasons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -136,6 +138,8 @@ pub struct WorkerAccount {
     pub holds_refused: u64,
     /// Held flows let go because no verdict came in time.
     pub holds_unanswered: u64,
+    /// How long what was seen took; no account of packets.
+    pub latency: Latency,
 }
 
 /// Messages to the judge, and rows of ended flows.
@@ -177,6 +181,7 @@ impl WorkerAccount {
         all(&mut self.dropped, &other.dropped);
         all(&mut self.classes, &other.classes);
         all(&mut self.kept.unwritten, &other.kept.unwritten);
+        self.latency.add(&other.latency);
         let sums = self.sums();
         let more = { *other }.sums().map(|more| *more);
         sums.into_iter().zip(more).for_each(|(sum, more)| *sum += more);
@@ -244,6 +249,7 @@ impl WorkerAccount {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::latency::RoundTrips;
 
     #[test]
     fn adding_forgets_no_account() {
@@ -251,6 +257,14 @@ mod tests {
         let mut one = WorkerAccount::default();
         one.sums().into_iter().for_each(|sum| *sum = 1);
         (one.dropped, one.classes, one.kept.unwritten) = ([1; DropReason::ALL.len()], [1; 6], [1; 5]);
+        let durations = RoundTrips { counts: [1; _], sum_ns: 1 };
+        one.latency = Latency {
+            server_rtt: durations,
+            client_rtt: durations,
+            connect: durations,
+            first_byte: durations,
+            dns_answer: durations,
+        };
         let words = size_of::<WorkerAccount>() / size_of::<u64>();
         assert_eq!(format!("{one:?}").matches('1').count(), words);
         let mut two = one;

@@ -5,6 +5,7 @@
 
 pub mod activity;
 pub mod analyze;
+pub mod community;
 pub mod config;
 pub mod decode;
 pub mod demand;
@@ -13,6 +14,7 @@ pub mod flow;
 pub mod history;
 pub mod hold;
 pub mod judge;
+pub mod latency;
 pub mod ledger;
 pub mod record;
 pub mod siblings;

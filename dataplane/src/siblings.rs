@@ -7,7 +7,7 @@
 
 use crate::decode::{Address, FlowKey};
 use crate::flow::Flow;
-use crate::flow::record::{NONE, flow_flag, offer, sign};
+use crate::flow::record::{flow_flag, offer, sign};
 use crate::judge::message::{Message, NETWORKS, Siblings};
 use crate::source::Nanos;
 
@@ -28,10 +28,9 @@ struct Cell {
     touched: Nanos,
     port: u16,
     v6: bool,
-    used: bool,
     /// Something changed since the judge was told.
     news: bool,
-    spare: [u8; 3],
+    spare: [u8; 4],
     siblings: Siblings,
 }
 
@@ -39,6 +38,9 @@ struct Cell {
 #[derive(Debug)]
 pub struct SiblingTable {
     cells: Box<[Cell]>,
+    /// For each cell, of its service's hash what does not say the place; 0 if it is free. Looking here first spares most
+    /// looks at cells, which are large.
+    tags: Box<[u32]>,
     mask: u32,
     /// Cells of services in trouble, and until when they are told of.
     watched: Vec<(u32, Nanos)>,
@@ -53,6 +55,7 @@ impl SiblingTable {
         let cells = services.max(64).next_power_of_two();
         SiblingTable {
             cells: bytemuck::zeroed_slice_box(cells as usize),
+            tags: bytemuck::zeroed_slice_box(cells as usize),
             mask: cells - 1,
             watched: Vec::with_capacity(WATCHED),
             evicted: 0,
@@ -131,28 +134,33 @@ impl SiblingTable {
     fn cell(&mut self, flow: &Flow, now: Nanos) -> Option<u32> {
         let (addr, port) = end_of(&flow.key, flow.orig() ^ 1);
         let key = FlowKey { low: addr, low_port: port, v6: flow.key.v6, proto: TCP, ..FlowKey::NONE };
-        let start = key.hash(0x7369_626c_696e_6773) as u32;
-        let mut oldest = (Nanos::MAX, NONE);
-        for probe in 0..PROBES {
-            let at = start.wrapping_add(probe) & self.mask;
+        let hash = key.hash(0x7369_626c_696e_6773);
+        let tag = ((hash >> 32) as u32).max(1);
+        let places = (0..PROBES).map(|probe| (hash as u32).wrapping_add(probe) & self.mask);
+        for at in places.clone() {
             let cell = &mut self.cells[at as usize];
-            if !cell.used {
-                oldest = (0, at);
-                break;
-            }
-            if (cell.addr, cell.port) == (addr, port) {
-                cell.touched = cell.touched.max(now);
-                return Some(at);
-            }
-            if cell.touched < oldest.0 && !self.watched.iter().any(|(watched, _)| *watched == at) {
-                oldest = (cell.touched, at);
+            match self.tags[at as usize] {
+                0 => {
+                    self.make(at, tag, (addr, port, flow.key.v6), now);
+                    return Some(at);
+                }
+                other if other == tag && (cell.addr, cell.port) == (addr, port) => {
+                    cell.touched = cell.touched.max(now);
+                    return Some(at);
+                }
+                _ => {}
             }
         }
-        let cell = self.cells.get_mut(oldest.1 as usize)?;
-        self.evicted += u64::from(cell.used);
-        *cell =
-            Cell { addr, port, v6: flow.key.v6, used: true, touched: now, ..bytemuck::Zeroable::zeroed() };
-        Some(oldest.1)
+        let peaceful = places.filter(|at| !self.watched.iter().any(|(watched, _)| watched == at));
+        let oldest = peaceful.min_by_key(|at| self.cells[*at as usize].touched)?;
+        self.evicted += 1;
+        self.make(oldest, tag, (addr, port, flow.key.v6), now);
+        Some(oldest)
+    }
+
+    fn make(&mut self, at: u32, tag: u32, (addr, port, v6): (Address, u16, bool), touched: Nanos) {
+        self.tags[at as usize] = tag;
+        self.cells[at as usize] = Cell { addr, touched, port, v6, ..bytemuck::Zeroable::zeroed() };
     }
 }
 

@@ -16,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rhai::{Engine, EvalAltResult, Scope as RhaiScope};
+use rhai::{AST, Caches, Engine, EvalAltResult, Scope as RhaiScope};
 
 pub(crate) use crate::body::engine::STATE;
 use crate::body::engine::{Run, Stage};
@@ -117,6 +117,9 @@ pub struct Bodies {
     stage: Stage,
     meter: Meter,
     limits: BodyLimits,
+    /// What the functions that a body calls were found to be, by its rule's number: looking for them takes a good part
+    /// of a run.
+    found: BTreeMap<u16, Caches>,
     /// By the rule's name: another set may number them otherwise.
     memories: BTreeMap<String, Memory>,
     spent: Duration,
@@ -126,8 +129,8 @@ impl Bodies {
     pub fn new(rules: Arc<RuleSet>, limits: BodyLimits) -> Bodies {
         let (stage, meter) = (Stage::default(), Meter::new(limits.operations));
         let engine = engine::build(&stage, &limits, &meter);
-        let (memories, spent) = (BTreeMap::new(), Duration::ZERO);
-        Bodies { rules, engine, stage, meter, limits, memories, spent }
+        let (found, memories, spent) = (BTreeMap::new(), BTreeMap::new(), Duration::ZERO);
+        Bodies { rules, engine, stage, meter, limits, found, memories, spent }
     }
 
     /// How long the last run took; zero without a deadline, where no clock is read.
@@ -145,6 +148,7 @@ impl Bodies {
     /// From now on runs the bodies of this set. Rules of the same name go on with what they kept.
     pub fn follow(&mut self, rules: &Arc<RuleSet>) {
         self.rules = Arc::clone(rules);
+        self.found.clear();
     }
 
     /// Runs one rule's body.
@@ -174,8 +178,11 @@ impl Bodies {
         });
         let began = self.limits.deadline.map(|_| Instant::now());
         self.meter.begin(self.limits.deadline);
-        let mut scope = RhaiScope::new();
-        let run = catch_unwind(AssertUnwindSafe(|| self.engine.run_ast_with_scope(&mut scope, &body.ast)));
+        let found = self.found.entry(rule).or_default();
+        let run = catch_unwind(AssertUnwindSafe(|| evaluate(&self.engine, &body.ast, found)));
+        if !matches!(run, Ok(Ok(()))) {
+            self.found.remove(&rule);
+        }
         self.spent = began.map_or(Duration::ZERO, |began| began.elapsed());
         let (verdict, memory) = self.stage.take(matches!(run, Ok(Ok(()))));
         if !memory.is_empty() {
@@ -226,6 +233,14 @@ impl Bodies {
             _ => BodyError::Script { rule, place, message },
         }
     }
+}
+
+/// As the engine's `run_ast`, but what it finds is kept from one run to the next.
+#[allow(deprecated, reason = "rhai marks it as volatile, not as going away; the version is pinned")]
+fn evaluate(engine: &Engine, ast: &AST, found: &mut Caches) -> Result<(), Box<EvalAltResult>> {
+    let mut global = engine.new_global_runtime_state();
+    global.lib.push(ast.shared_lib().clone());
+    engine.eval_statements_raw(&mut global, found, &mut RhaiScope::new(), ast.statements()).map(|_| ())
 }
 
 /// Rhai ends its messages with the position, which is already told in front.

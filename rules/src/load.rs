@@ -144,7 +144,7 @@ fn compile(file: &mut RuleFile, set: &mut RuleSet) -> usize {
             reaches.push((&function.name.text, reach));
         }
         let shared = Shared::of(file);
-        for rule in &rules {
+        for rule in rules {
             match compile_rule(rule, file, &names, &reaches, &shared) {
                 Ok((meta, guard, body)) => unnumbered += usize::from(!set.add(meta, guard, body)),
                 Err(mut wrong) => refusals.append(&mut wrong),
@@ -195,7 +195,7 @@ impl Shared {
 type Compiled = (RuleMeta, Guard, Body);
 
 fn compile_rule(
-    rule: &RuleItem,
+    rule: RuleItem,
     file: &RuleFile,
     names: &Names,
     functions: &[(&str, Reach)],
@@ -216,17 +216,17 @@ fn compile_rule(
         }
     }
     let scope = scope(events, &rule.name, &all_reach, &mut refusals);
-    let header = Header::of(rule, events, &mut refusals);
+    let header = Header::of(&rule, events, &mut refusals);
     if let (None, Some(at)) = (header.severity, body_reach.plain_incident) {
         let help = "write incident(\"warning\", text), or `severity \"warning\"` after the rule's events";
         refusals.push(Refusal::new(at, "neither this call nor the rule's header names a severity", help));
     }
     let context = Context { params: &file.params, broken: &file.broken, functions: &file.functions };
     let guard = match scope {
-        Some(Scope::Flow) => lower(rule, &context, &mut refusals).map(Guard::Flow),
-        Some(Scope::Host) => lower(rule, &context, &mut refusals).map(Guard::Host),
-        Some(Scope::Service) => lower(rule, &context, &mut refusals).map(Guard::Service),
-        Some(Scope::Link) => lower(rule, &context, &mut refusals).map(Guard::Link),
+        Some(Scope::Flow) => lower(&rule, &context, &mut refusals).map(Guard::Flow),
+        Some(Scope::Host) => lower(&rule, &context, &mut refusals).map(Guard::Host),
+        Some(Scope::Service) => lower(&rule, &context, &mut refusals).map(Guard::Service),
+        Some(Scope::Link) => lower(&rule, &context, &mut refusals).map(Guard::Link),
         None => None,
     };
     let (Some(scope), Some(mut guard), true) = (scope, guard, refusals.is_empty()) else {
@@ -250,16 +250,16 @@ fn compile_rule(
         enabled: header.enabled,
         params: Arc::clone(&shared.values),
         clauses: match scope {
-            Scope::Flow => Clauses::Flow(clauses(rule, &context)),
-            Scope::Host => Clauses::Host(clauses(rule, &context)),
-            Scope::Service => Clauses::Service(clauses(rule, &context)),
-            Scope::Link => Clauses::Link(clauses(rule, &context)),
+            Scope::Flow => Clauses::Flow(clauses(&rule, &context)),
+            Scope::Host => Clauses::Host(clauses(&rule, &context)),
+            Scope::Service => Clauses::Service(clauses(&rule, &context)),
+            Scope::Link => Clauses::Link(clauses(&rule, &context)),
         },
         comments: Arc::new(Event::ALL.map(|event| format!("referee: {} ({})", rule.name.text, event.name()))),
         in_force: true,
-        fingerprint: fingerprint(rule, file),
+        fingerprint: fingerprint(&rule, file),
     };
-    let block = Stmt::Block(Box::new(rule.body.clone()));
+    let block = Stmt::Block(Box::new(rule.body));
     let ast = AST::new([block], shared.functions.shared_lib().clone());
     Ok((meta, guard, Body { ast, params: Arc::clone(&shared.params) }))
 }

@@ -59,6 +59,8 @@ pub struct RuleSet {
     flow: Vec<Guarded<FlowFacts>>,
     /// For each event, which of `flow` wait for it.
     flow_by_event: [Waiting; Event::ALL.len()],
+    /// For each event, what all that wait for it at any port read in any case.
+    read_first: [Parts; Event::ALL.len()],
     host: Vec<Guarded<HostFacts>>,
     service: Vec<Guarded<ServiceFacts>>,
     link: Vec<Guarded<LinkFacts>>,
@@ -99,6 +101,7 @@ impl RuleSet {
             numbers: previous.map(|set| set.numbers.clone()).unwrap_or_default(),
             flow: Vec::new(),
             flow_by_event: Default::default(),
+            read_first: [Parts::HAND; Event::ALL.len()],
             host: Vec::new(),
             service: Vec::new(),
             link: Vec::new(),
@@ -121,8 +124,11 @@ impl RuleSet {
             | Guard::Link(Test::Const(false)) => {}
             Guard::Flow(guard) => {
                 let ports = guard.ports();
+                let first = if ports.is_none() { guard.first_read() } else { Parts::HAND };
                 for event in meta.events.iter() {
                     self.flow_by_event[event as usize].add(self.flow.len() as u16, ports.as_deref());
+                    let read = &mut self.read_first[event as usize];
+                    *read = read.with(first);
                 }
                 self.flow.push(Guarded { rule, guard });
             }
@@ -245,6 +251,11 @@ impl RuleSet {
         hits: &mut Hits,
         mut gather: impl FnMut(&mut FlowFacts, Parts),
     ) {
+        let first = self.read_first[event as usize];
+        if !facts.have.cover(first) {
+            gather(facts, first.without(facts.have));
+            facts.have = facts.have.with(first);
+        }
         self.flow_by_event[event as usize].each(facts.dport, |index| {
             let guarded = &self.flow[usize::from(index)];
             while let Some(missing) = self.ask(guarded, facts, hits) {

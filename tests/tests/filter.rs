@@ -517,7 +517,11 @@ fn a_socket_filter_decides_as_files_are_filtered() {
         let kept: Vec<&[u8]> = packets.iter().filter(takes).map(|packet| &packet.bytes[..]).collect();
         assert_eq!(kept.len(), wanted.len(), "{expression}");
         assert!(kept == wanted, "{expression}: other packets");
-        assert_eq!(refusals.count().unwrap(), account.filtered, "{expression}");
+        let refused = refusals.count().unwrap();
+        assert_eq!(refused.packets, account.filtered, "{expression}");
+        let left_out =
+            packets.iter().filter(|packet| !takes(packet) && is_tagged(&packet.bytes)).count() as u64;
+        assert_eq!(refused.tagged, left_out, "{expression}");
     }
 }
 
@@ -544,6 +548,11 @@ fn the_xdp_program_filters_the_corpus_as_files_are_filtered() {
             assert!(kept == wanted, "{expression} (exact: {exact}): {} are not {}", kept.len(), wanted.len());
         }
     }
+}
+
+/// The frame has a VLAN tag.
+fn is_tagged(frame: &[u8]) -> bool {
+    [[0x81, 0x00], [0x88, 0xa8], [0x91, 0x00]].iter().any(|tag| frame[12..14] == tag[..])
 }
 
 /// A packet socket that receives what comes to this namespace's interfaces.
@@ -588,7 +597,7 @@ fn a_packet_socket_is_filtered_as_if_tags_were_still_in_the_frame() {
         });
         let (wanted, ..) = passes(Filtered::new(memory(&frames), Some(&filter)).unwrap());
         let mut wanted = wanted.iter().peekable();
-        let mut received = 0;
+        let (mut received, mut tagged) = (0, 0);
         for (n, frame) in frames.iter().enumerate() {
             wire.write_all(&frame.bytes).unwrap();
             let before = received;
@@ -596,14 +605,17 @@ fn a_packet_socket_is_filtered_as_if_tags_were_still_in_the_frame() {
             for _ in 0..5000 {
                 let mut bytes = [0; 2048];
                 received += u64::from(recv(&socket, &mut bytes[..], RecvFlags::empty()).is_ok());
-                if received + attached.refused().unwrap() > n as u64 {
+                if received + attached.refused().unwrap().packets > n as u64 {
                     break;
                 }
                 std::thread::sleep(Duration::from_millis(1));
             }
             let is_wanted = wanted.next_if(|next| **next == frame.bytes).is_some();
             let passed = received > before;
-            assert_eq!(received + attached.refused().unwrap(), n as u64 + 1, "{expression}: frame {n}");
+            let refused = attached.refused().unwrap();
+            assert_eq!(received + refused.packets, n as u64 + 1, "{expression}: frame {n}");
+            tagged += u64::from(!passed && is_tagged(&frame.bytes));
+            assert_eq!(refused.tagged, tagged, "{expression}: frame {n}");
             assert!(
                 passed == is_wanted || (passed && !exact),
                 "{expression} (exact: {exact}): {:02x?}",

@@ -124,6 +124,7 @@ fn record_config(rng: &mut Rng) -> RecordConfig {
         chunk_age: rng.below(2000) * MS,
         segment_bytes: 2000 + rng.below(30_000),
         segment_age: (1 + rng.below(20)) * 1000 * MS,
+        store_age: 0,
         store_bytes: if rng.percent(50) { 1 << 30 } else { 20_000 },
         compression_level: 1,
     }

@@ -8,9 +8,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use dataplane_sys::bpf::{self, Kind};
 use xdp_prog::Capture;
 use xdp_prog::abi::ChainStep;
-use xdp_prog::filter::{Refusals, Target, translate};
+use xdp_prog::filter::{Program, Refusals, RefusedCount, Target, translate};
 
-use super::{ETHERNET, Filter, FilterError, compile};
+use super::compile::{any_of, compile};
+use super::{ETHERNET, Filter, FilterError};
 
 /// What a packet socket lets through before the filter itself is asked: what may be related, and tagged frames, behind
 /// whose tags the expressions before it would have to be repeated.
@@ -61,12 +62,16 @@ impl Filter {
     /// # Errors
     /// As for [`Filter::complete`].
     pub fn for_sockets(&self) -> Result<SocketFilter, FilterError> {
-        let own = self.program(ETHERNET)?;
-        let program = match self.exact {
+        let own = self.code(ETHERNET)?;
+        let code = match self.exact {
             true => own,
-            // Which was compiled alone before, so that its parentheses are its own.
-            false => compile(&format!("{MAY_BE_RELATED} or ({})", self.expression), ETHERNET)?,
+            false => match any_of(vec![compile(MAY_BE_RELATED, ETHERNET)?, own]) {
+                Some(both) => both,
+                // Which was compiled alone before, so that its parentheses are its own.
+                None => compile(&format!("{MAY_BE_RELATED} or ({})", self.expression), ETHERNET)?,
+            },
         };
+        let program = Program::check(&code)?;
         let refusals = Refusals::new()?;
         let code = translate(&program, Target::Socket { refused: Some(refusals.as_fd().as_raw_fd()) })?;
         let program = bpf::load(Kind::SocketFilter, c"referee_filter", &code)?;
@@ -90,11 +95,11 @@ impl SocketFilter {
         bpf::filter_socket(socket, self.program.as_fd())
     }
 
-    /// Packets it has refused so far, on all sockets.
+    /// What it has refused so far, on all sockets.
     ///
     /// # Errors
     /// Those of reading a map.
-    pub fn refused(&self) -> Result<u64, FilterError> {
+    pub fn refused(&self) -> Result<RefusedCount, FilterError> {
         Ok(self.refusals.count()?)
     }
 }

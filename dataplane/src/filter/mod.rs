@@ -5,14 +5,17 @@
 //! [`Filtered`], remembered ones by a [`Selection`]. All go by one checked program, and [`related`] decides what the
 //! XDP program's chain decides.
 
+mod compile;
 mod kernel;
 mod related;
 mod selection;
 mod source;
 mod vm;
 
+use std::sync::{Arc, OnceLock};
+
 use dataplane_sys::bpf;
-use dataplane_sys::pcap::{self, CompileError};
+use dataplane_sys::pcap::CompileError;
 use xdp_prog::filter::{Instruction, Program, Refusal, Untranslatable};
 
 pub use kernel::SocketFilter;
@@ -23,11 +26,13 @@ pub use source::{Filtered, Refused};
 const ETHERNET: u16 = 1;
 
 /// An expression, and whether it is to be taken to the letter.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Filter {
     expression: String,
     /// Nothing else passes: no later fragment and no ICMP error that the expression doesn't name.
     exact: bool,
+    /// What it is for Ethernet, once somebody asked: compiling can take long.
+    ethernet: Arc<OnceLock<Vec<Instruction>>>,
 }
 
 /// A filter can't be used.
@@ -54,7 +59,7 @@ impl FilterError {
 
 impl Filter {
     pub fn new(expression: &str, exact: bool) -> Filter {
-        Filter { expression: expression.to_owned(), exact }
+        Filter { expression: expression.to_owned(), exact, ethernet: Arc::default() }
     }
 
     pub fn expression(&self) -> &str {
@@ -70,24 +75,17 @@ impl Filter {
     /// # Errors
     /// libpcap's, in its own words, and what can't be used of what it makes.
     pub fn program(&self, link: u16) -> Result<Program, FilterError> {
-        compile(&self.expression, link)
+        Ok(Program::check(&self.code(link)?)?)
     }
-}
 
-fn compile(expression: &str, link: u16) -> Result<Program, FilterError> {
-    let code = pcap::compile(expression, dlt(link))?;
-    let code: Vec<Instruction> = code
-        .into_iter()
-        .map(|pcap::Instruction { code, jt, jf, k }| Instruction { code, jt, jf, k })
-        .collect();
-    Ok(Program::check(&code)?)
-}
-
-/// libpcap's own number (DLT_) for a link type of files, on Linux.
-fn dlt(link: u16) -> i32 {
-    match link {
-        // Raw IP has had several.
-        12 | 14 | 101 => 12,
-        same => same.into(),
+    fn code(&self, link: u16) -> Result<Vec<Instruction>, FilterError> {
+        if link != ETHERNET {
+            return compile::compile(&self.expression, link);
+        }
+        if let Some(code) = self.ethernet.get() {
+            return Ok(code.clone());
+        }
+        let code = compile::compile(&self.expression, link)?;
+        Ok(self.ethernet.get_or_init(|| code).clone())
     }
 }

@@ -7,7 +7,7 @@ use xdp_prog::filter::Program;
 
 use super::related::quoted_by;
 use super::vm::{Shift, View, wants};
-use super::{FilterError, compile};
+use super::{Filter, FilterError};
 use crate::source::LinkType;
 
 /// An expression for packets of certain link types.
@@ -25,11 +25,12 @@ impl Selection {
     pub fn new(expression: &str, links: &[u16]) -> Result<Selection, FilterError> {
         let mut programs: Vec<(u16, Program)> = Vec::new();
         let mut refused = None;
+        let filter = Filter::new(expression, true);
         for link in links {
             if programs.iter().any(|(known, _)| known == link) {
                 continue;
             }
-            match compile(expression, *link) {
+            match filter.program(*link) {
                 Ok(program) => programs.push((*link, program)),
                 Err(error) => refused = Some(error),
             }

@@ -11,7 +11,7 @@ use super::related::{Relations, Second, is_tagged};
 use super::vm::{Shift, View, wants};
 use super::{Filter, FilterError};
 use crate::ledger::WorkerAccount;
-use crate::source::{Batch, Descriptor, Interface, LinkType, Nanos, Poll, Source};
+use crate::source::{Batch, Descriptor, Interface, LinkType, Nanos, Poll, Source, packets_of};
 
 /// Batches of which nothing is wanted, after which the worker is told the time and may look around.
 const ROUNDS: usize = 64;
@@ -214,14 +214,7 @@ impl<S: Source> Source for Filtered<S> {
         told.unwrap_or(Poll::End)
     }
 
-    #[inline]
-    fn bytes(&self, packet: &Descriptor) -> &[u8] {
-        self.inner.bytes(packet)
-    }
-
-    fn release(&mut self, batch: &mut Batch) {
-        self.inner.release(batch);
-    }
+    packets_of!(inner);
 
     fn interfaces(&self) -> &[Interface] {
         self.inner.interfaces()

@@ -10,7 +10,6 @@
 
 pub mod app;
 mod bits;
-mod community;
 pub mod copies;
 pub mod fragments;
 pub mod keeper;

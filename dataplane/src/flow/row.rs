@@ -8,11 +8,11 @@ use rules::{RuleMeta, RuleSet};
 use serde::Serialize;
 
 use super::app::AppEnd;
-use super::community;
 use super::record::{Flow, dir_flag, flow_flag, oddity, offer, sign};
 use super::sender::Sender;
 use super::trouble::{CopyCounts, DirectionTrouble, Trouble};
 use crate::analyze::facts::{client_rtt_us, server_rtt_us};
+use crate::community;
 use crate::decode::TunnelKind;
 use crate::worker::EndedFlow;
 
@@ -151,7 +151,7 @@ impl FlowRow {
                 tunnel: (flow.rare.tunnel_kind != TunnelKind::None).then(|| flow.tunnel().to_string()),
             },
             flow_id: format!("{:016x}", flow.id()),
-            community_id: community::id(flow),
+            community_id: community::of(flow.key.proto, (src, sport), (dst, dport), flow.story.icmp),
             start_ns: flow.start_ns,
             end_ns: flow.last_ns,
             orig: side(flow, orig, trouble),

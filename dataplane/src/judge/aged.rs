@@ -9,23 +9,24 @@ use hashbrown::HashTable;
 /// No entry.
 const NONE: u32 = u32::MAX;
 
+/// What is looked at whenever an entry is sought or touched; apart from the values, so that it stays in the cache.
 #[derive(Debug)]
-struct Entry<K, V> {
+struct Head<K> {
     key: K,
     last: u64,
     /// Its neighbours in the order of touching.
     older: u32,
     newer: u32,
-    value: V,
 }
 
 #[derive(Debug)]
 pub struct Aged<K, V> {
-    /// Places in `entries` by their keys' hashes: 4 bytes each, so that all of it stays in the cache.
+    /// Places in `heads` and `values` by their keys' hashes. It grows, so that few entries are few cache lines.
     index: HashTable<u32>,
     hasher: RandomState,
-    entries: Vec<Entry<K, V>>,
-    /// Places in `entries` whose keys have gone; their values are the default.
+    heads: Vec<Head<K>>,
+    values: Vec<V>,
+    /// Places whose keys have gone; their values are the default.
     free: Vec<u32>,
     oldest: u32,
     newest: u32,
@@ -40,9 +41,10 @@ impl<K: Copy + Eq + Hash, V: Default> Aged<K, V> {
     pub fn new(limit: usize) -> Aged<K, V> {
         let limit = limit.max(1);
         Aged {
-            index: HashTable::with_capacity(limit + 1),
+            index: HashTable::new(),
             hasher: RandomState::new(),
-            entries: Vec::with_capacity(limit + 1),
+            heads: Vec::with_capacity(limit + 1),
+            values: Vec::with_capacity(limit + 1),
             free: Vec::new(),
             oldest: NONE,
             newest: NONE,
@@ -55,10 +57,15 @@ impl<K: Copy + Eq + Hash, V: Default> Aged<K, V> {
         self.index.is_empty()
     }
 
+    /// The next entry made lets another go.
+    pub fn is_full(&self) -> bool {
+        self.index.len() >= self.limit
+    }
+
     /// The entry, marked as touched at `now`, which never goes back.
     pub fn get_mut(&mut self, key: &K, now: u64) -> Option<&mut V> {
         let at = self.find(key, now)?;
-        Some(&mut self.entries[at as usize].value)
+        Some(&mut self.values[at as usize])
     }
 
     /// Where the entry is, if there is one; it is marked as touched.
@@ -69,44 +76,45 @@ impl<K: Copy + Eq + Hash, V: Default> Aged<K, V> {
     }
 
     fn place_of(&self, key: &K) -> Option<u32> {
-        self.index.find(self.hasher.hash_one(key), |at| self.entries[*at as usize].key == *key).copied()
+        self.index.find(self.hasher.hash_one(key), |at| self.heads[*at as usize].key == *key).copied()
     }
 
     /// The entry, not marked as touched.
     pub fn peek_mut(&mut self, key: &K) -> Option<&mut V> {
-        self.place_of(key).map(|at| &mut self.entries[at as usize].value)
+        self.place_of(key).map(|at| &mut self.values[at as usize])
     }
 
     pub fn get(&self, key: &K) -> Option<&V> {
-        self.place_of(key).map(|at| &self.entries[at as usize].value)
+        self.place_of(key).map(|at| &self.values[at as usize])
     }
 
     /// The entry, made if there is none, and marked as touched.
     pub fn touch(&mut self, key: K, now: u64) -> &mut V {
         let at = self.place(key, now);
-        &mut self.entries[at as usize].value
+        &mut self.values[at as usize]
     }
 
     /// Where the entry is, made if there is none, and marked as touched. It stays there until it goes.
     pub fn place(&mut self, key: K, now: u64) -> u32 {
         let hash = self.hasher.hash_one(key);
-        if let Some(&at) = self.index.find(hash, |at| self.entries[*at as usize].key == key) {
+        if let Some(&at) = self.index.find(hash, |at| self.heads[*at as usize].key == key) {
             self.renew(at, now);
             return at;
         }
-        let made = Entry { key, last: now, older: NONE, newer: NONE, value: V::default() };
+        let made = Head { key, last: now, older: NONE, newer: NONE };
         let at = match self.free.pop() {
             Some(at) => {
-                self.entries[at as usize] = made;
+                self.heads[at as usize] = made;
                 at
             }
             None => {
-                self.entries.push(made);
-                (self.entries.len() - 1) as u32
+                self.heads.push(made);
+                self.values.push(V::default());
+                (self.heads.len() - 1) as u32
             }
         };
-        let Aged { index, hasher, entries, .. } = self;
-        index.insert_unique(hash, at, |at| hasher.hash_one(entries[*at as usize].key));
+        let Aged { index, hasher, heads, .. } = self;
+        index.insert_unique(hash, at, |at| hasher.hash_one(heads[*at as usize].key));
         self.link(at);
         if self.index.len() > self.limit {
             self.remove_at(self.oldest);
@@ -118,12 +126,12 @@ impl<K: Copy + Eq + Hash, V: Default> Aged<K, V> {
     /// What is at a place that [`Aged::place`] gave: its key, when it was touched, its value. Of an entry that has
     /// gone since, the default; or the entry made there after it.
     pub fn at(&mut self, at: u32) -> (K, &mut u64, &mut V) {
-        let entry = &mut self.entries[at as usize];
-        (entry.key, &mut entry.last, &mut entry.value)
+        let head = &mut self.heads[at as usize];
+        (head.key, &mut head.last, &mut self.values[at as usize])
     }
 
     pub fn peek_at(&self, at: u32) -> Option<&V> {
-        self.entries.get(at as usize).map(|entry| &entry.value)
+        self.values.get(at as usize)
     }
 
     /// Lets entries go that were touched at `before` or earlier.
@@ -133,10 +141,10 @@ impl<K: Copy + Eq + Hash, V: Default> Aged<K, V> {
 
     /// Likewise, but for those to be kept: they count as touched at `now`.
     pub fn expire_unless(&mut self, before: u64, now: u64, mut keep: impl FnMut(&mut V) -> bool) {
-        while let Some(entry) = self.entries.get_mut(self.oldest as usize)
-            && entry.last <= before
+        while let Some(head) = self.heads.get(self.oldest as usize)
+            && head.last <= before
         {
-            if now > before && keep(&mut entry.value) {
+            if now > before && keep(&mut self.values[self.oldest as usize]) {
                 self.renew(self.oldest, now);
             } else {
                 self.remove_at(self.oldest);
@@ -146,11 +154,11 @@ impl<K: Copy + Eq + Hash, V: Default> Aged<K, V> {
 
     /// In no order that may show. Places that are free give the default.
     pub fn values_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
-        self.entries.iter_mut().map(|entry| (&entry.key, &mut entry.value))
+        self.heads.iter().map(|head| &head.key).zip(&mut self.values)
     }
 
     fn renew(&mut self, at: u32, now: u64) {
-        self.entries[at as usize].last = now;
+        self.heads[at as usize].last = now;
         if at != self.newest {
             self.unlink(at);
             self.link(at);
@@ -159,9 +167,9 @@ impl<K: Copy + Eq + Hash, V: Default> Aged<K, V> {
 
     fn remove_at(&mut self, at: u32) {
         self.unlink(at);
-        let entry = &mut self.entries[at as usize];
-        entry.value = V::default();
-        if let Ok(there) = self.index.find_entry(self.hasher.hash_one(entry.key), |other| *other == at) {
+        self.values[at as usize] = V::default();
+        let hash = self.hasher.hash_one(self.heads[at as usize].key);
+        if let Ok(there) = self.index.find_entry(hash, |other| *other == at) {
             there.remove();
         }
         self.free.push(at);
@@ -169,22 +177,22 @@ impl<K: Copy + Eq + Hash, V: Default> Aged<K, V> {
 
     fn link(&mut self, at: u32) {
         let older = std::mem::replace(&mut self.newest, at);
-        let entry = &mut self.entries[at as usize];
-        (entry.older, entry.newer) = (older, NONE);
-        match self.entries.get_mut(older as usize) {
-            Some(entry) => entry.newer = at,
+        let head = &mut self.heads[at as usize];
+        (head.older, head.newer) = (older, NONE);
+        match self.heads.get_mut(older as usize) {
+            Some(head) => head.newer = at,
             None => self.oldest = at,
         }
     }
 
     fn unlink(&mut self, at: u32) {
-        let (older, newer) = (self.entries[at as usize].older, self.entries[at as usize].newer);
-        match self.entries.get_mut(older as usize) {
-            Some(entry) => entry.newer = newer,
+        let (older, newer) = (self.heads[at as usize].older, self.heads[at as usize].newer);
+        match self.heads.get_mut(older as usize) {
+            Some(head) => head.newer = newer,
             None => self.oldest = newer,
         }
-        match self.entries.get_mut(newer as usize) {
-            Some(entry) => entry.older = older,
+        match self.heads.get_mut(newer as usize) {
+            Some(head) => head.older = older,
             None => self.newest = older,
         }
     }
@@ -222,7 +230,7 @@ mod tests {
             table.touch((now % 3) as u8, now);
             remove(&mut table, (now % 3) as u8);
         }
-        assert!(table.entries.len() <= 5 && table.evicted == 0 && table.is_empty());
+        assert!(table.heads.len() <= 5 && table.evicted == 0 && table.is_empty());
     }
 
     #[test]

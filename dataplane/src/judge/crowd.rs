@@ -13,15 +13,17 @@ use super::dealings;
 use super::message::Dealing;
 use super::novices::Novices;
 use super::spread::{self, Axis, Fates, Item};
-use super::window::SPANS;
+use super::window::{AHEAD, SPANS};
 
 type ServiceKey = (IpAddr, u16, u8);
+/// A client, a service, and what they did with each other.
+pub type Reported = (IpAddr, ServiceKey, Dealing);
 
 /// Ports or hosts that failed in a row, so to speak: from here on a client may be scanning.
 const SUSPECT: u32 = 5;
 
 /// The one connection of a pair.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, bytemuck::Zeroable)]
 struct Once {
     port: u16,
     completed: bool,
@@ -56,7 +58,9 @@ pub struct Crowd {
     spreads: Aged<(IpAddr, Axis), spread::Track>,
     suspects: Aged<IpAddr, ()>,
     /// Reported since the last tick.
-    reported: Vec<(IpAddr, ServiceKey, Dealing)>,
+    reported: Vec<Reported>,
+    /// So many of these have been shown.
+    shown: usize,
 }
 
 impl Crowd {
@@ -68,6 +72,7 @@ impl Crowd {
             spreads: Aged::new(limit),
             suspects: Aged::new(limit),
             reported: Vec::new(),
+            shown: 0,
         }
     }
 
@@ -84,6 +89,12 @@ impl Crowd {
         self.reported.push((client, service, *dealing));
     }
 
+    /// Reports not shown before.
+    pub fn new_reports(&mut self) -> &[Reported] {
+        let shown = std::mem::replace(&mut self.shown, self.reported.len());
+        self.reported.get(shown..).unwrap_or_default()
+    }
+
     /// A client that failed at several ports or hosts within the last minute.
     pub fn is_suspect(&self, client: &IpAddr) -> bool {
         self.suspects.get(client).is_some()
@@ -96,8 +107,11 @@ impl Crowd {
         let mut all: BTreeMap<IpAddr, ClientFacts> = BTreeMap::new();
         let mut spreads = Vec::new();
         let mut reported = std::mem::take(&mut self.reported);
-        for (client, service, dealing) in &reported {
+        for (n, (client, service, dealing)) in reported.iter().enumerate() {
             let (client, service) = (*client, *service);
+            if let Some((client, service, _)) = reported.get(n + AHEAD) {
+                self.novices.prefetch(&(*client, *service));
+            }
             self.attempted(client, service, dealing, bucket, &mut spreads);
             if noted(&client) {
                 all.entry(client).or_default();
@@ -113,7 +127,7 @@ impl Crowd {
             }
         }
         reported.clear();
-        self.reported = reported;
+        (self.reported, self.shown) = (reported, 0);
         // Equals stand out by their order.
         spreads.sort_unstable();
         spreads.dedup();

@@ -10,10 +10,11 @@ use std::net::IpAddr;
 use rules::facts::{Counts, LinkFacts, RANKED, ServiceEntries, ServiceStates};
 
 use super::aged::Aged;
+use super::crowd::Reported;
 use super::message::{Entries, LINGERS, StateChanges};
 use super::novices::Novices;
 use super::text;
-use super::window::{BUCKET_NS, Beside, Windows};
+use super::window::{AHEAD, BUCKET_NS, Beside, Windows};
 
 const SECOND: u64 = 1_000_000_000 / BUCKET_NS;
 /// How long what a client began counts for it, s.
@@ -104,6 +105,18 @@ pub struct Service {
 }
 
 impl Beside for Service {
+    type News = StateChanges;
+
+    /// What became of connections to it.
+    fn hear(&mut self, changes: &StateChanges, now: u64) {
+        if *changes == StateChanges::default() {
+            return;
+        }
+        self.entries.change(&changes.entries, now);
+        let sums = self.standing.iter_mut().zip(changes.standing);
+        sums.for_each(|(sum, change)| *sum = sum.saturating_add(change));
+    }
+
     fn is_over(&mut self, now: u64) -> bool {
         self.standing.iter().skip(1).all(|sum| *sum <= 0) && self.entries.entries(now) == 0
     }
@@ -182,21 +195,24 @@ impl Gauges {
     }
 
     /// What became of connections to a service.
-    pub fn change(&mut self, service: &mut Service, changes: &StateChanges, now: u64) {
-        if *changes == StateChanges::default() {
-            return;
+    pub fn change(&mut self, entries: &Entries, now: u64) {
+        if *entries != Entries::default() {
+            self.all.change(entries, now);
         }
-        self.all.change(&changes.entries, now);
-        service.entries.change(&changes.entries, now);
-        service
-            .standing
-            .iter_mut()
-            .zip(changes.standing)
-            .for_each(|(sum, change)| *sum = sum.saturating_add(change));
+    }
+
+    /// Takes in what clients began.
+    pub fn clients(&mut self, reported: &[Reported], now: u64) {
+        for (n, (client, _, dealing)) in reported.iter().enumerate() {
+            if let Some((client, ..)) = reported.get(n + AHEAD) {
+                self.novices.prefetch(client);
+            }
+            self.client(*client, dealing.begun, now);
+        }
     }
 
     /// A client began connections.
-    pub fn client(&mut self, client: IpAddr, begun: u32, now: u64) {
+    fn client(&mut self, client: IpAddr, begun: u32, now: u64) {
         if begun == 0 {
             return;
         }
@@ -371,8 +387,10 @@ mod tests {
     fn entries_stay_after_their_flows_for_as_long_as_a_device_keeps_them() {
         let (mut gauges, mut services) = (Gauges::new(10), Services::new(10));
         let mut change = |gauges: &mut Gauges, made, left, now| {
-            let service = services.report(KEY, None, now);
-            gauges.change(service, &changes(made, left), now);
+            let changes = changes(made, left);
+            services.report(KEY, None, changes, now);
+            services.take_in(now);
+            gauges.change(&changes.entries, now);
             gauges.tick(now, &mut services);
             let facts = gauges.facts(services.beside(&KEY).unwrap(), &Counts::default(), now);
             (facts.entries, facts.entries_total)

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use rules::{RuleSet, Verdict};
 
+use super::Order;
 pub use super::cause::{Cause, GroupKey, Takes};
 use super::incident::{Draft, Incident, Subject};
 use super::known::{Home, Known};
@@ -155,7 +156,7 @@ impl Groups {
         {
             group.captures -= part.captures;
             let gone = group.open.is_none() && group.parts.is_empty();
-            self.settled(cause, &part);
+            self.settled(cause, part.captures);
             if gone {
                 self.groups.remove(key);
             }
@@ -240,7 +241,7 @@ impl Groups {
             group.open.is_some() || !group.parts.is_empty()
         });
         for (cause, (_, _, part)) in settled.into_iter().zip(&parts) {
-            self.settled(cause, part);
+            self.settled(cause, part.captures);
         }
         parts
     }
@@ -261,13 +262,13 @@ impl Groups {
         folded
     }
 
-    /// Books a part out of the unsettled ones.
-    fn settled(&mut self, cause: Option<Cause>, part: &Part) {
+    /// Books a part with so many captures out of the unsettled ones.
+    fn settled(&mut self, cause: Option<Cause>, of_part: u32) {
         self.parts -= 1;
         if let Some(cause) = cause
             && let Some(captures) = self.unsettled.get_mut(&cause)
         {
-            *captures -= part.captures;
+            *captures -= of_part;
             if *captures == 0 {
                 self.unsettled.remove(&cause);
             }
@@ -283,7 +284,7 @@ impl Groups {
         waits: impl Fn(&IpAddr) -> bool,
         remark: impl Fn(&GroupKey) -> Option<String>,
         rules: &RuleSet,
-    ) -> Vec<(Draft, Incident)> {
+    ) -> Vec<(Order, Incident)> {
         if before < self.earliest_part {
             return Vec::new();
         }
@@ -304,26 +305,26 @@ impl Groups {
         let mut opened = Vec::new();
         for (_, _, key, cause) in due {
             let Some(group) = self.groups.get_mut(&key) else { continue };
-            let Some(mut part) = group.parts.remove(&cause) else { continue };
+            let Some(Part { draft: mut new, captures, .. }) = group.parts.remove(&cause) else { continue };
             group.brought_about_by(cause);
             let said = matches!(cause, Some(Cause::Attempt(_))).then(|| remark(&key)).flatten();
-            part.draft.remark = said.unwrap_or_default();
+            new.remark = said.unwrap_or_default();
             match &mut group.open {
                 Some(draft) => {
-                    draft.tally.merge(&part.draft.tally, part.draft.tally.flows, true);
-                    draft.failing.merge(&part.draft.failing);
-                    draft.widen(part.draft.severity, &part.draft.evidence);
-                    draft.remark.clone_from(&part.draft.remark);
-                    draft.stand_by(part.draft.words(part.draft.about));
+                    draft.tally.merge(&new.tally, new.tally.flows, true);
+                    draft.failing.merge(&new.failing);
+                    draft.widen(new.severity, &new.evidence);
+                    draft.stand_by(new.words(new.about));
+                    draft.remark = new.remark;
                     draft.withdrawn = None;
                 }
                 open => {
-                    self.earliest_last = self.earliest_last.min(part.draft.tally.last_ns);
-                    opened.push((part.draft.clone(), part.draft.incident(rules, false)));
-                    *open = Some(part.draft.clone());
+                    self.earliest_last = self.earliest_last.min(new.tally.last_ns);
+                    opened.push((new.order(), new.incident(rules, false)));
+                    *open = Some(new);
                 }
             }
-            self.settled(cause, &part);
+            self.settled(cause, captures);
         }
         opened
     }
@@ -345,6 +346,11 @@ impl Groups {
         });
         self.earliest_last = earliest;
         closed
+    }
+
+    /// Drafts of the incidents that are open.
+    pub fn open(&self) -> impl Iterator<Item = &Draft> {
+        self.groups.values().filter_map(|group| group.open.as_ref())
     }
 
     /// Groups held now.

@@ -2,6 +2,7 @@
 //! computes no clock time and prints nothing. Drafts are merged by `groups` and `storms`; finished records
 //! go to the program.
 
+use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -212,6 +213,8 @@ pub struct Draft {
     /// Go into the id: later merges may find an earlier first event or speak of another flow, the id stays.
     began: Nanos,
     named: Subject,
+    /// Once it was asked for.
+    id: OnceCell<String>,
     /// Worker and sequence of the hit that began it; orders incidents of one instant.
     pub origin: (u16, u64),
     /// The flow its words are about, 0 if they are about no one flow; and the words of another, in case that one is
@@ -258,6 +261,7 @@ impl Draft {
             remark: String::new(),
             began: first_ns,
             named,
+            id: OnceCell::new(),
             origin,
             about: 0,
             other: None,
@@ -362,7 +366,7 @@ impl Draft {
             }
         }
         Incident {
-            id: id(name, &self.named, self.began),
+            id: self.id.get_or_init(|| id(name, &self.named, self.began)).clone(),
             kind: name.to_owned(),
             rule: name.to_owned(),
             severity: self.severity,
@@ -372,7 +376,7 @@ impl Draft {
             last_ns: self.tally.last_ns,
             count: self.tally.count,
             flows: self.tally.all_flows(),
-            flow_ids: self.tally.flow_ids.iter().map(|id| format!("{id:016x}")).collect(),
+            flow_ids: self.tally.flow_ids.iter().map(|id| text::hex(*id)).collect(),
             evidence: self.evidence.to_json(),
             explain,
             advise: if self.withdrawn.is_some() { String::new() } else { self.advise.clone() },
@@ -393,7 +397,7 @@ pub fn id(rule: &str, subject: &Subject, first_ns: Nanos) -> String {
         Subject::Link { link } => format!("link {link}"),
     };
     let digest = Sha256::digest(format!("{rule}\0{subject}\0{first_ns}"));
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    text::hex(digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte)))
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ mod incident;
 mod known;
 pub mod message;
 mod novices;
+mod open;
 mod revise;
 mod scripts;
 mod shadow;
@@ -62,7 +63,7 @@ pub use self::shadow::ShadowCounts;
 use self::storms::Storms;
 use self::switched::Switched;
 use self::widely::Wide;
-use self::window::{BUCKET_NS, Windows};
+use self::window::{BUCKET_NS, Windows, accumulate};
 use crate::source::Nanos;
 
 type Order = (Nanos, u16, u64, u16, Subject);
@@ -84,8 +85,9 @@ pub struct Judge {
     hosts: Windows<IpAddr>,
     /// With their gauges.
     services: Services,
-    /// Of all services together, if a rule asks.
+    /// Of all services together, if a rule asks; and what was reported of them since the last tick.
     link: Option<Windows<()>>,
+    all_services: Counts,
     crowd: Crowd,
     gauges: Gauges,
     captures: Captures,
@@ -118,6 +120,7 @@ impl Judge {
             hosts: Windows::new(config.max_hosts),
             services: Services::new(config.max_services),
             link: wants_link(&rules).then(|| Windows::new(1)),
+            all_services: Counts::default(),
             crowd: Crowd::new(config.max_pairs),
             gauges: Gauges::new(config.max_hosts),
             captures: Captures::new(config.default_limits, config.max_kept),
@@ -149,21 +152,20 @@ impl Judge {
             }
             Message::Rules { worker, generation } => self.switched(*worker, *generation),
             Message::Host { addr, counts } => {
-                self.hosts.report(*addr, Some(counts), self.bucket);
+                self.hosts.report(*addr, Some(counts), (), self.bucket);
             }
             Message::Service { addr, port, proto, counts, changes } => {
-                let counted = (*counts != Counts::default()).then_some(counts);
+                let counted = *counts != Counts::default();
                 // That an entry was made or is gone is no news for rules.
-                let told = (counted.is_some() || changes.standing != [0; 5]).then_some(counts);
-                let service = self.services.report((*addr, *port, *proto), told, self.bucket);
-                self.gauges.change(service, changes, self.bucket);
-                if let Some(link) = self.link.as_mut().filter(|_| counted.is_some()) {
-                    link.report((), counted, self.bucket);
+                let told = (counted || changes.standing != [0; 5]).then_some(counts);
+                self.services.report((*addr, *port, *proto), told, *changes, self.bucket);
+                self.gauges.change(&changes.entries, self.bucket);
+                if counted && self.link.is_some() {
+                    accumulate(&mut self.all_services, counts);
                 }
             }
             Message::Dealing { client, addr, port, proto, dealing } => {
                 self.crowd.report(*client, (*addr, *port, *proto), dealing);
-                self.gauges.client(*client, dealing.begun, self.bucket);
             }
             Message::Siblings { addr, port, worker, siblings } => {
                 self.wellness.report(*addr, *port, *worker, siblings);
@@ -174,7 +176,9 @@ impl Judge {
             Message::Tick(now) => self.tick(*now),
         }
         commands.append(&mut self.watches);
-        self.tell_switched_off();
+        if self.scripts.has_switched_off() {
+            self.tell_switched_off();
+        }
     }
 
     /// Input has ended: what was reported since the last tick is judged, and everything opens and closes.
@@ -208,6 +212,7 @@ impl Judge {
 
     /// How things stand now, with at most `number` services and clients.
     pub fn standing(&mut self, number: usize) -> Standing {
+        self.take_in();
         self.gauges.standing(number, self.bucket, &mut self.services)
     }
 
@@ -352,10 +357,9 @@ impl Judge {
             let sums = self.services.sums(&(key.responder, key.port, key.proto))?;
             text::unanswered(key.responder, key.port, &sums[2])
         };
-        for (draft, incident) in self.groups.settle((before, late), waits, remark, &self.rules) {
-            self.opened.push((draft.order(), incident));
-            self.account.incidents_opened += 1;
-        }
+        let opened = self.groups.settle((before, late), waits, remark, &self.rules);
+        self.account.incidents_opened += opened.len() as u64;
+        self.opened.extend(opened);
         self.settle_shadow(before);
     }
 

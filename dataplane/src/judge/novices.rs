@@ -5,11 +5,12 @@
 use std::hash::Hash;
 
 use ahash::RandomState;
+use bytemuck::Zeroable;
 
 /// The same in every run, so that the same packets give the same incidents.
 const SEEDS: [u64; 4] = [0x6e6f_7669, 0x6365_735f, 0x6d65_745f, 0x6f6e_6365];
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Zeroable)]
 struct Place<N> {
     /// Of the hash of the key, what does not say the place; 0 if nobody is here.
     tag: u32,
@@ -27,7 +28,7 @@ impl<N> Place<N> {
 
 #[derive(Debug)]
 pub struct Novices<N> {
-    places: Vec<Place<N>>,
+    places: Box<[Place<N>]>,
     hasher: RandomState,
     /// How long a meeting counts.
     span: u64,
@@ -35,12 +36,12 @@ pub struct Novices<N> {
     pub evicted: u64,
 }
 
-impl<N: Copy + Default> Novices<N> {
-    /// `limit`: places, rounded up to a power of two.
+impl<N: Copy + Zeroable> Novices<N> {
+    /// `limit`: places, rounded up to a power of two. They take no memory before they are used.
     pub fn new(limit: usize, span: u64) -> Novices<N> {
         let [a, b, c, d] = SEEDS;
         Novices {
-            places: vec![Place::default(); limit.max(1).next_power_of_two()],
+            places: bytemuck::zeroed_slice_box(limit.max(1).next_power_of_two()),
             hasher: RandomState::with_seeds(a, b, c, d),
             span,
             evicted: 0,
@@ -72,10 +73,20 @@ impl<N: Copy + Default> Novices<N> {
         (place.tag == tag && place.since(now)? < span).then_some(&mut place.what)
     }
 
+    /// Starts loading where this key's novice would be.
+    pub fn prefetch(&self, key: &impl Hash) {
+        let (_, at) = self.find(key);
+        dataplane_sys::prefetch(&self.places[at]);
+    }
+
     fn place(&mut self, key: &impl Hash) -> (u32, &mut Place<N>) {
+        let (tag, at) = self.find(key);
+        (tag, &mut self.places[at])
+    }
+
+    fn find(&self, key: &impl Hash) -> (u32, usize) {
         let hash = self.hasher.hash_one(key);
-        let at = hash as usize & (self.places.len() - 1);
-        (((hash >> 32) as u32).max(1), &mut self.places[at])
+        (((hash >> 32) as u32).max(1), hash as usize & (self.places.len() - 1))
     }
 }
 

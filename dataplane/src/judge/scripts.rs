@@ -241,6 +241,12 @@ impl Scripts {
         }
     }
 
+    /// [`Scripts::switched_off`] has something to tell.
+    #[inline]
+    pub fn has_switched_off(&self) -> bool {
+        !self.switched_off.is_empty()
+    }
+
     /// Rules switched off since the last call, with what went wrong.
     pub fn switched_off(&mut self) -> Vec<(u16, BodyFailure)> {
         let of = |rule: u16| Some((rule, self.failures.get(&rule)?.0.clone()));

@@ -135,8 +135,9 @@ impl Judge {
 
     /// Incidents that would have opened by `before`, and those that would have closed by `quiet`.
     pub(super) fn settle_shadow(&mut self, before: Nanos) {
-        for (draft, _) in self.shadow.groups.settle((before, before), |_| false, |_| None, &self.rules) {
-            self.shadow.counts.entry(draft.rule).or_default().would_open += 1;
+        let opened = self.shadow.groups.settle((before, before), |_| false, |_| None, &self.rules);
+        for ((_, _, _, rule, _), _) in opened {
+            self.shadow.counts.entry(rule).or_default().would_open += 1;
         }
     }
 

@@ -187,6 +187,11 @@ impl Storms {
         self.storms.len()
     }
 
+    /// Drafts of the incidents that are open.
+    pub fn open(&self) -> impl Iterator<Item = &Draft> {
+        self.storms.values().map(|storm| &storm.draft)
+    }
+
     pub fn get_mut(&mut self, actor: Actor, rule: u16) -> Option<&mut Storm> {
         self.storms.get_mut(&(actor, rule))
     }

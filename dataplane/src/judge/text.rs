@@ -19,6 +19,14 @@ pub fn protocol(number: u8) -> String {
     }
 }
 
+/// 16 digits. As `{:016x}` writes them, in a fraction of the time: an incident lists up to a hundred flows.
+pub fn hex(number: u64) -> String {
+    let digit = |at: u32| char::from(b"0123456789abcdef"[(number >> (4 * at)) as usize & 15]);
+    let mut text = String::with_capacity(16);
+    text.extend((0..16).rev().map(digit));
+    text
+}
+
 /// Several pieces of advice in one text: sentences follow each other, fragments are parted by semicolons.
 pub fn advice(pieces: &[String]) -> String {
     let mut text = String::new();
@@ -109,6 +117,13 @@ fn civil(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_written_as_hex_digits() {
+        for number in [0, 1, 0xabc, 0x0123_4567_89ab_cdef, u64::MAX] {
+            assert_eq!(hex(number), format!("{number:016x}"));
+        }
+    }
 
     #[test]
     fn times_are_rfc_3339() {

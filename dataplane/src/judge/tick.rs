@@ -22,8 +22,16 @@ use crate::source::Nanos;
 const MANY_ENTRIES: u32 = 1000;
 
 impl Judge {
+    /// Takes in what was reported since the last tick.
+    pub(super) fn take_in(&mut self) {
+        self.hosts.take_in(self.bucket);
+        self.services.take_in(self.bucket);
+        self.gauges.clients(self.crowd.new_reports(), self.bucket);
+    }
+
     /// Host and service rules on what was reported for this bucket.
     pub(super) fn evaluate(&mut self, bucket: u64) {
+        self.take_in();
         self.bucket = self.bucket.max(bucket);
         let now_ns = self.bucket.saturating_mul(BUCKET_NS);
         self.gauges.tick(self.bucket, &mut self.services);
@@ -39,6 +47,7 @@ impl Judge {
             matched.extend(matching(sight, &self.rules, &mut self.account));
         }
         let Judge { services, gauges, rules, account, bucket: now, .. } = self;
+        let mut hits = Hits::new();
         services.tick(bucket, *now, |(addr, port, proto), told, service| {
             let Told { sums: [last_1s, last_10s, last_60s], unfinished_most } = told;
             let states = gauges.facts(service, &last_60s, *now);
@@ -53,7 +62,11 @@ impl Judge {
                 unfinished_most,
                 states,
             };
-            matched.extend(matching(Sight::Service(facts), rules, account));
+            rules.match_service(&facts, &mut hits);
+            if !hits.is_empty() {
+                account.matches_overflowed += hits.overflowed;
+                matched.push((Sight::Service(facts), std::mem::take(&mut hits)));
+            }
         });
         // They came in the order of a worker's hash table.
         matched.sort_unstable_by_key(|(sight, _)| sight.actor());
@@ -66,6 +79,11 @@ impl Judge {
     /// Link rules: on the sums over all services, and on what all traffic takes in a state table.
     fn evaluate_link(&mut self, bucket: u64, now_ns: Nanos) {
         let Some(link) = &mut self.link else { return };
+        let reported = std::mem::take(&mut self.all_services);
+        if reported != Counts::default() {
+            link.report((), Some(&reported), (), self.bucket);
+            link.take_in(self.bucket);
+        }
         link.tick(bucket, self.bucket, |(), _, ()| ());
         let [last_1s, last_10s, last_60s] = link.sums(&()).unwrap_or_default();
         let mut facts = LinkFacts { now_ns, last_1s, last_10s, last_60s, ..LinkFacts::default() };

@@ -17,7 +17,9 @@ pub const BUCKET_NS: Nanos = 100_000_000;
 pub const SPANS: [u64; 3] = [10, 100, 600];
 const LONGEST: u64 = SPANS[2];
 /// So far ahead of its turn an entry starts to be loaded: many are told of at the end of a second, none lately used.
-const AHEAD: usize = 4;
+pub const AHEAD: usize = 4;
+/// Reports that wait to be taken in: few enough to stay in the cache.
+const REPORTS: usize = 1024;
 /// Room for so many buckets is made at once: most that act at all act again.
 const FIRST_BUCKETS: usize = 8;
 
@@ -99,37 +101,35 @@ impl Field {
 /// added.
 const FULL: u32 = u32::MAX / (LONGEST as u32 + 1);
 
-/// By [`Field::ALL`].
-#[derive(Clone, Copy, Debug, Default)]
-struct Sums([u32; Field::ALL.len()]);
-
-impl Sums {
-    fn add(&mut self, counts: &Counts) {
-        for (sum, field) in self.0.iter_mut().zip(Field::ALL) {
-            *sum = sum.wrapping_add(field.get(counts));
-        }
-    }
-
-    fn subtract(&mut self, counts: &Counts) {
-        for (sum, field) in self.0.iter_mut().zip(Field::ALL) {
-            *sum = sum.wrapping_sub(field.get(counts));
-        }
-    }
-
-    fn counts(&self) -> Counts {
-        let mut counts = Counts::default();
-        for (sum, field) in self.0.iter().zip(Field::ALL) {
-            *field.get_mut(&mut counts) = *sum;
-        }
-        counts
-    }
+/// Each sum with the count that goes into it. In the order in which they lie in memory: so they are added several at
+/// a time.
+#[inline(always)]
+fn each(sums: &mut Counts, counts: &Counts, into: impl Fn(u32, u32) -> u32) {
+    sums.syns = into(sums.syns, counts.syns);
+    sums.established = into(sums.established, counts.established);
+    sums.syn_unanswered = into(sums.syn_unanswered, counts.syn_unanswered);
+    sums.refused = into(sums.refused, counts.refused);
+    sums.rsts = into(sums.rsts, counts.rsts);
+    sums.flows_reset = into(sums.flows_reset, counts.flows_reset);
+    sums.unfinished = into(sums.unfinished, counts.unfinished);
+    sums.unfinished_repeated = into(sums.unfinished_repeated, counts.unfinished_repeated);
+    sums.recovered = into(sums.recovered, counts.recovered);
+    sums.closed = into(sums.closed, counts.closed);
+    sums.cuts = into(sums.cuts, counts.cuts);
+    sums.refusals = into(sums.refusals, counts.refusals);
+    sums.client_cuts = into(sums.client_cuts, counts.client_cuts);
 }
 
-fn accumulate(into: &mut Counts, counts: &Counts) {
-    for field in Field::ALL {
-        let sum = field.get_mut(into);
-        *sum = sum.saturating_add(field.get(counts)).min(FULL);
-    }
+fn add(sums: &mut Counts, counts: &Counts) {
+    each(sums, counts, u32::wrapping_add);
+}
+
+fn subtract(sums: &mut Counts, counts: &Counts) {
+    each(sums, counts, u32::wrapping_sub);
+}
+
+pub(super) fn accumulate(into: &mut Counts, counts: &Counts) {
+    each(into, counts, |sum, count| sum.saturating_add(count).min(FULL));
     let ([first, last], [from, to]) = (into.rst_at, counts.rst_at);
     into.rst_at = [if first == 0 || from == 0 { first.max(from) } else { first.min(from) }, last.max(to)];
 }
@@ -138,7 +138,7 @@ fn accumulate(into: &mut Counts, counts: &Counts) {
 #[derive(Clone, Debug, Default)]
 struct Track {
     buckets: VecDeque<(u64, Counts)>,
-    sums: [Sums; 3],
+    sums: [Counts; 3],
     /// Where the 1-s and the 10-s window begin in `buckets`.
     starts: [usize; 2],
     /// Reported, but its tick has not come.
@@ -167,7 +167,11 @@ impl Track {
                 accumulate(there, &counts);
                 Some((before, *there))
             }
-            _ => {
+            None => {
+                self.buckets.push_back((bucket, counts));
+                None
+            }
+            Some(_) => {
                 self.buckets.insert(at, (bucket, counts));
                 None
             }
@@ -175,10 +179,10 @@ impl Track {
         match before {
             _ if !in_order => self.rebuild(),
             Some((before, after)) => self.sums.iter_mut().for_each(|sums| {
-                sums.subtract(&before);
-                sums.add(&after);
+                subtract(sums, &before);
+                add(sums, &after);
             }),
-            None => self.sums.iter_mut().for_each(|sums| sums.add(&counts)),
+            None => self.sums.iter_mut().for_each(|sums| add(sums, &counts)),
         }
         self.slide(now);
         self.peak(now);
@@ -186,7 +190,7 @@ impl Track {
 
     /// Takes the second that ends now among the fullest ones.
     fn peak(&mut self, now: u64) {
-        let unfinished = self.sums[0].counts().unfinished;
+        let unfinished = self.sums[0].unfinished;
         while self.peaks.pop_back_if(|(_, lower)| *lower <= unfinished).is_some() {}
         if unfinished > 0 {
             self.peaks.push_back((now, unfinished));
@@ -196,8 +200,8 @@ impl Track {
 
     /// Sums from nothing, for a report that belongs to a bucket already passed (a worker behind another).
     fn rebuild(&mut self) {
-        let mut all = Sums::default();
-        self.buckets.iter().for_each(|(_, counts)| all.add(counts));
+        let mut all = Counts::default();
+        self.buckets.iter().for_each(|(_, counts)| add(&mut all, counts));
         self.sums = [all; 3];
         self.starts = [0; 2];
     }
@@ -205,7 +209,7 @@ impl Track {
     /// The sums as a rule sees them. A second that begins and ends within buckets lies in eleven of them: the oldest
     /// counts if its first RST and the newest bucket's last are no more than a second apart.
     fn told(&self, now: u64) -> [Counts; 3] {
-        let mut told = self.sums.map(|sums| sums.counts());
+        let mut told = self.sums;
         let of =
             |bucket: u64| self.buckets.iter().rev().take(SPANS[0] as usize + 1).find(|(at, _)| *at == bucket);
         let oldest = now.checked_sub(SPANS[0]).and_then(of);
@@ -221,17 +225,26 @@ impl Track {
         told
     }
 
+    /// Starts loading the buckets that are looked at next.
+    fn prefetch_buckets(&self) {
+        let [second, ten] = self.starts;
+        [0, ten, second, self.buckets.len().wrapping_sub(1)]
+            .into_iter()
+            .filter_map(|at| self.buckets.get(at))
+            .for_each(dataplane_sys::prefetch);
+    }
+
     fn slide(&mut self, now: u64) {
         for (window, span) in SPANS.into_iter().enumerate().take(2) {
             while let Some((index, counts)) = self.buckets.get(self.starts[window])
                 && index + span <= now
             {
-                self.sums[window].subtract(counts);
+                subtract(&mut self.sums[window], counts);
                 self.starts[window] += 1;
             }
         }
         while let Some((_, counts)) = self.buckets.pop_front_if(|(index, _)| *index + LONGEST <= now) {
-            self.sums[2].subtract(&counts);
+            subtract(&mut self.sums[2], &counts);
             // What left the longest window had left the shorter ones in the loop above.
             self.starts.iter_mut().for_each(|start| *start -= 1);
         }
@@ -240,13 +253,22 @@ impl Track {
 
 /// What is kept of somebody beside the windows, in one place with them.
 pub trait Beside: Default {
+    /// What a report tells of it.
+    type News: Copy;
+
+    fn hear(&mut self, news: &Self::News, now: u64);
+
     /// It needs no entry any more.
     fn is_over(&mut self, _now: u64) -> bool {
         true
     }
 }
 
-impl Beside for () {}
+impl Beside for () {
+    type News = ();
+
+    fn hear(&mut self, (): &(), _now: u64) {}
+}
 
 #[derive(Debug, Default)]
 struct Kept<E> {
@@ -263,16 +285,23 @@ impl<E> Kept<E> {
         dataplane_sys::prefetch(&track.pending);
         dataplane_sys::prefetch(&track.peaks);
         dataplane_sys::prefetch(beside);
-        if let Some(last) = track.buckets.back() {
-            dataplane_sys::prefetch(last);
-        }
     }
+}
+
+/// What was reported of whoever is at this place.
+#[derive(Clone, Copy, Debug)]
+struct Report<N> {
+    at: u32,
+    counts: Option<Counts>,
+    news: N,
 }
 
 /// A bounded table of windows. When it is full, the entry reported longest ago goes.
 #[derive(Debug)]
-pub struct Windows<K, E = ()> {
+pub struct Windows<K, E: Beside = ()> {
     entries: Aged<K, Kept<E>>,
+    /// Reports are taken in many at a time, so that each entry can be loaded before its turn.
+    reports: Vec<Report<E::News>>,
     /// Where those are that were reported since the last tick.
     changed: Vec<u32>,
 }
@@ -289,7 +318,7 @@ pub struct Told {
 impl<K: Copy + Eq + Hash, E: Beside> Windows<K, E> {
     /// `limit`: entries, at least one.
     pub fn new(limit: usize) -> Windows<K, E> {
-        Windows { entries: Aged::new(limit), changed: Vec::new() }
+        Windows { entries: Aged::new(limit), reports: Vec::new(), changed: Vec::new() }
     }
 
     /// Entries let go of while they still counted.
@@ -302,28 +331,44 @@ impl<K: Copy + Eq + Hash, E: Beside> Windows<K, E> {
     }
 
     /// Takes a report whose tick is still to come; `now` is the last tick's bucket. Without counts the tick passes it
-    /// over. Gives what is kept beside.
-    pub fn report(&mut self, key: K, counts: Option<&Counts>, now: u64) -> &mut E {
+    /// over. It shows once [`Windows::take_in`] was called.
+    pub fn report(&mut self, key: K, counts: Option<&Counts>, news: E::News, now: u64) {
+        // In a full table, whoever comes may get the place of somebody reported.
+        if self.reports.len() >= REPORTS || self.entries.is_full() {
+            self.take_in(now);
+        }
         let at = self.entries.place(key, now + 1);
-        let (_, _, Kept { track, beside }) = self.entries.at(at);
-        if let Some(counts) = counts {
-            accumulate(&mut track.pending, counts);
-            if !std::mem::replace(&mut track.reported, true) {
-                self.changed.push(at);
+        self.reports.push(Report { at, counts: counts.copied(), news });
+    }
+
+    /// Takes in what was reported; `now` as it was then.
+    pub fn take_in(&mut self, now: u64) {
+        for (n, Report { at, counts, news }) in self.reports.iter().enumerate() {
+            if let Some(soon) = self.reports.get(n + AHEAD).and_then(|soon| self.entries.peek_at(soon.at)) {
+                soon.prefetch();
+            }
+            let (_, _, Kept { track, beside }) = self.entries.at(*at);
+            beside.hear(news, now);
+            if let Some(counts) = counts {
+                accumulate(&mut track.pending, counts);
+                if !std::mem::replace(&mut track.reported, true) {
+                    self.changed.push(*at);
+                }
             }
         }
-        beside
+        self.reports.clear();
     }
 
+    /// Something was reported that the next tick judges.
     pub fn has_changed(&self) -> bool {
-        !self.changed.is_empty()
+        !self.changed.is_empty() || self.reports.iter().any(|report| report.counts.is_some())
     }
 
-    /// Ends bucket `bucket` for everything reported since the last call; gives the keys to `each`, as they came.
+    /// Ends bucket `bucket` for everything taken in since the last call; gives the keys to `each`, as they came.
     pub fn tick(&mut self, bucket: u64, now: u64, mut each: impl FnMut(K, Told, &mut E)) {
         for (n, &at) in self.changed.iter().enumerate() {
             if let Some(soon) = self.changed.get(n + AHEAD).and_then(|at| self.entries.peek_at(*at)) {
-                soon.prefetch();
+                soon.track.prefetch_buckets();
             }
             let (key, last, Kept { track, beside }) = self.entries.at(at);
             // An entry evicted and made again since is in the list twice; its report is taken once.
@@ -346,7 +391,7 @@ impl<K: Copy + Eq + Hash, E: Beside> Windows<K, E> {
 
     /// The sums over [`SPANS`] as of the last report that came in.
     pub fn sums(&self, key: &K) -> Option<[Counts; 3]> {
-        self.entries.get(key).map(|kept| kept.track.sums.map(|sums| sums.counts()))
+        self.entries.get(key).map(|kept| kept.track.sums)
     }
 
     /// What is kept beside the windows of all there are, in no order that may show. Places that are free give the
@@ -389,8 +434,13 @@ mod tests {
         all
     }
 
+    fn report<E: Beside<News: Default>>(windows: &mut Windows<u8, E>, key: u8, n: u32, now: u64) {
+        windows.report(key, Some(&rsts(n)), E::News::default(), now);
+        windows.take_in(now);
+    }
+
     fn step(windows: &mut Windows<u8>, key: u8, n: u32, bucket: u64) -> [u32; 3] {
-        windows.report(key, Some(&rsts(n)), bucket.saturating_sub(1));
+        report(windows, key, n, bucket.saturating_sub(1));
         let sums = told(windows, bucket, bucket);
         sums.iter().find(|(k, _)| *k == key).map(|(_, told)| told.sums.map(|c| c.rsts)).expect("it changed")
     }
@@ -436,7 +486,8 @@ mod tests {
             bucket += 1 + (seed >> 61) * (seed >> 62);
             let unfinished = if seed >> 58 & 3 == 0 { (seed >> 40) as u32 % 60 } else { 1 };
             all.push((bucket, unfinished));
-            windows.report(1, Some(&Counts { unfinished, ..Counts::default() }), bucket - 1);
+            windows.report(1, Some(&Counts { unfinished, ..Counts::default() }), (), bucket - 1);
+            windows.take_in(bucket - 1);
             let most = told(&mut windows, bucket, bucket)[0].1.unfinished_most;
             let second =
                 |end: u64| all.iter().filter(|(b, _)| *b <= end && b + 10 > end).map(|(_, n)| n).sum::<u32>();
@@ -450,11 +501,11 @@ mod tests {
         let mut windows: Windows<u8> = Windows::new(4);
         step(&mut windows, 1, 5, 100);
         step(&mut windows, 1, 2, 109);
-        windows.report(1, Some(&rsts(3)), 109);
+        report(&mut windows, 1, 3, 109);
         assert_eq!(told(&mut windows, 101, 109)[0].1.sums.map(|c| c.rsts), [10, 10, 10]);
         assert_eq!(step(&mut windows, 1, 1, 110), [6, 11, 11]);
         assert_eq!(step(&mut windows, 1, 1, 111), [4, 12, 12]);
-        windows.report(1, Some(&rsts(3)), 900);
+        report(&mut windows, 1, 3, 900);
         assert_eq!(told(&mut windows, 100, 900)[0].1.sums.map(|c| c.rsts), [0, 0, 0], "too old to count");
     }
 
@@ -471,8 +522,9 @@ mod tests {
         assert!(told(&mut windows, 800, 800).is_empty());
         assert_eq!((windows.is_empty(), windows.evicted()), (true, 1), "what has gone quiet is no loss");
         for key in 0..100 {
-            windows.report(key, Some(&rsts(1)), 800);
+            windows.report(key, Some(&rsts(1)), (), 800);
         }
+        windows.take_in(800);
         assert_eq!(told(&mut windows, 801, 801).len(), 2, "what was evicted before its tick is not judged");
         assert_eq!(windows.evicted(), 99);
     }
@@ -481,6 +533,12 @@ mod tests {
     struct Stays(bool);
 
     impl Beside for Stays {
+        type News = bool;
+
+        fn hear(&mut self, news: &bool, _now: u64) {
+            self.0 = *news;
+        }
+
         fn is_over(&mut self, _now: u64) -> bool {
             !self.0
         }
@@ -490,13 +548,15 @@ mod tests {
     fn what_is_kept_beside_keeps_its_entry_and_no_other() {
         let mut windows: Windows<u8, Stays> = Windows::new(4);
         for key in 0..4 {
-            windows.report(key, Some(&rsts(1)), 10).0 = key == 2;
+            windows.report(key, Some(&rsts(1)), key == 2, 10);
         }
+        windows.take_in(10);
         told(&mut windows, 11, 11);
         told(&mut windows, 700, 700);
         assert_eq!([0, 1, 2, 3].map(|key| windows.beside(&key).is_some()), [false, false, true, false]);
         assert_eq!(windows.sums(&2).map(|sums| sums[2].rsts), Some(0), "its counts have gone all the same");
-        windows.report(2, None, 700).0 = false;
+        windows.report(2, None, false, 700);
+        windows.take_in(700);
         told(&mut windows, 1500, 1500);
         assert!(windows.is_empty() && windows.evicted() == 0);
     }

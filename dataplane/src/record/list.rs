@@ -5,12 +5,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use thiserror::Error;
 
 use crate::source::Nanos;
 
-use super::query::{Query, QueryError, Walk};
+use super::query::{Finder, Query, QueryError, ReadAll, Walk};
 use super::read::Recorded;
 use super::store::{Store, StoreError};
 use super::tuple::{Endpoints, endpoints};
@@ -63,6 +63,20 @@ struct Entry {
 }
 
 impl Entry {
+    fn new(packet: &Recorded<'_>) -> Entry {
+        let summary = FlowSummary {
+            flow_id: packet.flow_id,
+            flow: None,
+            packets: 0,
+            bytes: 0,
+            first_ns: packet.ts,
+            last_ns: packet.ts,
+            segments: 0,
+            incidents: Vec::new(),
+        };
+        Entry { summary, tuple_ns: Nanos::MAX, last_segment: None }
+    }
+
     fn take(&mut self, segment: u32, packet: &Recorded<'_>) {
         let summary = &mut self.summary;
         summary.packets += 1;
@@ -85,41 +99,59 @@ impl Entry {
 /// The flows with packets that match, earliest first. A packet that was kept twice (the same input
 /// replayed into the same store) counts twice here; an export has it once.
 pub fn list(store: &Store, query: &Query) -> Result<Vec<FlowSummary>, ListError> {
-    let walk = Walk::new(store, query)?;
-    let mut incidents: HashMap<u64, Vec<&str>> = HashMap::new();
-    for incident in &walk.incidents {
-        for flow in incident.flows() {
-            incidents.entry(flow).or_default().push(&incident.id);
-        }
-    }
+    list_by(store, query, &ReadAll)
+}
+
+/// As [`list`], with a finder that saves reading segments.
+pub fn list_by(store: &Store, query: &Query, finder: &dyn Finder) -> Result<Vec<FlowSummary>, ListError> {
     let mut flows: BTreeMap<u64, Entry> = BTreeMap::new();
     let mut too_many = false;
-    walk.visit(|segment, _, packet| {
+    Walk::new(store, query, finder)?.visit(|segment, packet| {
         if flows.len() == FLOWS_LIMIT && !flows.contains_key(&packet.flow_id) {
             too_many = true;
             return false;
         }
-        let entry = flows.entry(packet.flow_id).or_insert_with(|| {
-            let named_by = incidents.get(&packet.flow_id).into_iter().flatten();
-            let summary = FlowSummary {
-                flow_id: packet.flow_id,
-                flow: None,
-                packets: 0,
-                bytes: 0,
-                first_ns: packet.ts,
-                last_ns: packet.ts,
-                segments: 0,
-                incidents: named_by.map(|id| (*id).to_owned()).collect(),
-            };
-            Entry { summary, tuple_ns: Nanos::MAX, last_segment: None }
-        });
-        entry.take(segment, packet);
+        flows.entry(packet.flow_id).or_insert_with(|| Entry::new(packet)).take(segment, packet);
         true
     })?;
     if too_many {
         return Err(ListError::TooMany(query.to_string()));
     }
+    name_incidents(store, &mut flows)?;
     let mut list: Vec<FlowSummary> = flows.into_values().map(|e| e.summary).collect();
     list.sort_by_key(|f| (f.first_ns, f.flow_id));
     Ok(list)
+}
+
+/// What is needed of an incident's line.
+#[derive(Deserialize)]
+struct Named {
+    id: String,
+    #[serde(default)]
+    flow_ids: Vec<String>,
+}
+
+/// Tells each flow which incidents name it, as they were last written.
+fn name_incidents(store: &Store, flows: &mut BTreeMap<u64, Entry>) -> Result<(), StoreError> {
+    // Of incidents that name a listed flow: where the first such line is, and the flows of the last line.
+    let mut naming: HashMap<String, (u64, Vec<u64>)> = HashMap::new();
+    store.each_incident(|place, line: Named| {
+        let named = line.flow_ids.iter().filter_map(|id| u64::from_str_radix(id, 16).ok());
+        let named: Vec<u64> = named.filter(|flow| flows.contains_key(flow)).collect();
+        if named.is_empty() {
+            naming.remove(&line.id);
+        } else {
+            naming.entry(line.id).or_insert((place.at, Vec::new())).1 = named;
+        }
+    })?;
+    let mut naming: Vec<_> = naming.into_iter().map(|(id, (at, named))| (at, id, named)).collect();
+    naming.sort_unstable();
+    for (_, id, named) in &naming {
+        for flow in named {
+            if let Some(entry) = flows.get_mut(flow) {
+                entry.summary.incidents.push(id.clone());
+            }
+        }
+    }
+    Ok(())
 }

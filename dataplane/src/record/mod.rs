@@ -8,6 +8,7 @@
 pub mod chunk;
 pub mod disk;
 pub mod export;
+pub mod incidents;
 pub mod list;
 mod pcapng;
 pub mod query;
@@ -17,16 +18,17 @@ mod segment;
 pub mod store;
 #[cfg(test)]
 mod testing;
-mod tuple;
+pub mod tuple;
 pub mod writer;
 
 pub use chunk::{Recorder, WriterPort, recorder};
 pub use disk::{Disk, RealDisk};
-pub use export::{ExportError, ExportSummary, export};
-pub use list::{FlowSummary, list};
-pub use query::Query;
+pub use export::{ExportError, ExportSummary, Prepared, Spool, export, prepare};
+pub use incidents::{IncidentLog, IncidentRecord};
+pub use list::{FlowSummary, list, list_by};
+pub use query::{Finder, Query, ReadAll};
 pub use read::{Ending, Recorded, SegmentReader};
-pub use store::{IncidentLog, IncidentRecord, Store, StoreError};
+pub use store::{Store, StoreError};
 pub use writer::{Writer, WriterAccount, WriterHandle, spawn};
 
 use crate::source::Nanos;
@@ -71,6 +73,8 @@ pub struct RecordConfig {
     pub segment_age: Nanos,
     /// Compressed bytes of all segments together; beyond it the oldest are deleted.
     pub store_bytes: u64,
+    /// A closed segment is deleted when it ended so long ago; 0: none is for its age.
+    pub store_age: Nanos,
     /// zstd level, 1 to 19; others are brought into that range.
     pub compression_level: i32,
 }
@@ -84,6 +88,7 @@ impl Default for RecordConfig {
             segment_bytes: 64 << 20,
             segment_age: 300 * 1_000_000_000,
             store_bytes: 10 << 30,
+            store_age: 0,
             compression_level: 3,
         }
     }

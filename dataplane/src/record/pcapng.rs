@@ -192,6 +192,82 @@ pub(super) fn put_packet(out: &mut Vec<u8>, p: &PacketBlock<'_>) {
     });
 }
 
+/// Bytes of a comment as an option of a packet.
+pub(super) fn comment_bytes(words: &str) -> usize {
+    4 + padded(cut_text(words, OPTION_LIMIT).len())
+}
+
+/// Where a packet's bytes begin in its block.
+const EPB_DATA: usize = 28;
+
+/// What follows the comments in a packet block of ours.
+const EPB_TAIL: usize = EPB_OPTIONS + 4;
+
+/// A packet block as [`put_packet`] wrote it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Finished<'a> {
+    pub(super) ts: Nanos,
+    pub(super) packet_id: u64,
+    pub(super) flow_id: u64,
+    /// Bytes of the packet.
+    pub(super) captured: u32,
+    /// Bytes of its comments.
+    pub(super) comments_len: usize,
+    pub(super) bytes: &'a [u8],
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + 4)?.try_into().map(u32::from_le_bytes).ok()
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..at + 8)?.try_into().map(u64::from_le_bytes).ok()
+}
+
+impl<'a> Finished<'a> {
+    /// `None` if it is no packet block of ours.
+    pub(super) fn new(bytes: &'a [u8]) -> Option<Finished<'a>> {
+        let ts = u64::from(u32_at(bytes, 12)?) << 32 | u64::from(u32_at(bytes, 16)?);
+        let captured = u32_at(bytes, 20)?;
+        let tail = bytes.len().checked_sub(EPB_TAIL)?;
+        let comments_len = tail.checked_sub(EPB_DATA)?.checked_sub(padded(captured as usize))?;
+        let (packet_id, flow_id) = (u64_at(bytes, tail + 4)?, u64_at(bytes, tail + 24)?);
+        (u32_at(bytes, 0)? == PACKET).then_some(Finished {
+            ts,
+            packet_id,
+            flow_id,
+            captured,
+            comments_len,
+            bytes,
+        })
+    }
+
+    pub(super) fn comments(&self) -> impl Iterator<Item = &'a str> {
+        let begin = EPB_DATA + padded(self.captured as usize);
+        let mut left = self.bytes.get(begin..begin + self.comments_len).unwrap_or_default();
+        std::iter::from_fn(move || {
+            let len = usize::from(u16::from_le_bytes(left.get(2..4)?.try_into().ok()?));
+            let words = std::str::from_utf8(left.get(4..4 + len)?).unwrap_or_default();
+            left = left.get(4 + padded(len)..)?;
+            Some(words)
+        })
+    }
+
+    /// The block with more comments after its own.
+    pub(super) fn put_with(&self, out: &mut Vec<u8>, more: &[String]) {
+        let (head, tail) = self.bytes.split_at(self.bytes.len() - EPB_TAIL);
+        let start = out.len();
+        out.extend_from_slice(head);
+        for words in more {
+            put_option(out, OPT_COMMENT, cut_text(words, OPTION_LIMIT).as_bytes());
+        }
+        out.extend_from_slice(&tail[..EPB_OPTIONS]);
+        let total = u32_of(out.len() - start + 4);
+        out[start + 4..start + 8].copy_from_slice(&total.to_le_bytes());
+        put_u32(out, total);
+    }
+}
+
 /// The interface of each packet in a run of packet blocks of ours.
 pub(super) fn packet_interfaces(mut blocks: &[u8]) -> impl Iterator<Item = u32> {
     std::iter::from_fn(move || {

@@ -1,7 +1,7 @@
 //! What is asked of a store, and the walk over its segments that answers it.
 //!
-//! Runs wherever captures are read; memory is one block and the store's incidents. Matching packets go to
-//! `export` and `list`.
+//! Runs wherever captures are read; memory is one block and the flows asked for. Matching packets go to `export` and
+//! `list`.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -14,8 +14,8 @@ use thiserror::Error;
 use crate::source::Nanos;
 
 use super::read::{Ending, Recorded, SegmentReader};
-use super::store::{IncidentRecord, Store, StoreError};
-use super::tuple::addresses;
+use super::store::{Store, StoreError};
+use super::tuple::{addresses, community_id, endpoints};
 
 /// Which packets are wanted: those that meet every condition given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,7 +23,9 @@ pub struct Query {
     /// Of the flows this incident names.
     pub incident: Option<String>,
     pub flow: Option<u64>,
-    /// From or to this address (outermost IP header).
+    /// Of flows with a packet of this Community ID.
+    pub community_id: Option<String>,
+    /// From or to this address, in the innermost IP header as the flow table has it.
     pub host: Option<IpAddr>,
     /// Not before, ns since the epoch.
     pub since: Option<Nanos>,
@@ -36,6 +38,7 @@ impl std::fmt::Display for Query {
         let mut words = Vec::new();
         words.extend(self.incident.as_ref().map(|id| format!("incident {id}")));
         words.extend(self.flow.map(|id| format!("flow {id:016x}")));
+        words.extend(self.community_id.as_ref().map(|id| format!("Community ID {id}")));
         words.extend(self.host.map(|host| format!("host {host}")));
         words.extend(self.since.map(|ns| format!("since {ns} ns")));
         words.extend(self.until.map(|ns| format!("until {ns} ns")));
@@ -67,32 +70,78 @@ pub struct WalkSummary {
     pub vanished: u32,
 }
 
+/// What may know, without reading a segment, that it holds nothing of what is asked for. Whatever it knows, answers are
+/// the same; it only saves reading.
+pub trait Finder {
+    /// Segments, by file name and size, that hold no packet of `sought`. All others are read.
+    fn without(&self, sought: &Sought<'_>) -> HashSet<(String, u64)>;
+
+    /// A byte of the incidents' file such that no line before it tells of this incident's last word; `None`: not known.
+    fn incident(&self, id: &str) -> Option<u64>;
+}
+
+/// What is sought in the segments.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sought<'a> {
+    /// A packet of one of these flows.
+    pub flows: Option<&'a HashSet<u64>>,
+    /// From or to this address.
+    pub host: Option<IpAddr>,
+    pub since: Option<Nanos>,
+    pub until: Option<Nanos>,
+    /// Whose own addresses and ports have this Community ID.
+    pub community: Option<&'a str>,
+}
+
+/// Knows nothing: every segment is read.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadAll;
+
+impl Finder for ReadAll {
+    fn without(&self, _: &Sought<'_>) -> HashSet<(String, u64)> {
+        HashSet::new()
+    }
+
+    fn incident(&self, _: &str) -> Option<u64> {
+        None
+    }
+}
+
 /// A question made ready: incidents looked up, segments listed.
 pub(super) struct Walk {
     query: Query,
+    /// Packets of other flows are not wanted.
     flows: Option<HashSet<u64>>,
-    pub(super) incidents: Vec<IncidentRecord>,
-    pub(super) segments: Vec<PathBuf>,
+    segments: Vec<PathBuf>,
 }
 
 impl Walk {
-    pub(super) fn new(store: &Store, query: &Query) -> Result<Walk, QueryError> {
-        let incidents = store.incidents()?;
-        let flows = match &query.incident {
-            None => None,
-            Some(id) => {
-                let incident = incidents.iter().find(|i| i.id == *id);
-                Some(incident.ok_or_else(|| QueryError::NoIncident(id.clone()))?.flows().collect())
-            }
-        };
-        Ok(Walk { query: query.clone(), flows, incidents, segments: store.segment_paths()? })
+    pub(super) fn new(store: &Store, query: &Query, finder: &dyn Finder) -> Result<Walk, QueryError> {
+        let mut flows = query.flow.map(|flow| HashSet::from([flow]));
+        if let Some(id) = &query.incident {
+            let known = finder.incident(id).unwrap_or(0);
+            let incident = match store.incident_after(id, known)? {
+                // The file is not the one the finder knew.
+                None if known > 0 => store.incident(id)?,
+                found => found,
+            };
+            let named: HashSet<u64> =
+                incident.ok_or_else(|| QueryError::NoIncident(id.clone()))?.flows().collect();
+            narrow(&mut flows, named);
+        }
+        if let Some(id) = &query.community_id {
+            narrow(&mut flows, named_so(store, id, finder)?);
+        }
+        let Query { host, since, until, .. } = *query;
+        let sought = Sought { flows: flows.as_ref(), host, since, until, community: None };
+        let segments = segments(store, finder, &sought)?;
+        Ok(Walk { query: query.clone(), flows, segments })
     }
 
     fn wants(&self, packet: &Recorded<'_>) -> bool {
         let q = &self.query;
         q.since.is_none_or(|since| packet.ts >= since)
             && q.until.is_none_or(|until| packet.ts <= until)
-            && q.flow.is_none_or(|flow| packet.flow_id == flow)
             && self.flows.as_ref().is_none_or(|flows| flows.contains(&packet.flow_id))
             && q.host.is_none_or(|host| {
                 addresses(packet.interface.link, packet.bytes)
@@ -100,58 +149,87 @@ impl Walk {
             })
     }
 
-    /// Reads one segment and shows every packet of it with its number in the segment. The visitor ends the
-    /// reading by `false`. Returns `None` if the file is gone.
-    pub(super) fn read_segment(
-        &self,
-        segment: usize,
-        mut visit: impl FnMut(u32, &Recorded<'_>) -> bool,
-    ) -> Result<Option<Ending>, StoreError> {
-        let path = &self.segments[segment];
-        let failed = |source| StoreError::Read { path: path.clone(), source };
-        let file = match File::open(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(failed)?,
-        };
-        let mut reader = SegmentReader::new(file).map_err(failed)?;
-        let mut number = 0u32;
-        while let Some(packet) = reader.next_packet() {
-            if !visit(number, &packet) {
-                return Ok(Some(Ending::Complete));
-            }
-            number += 1;
-        }
-        Ok(reader.ending().cloned())
-    }
-
-    /// Shows every wanted packet: segment, its number there, the packet. The visitor ends the
-    /// walk by `false`.
+    /// Shows every wanted packet and the number of its segment. The visitor ends the walk by `false`.
     pub(super) fn visit(
         &self,
-        mut visit: impl FnMut(u32, u32, &Recorded<'_>) -> bool,
+        mut visit: impl FnMut(u32, &Recorded<'_>) -> bool,
     ) -> Result<WalkSummary, StoreError> {
-        let mut summary = WalkSummary::default();
-        for (index, path) in self.segments.iter().enumerate() {
-            let segment = u32::try_from(index).unwrap_or(u32::MAX);
-            let mut go_on = true;
-            let ending = self.read_segment(index, |number, packet| {
-                go_on = !self.wants(packet) || visit(segment, number, packet);
-                go_on
-            })?;
-            match ending {
-                None => summary.vanished += 1,
-                Some(Ending::Complete) => {}
-                Some(Ending::Cut { .. }) => summary.cut += 1,
-                Some(Ending::Damaged { offset, what }) => summary.damaged.push(format!(
-                    "{}: {what} at uncompressed byte {offset}; what came before was read",
-                    path.display()
-                )),
-            }
-            summary.segments += 1;
-            if !go_on {
-                break;
+        read_through(&self.segments, |segment, packet| !self.wants(packet) || visit(segment, packet))
+    }
+}
+
+/// Those that both name; none named before is no condition.
+fn narrow(flows: &mut Option<HashSet<u64>>, named: HashSet<u64>) {
+    *flows = Some(match flows.take() {
+        None => named,
+        Some(before) => before.intersection(&named).copied().collect(),
+    });
+}
+
+/// The segments that may hold what is sought.
+fn segments(store: &Store, finder: &dyn Finder, sought: &Sought<'_>) -> Result<Vec<PathBuf>, StoreError> {
+    let without = finder.without(sought);
+    let mut segments = store.segment_paths()?;
+    if !without.is_empty() {
+        segments.retain(|path| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let size = path.metadata().map_or(0, |meta| meta.len());
+            !without.contains(&(name.to_owned(), size))
+        });
+    }
+    Ok(segments)
+}
+
+/// The flows with a packet whose own addresses and ports have this Community ID. All their packets are wanted: later
+/// fragments and ICMP errors of the flow show other ones, or none.
+fn named_so(store: &Store, id: &str, finder: &dyn Finder) -> Result<HashSet<u64>, StoreError> {
+    let sought = Sought { community: Some(id), ..Sought::default() };
+    let mut flows = HashSet::new();
+    // What flow and ends the last packet had: mostly those of the next.
+    let mut last = None;
+    read_through(&segments(store, finder, &sought)?, |_, packet| {
+        let seen = Some((packet.flow_id, endpoints(packet.interface.link, packet.bytes)));
+        if last != seen && !flows.contains(&packet.flow_id) {
+            last = seen;
+            if community_id(packet.interface.link, packet.bytes).is_some_and(|of_packet| of_packet == id) {
+                flows.insert(packet.flow_id);
             }
         }
-        Ok(summary)
+        true
+    })?;
+    Ok(flows)
+}
+
+/// Shows every packet of these segments, with its segment's number. The visitor ends the reading by `false`.
+fn read_through(
+    segments: &[PathBuf],
+    mut visit: impl FnMut(u32, &Recorded<'_>) -> bool,
+) -> Result<WalkSummary, StoreError> {
+    let mut summary = WalkSummary::default();
+    for (number, path) in (0u32..).zip(segments) {
+        let failed = |source| StoreError::Read { path: path.clone(), source };
+        let file = match File::open(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                summary.vanished += 1;
+                continue;
+            }
+            other => other.map_err(failed)?,
+        };
+        summary.segments += 1;
+        let mut reader = SegmentReader::new(file).map_err(failed)?;
+        while let Some(packet) = reader.next_packet() {
+            if !visit(number, &packet) {
+                return Ok(summary);
+            }
+        }
+        match reader.ending() {
+            None | Some(Ending::Complete) => {}
+            Some(Ending::Cut { .. }) => summary.cut += 1,
+            Some(Ending::Damaged { offset, what }) => summary.damaged.push(format!(
+                "{}: {what} at uncompressed byte {offset}; what came before was read",
+                path.display()
+            )),
+        }
     }
+    Ok(summary)
 }

@@ -47,8 +47,9 @@ impl std::fmt::Display for SegmentName {
 
 /// A segment that is open for writing.
 pub(super) struct Segment {
-    pub(super) name: String,
-    pub(super) first_ns: Nanos,
+    pub(super) name: SegmentName,
+    /// The name as the disk knows it.
+    pub(super) file: String,
     /// Packet time at which its first chunk was begun.
     pub(super) opened: Nanos,
     /// Bytes known to be in the file, up to and including the last flush.
@@ -66,15 +67,7 @@ impl Segment {
         let mut header = Vec::new();
         pcapng::put_section(&mut header, "");
         encoder.write_all(&header)?;
-        Ok(Segment {
-            name: name.to_string(),
-            first_ns: name.first_ns,
-            opened,
-            flushed: 0,
-            last_ts: 0,
-            described: 0,
-            encoder,
-        })
+        Ok(Segment { name, file: name.to_string(), opened, flushed: 0, last_ts: 0, described: 0, encoder })
     }
 
     /// Compresses a chunk, after the descriptions of interfaces new since the last one, and flushes.

@@ -7,11 +7,12 @@ use std::net::IpAddr;
 
 use serde::{Serialize, Serializer};
 
+use crate::community;
 use crate::decode::{Class, FlowKey, decode};
 use crate::source::LinkType;
 
 /// The 5-tuple of one packet, as it was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Endpoints {
     /// IP protocol number; serialised by name where it has one here.
     #[serde(serialize_with = "proto_name")]
@@ -52,6 +53,14 @@ pub fn endpoints(link: LinkType, bytes: &[u8]) -> Option<Endpoints> {
     let high = (key.high_addr(), port(key.high_port));
     let ((src, sport), (dst, dport)) = if packet.from_low { (low, high) } else { (high, low) };
     Some(Endpoints { proto: key.proto, src, sport, dst, dport })
+}
+
+/// The Community ID of a packet's own addresses and ports, if it is IP.
+pub fn community_id(link: LinkType, bytes: &[u8]) -> Option<String> {
+    let ends = endpoints(link, bytes)?;
+    let packet = decode(link, bytes, u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+    let icmp = [packet.icmp.kind, packet.icmp.code];
+    Some(community::of(ends.proto, (ends.src, ends.sport), (ends.dst, ends.dport), icmp))
 }
 
 #[cfg(test)]

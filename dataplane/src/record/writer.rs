@@ -5,17 +5,17 @@
 //! recording goes on with the next chunk the disk accepts.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::ledger::UnwrittenReason;
-use crate::source::Interface;
+use crate::source::{Interface, Nanos};
 
 use super::chunk::{Chunk, WriterPort};
 use super::disk::Disk;
-use super::retention::Shelf;
+use super::retention::{Doomed, Shelf};
 use super::segment::{Segment, SegmentName};
 use super::{LossCounters, RecordConfig, pcapng};
 
@@ -42,6 +42,8 @@ pub struct WriterAccount {
     pub bytes_written: u64,
     /// Segments whose fsync failed: written, but a power cut might lose them.
     pub sync_failures: u64,
+    /// The newest packet's capture time, 0 if there is none.
+    pub newest_ns: u64,
     /// The last chunk could not be written; cleared by the next that can.
     pub failing: bool,
     /// What the disk said last, with the file it was about.
@@ -62,11 +64,25 @@ struct Desk {
     config: RecordConfig,
     account: WriterAccount,
     shelf: Shelf,
+    /// Packet time of the newest chunk.
+    packet_time: Nanos,
+    /// What [`Writer::advance`] was told last; 0: nothing.
+    clock: Nanos,
 }
 
 impl Desk {
     fn note(&mut self, doing: &str, name: &str, error: &io::Error) {
         self.account.last_error = Some(format!("{doing} segments/{name}: {error}"));
+    }
+
+    fn doomed(&self, open: impl Fn(SegmentName) -> bool) -> Option<Doomed> {
+        let RecordConfig { store_bytes, store_age, segment_age, .. } = self.config;
+        let outdated = || {
+            let now = if self.clock > 0 { self.clock } else { self.packet_time };
+            let horizon = now.checked_sub(store_age).filter(|_| store_age > 0)?;
+            self.shelf.outdated(horizon, segment_age, &open)
+        };
+        self.shelf.surplus(store_bytes, &open).or_else(outdated)
     }
 
     fn append_all(&mut self, name: &str, mut bytes: &[u8]) -> io::Result<()> {
@@ -82,7 +98,7 @@ impl Desk {
     }
 
     /// Leaves a segment at its last good flush, so that it can be read up to there.
-    fn abandon(&mut self, name: &str, first_ns: u64, flushed: u64) {
+    fn abandon(&mut self, segment: SegmentName, name: &str, flushed: u64) {
         self.account.segments_abandoned += 1;
         if let Err(e) = self.disk.truncate(name, flushed) {
             // The partial block that stays behind ends the file like a crash would: readers stop there.
@@ -93,7 +109,7 @@ impl Desk {
         }
         self.disk.close(name);
         if flushed == 0 {
-            self.shelf.forget(first_ns, name);
+            self.shelf.forget(segment);
             if let Err(e) = self.disk.remove(name) {
                 self.note("cannot remove", name, &e);
             }
@@ -128,6 +144,7 @@ impl Lane {
 
     fn store(&mut self, chunk: &Chunk, desk: &mut Desk) {
         desk.account.chunks += 1;
+        desk.packet_time = desk.packet_time.max(chunk.opened);
         // Not more than the chunk has seen: what else is waiting would land differently from run to run.
         while self.interfaces.len() < chunk.interfaces
             && let Some(interface) = self.port.next_interface()
@@ -153,18 +170,19 @@ impl Lane {
             none => none.insert(open_segment(self.port.worker, &mut self.next_sequence, chunk, desk)?),
         };
         let bytes = segment.encode(&self.interfaces, chunk)?;
-        desk.append_all(&segment.name, &bytes)?;
+        desk.append_all(&segment.file, &bytes)?;
         if segment.flushed == 0 {
             desk.account.segments += 1;
         }
         segment.flushed += bytes.len() as u64;
         desk.account.bytes_written += bytes.len() as u64;
-        desk.shelf.set(segment.first_ns, &segment.name, segment.flushed);
+        desk.shelf.set(segment.name, segment.flushed);
         Ok(())
     }
 
     fn count_written(&mut self, chunk: &Chunk, desk: &mut Desk) {
         desk.account.written_packets += chunk.packets;
+        desk.account.newest_ns = desk.account.newest_ns.max(chunk.last_ts);
         desk.account.failing = false;
         self.delivered.resize(self.interfaces.len(), 0);
         for interface in pcapng::packet_interfaces(&chunk.blocks) {
@@ -183,8 +201,8 @@ impl Lane {
         desk.account.failing = true;
         match self.segment.take() {
             Some(segment) => {
-                desk.abandon(&segment.name, segment.first_ns, segment.flushed);
-                desk.note("cannot write", &segment.name, error);
+                desk.abandon(segment.name, &segment.file, segment.flushed);
+                desk.note("cannot write", &segment.file, error);
             }
             None => desk.note("cannot create a file in", "", error),
         }
@@ -192,12 +210,12 @@ impl Lane {
 
     fn finish_segment(&mut self, desk: &mut Desk) {
         let Some(segment) = self.segment.take() else { return };
-        let (name, first_ns, flushed) = (segment.name.clone(), segment.first_ns, segment.flushed);
+        let (segment_name, name, flushed) = (segment.name, segment.file.clone(), segment.flushed);
         let end = segment.finish(&self.losses, &self.delivered);
         match end.and_then(|bytes| desk.append_all(&name, &bytes).map(|()| bytes.len() as u64)) {
             Ok(len) => {
                 desk.account.bytes_written += len;
-                desk.shelf.set(first_ns, &name, flushed + len);
+                desk.shelf.set(segment_name, flushed + len);
                 if let Err(e) = desk.disk.sync(&name) {
                     desk.account.sync_failures += 1;
                     desk.note("cannot sync", &name, &e);
@@ -205,7 +223,7 @@ impl Lane {
                 desk.disk.close(&name);
             }
             Err(e) => {
-                desk.abandon(&name, first_ns, flushed);
+                desk.abandon(segment_name, &name, flushed);
                 desk.note("cannot finish", &name, &e);
             }
         }
@@ -222,7 +240,7 @@ fn open_segment(worker: u16, next: &mut u64, chunk: &Chunk, desk: &mut Desk) -> 
     loop {
         let name = SegmentName { worker, first_ns: chunk.first_ts, sequence: *next };
         let segment = Segment::begin(name, chunk.opened, desk.config.compression_level)?;
-        match desk.disk.create(&segment.name) {
+        match desk.disk.create(&segment.file) {
             Ok(()) => {
                 *next += 1;
                 return Ok(segment);
@@ -248,8 +266,10 @@ impl Writer {
         let files = disk.list()?;
         let lanes = ports.into_iter().map(|port| Lane::new(port, &files)).collect();
         let shelf = Shelf::new(&files);
-        let mut writer =
-            Writer { desk: Desk { disk, config, account: WriterAccount::default(), shelf }, lanes };
+        let mut writer = Writer {
+            desk: Desk { disk, config, account: WriterAccount::default(), shelf, packet_time: 0, clock: 0 },
+            lanes,
+        };
         writer.retain();
         Ok(writer)
     }
@@ -270,6 +290,15 @@ impl Writer {
         busy
     }
 
+    /// What time it is, ns since the epoch: a live run's captures age also while nothing is recorded, and one packet
+    /// with a wrong time dooms none. A replay never says so, and its segments age by packet time.
+    pub fn advance(&mut self, now: Nanos) {
+        if now != self.desk.clock {
+            self.desk.clock = now;
+            self.retain();
+        }
+    }
+
     /// Deals with everything handed over and closes the open segments. The recorders must have flushed.
     pub fn close(&mut self) {
         while self.pump() {}
@@ -284,14 +313,17 @@ impl Writer {
         &self.desk.account
     }
 
+    /// Deletes what is too much or too old, never a segment that is being written.
     fn retain(&mut self) {
         let Writer { desk, lanes } = self;
-        let open = |name: &str| lanes.iter().any(|l| l.segment.as_ref().is_some_and(|s| s.name == name));
-        while let Some((first_ns, name, size)) = desk.shelf.surplus(desk.config.store_bytes, open) {
+        let open =
+            |name: SegmentName| lanes.iter().any(|l| l.segment.as_ref().is_some_and(|s| s.name == name));
+        while let Some(doomed) = desk.doomed(open) {
+            let name = doomed.segment.to_string();
             match desk.disk.remove(&name) {
                 Ok(()) => {
                     desk.account.segments_deleted += 1;
-                    desk.account.bytes_deleted += size;
+                    desk.account.bytes_deleted += doomed.bytes;
                 }
                 // Somebody else was faster: that is as good.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -300,7 +332,7 @@ impl Writer {
                     return;
                 }
             }
-            desk.shelf.forget(first_ns, &name);
+            desk.shelf.forget(doomed.segment);
         }
     }
 }
@@ -310,6 +342,8 @@ impl Writer {
 pub struct WriterHandle {
     thread: Option<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
+    /// See [`Writer::advance`]; 0: nobody said.
+    clock: Arc<AtomicU64>,
     account: Arc<Mutex<WriterAccount>>,
 }
 
@@ -317,12 +351,14 @@ pub struct WriterHandle {
 pub fn spawn(mut writer: Writer) -> io::Result<WriterHandle> {
     let stop = Arc::new(AtomicBool::new(false));
     let account = Arc::new(Mutex::new(writer.account().clone()));
-    let (told, published) = (Arc::clone(&stop), Arc::clone(&account));
+    let clock = Arc::new(AtomicU64::new(0));
+    let (told, published, time) = (Arc::clone(&stop), Arc::clone(&account), Arc::clone(&clock));
     let thread = thread::Builder::new().name("writer".to_owned()).spawn(move || {
         let publish =
             |w: &Writer| published.lock().unwrap_or_else(PoisonError::into_inner).clone_from(w.account());
         let mut nap = NAPS.0;
         while !told.load(Ordering::Acquire) {
+            writer.advance(time.load(Ordering::Relaxed));
             if writer.pump() {
                 publish(&writer);
                 nap = NAPS.0;
@@ -334,13 +370,18 @@ pub fn spawn(mut writer: Writer) -> io::Result<WriterHandle> {
         writer.close();
         publish(&writer);
     })?;
-    Ok(WriterHandle { thread: Some(thread), stop, account })
+    Ok(WriterHandle { thread: Some(thread), stop, clock, account })
 }
 
 impl WriterHandle {
     /// The account as of the last chunk. Takes a lock the writer also takes: not for workers.
     pub fn account(&self) -> WriterAccount {
         self.account.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says what time it is; see [`Writer::advance`].
+    pub fn advance(&self, now: Nanos) {
+        self.clock.store(now, Ordering::Relaxed);
     }
 
     /// Wakes the writer early; never needed for correctness.
@@ -474,6 +515,56 @@ mod tests {
         assert!(removed.is_sorted() && removed.len() > 3, "{removed:?}");
         assert_eq!(removed[1], "w3-01700000000000000000-000042.pcapng.zst", "numbering goes on");
         assert_eq!(writer.account().segments_deleted, removed.len() as u64);
+    }
+
+    #[test]
+    fn an_old_handshake_does_not_doom_the_segment_it_came_in() {
+        let disk = MemDisk::default();
+        let config = RecordConfig { segment_age: 10 * SECOND, store_bytes: 1 << 30, ..small() };
+        let (mut recorder, mut writer) = pair(&config, disk.clone());
+        let bytes = frame(1, 2, 10);
+        for (number, (second, old)) in [(100, 0), (200, 0), (300, 299), (400, 0)].into_iter().enumerate() {
+            recorder.advance(T0 + second * SECOND);
+            let ts = T0 + (second - old) * SECOND;
+            recorder.write(&StoredPacket { ts, ..packet(number as u64, 1, &bytes) }).unwrap();
+            recorder.flush();
+            while writer.pump() {}
+        }
+        assert!(
+            disk.files().keys().next().unwrap().ends_with("-000002.pcapng.zst"),
+            "the oldest by its name"
+        );
+        let all: u64 = disk.files().values().map(|b| b.len() as u64).sum();
+        let (_, port) = super::super::recorder(&config, 0);
+        let config = RecordConfig { store_bytes: all - 1, ..config };
+        writer.close();
+        drop(Writer::new(Box::new(disk.clone()), config, vec![port]).unwrap());
+        let first = disk.with(|c| c.removed[0].clone());
+        assert!(first.ends_with("-000000.pcapng.zst"), "{first}");
+    }
+
+    #[test]
+    fn segments_go_by_age_in_packet_time_or_by_the_clock() {
+        let disk = MemDisk::default();
+        let config = RecordConfig { segment_age: 10 * SECOND, store_age: 100 * SECOND, ..small() };
+        let (mut recorder, mut writer) = pair(&config, disk.clone());
+        let bytes = frame(1, 2, 10);
+        for number in 0..30u64 {
+            recorder.advance(T0 + number * 10 * SECOND);
+            recorder
+                .write(&StoredPacket { ts: T0 + number * 10 * SECOND, ..packet(number, 1, &bytes) })
+                .unwrap();
+            recorder.flush();
+            while writer.pump() {}
+        }
+        let held = |disk: &MemDisk| -> Vec<u64> { disk.files().values().flat_map(|b| numbers(b)).collect() };
+        // The newest is of second 290, so all that ended before second 190 is gone.
+        assert_eq!(held(&disk), (18..30).collect::<Vec<_>>());
+        writer.advance(T0 + 1000 * SECOND);
+        assert_eq!(held(&disk), [29], "the open one stays");
+        writer.close();
+        assert!(disk.files().is_empty());
+        assert_eq!(writer.account().segments_deleted, 30);
     }
 
     #[test]

@@ -30,14 +30,7 @@ impl<S: Source> Source for Numbered<S> {
         poll
     }
 
-    #[inline]
-    fn bytes(&self, packet: &Descriptor) -> &[u8] {
-        self.source.bytes(packet)
-    }
-
-    fn release(&mut self, batch: &mut Batch) {
-        self.source.release(batch);
-    }
+    packets_of!(source);
 
     fn interfaces(&self) -> &[Interface] {
         &self.all
@@ -165,15 +158,7 @@ impl<S: Source> Source for Lane<S> {
         self.merge.poll(batch)
     }
 
-    #[inline]
-    fn bytes(&self, packet: &Descriptor) -> &[u8] {
-        self.merge.bytes(packet)
-    }
-
-    #[inline]
-    fn release(&mut self, batch: &mut Batch) {
-        self.merge.release(batch);
-    }
+    packets_of!(merge);
 
     fn interfaces(&self) -> &[Interface] {
         self.merge.interfaces()

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dataplane_sys::xsk;
 
@@ -37,6 +38,29 @@ pub trait LiveSource: Source {
     fn add_to(&self, _account: &mut WorkerAccount) {}
 }
 
+/// What became of the first packets after silence: the worker counts, main reads.
+#[derive(Debug, Default)]
+pub struct Wakings {
+    times: AtomicU64,
+    late: AtomicU64,
+}
+
+impl Wakings {
+    /// A batch came after silence; it is handed out now.
+    #[cold]
+    pub fn note(&self, batch: &Batch, now: Nanos) {
+        let Some(first) = batch.packets.first() else { return };
+        let late = now.saturating_sub(first.ts) > PROMPT;
+        self.times.fetch_add(1, Ordering::Relaxed);
+        self.late.fetch_add(u64::from(late), Ordering::Relaxed);
+    }
+
+    /// How often there was one, and how often its first packet had waited for more than [`PROMPT`].
+    pub fn counted(&self) -> (u64, u64) {
+        (self.times.load(Ordering::Relaxed), self.late.load(Ordering::Relaxed))
+    }
+}
+
 /// What one queue's socket counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueReport {
@@ -48,7 +72,7 @@ pub struct QueueReport {
     pub coalesced: u64,
     /// How often packets came after silence, and how often the first of them had waited for more than [`PROMPT`].
     pub after_silence: u64,
-    pub late: u64,
+    pub woken_late: u64,
     /// Packets that the card was to stamp, and that have the kernel's time.
     pub unstamped_by_nic: u64,
     pub socket: xsk::Statistics,

@@ -3,6 +3,22 @@
 //! Live queues, capture files, the merge step and synthetic traffic all stand behind [`Source`], so that
 //! replay, tests, benchmarks and production run the same worker lines. The packets go to `decode` next.
 
+/// For a source around another, held in this field: packets are the other's, also those that it leaves out.
+macro_rules! packets_of {
+    ($inner:ident) => {
+        #[inline]
+        fn bytes(&self, packet: &Descriptor) -> &[u8] {
+            self.$inner.bytes(packet)
+        }
+
+        #[inline]
+        fn release(&mut self, batch: &mut Batch) {
+            self.$inner.release(batch);
+        }
+    };
+}
+pub(crate) use packets_of;
+
 pub mod afpacket;
 pub mod afxdp;
 pub mod dispatch;

@@ -37,9 +37,22 @@ const PORTS: u64 = rss::SOURCE_PORT | rss::DESTINATION_PORT;
 /// Repeated, it spreads well: an odd number of bits, not in a row.
 const REPEATED: [u8; 2] = [0x6d, 0x5a];
 
-/// Whether both directions of a connection reach the same queue of an interface. `None`: not known.
-pub fn symmetric(interface: &str) -> Option<bool> {
-    Settings::read(interface).ok()?.spread().symmetric()
+/// What an interface's hash does, and how many bytes its key has, as its driver says.
+///
+/// # Errors
+/// EOPNOTSUPP: it says nothing. ENODEV: no such interface.
+pub fn look(interface: &str) -> io::Result<(Spread, usize)> {
+    let settings = Settings::read(interface)?;
+    Ok((settings.spread(), settings.hash.key.len()))
+}
+
+/// The key by which both directions of a connection meet, as ethtool takes it.
+pub fn symmetric_key(bytes: usize) -> String {
+    hex(&repeated(bytes))
+}
+
+fn hex(key: &[u8]) -> String {
+    key.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
 }
 
 impl Spread {
@@ -190,10 +203,9 @@ impl Rss {
     /// What to type to have it as it was, if it was changed.
     pub fn undo_words(&self) -> Option<String> {
         let before = self.before.as_ref()?;
-        let hex: Vec<String> = before.hash.key.iter().map(|byte| format!("{byte:02x}")).collect();
         let mut words = match self.spread {
             Spread::ByTransform => format!("ethtool -X {} xfrm none", self.interface),
-            _ => format!("ethtool -X {} hkey {}", self.interface, hex.join(":")),
+            _ => format!("ethtool -X {} hkey {}", self.interface, hex(&before.hash.key)),
         };
         for (&flow, fields) in Flow::ALL.iter().zip(before.fields) {
             if is_udp(flow) && fields.is_some_and(|fields| fields & PORTS != 0) {
@@ -311,7 +323,7 @@ mod tests {
 
     #[test]
     fn what_has_no_hash_is_unknown_and_one_queue_needs_none() {
-        assert_eq!(symmetric("lo"), None);
+        assert_eq!(look("lo").unwrap_err().kind(), io::ErrorKind::Unsupported);
         let rss = Rss::prepare("lo", 2, Choice::Set);
         assert_eq!((rss.symmetric(), rss.undo_words()), (None, None));
         assert!(rss.to_string().contains("can't be set"), "{rss}");

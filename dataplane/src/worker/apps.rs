@@ -87,7 +87,11 @@ impl Engine {
         let payload = payload.get(..packet.tcp.payload as usize).unwrap_or(payload);
         let Apps { slab, hellos, services, .. } = &mut self.apps;
         let mut tables = Tables { slab, waits: hellos, services };
+        let untimed = flow.first_byte_us == 0;
         app::follow(flow, slot, &mut tables, packet, payload, (stamp.ts, self.now), outcome);
+        if untimed && flow.first_byte_us > 0 {
+            self.account.latency.first_byte.count(u64::from(flow.first_byte_us) * 1000);
+        }
     }
 
     /// Everybody who has waited for another second by `now`. False if the queues are too full to go on.
@@ -195,6 +199,7 @@ impl Engine {
             None => questions.find_by_id(&packet.key, message.id),
         };
         let Some(question) = index.and_then(|index| questions.answered(index)) else { return };
+        self.account.latency.dns_answer.count(stamp.ts.saturating_sub(question.first_ns));
         let key = &packet.key;
         let (address, port) =
             if packet.from_low { (key.low, key.low_port) } else { (key.high, key.high_port) };

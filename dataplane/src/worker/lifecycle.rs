@@ -6,6 +6,8 @@ use rules::event::Event;
 use super::clock::SECOND;
 use super::crowd::UDP_UNREPLIED;
 use super::engine::Engine;
+use crate::analyze::app::connect_us;
+use crate::analyze::facts::{client_rtt_us, server_rtt_us};
 use crate::analyze::{self, Outcome};
 use crate::decode::{Class, Packet, flags};
 use crate::flow::record::{NONE, dir_flag, flow_flag};
@@ -74,9 +76,24 @@ impl Engine {
         let wait = self.idle_or(self.timeouts.established);
         let due = self.table.flows[slot as usize].last_ns.saturating_add(wait);
         let to = self.table.promote(slot, due);
+        self.time_handshake(to);
         self.keeper.moved(slot, to);
         self.tails.moved(&self.table.flows[to as usize], slot, to);
         to
+    }
+
+    /// What a handshake that was seen whole took, once.
+    fn time_handshake(&mut self, slot: u32) {
+        let flow = &self.table.flows[slot as usize];
+        let Some(connect) = connect_us(flow) else { return };
+        let latency = &mut self.account.latency;
+        latency.connect.count(connect * 1000);
+        if let Some(us) = server_rtt_us(flow) {
+            latency.server_rtt.count(us * 1000);
+        }
+        if let Some(us) = client_rtt_us(flow) {
+            latency.client_rtt.count(us * 1000);
+        }
     }
 
     /// A flow's end: its Close event, its row, and everything it had goes back.

@@ -39,6 +39,8 @@ pub struct Queues {
     siblings: Arc<ArrayQueue<Siblings>>,
     /// Only if somebody asked for rows.
     pub rows: Option<Arc<ArrayQueue<EndedFlow>>>,
+    /// Rows of flows in trouble only.
+    found: bool,
     pub commands: Arc<ArrayQueue<Command>>,
     /// Other rules for the worker.
     pub handover: Arc<Handover>,
@@ -48,16 +50,32 @@ pub struct Queues {
 
 impl Queues {
     pub fn new(messages: usize, rows: bool) -> Queues {
+        Queues::sized(messages, rows.then_some(ROWS))
+    }
+
+    /// For a worker and a judge that take turns on one thread: with room for all that `rules` may match at once, and
+    /// else so small that they stay in the cache.
+    pub fn taking_turns(rules: usize, rows: bool) -> Queues {
+        Queues::sized(8 * rules, rows.then_some(2 * RESERVE))
+    }
+
+    fn sized(messages: usize, rows: Option<usize>) -> Queues {
         let messages = messages.max(2 * RESERVE);
         Queues {
             messages: Arc::new(ArrayQueue::new(messages)),
             hits: Arc::new(ArrayQueue::new(messages)),
             siblings: Arc::new(ArrayQueue::new(messages)),
-            rows: rows.then(|| Arc::new(ArrayQueue::new(ROWS))),
+            rows: rows.map(|rows| Arc::new(ArrayQueue::new(rows))),
+            found: false,
             commands: Arc::new(ArrayQueue::new(COMMANDS)),
             handover: Arc::new(Handover::new()),
             demands: Arc::default(),
         }
+    }
+
+    /// Rows are wanted of flows with a trouble record only.
+    pub fn only_found(self) -> Queues {
+        Queues { found: true, ..self }
     }
 
     /// Takes the worker's next message.
@@ -123,7 +141,8 @@ impl Outlet {
         // There are no more hits or siblings than messages.
         let free = self.queues.messages.capacity() - self.queues.messages.len();
         let rows = self.queues.rows.as_ref().map_or(usize::MAX, |r| r.capacity() - r.len());
-        self.credit = free.min(rows);
+        // Flows that end take rows, few of them however many rules there are.
+        self.credit = rows.checked_sub(RESERVE).map_or(0, |rows| free.min(rows.saturating_add(self.reserve)));
         self.credit >= self.reserve
     }
 
@@ -177,7 +196,7 @@ impl Outlet {
     }
 
     pub fn row(&mut self, flow: &Flow, trouble: Option<&Trouble>, app: AppEnd) {
-        if let Some(rows) = &self.queues.rows {
+        if let Some(rows) = self.queues.rows.as_ref().filter(|_| trouble.is_some() || !self.queues.found) {
             self.credit = self.credit.saturating_sub(1);
             let trouble = trouble.copied().unwrap_or_default();
             match rows.push(EndedFlow { flow: *flow, trouble, app }) {
@@ -196,6 +215,22 @@ impl Outlet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn however_many_rules_there_are_rows_find_room() {
+        let rules = 10_000;
+        let queues = Queues::taking_turns(rules, true);
+        let mut outlet = Outlet::new(queues.clone(), 0, rules);
+        let flow: Flow = bytemuck::Zeroable::zeroed();
+        for _ in 0..5_000 {
+            if !outlet.roomy() {
+                while queues.rows.as_ref().and_then(|rows| rows.pop()).is_some() {}
+                assert!(outlet.roomy());
+            }
+            outlet.row(&flow, None, AppEnd::default());
+        }
+        assert_eq!((outlet.account.rows, outlet.account.rows_dropped), (5_000, 0));
+    }
 
     #[test]
     fn what_most_messages_are_takes_two_cache_lines() {

@@ -9,6 +9,7 @@ use crate::decode::flags::{ACK, FIN, RST, SYN};
 use crate::decode::frames::{Seg, too_big};
 use crate::flow::record::{dir_flag, flow_flag};
 use crate::judge::message::{CaptureLimits, Command, Message};
+use crate::latency::RoundTrips;
 use crate::record::{RecordConfig, recorder};
 use crate::source::LinkType;
 use crate::source::synthetic::Synthetic;
@@ -87,6 +88,24 @@ fn handshake(source: &mut Synthetic, ts: Nanos, port: u16) {
     push(source, ts, &syn(port, 0));
     push(source, ts + MS, &Seg::new(false, SYN | ACK, 0, 1).port(port));
     push(source, ts + 2 * MS, &Seg::new(true, ACK, 1, 1).port(port));
+}
+
+#[test]
+fn what_a_connection_took_is_counted_once_and_only_if_it_was_seen() {
+    let mut source = Synthetic::new("t");
+    handshake(&mut source, T0, 1);
+    push(&mut source, T0 + 3 * MS, &Seg::new(true, ACK, 1, 1).data(10).port(1));
+    push(&mut source, T0 + 8 * MS, &Seg::new(false, ACK, 1, 11).data(10).port(1));
+    push(&mut source, T0 + 9 * MS, &Seg::new(true, ACK, 11, 11).data(10).port(1));
+    push(&mut source, T0 + 10 * MS, &Seg::new(false, ACK, 11, 21).data(10).port(1));
+    // Picked up while under way.
+    push(&mut source, T0 + 11 * MS, &Seg::new(true, ACK, 100, 100).data(10).port(2));
+    push(&mut source, T0 + 12 * MS, &Seg::new(false, ACK, 100, 110).data(10).port(2));
+    let latency = run(source, THREE_SECONDS).account.latency;
+    let of = |durations: RoundTrips| (durations.counts.iter().sum::<u64>(), durations.sum_ns);
+    assert_eq!((of(latency.server_rtt), of(latency.client_rtt)), ((1, MS), (1, MS)));
+    assert_eq!((of(latency.connect), of(latency.first_byte)), ((1, 2 * MS), (1, 5 * MS)));
+    assert_eq!(of(latency.dns_answer), (0, 0));
 }
 
 #[test]

@@ -8,10 +8,11 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 const GET_DRIVER: u32 = 0x3;
 const GET_CHANNELS: u32 = 0x3c;
 
-/// `struct ethtool_channels`, include/uapi/linux/ethtool.h.
+/// `struct ethtool_channels`, include/uapi/linux/ethtool.h: the most there can be (receive, send, other, combined), then
+/// those in use.
 #[derive(Default)]
 #[repr(C)]
-struct Channels {
+struct ChannelCounts {
     command: u32,
     max: [u32; 4],
     rx: u32,
@@ -28,7 +29,7 @@ struct DriverInfo {
     rest: [u8; 160],
 }
 
-const _: () = assert!(size_of::<Channels>() == 36);
+const _: () = assert!(size_of::<ChannelCounts>() == 36);
 const _: () = assert!(size_of::<DriverInfo>() == 196);
 
 /// Receive queues in use. A driver that doesn't say has one.
@@ -36,12 +37,38 @@ const _: () = assert!(size_of::<DriverInfo>() == 196);
 /// # Errors
 /// ENODEV: no such interface.
 pub fn receive_queues(interface: &str) -> io::Result<u32> {
-    let mut channels = Channels { command: GET_CHANNELS, ..Channels::default() };
-    match ask(interface, &mut channels) {
-        Ok(()) => Ok((channels.rx + channels.combined).max(1)),
+    match channels(interface) {
+        Ok(channels) => Ok(channels.receiving()),
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(1),
         Err(error) => Err(error),
     }
+}
+
+/// Queues that receive, and what they can be set to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Channels {
+    /// In use: such as only receive, and such as send as well.
+    pub rx: u32,
+    pub combined: u32,
+    /// The most there can be of each; 0: the driver has none of that kind.
+    pub max_rx: u32,
+    pub max_combined: u32,
+}
+
+impl Channels {
+    /// Queues that receive; there is at least one.
+    pub fn receiving(self) -> u32 {
+        self.rx.saturating_add(self.combined).max(1)
+    }
+}
+
+/// # Errors
+/// ENODEV: no such interface. EOPNOTSUPP: its driver doesn't say.
+pub fn channels(interface: &str) -> io::Result<Channels> {
+    let mut counts = ChannelCounts { command: GET_CHANNELS, ..ChannelCounts::default() };
+    ask(interface, &mut counts)?;
+    let ChannelCounts { max: [max_rx, _, _, max_combined], rx, combined, .. } = counts;
+    Ok(Channels { rx, combined, max_rx, max_combined })
 }
 
 /// The driver's name ("veth", "ice").
@@ -111,5 +138,7 @@ mod tests {
         assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
         assert!(driver("a-name-that-no-interface-can-have").is_err());
         assert_eq!(receive_queues("lo").unwrap(), 1);
+        assert_eq!(channels("lo").unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
+        assert_eq!(Channels { rx: 2, combined: 3, ..Channels::default() }.receiving(), 5);
     }
 }

@@ -15,7 +15,6 @@ const GET_FLAGS: u32 = 0x25;
 const SET_FLAGS: u32 = 0x26;
 const GET_GRO: u32 = 0x2b;
 const SET_GRO: u32 = 0x2c;
-const GET_RSS: u32 = 0x46;
 /// Bits of the flags (ETH_FLAG_RXVLAN, ETH_FLAG_LRO).
 const FLAG_VLAN_STRIP: u32 = 1 << 8;
 const FLAG_LRO: u32 = 1 << 15;
@@ -145,38 +144,6 @@ fn set_up(interface: &str, up: bool) -> io::Result<()> {
     submit(libc::SIOCSIFFLAGS, &mut request)
 }
 
-/// How an interface spreads packets over its queues.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rss {
-    /// The hash: 1 Toeplitz, 2 XOR, 4 CRC32.
-    pub function: u8,
-    /// What is done to the addresses before: 1 and 2 make both directions alike.
-    pub transformation: u8,
-    pub key: Vec<u8>,
-}
-
-/// # Errors
-/// As for [`read`].
-pub fn rss(interface: &str) -> io::Result<Rss> {
-    /// `struct ethtool_rxfh` in words, up to its table and key: command, context, table's and key's sizes, functions, 0.
-    const HEAD: usize = 6;
-    /// Words of table and key at most; no driver has as many.
-    const ROOM: usize = 1 << 16;
-    let mut sizes = [0_u32; HEAD];
-    sizes[0] = GET_RSS;
-    ask(interface, &mut sizes)?;
-    let (table, key) = (sizes[2] as usize, sizes[3] as usize);
-    let mut all = Box::new([0_u32; HEAD + ROOM]);
-    if table + key.div_ceil(4) > ROOM {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    }
-    all[..4].copy_from_slice(&[GET_RSS, 0, sizes[2], sizes[3]]);
-    ask(interface, &mut *all)?;
-    let [function, transformation, ..] = all[4].to_ne_bytes();
-    let key = all[HEAD + table..].iter().flat_map(|word| word.to_ne_bytes()).take(key).collect();
-    Ok(Rss { function, transformation, key })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,7 +152,6 @@ mod tests {
     fn what_an_interface_has_not_is_said() {
         assert_eq!(read("lo", Setting::Up).unwrap(), 1);
         assert_eq!(read("lo", Setting::RxRing).unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
-        assert_eq!(rss("lo").unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
         for setting in [Setting::Up, Setting::Lro, Setting::Gro, Setting::Pause] {
             assert_eq!(read("no-such-if", setting).unwrap_err().raw_os_error(), Some(libc::ENODEV));
         }

@@ -3,6 +3,7 @@
 //! Values on the judge's thread. Their getters are registered from the table of facts; an unknown fact
 //! reads as `()`.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -171,16 +172,16 @@ fn register_subject<S: Subject + Clone + Send + Sync>(engine: &mut Engine) {
 
 /// A getter for each name in a group; it looks its fact up by the group it is asked on.
 fn register_sides(engine: &mut Engine) {
-    let in_groups = || FlowFacts::facts().filter(|fact| fact.path.matches('.').count() == 2);
-    let mut names: Vec<&'static str> = in_groups().map(|fact| last_name(fact.path)).collect();
-    names.sort_unstable();
-    names.dedup();
-    for name in names {
-        let same_name: Vec<&'static Fact<FlowFacts>> =
-            in_groups().filter(|fact| last_name(fact.path) == name).collect();
+    let mut by_name: BTreeMap<&'static str, Vec<(&'static str, &'static Fact<FlowFacts>)>> = BTreeMap::new();
+    for fact in FlowFacts::facts() {
+        if let [_, group, name] = *fact.path.split('.').collect::<Vec<_>>() {
+            by_name.entry(name).or_default().push((group, fact));
+        }
+    }
+    for (name, same_name) in by_name {
         engine.register_get(name, move |side: &mut SideView| {
-            let fact = same_name.iter().find(|fact| fact.path.split('.').nth(1) == Some(side.group));
-            fact.map_or(Dynamic::UNIT, |fact| read(fact, &side.facts))
+            let fact = same_name.iter().find(|(group, _)| *group == side.group);
+            fact.map_or(Dynamic::UNIT, |(_, fact)| read(fact, &side.facts))
         });
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! Runs at load time, on text that the parser has taken; the operands go to `clause`, in the order of the parsed ones.
 
-use crate::language::source::{Token, TokenKind, tokens};
+use crate::language::source::{Token, TokenKind, tokens_to};
 
 /// The operands of the condition of a rule, in order; none without a condition.
 pub(crate) fn of_rule(text: &str) -> Vec<String> {
-    let tokens = tokens(text);
+    let tokens = tokens_to(text, "then");
     let mut operands = Vec::new();
     let at = |word: &str| top(&tokens).find(|(_, token)| is_word(token, word)).map(|(at, _)| at);
     if let (Some(when), Some(then)) = (at("when"), at("then"))

@@ -85,14 +85,14 @@ pub(crate) struct TooLarge<'a> {
     pub(crate) column: usize,
 }
 
-/// The tokens of a text, without blanks and comments.
-pub(super) fn tokens(text: &str) -> Vec<Token<'_>> {
-    Scanner::new(text).tokens()
+/// The tokens of a text as far as this word, without blanks and comments.
+pub(super) fn tokens_to<'a>(text: &'a str, word: &str) -> Vec<Token<'a>> {
+    Scanner::new(text).tokens(|token| token.kind == TokenKind::Word && token.text == word)
 }
 
 /// The items of a file, in order, and its too large numbers.
 pub(crate) fn split(text: &str) -> (Vec<Item<'_>>, Vec<TooLarge<'_>>) {
-    let tokens = tokens(text);
+    let tokens = Scanner::new(text).tokens(|_| false);
     let too_large = tokens.iter().filter(|t| t.kind == TokenKind::Number && is_too_large(t.text));
     let too_large = too_large.map(|t| TooLarge { text: t.text, line: t.line, column: t.column }).collect();
     let mut items = Vec::new();
@@ -195,27 +195,29 @@ impl<'a> Scanner<'a> {
         self.text[at..].starts_with(prefix)
     }
 
-    fn tokens(mut self) -> Vec<Token<'a>> {
+    /// Up to the last one, or the first that `ends` it.
+    fn tokens(mut self, ends: impl Fn(&Token) -> bool) -> Vec<Token<'a>> {
         let mut tokens: Vec<Token> = Vec::new();
-        loop {
+        while !tokens.last().is_some_and(&ends) {
             self.skip_blank();
             let (start, line, column) = (self.offset(), self.line, self.column);
-            let Some(kind) = self.token() else { return tokens };
+            let Some(kind) = self.token() else { break };
             let text = &self.text[start..self.offset()];
             let first_on_line = tokens.last().is_none_or(|t| t.line != line);
             tokens.push(Token { kind, text, start, line, column, first_on_line });
         }
+        tokens
     }
 
     fn skip_blank(&mut self) {
-        loop {
-            if self.rest_starts_with("//") {
+        while let Some(c) = self.peek() {
+            if c == '/' && self.rest_starts_with("//") {
                 while self.peek().is_some_and(|c| c != '\n') {
                     self.bump();
                 }
-            } else if self.rest_starts_with("/*") {
+            } else if c == '/' && self.rest_starts_with("/*") {
                 self.skip_block_comment();
-            } else if self.peek().is_some_and(char::is_whitespace) {
+            } else if c.is_whitespace() {
                 self.bump();
             } else {
                 return;
@@ -286,7 +288,7 @@ impl<'a> Scanner<'a> {
         }
         self.nesting += 1;
         while let Some(c) = self.peek() {
-            if self.rest_starts_with("${") {
+            if c == '$' && self.rest_starts_with("${") {
                 self.bump();
                 self.template_code();
                 continue;

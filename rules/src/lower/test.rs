@@ -3,6 +3,7 @@
 //!
 //! Built at load time; evaluated on workers and on the judge without allocating, locking or touching Rhai.
 
+use crate::facts::Parts;
 use crate::facts::table::Subject;
 use crate::lower::types::{Eval, Key, Read, Stop, Term, binary};
 
@@ -102,6 +103,17 @@ impl<S: Subject> Test<S> {
         match self {
             Test::Expr(eval) => Test::Sure(eval),
             test => test,
+        }
+    }
+
+    /// What of the snapshot it reads before anything else, as far as that can be seen.
+    pub(crate) fn first_read(&self) -> Parts {
+        match self {
+            Test::Flag(read, _) => read.parts,
+            Test::Within { read, .. } | Test::Among { read, .. } => read.parts,
+            Test::All(tests) | Test::Any(tests) => tests.first().map_or(Parts::HAND, Test::first_read),
+            Test::Not(test) => test.first_read(),
+            Test::Const(_) | Test::Sure(_) | Test::Expr(_) => Parts::HAND,
         }
     }
 

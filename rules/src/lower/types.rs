@@ -32,7 +32,7 @@ pub(crate) enum Key {
 /// How a fact is read, and what of the snapshot has to be there.
 pub(crate) struct Read<S, T> {
     get: fn(&S) -> Option<T>,
-    parts: Parts,
+    pub(crate) parts: Parts,
     pub(crate) key: Key,
 }
 

@@ -12,11 +12,15 @@ use std::time::SystemTime;
 use comfy_table::CellAlignment;
 use dataplane::record::list::ListError;
 use dataplane::record::query::QueryError;
-use dataplane::record::{ExportError, ExportSummary, FlowSummary, IncidentRecord, Query, Store, StoreError};
+use dataplane::record::{
+    ExportError, ExportSummary, FlowSummary, IncidentRecord, Query, Spool, Store, StoreError, list_by,
+    prepare,
+};
 
 use crate::cli::{GetArgs, ListArgs, QueryArgs};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::error::Failure;
+use crate::index;
 use crate::term::{self, count, plural};
 use crate::time::{span, utc};
 
@@ -36,8 +40,8 @@ pub fn list(args: &ListArgs) -> Result<(), Failure> {
             Ok(())
         });
     }
-    let incidents = store.incidents().map_err(failed)?;
-    term::show(|out| table(out, &flows, &incidents))
+    let kinds = kinds(&store, &flows)?;
+    term::show(|out| table(out, &flows, &kinds))
 }
 
 /// Writes the packets asked for as one capture file.
@@ -55,13 +59,11 @@ pub fn get(args: &GetArgs) -> Result<(), Failure> {
     let Some(path) = &args.write else {
         return show_only(&store, &query, args.json);
     };
-    let exported = if to_stdout {
-        let mut out = BufWriter::new(io::stdout().lock());
-        dataplane::record::export(&store, &query, &mut out)
-    } else {
-        let mut out = Late { path, file: None };
-        dataplane::record::export(&store, &query, &mut out)
-    };
+    let prepared = prepare(&store, &query, &*index::finder(&store), &Spool::beside(&store));
+    let exported = prepared.and_then(|prepared| match to_stdout {
+        true => prepared.write(&mut BufWriter::new(io::stdout().lock())),
+        false => prepared.write(&mut BufWriter::with_capacity(1 << 20, file(path)?)),
+    });
     let summary = match exported {
         Err(ExportError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
         Err(ExportError::Output(error)) => {
@@ -81,6 +83,7 @@ fn question(args: &QueryArgs) -> Result<(Store, Query), Failure> {
     let query = Query {
         incident: args.incident.clone(),
         flow: args.flow,
+        community_id: args.community_id.clone(),
         host: args.host,
         since: args.since.map(|when| when.resolve(now)),
         until: args.until.map(|when| when.resolve(now)),
@@ -117,7 +120,7 @@ fn unanswered(message: String) -> Failure {
 
 /// The flows that match; none is a failure.
 fn found(store: &Store, query: &Query) -> Result<Vec<FlowSummary>, Failure> {
-    let listed = dataplane::record::list(store, query).map_err(|error| match error {
+    let listed = list_by(store, query, &*index::finder(store)).map_err(|error| match error {
         ListError::Query(QueryError::Store(error)) => failed(error),
         other => unanswered(other.to_string()),
     })?;
@@ -130,8 +133,23 @@ fn found(store: &Store, query: &Query) -> Result<Vec<FlowSummary>, Failure> {
     Ok(listed)
 }
 
-fn table(out: &mut dyn Write, flows: &[FlowSummary], incidents: &[IncidentRecord]) -> io::Result<()> {
-    let kinds: HashMap<&str, &str> = incidents.iter().map(|i| (i.id.as_str(), i.kind.as_str())).collect();
+/// Incidents shown with a flow; of more, their number.
+const SHOWN: usize = 3;
+
+/// Kinds of the incidents that the table shows, by id.
+fn kinds(store: &Store, flows: &[FlowSummary]) -> Result<HashMap<String, String>, Failure> {
+    let shown = flows.iter().flat_map(|flow| flow.incidents.iter().take(SHOWN));
+    let mut kinds: HashMap<String, String> = shown.map(|id| (id.clone(), "?".to_owned())).collect();
+    let each = store.each_incident(|_, incident: IncidentRecord| {
+        if let Some(kind) = kinds.get_mut(&incident.id) {
+            *kind = incident.kind;
+        }
+    });
+    each.map_err(failed)?;
+    Ok(kinds)
+}
+
+fn table(out: &mut dyn Write, flows: &[FlowSummary], kinds: &HashMap<String, String>) -> io::Result<()> {
     let mut table = term::table();
     table.set_header(["flow", "who", "first packet", "span", "packets", "bytes", "incidents"]);
     for flow in flows {
@@ -144,10 +162,10 @@ fn table(out: &mut dyn Write, flows: &[FlowSummary], incidents: &[IncidentRecord
         let mut of_flow: Vec<String> = flow
             .incidents
             .iter()
-            .map(|id| format!("{} {id}", kinds.get(id.as_str()).copied().unwrap_or("?")))
+            .take(SHOWN)
+            .map(|id| format!("{} {id}", kinds.get(id).map_or("?", String::as_str)))
             .collect();
-        let more = of_flow.len().saturating_sub(3);
-        of_flow.truncate(3);
+        let more = flow.incidents.len().saturating_sub(SHOWN);
         if more > 0 {
             of_flow.push(format!("and {more} more"));
         }
@@ -212,8 +230,8 @@ fn told(summary: &ExportSummary, path: &Path, json: bool) -> Result<(), Failure>
         term::note(&format!("{damage}; `referee store verify` shows how every segment is"));
     }
     if summary.vanished > 0 {
-        let gone = plural(summary.vanished, "packet");
-        term::note(&format!("{gone} were deleted by retention while being read and are missing"));
+        let gone = plural(summary.vanished, "segment");
+        term::note(&format!("{gone} of what was asked for: deleted by retention before it could be read"));
     }
     if json {
         return term::show(|out| {
@@ -226,27 +244,7 @@ fn told(summary: &ExportSummary, path: &Path, json: bool) -> Result<(), Failure>
     Ok(())
 }
 
-/// A file that is made when the first byte comes, so that a question without an answer leaves none behind.
-struct Late<'a> {
-    path: &'a Path,
-    file: Option<BufWriter<File>>,
-}
-
-impl Late<'_> {
-    fn file(&mut self) -> io::Result<&mut BufWriter<File>> {
-        match &mut self.file {
-            Some(file) => Ok(file),
-            none => Ok(none.insert(BufWriter::with_capacity(1 << 20, File::create(self.path)?))),
-        }
-    }
-}
-
-impl Write for Late<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file()?.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file()?.flush()
-    }
+/// The file to write: made now that there is something to put in it.
+fn file(path: &Path) -> Result<File, ExportError> {
+    File::create(path).map_err(ExportError::Output)
 }

@@ -8,11 +8,16 @@ use clap::{Args, Parser, Subcommand};
 use rules::Override;
 
 use crate::capture::CaptureArgs;
+use crate::client::ReachArgs;
 use crate::control::socket::DEFAULT_PATH;
 use crate::doctor::DoctorArgs;
+use crate::extcap::ExtcapCommand;
 use crate::filter::FilterArgs;
 use crate::live::mode::{Mode, ZeroCopyArg};
+use crate::serve::ServeArgs;
 use crate::time::When;
+use crate::token::TokenArgs;
+use crate::web_link::WebArgs;
 
 /// Watches packets, knows when TCP is being broken, and keeps the packets that prove it.
 #[derive(Parser)]
@@ -41,6 +46,12 @@ pub enum Command {
     /// What a store keeps
     #[command(subcommand)]
     Captures(CapturesCommand),
+    /// Show a store through the HTTP interface, without capturing
+    Serve(ServeArgs),
+    /// Make a token for the HTTP interface
+    Token(TokenArgs),
+    /// An address that logs a browser in
+    Web(WebArgs),
     /// How a run under way stands
     Status(SocketArgs),
     /// Rule files
@@ -49,9 +60,28 @@ pub enum Command {
     /// A store's files
     #[command(subcommand)]
     Store(StoreCommand),
+    /// How a run does and what it finds, at a glance, on a terminal
+    Top(ReachArgs),
+    /// Who is told of incidents
+    #[command(subcommand)]
+    Notify(NotifyCommand),
     /// referee.toml
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Referee among Wireshark's interfaces
+    #[command(subcommand)]
+    Extcap(ExtcapCommand),
+    /// What makes a shell complete these commands, on standard output
+    Completions {
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Man pages and completions into a folder, for packages
+    #[command(hide = true)]
+    Generate {
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
 }
 
 /// What `run` and `replay` share.
@@ -93,8 +123,8 @@ pub struct OutputArgs {
 
 #[derive(Args)]
 pub struct RunArgs {
-    /// The interface to capture from; may be given several times
-    #[arg(short = 'i', value_name = "IFACE", required = true)]
+    /// The interface to capture from; may be given several times. Without it, those of [capture] interfaces
+    #[arg(short = 'i', value_name = "IFACE", value_parser = interface)]
     pub interface: Vec<String>,
     /// How to capture
     #[arg(long, value_enum, default_value = "auto")]
@@ -201,6 +231,9 @@ pub struct QueryArgs {
     /// Of this flow (16 hexadecimal digits)
     #[arg(long, value_name = "FLOW_ID", group = "what", value_parser = flow_id)]
     pub flow: Option<u64>,
+    /// Of the flow that Zeek, Suricata and --flows name so (1:…)
+    #[arg(long, value_name = "ID", group = "what", value_parser = community_id)]
+    pub community_id: Option<String>,
     /// From or to this address
     #[arg(long, value_name = "IP", group = "what")]
     pub host: Option<IpAddr>,
@@ -343,6 +376,16 @@ pub enum StoreCommand {
 }
 
 #[derive(Subcommand)]
+pub enum NotifyCommand {
+    /// Tell everybody whom the settings name that this is a test, and say who heard it
+    Test {
+        /// Settings; without it those in /etc/referee/referee.toml
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand)]
 pub enum ConfigCommand {
     /// Read the settings, and the rules they name, and say what is wrong with them
     Check {
@@ -350,6 +393,14 @@ pub enum ConfigCommand {
         #[arg(long, value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
         config: PathBuf,
     },
+}
+
+/// The name of an interface, which may be none that is there.
+pub fn interface(text: &str) -> Result<String, String> {
+    match text.is_empty() || text.contains(|c: char| c.is_whitespace() || c == '/') {
+        true => Err("give the name of an interface; ip -brief link lists those there are".to_owned()),
+        false => Ok(text.to_owned()),
+    }
 }
 
 fn parameter(text: &str) -> Result<Override, String> {
@@ -365,6 +416,14 @@ fn parameter(text: &str) -> Result<Override, String> {
 fn seconds(text: &str) -> Result<f64, String> {
     let value: f64 = text.parse().map_err(|_| "give a number of seconds".to_owned())?;
     if (0.001..=1e9).contains(&value) { Ok(value) } else { Err("give 0.001 to 1000000000 seconds".into()) }
+}
+
+fn community_id(text: &str) -> Result<String, String> {
+    // "1:" and the base64 of the 20 bytes of a SHA-1 sum.
+    let sum = text.strip_prefix("1:").filter(|sum| sum.len() == 28 && sum.ends_with('='));
+    let letters = |sum: &str| sum.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b));
+    let form = "a Community ID is 1: and 28 letters and digits, as --flows shows it";
+    sum.filter(|sum| letters(sum)).map(|_| text.to_owned()).ok_or_else(|| form.to_owned())
 }
 
 fn flow_id(text: &str) -> Result<u64, String> {
@@ -393,6 +452,28 @@ mod tests {
         assert_eq!(parameter("a.b = x=y.z"), set("a", "b", "x=y.z"));
         for wrong in ["", "a", "a.b", "a=b", ".b=1", "a.=1"] {
             assert!(parameter(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn community_ids_are_a_version_and_a_sum() {
+        assert!(community_id("1:LQU9qZlK+B5F3KDmev6m5PMibrg=").is_ok());
+        for wrong in [
+            "",
+            "1:",
+            "LQU9qZlK+B5F3KDmev6m5PMibrg=",
+            "1:LQU9qZlK B5F3KDmev6m5PMibrg=",
+            "2:LQU9qZlK+B5F3KDmev6m5PMibrg=",
+        ] {
+            assert!(community_id(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn interfaces_have_names() {
+        assert_eq!(interface("eth0.5"), Ok("eth0.5".to_owned()));
+        for wrong in ["", " ", "eth 0", "../lo"] {
+            assert!(interface(wrong).unwrap_err().contains("ip -brief link"), "{wrong}");
         }
     }
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Code, Failure};
 use crate::report::finished::Inputs;
-use crate::term::{count, plural};
+use crate::term::{count, patiently, plural};
 
 /// Which packets are to be analysed.
 #[derive(Args)]
@@ -39,9 +39,17 @@ impl FilterArgs {
     /// Usage: the expression.
     pub fn for_interfaces(&self) -> Result<Option<Arc<Filter>>, Failure> {
         let Some(filter) = self.given() else { return Ok(None) };
-        filter.check_for_kernel().map_err(|error| failure(&error))?;
+        compiling(|| filter.check_for_kernel()).map_err(|error| failure(&error))?;
         Ok(Some(Arc::new(filter)))
     }
+}
+
+/// Has a filter compiled, which takes libpcap long if the expression is.
+pub fn compiling<R>(work: impl FnOnce() -> R) -> R {
+    patiently(
+        "compiling the filter… (a long expression takes libpcap minutes; a plain list, host A or host B, is quick)",
+        work,
+    )
 }
 
 /// A filter that can't be used, as the program's failure.

@@ -3,23 +3,36 @@
 //! Main thread. The commands live in modules of their own; packets are the business of `dataplane`, rules
 //! that of `rules`.
 
+mod api;
+mod board;
 mod capture;
 mod captures;
 mod cli;
+mod client;
 mod compare;
 mod config;
 mod control;
 mod doctor;
+#[cfg(test)]
+mod documented;
 mod error;
+mod extcap;
 mod filter;
+mod generate;
+mod index;
 mod live;
+mod notify;
 mod recording;
 mod replay;
 mod report;
 mod rules;
+mod serve;
 mod term;
 mod time;
+mod token;
+mod top;
 mod verify;
+mod web_link;
 
 use std::process::ExitCode;
 
@@ -27,10 +40,15 @@ use clap::Parser;
 
 use control::switches::Switch;
 
-use cli::{CapturesCommand, Cli, Command, ConfigCommand, RulesCommand, StoreCommand};
+use error::Failure;
+
+use cli::{CapturesCommand, Cli, Command, ConfigCommand, NotifyCommand, RulesCommand, StoreCommand};
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    if let Some(call) = extcap::called(std::env::args_os()) {
+        return exit(extcap::answer(&call));
+    }
+    exit(match Cli::parse().command {
         Command::Run(args) => live::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Compare(args) => compare::run(&args),
@@ -46,10 +64,21 @@ fn main() -> ExitCode {
         Command::Rules(RulesCommand::Shadow(args)) => control::client::switch(&args, Switch::Shadow),
         Command::Rules(RulesCommand::Enable(args)) => control::client::switch(&args, Switch::Enabled),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Serve(args) => serve::run(&args),
+        Command::Token(args) => token::run(&args),
+        Command::Web(args) => web_link::run(&args),
         Command::Status(args) => control::client::status(&args),
         Command::Store(StoreCommand::Verify { store, json }) => verify::verify(&store, json),
+        Command::Top(args) => top::run(&args),
+        Command::Notify(NotifyCommand::Test { config }) => notify::try_out(config.as_deref()),
         Command::Config(ConfigCommand::Check { config }) => rules::check::config(&config),
-    };
+        Command::Extcap(command) => extcap::run(&command),
+        Command::Completions { shell } => generate::completions(shell),
+        Command::Generate { folder } => generate::generate(&folder),
+    })
+}
+
+fn exit(done: Result<(), Failure>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -6,13 +6,14 @@
 use std::collections::VecDeque;
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dataplane::judge::Incident;
 use dataplane::record::{
     IncidentLog, RealDisk, RecordConfig, Recorder, Store, StoreError, Writer, WriterAccount, WriterHandle,
     recorder, spawn,
 };
+use dataplane::source::Nanos;
 
 use crate::error::Failure;
 use crate::term;
@@ -113,6 +114,12 @@ impl Prepared {
     }
 }
 
+/// Nanoseconds since 1970.
+fn now() -> Nanos {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(0)
+}
+
 fn unwritable(folder: &Path, error: &std::io::Error) -> Failure {
     Failure::failed(format!("the store {} can't be written to: {error}", folder.display()))
 }
@@ -177,9 +184,10 @@ impl Recording {
         self.log_error = None;
     }
 
-    /// Once a second: tries again what was refused. Says in words when the disk begins to refuse or to take again
+    /// Once a second of a live run: lets captures age and tries again what was refused. Says in words when the disk begins to refuse or to take again
     /// what it is given.
     pub fn look(&mut self) -> Option<String> {
+        self.writer.advance(now());
         self.retry();
         let account = self.writer.account();
         let failing = account.failing || self.log_error.is_some();

@@ -4,6 +4,9 @@
 
 use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 use comfy_table::{Table, presets};
 
@@ -21,6 +24,26 @@ fn width() -> usize {
 /// Says something on standard error. If that is closed there is nobody left to tell.
 pub fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "referee: {text}");
+}
+
+/// How long something may take before it is said.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Does what may take long, and says so if it does.
+pub fn patiently<R>(what: &str, work: impl FnOnce() -> R) -> R {
+    let (working, done) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let wait = move || {
+            if done.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                note(what);
+            }
+        };
+        // Without a thread it is done without a word.
+        let _ = thread::Builder::new().spawn_scoped(scope, wait);
+        let result = work();
+        drop(working);
+        result
+    })
 }
 
 /// Writes to standard output; a reader that went away has seen enough, which is no failure.

@@ -33,8 +33,7 @@ struct Segment {
 /// Failed: the store can't be read, or something in it is damaged.
 pub fn verify(folder: &Path, json: bool) -> Result<(), Failure> {
     let store = Store::open(folder).map_err(Failure::failed)?;
-    let (incidents, unreadable) = store.read_incidents().map_err(Failure::failed)?;
-    let incidents = incidents.len() as u64;
+    let (incidents, unreadable) = store.count_incidents().map_err(Failure::failed)?;
     if unreadable > 0 {
         let lines = plural(unreadable, "line");
         term::note(&format!(

@@ -59,10 +59,15 @@ fn a_mirror_port_is_ready_and_nothing_is_changed() {
         assert!(fine || !check["why"].as_str().unwrap().is_empty(), "{check}");
     }
     assert_eq!(check(&all, "zero_copy")["state"], "warn");
+    let rss = check(&all, "rss");
     assert_eq!(
-        (&check(&all, "rss")["state"], &check(&all, "rss")["interface"]),
-        (&"warn".into(), &"tap0".into())
+        (&rss["state"], &rss["interface"], &rss["type"]),
+        (&"ok".into(), &"tap0".into(), &Value::Null),
+        "{rss}"
     );
+    // A veth's tags are where its other end put them, and no kernel gives it zero-copy.
+    assert_eq!(check(&all, "vlan_strip")["state"], "ok");
+    assert_eq!(check(&all, "zero_copy")["why"], "each packet is copied once more");
     assert_eq!(check(&all, "free")["state"], "ok");
     assert_eq!(check(&all, "kernel")["interface"], Value::Null);
     // Without an interface it is about the host alone.
@@ -93,11 +98,28 @@ fn what_stands_in_the_way_exits_1_and_is_named() {
         ran.stdout
     );
     // Under whoever captures from it nothing is set.
-    doctor(&namespace, &bench, &["-i", "tap0", "--fix"]).exits(2).says(&["not changed under it", "help: "]);
+    let ran = doctor(&namespace, &bench, &["-i", "tap0", "--fix", "--json"]).exits(2);
+    assert_eq!(check(&checks(&ran), "fix")["state"], "bad");
+    assert_eq!(ran.json()[0]["fixed"], Value::Array(Vec::new()));
+    ran.says(&["not changed under it", "help: "]);
     drop(link);
     assert!(!bench.path("state").exists());
 
-    doctor(&namespace, &bench, &["-i", "none0"]).exits(4).says(&["there is no interface none0"]);
+    // What isn't there is told as everything else, and what is there is looked at all the same.
+    let ran = doctor(&namespace, &bench, &["-i", "none0", "-i", "tap0", "--json"]).exits(4);
+    let all = checks(&ran);
+    let missing = check(&all, "interface");
+    assert_eq!((&missing["interface"], &missing["state"]), (&"none0".into(), &"bad".into()), "{missing}");
+    assert_eq!(check(&all, "link")["interface"], "tap0");
+    assert_eq!(ran.json()[0]["ready"], false);
+    ran.says(&["there is no interface none0"]);
+    let ran = doctor(&namespace, &bench, &["-i", "none0"]).exits(4).says(&["there is no interface none0"]);
+    assert!(ran.stdout.contains("\nnone0\n  bad      interface "), "{}", ran.stdout);
+    doctor(&namespace, &bench, &["-i", ""]).exits(2).says(&["give the name of an interface"]);
+    let ran = doctor(&namespace, &bench, &["-i", "tap0", "--undo", "--json"]).exits(1);
+    let [told] = &ran.json()[..] else { panic!("{}", ran.stdout) };
+    assert_eq!(told["undone"], Value::Array(Vec::new()));
+    assert_eq!(check(told["checks"].as_array().unwrap(), "undo")["state"], "bad");
     doctor(&namespace, &bench, &["--fix"]).exits(2);
     doctor(&namespace, &bench, &["-i", "tap0", "--fix", "--undo"]).exits(2);
     doctor(&namespace, &bench, &["--config", "none.toml"]).exits(2);
@@ -117,23 +139,28 @@ fn what_is_set_is_set_back_byte_for_byte() {
         return;
     }
     let namespace = Namespace::new();
-    let _pair = VethPair::new(&namespace, Shape::default());
+    // A veth keeps its GRO, which it needs; what sits on one has none to lose.
+    namespace.ip(&["link", "add", "one", "type", "veth", "peer", "name", "other"]);
+    ["one", "other"].iter().for_each(|end| drop(namespace.ip(&["link", "set", end, "up"])));
+    namespace.ip(&["link", "add", "link", "one", "name", "tap0", "type", "macvlan"]);
     let bench = Bench::new();
-    namespace.ip(&["link", "set", "tap0", "down"]);
+    let doctor = |namespace: &Namespace, bench: &Bench, args: &[&str]| {
+        doctor(namespace, bench, &[&["--mode", "afpacket"], args].concat())
+    };
     let before = state(&namespace);
     doctor(&namespace, &bench, &["-i", "tap0"]).exits(1);
     let ran = doctor(&namespace, &bench, &["-i", "tap0", "--fix"]).exits(0);
-    for words in ["set tap0 up: 0 to 1\n", "set tap0 vlan_strip: 1 to 0\n", "up, with a link", "\nReady"] {
+    for words in ["set tap0 up: 0 to 1\n", "set tap0 gro: 1 to 0\n", "up, with a link", "\nReady"] {
         assert!(ran.stdout.contains(words), "{words:?} is not in: {}", ran.stdout);
     }
     assert_ne!(state(&namespace), before);
     let written = bench.read("state/doctor-tap0.json");
     // Again there is nothing to set, and what was before is not forgotten.
     let again = doctor(&namespace, &bench, &["-i", "tap0", "--fix", "--json"]).exits(0);
-    assert!(again.json()[0]["fixed"].is_null(), "{}", again.stdout);
+    assert_eq!(again.json()[0]["fixed"], Value::Array(Vec::new()), "{}", again.stdout);
     assert_eq!(bench.read("state/doctor-tap0.json"), written);
     let undone = doctor(&namespace, &bench, &["-i", "tap0", "--undo"]).exits(0);
-    assert_eq!(undone.stdout, "set back tap0 vlan_strip: 0 to 1\nset back tap0 up: 1 to 0\n");
+    assert_eq!(undone.stdout, "set back tap0 gro: 0 to 1\nset back tap0 up: 1 to 0\n");
     assert_eq!(state(&namespace), before);
     assert!(!bench.path("state/doctor-tap0.json").exists());
     doctor(&namespace, &bench, &["-i", "tap0", "--undo"])

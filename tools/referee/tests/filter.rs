@@ -5,7 +5,11 @@
 
 mod common;
 
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
 use common::{Bench, lines};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tests::captures;
 use wiregen::scenario::Options;
@@ -76,6 +80,44 @@ fn what_speaks_of_a_wanted_flow_is_not_filtered_away() {
         number(&exact["filtered"]),
         number(&related["filtered"]) + number(&related["filter"]["related"])
     );
+}
+
+/// An expression that libpcap has to optimise as a whole.
+fn long() -> String {
+    let host = |n: u32| format!("host 10.{}.{}.{}", n / 256, n % 256, n * 7 % 256);
+    format!("tcp and ({})", (0..2500).map(host).collect::<Vec<_>>().join(" or "))
+}
+
+#[test]
+fn a_filter_that_takes_long_is_said_and_can_be_interrupted() {
+    let Some(bench) = bench("healthy", &Options::default()) else { return };
+    let long = long();
+    for args in [
+        &["replay", "--filter", &long, "c.pcap"][..],
+        &["run", "-i", "lo", "--mode", "afpacket", "--filter", &long, "--socket", "s"],
+    ] {
+        let mut child = bench.command(args).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let said = BufReader::new(child.stderr.take().unwrap());
+        let told = said.lines().map_while(Result::ok).find(|line| line.contains("compiling the filter…"));
+        assert!(told.is_some(), "it compiled without a word");
+        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        assert!(!child.wait().unwrap().success(), "it was interrupted");
+    }
+}
+
+#[test]
+fn a_long_list_of_hosts_is_refused_or_compiled_without_ado() {
+    let Some(bench) = bench("healthy", &Options::default()) else { return };
+    let hosts =
+        |count: u32| (0..count).map(|n| format!("host 10.0.{}.{}", n / 256, n % 256)).collect::<Vec<_>>();
+    let books = books(&bench, &["--filter", &hosts(600).join(" or ")]);
+    assert_eq!(
+        number(&books["received"]),
+        number(&books["filtered"]) + number(&books["analysed"]),
+        "{books}"
+    );
+    let too_long = bench.replay(&["--filter", &hosts(5000).join(" or "), "c.pcap"]).exits(2);
+    too_long.says(&["--filter: the expression can't be used: it is too long", "at most 4096", "help: "]);
 }
 
 #[test]

@@ -328,6 +328,9 @@ fn what_it_can_not_do_is_said() {
     let bench = bench();
     let both = [&LISTEN[..], &["--zero-copy", "require"]].concat();
     run(&namespace, &bench, &both).exits(2).says(&["--zero-copy require", "help: "]);
+    let steal = [&LISTEN[..], &["--steal", "--duration", "0.1"]].concat();
+    run(&namespace, &bench, &steal).exits(0).says(&["--steal takes nothing with --mode afpacket"]);
+    run(&namespace, &bench, &["-i", ""]).exits(2).says(&["give the name of an interface", "ip -brief link"]);
     run(&namespace, &bench, &["-i", "lo"]).exits(4).says(&["lo is no Ethernet interface", "--mode afpacket"]);
     namespace.ip(&["link", "set", "tap0", "down"]);
     run(&namespace, &bench, &LISTEN).exits(4).says(&["tap0 is down", "ip link set tap0 up"]);

@@ -9,8 +9,9 @@ use common::lines;
 use common::running::{Running, bench};
 use common::wire::{CUT_OFF, Wire, cut_off};
 use dataplane::filter::Filter;
+use tests::captures;
 use tests::live::{Namespace, Shape, need_root};
-use wiregen::scenario::{self, Options};
+use wiregen::scenario::{self, Options, Packet};
 
 fn has_libpcap(test: &str) -> bool {
     let missing = matches!(Filter::new("", true).program(1), Err(error) if error.is_library());
@@ -58,6 +59,53 @@ fn what_is_not_wanted_is_filtered_in_the_kernel_and_counted() {
         ] {
             assert!(metrics.lines().any(|one| one == line), "{line}: {metrics}");
         }
+    }
+}
+
+/// All that looks into a tag does so alike, and says alike what the expression did not see for a tag.
+#[test]
+fn tagged_packets_left_out_are_counted_alike_in_every_mode() {
+    if !need_root("tagged packets on a wire") || !has_libpcap("tagged packets on a wire") {
+        return;
+    }
+    let mut frames = Vec::new();
+    for (port, tag) in (4000..).zip([
+        &[][..],
+        &[0x81, 0x00, 0x00, 0x07],
+        &[0x88, 0xa8, 0x00, 0x08],
+        &[0x91, 0x00, 0x00, 0x09],
+    ]) {
+        frames.extend(cut_off(port, 80).iter().map(|frame| [&frame[..12], tag, &frame[12..]].concat()));
+    }
+    let tagged = 3 * CUT_OFF;
+    for exact in [true, false] {
+        let mut filter = vec!["--filter", "tcp port 80"];
+        filter.extend(exact.then_some("--filter-exact"));
+        for mode in ["xdp", "afpacket"] {
+            let namespace = Namespace::new();
+            let mut wire = Wire::new(&namespace, Shape::default());
+            let bench = bench();
+            let args = [&["-i", "tap0", "--mode", mode][..], &filter].concat();
+            let running = Running::start(&namespace, &bench, &args);
+            wire.send_all(&frames);
+            wire.all_arrived(&namespace);
+            let ended = running.stop();
+            let books = ended.books();
+            let counted = [&books["received"], &books["filtered"], &books["filter"]["filtered_vlan"]];
+            assert_eq!(counted, [wire.sent(), tagged, tagged], "{mode}, exact {exact}: {books}");
+            ended
+                .ran
+                .exits(0)
+                .says(&["have a VLAN tag", "try --filter 'tcp port 80 or (vlan and (tcp port 80))'"]);
+        }
+        let bench = bench();
+        let packets: Vec<Packet> =
+            frames.iter().zip(1..).map(|(bytes, ts)| Packet { ts, bytes: bytes.clone() }).collect();
+        bench.file("c.pcap", captures::file(&packets, captures::NANOS));
+        let ran = bench.replay(&[&filter[..], &["--ledger", "l", "c.pcap"]].concat()).exits(0);
+        let books = &lines(&bench.read("l"))[0];
+        assert_eq!([&books["filtered"], &books["filter"]["filtered_vlan"]], [tagged, tagged], "{books}");
+        ran.says(&["have a VLAN tag"]);
     }
 }
 

@@ -222,7 +222,7 @@ fn families(page: &str) -> std::collections::BTreeMap<String, Vec<(String, f64)>
         if let Some(help) = line.strip_prefix("# HELP ") {
             let (name, text) = help.split_once(' ').unwrap();
             let kind = lines.next().unwrap().strip_prefix(&format!("# TYPE {name} ")).unwrap();
-            assert!(!text.is_empty() && ["counter", "gauge"].contains(&kind), "{line}");
+            assert!(!text.is_empty() && ["counter", "gauge", "histogram"].contains(&kind), "{line}");
             assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
             assert!(name.starts_with("referee_") && !families.contains_key(name), "{name}");
             name.clone_into(&mut current);
@@ -231,9 +231,12 @@ fn families(page: &str) -> std::collections::BTreeMap<String, Vec<(String, f64)>
         }
         let (series, value) = line.rsplit_once(' ').unwrap();
         let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
-        assert!(name == current && labels.ends_with('}'), "{line} stands in {current}");
+        let parts = ["_bucket", "_sum", "_count"];
+        let own =
+            name == current || parts.iter().any(|part| name.strip_suffix(part) == Some(current.as_str()));
+        assert!(own && labels.ends_with('}'), "{line} stands in {current}");
         families
-            .get_mut(name)
+            .get_mut(&current)
             .unwrap()
             .push((labels.trim_end_matches('}').to_owned(), value.parse().unwrap()));
     }
@@ -269,6 +272,15 @@ fn metrics_are_the_books_and_gauges_in_prometheus_form() {
     }
     assert!(families["referee_state_table_service_entries"][0].0.ends_with("protocol=\"tcp\""), "{page}");
     assert!(page.contains(",state=\"time_wait\"} "), "{page}");
+    let timed = |page: &str, head: &str| {
+        let line = page.lines().find_map(|line| line.strip_prefix(head)).unwrap();
+        line.trim().parse::<u64>().unwrap()
+    };
+    assert!(timed(&page, "referee_connect_seconds_count ") > 100, "{page}");
+    assert!(timed(&page, "referee_handshake_rtt_seconds_count{side=\"server\"}") > 100, "{page}");
+    bench.capture("dns_slow", 5.0);
+    let dns = bench.replay(&["--metrics", "-", "dns_slow.pcap"]).exits(0).stdout;
+    assert!(timed(&dns, "referee_dns_answer_seconds_count ") > 0, "{dns}");
     let told = bench.replay(&["--metrics", "-", "connection_churn.pcap"]).exits(0);
     assert!(told.stdout.starts_with("# HELP referee_build_info "), "{}", told.stdout);
     bench.replay(&["--metrics", "l", "--ledger", "l", "connection_churn.pcap"]).exits(2).says(&["already"]);

@@ -47,6 +47,36 @@ fn wrong_settings_exit_2_with_line_and_nearest_key() {
     bench.replay(&["--set", "rst_after_idle.idle_ms=long", capture]).exits(2).says(&["is an integer"]);
 }
 
+#[test]
+fn cpus_that_are_not_there_are_told_and_not_run_on() {
+    let bench = Bench::new();
+    bench.file("c.toml", "[capture]\ncores = [9999]\n");
+    let said = ["c.toml:2:9: `cores` names CPU 9999", "it can have [0"];
+    bench
+        .run(&["config", "check", "--config", "c.toml"])
+        .exits(0)
+        .says(&said)
+        .says(&["`run` refuses to start here"]);
+    let run = ["run", "-i", "lo", "--mode", "afpacket", "--config", "c.toml", "--duration", "1"];
+    bench.run(&run).exits(2).says(&said);
+}
+
+#[test]
+fn a_filter_that_leaves_out_all_says_so_in_the_summary() {
+    let bench = Bench::new();
+    bench.capture("healthy", 1.0);
+    let ran = bench.replay(&["--filter", "host 192.0.2.99", "healthy.pcap"]);
+    if ran.stderr.contains("no libpcap on this host") {
+        return;
+    }
+    let ran = ran.exits(0);
+    assert!(
+        ran.stdout.contains(", none of them analysed\n") && !ran.stdout.contains("(0 bytes)"),
+        "{}",
+        ran.stdout
+    );
+}
+
 /// Before anything is taken: a host that runs out of memory kills something, and not always this.
 #[test]
 fn a_run_that_the_host_has_no_memory_for_is_refused() {

@@ -2,6 +2,7 @@
 //! and as if a VLAN tag were still in it where the kernel keeps that beside. Main thread; part of `translate`.
 
 use super::classic::Size;
+use super::refusals::{TAGGED, UNTAGGED};
 use super::translate::{
     ABOVE, BYTE, EQUAL, FARTHEST, LOADED, NOT_EQUAL, OFFSET, PACKET, SHIFT, SHIFTED_FROM, STACK, TAG, Target,
     Writer, X,
@@ -114,6 +115,30 @@ impl Writer {
         self.fetch(SKB_LOAD_BYTES, size, LOADED);
         self.asm.read(size, to, STACK, LOADED);
         self.asm.place(done);
+    }
+
+    /// Puts the key of a socket's counter at [`LOADED`]: whether a VLAN tag lies beside the packet or is still in it.
+    pub(super) fn find_tag(&mut self) {
+        /// What stands where an EtherType would.
+        const TAGS: [i32; 3] = [0x8100, 0x88a8, 0x9100];
+        let asm = &mut self.asm;
+        let (tagged, done) = (asm.label(), asm.label());
+        asm.insn(0x62, STACK, 0, LOADED, UNTAGGED.cast_signed());
+        asm.jump_if(NOT_EQUAL, SHIFT, 0, tagged);
+        asm.copy(1, PACKET);
+        asm.set32(2, 12);
+        asm.copy(3, STACK);
+        asm.add(3, BYTE.into());
+        asm.set32(4, 2);
+        asm.call(SKB_LOAD_BYTES);
+        asm.jump_if(NOT_EQUAL, 0, 0, done);
+        asm.read(2, 1, STACK, BYTE);
+        asm.big_endian(1, 2);
+        TAGS.iter().for_each(|&tag| asm.jump_if(EQUAL, 1, tag, tagged));
+        asm.jump(done);
+        asm.place(tagged);
+        asm.insn(0x62, STACK, 0, LOADED, TAGGED.cast_signed());
+        asm.place(done);
     }
 
     /// Puts bytes together of which some are the tag's, from offset r2.

@@ -49,7 +49,7 @@ pub enum Target {
         /// To judge the packet quoted in another: the map that says where it is (`struct look`).
         quoted: Option<i32>,
     },
-    /// A packet socket's filter. Counts what it refuses in the one 64-bit number of this per-CPU map.
+    /// A packet socket's filter. Counts what it refuses in this per-CPU map of [`super::Refusals`].
     Socket { refused: Option<i32> },
 }
 
@@ -330,21 +330,27 @@ impl Writer {
             Target::Socket { .. } if is_wanted => asm.set32(0, u32::MAX),
             Target::Socket { refused } => {
                 if let Some(count) = refused {
-                    let none = asm.label();
-                    asm.insn(0x62, STACK, 0, LOADED, 0);
-                    asm.copy(2, STACK);
-                    asm.add(2, LOADED.into());
-                    asm.map(1, count);
-                    asm.call(MAP_LOOKUP);
-                    asm.jump_if(EQUAL, 0, 0, none);
-                    asm.read(8, 1, 0, 0);
-                    asm.add(1, 1);
-                    asm.write(8, 0, 0, 1);
-                    asm.place(none);
+                    self.count_refused(count);
                 }
-                asm.set32(0, 0);
+                self.asm.set32(0, 0);
             }
         }
-        asm.exit();
+        self.asm.exit();
+    }
+
+    /// Counts a packet that a socket doesn't want, apart if it has a VLAN tag.
+    fn count_refused(&mut self, count: i32) {
+        self.find_tag();
+        let asm = &mut self.asm;
+        let none = asm.label();
+        asm.copy(2, STACK);
+        asm.add(2, LOADED.into());
+        asm.map(1, count);
+        asm.call(MAP_LOOKUP);
+        asm.jump_if(EQUAL, 0, 0, none);
+        asm.read(8, 1, 0, 0);
+        asm.add(1, 1);
+        asm.write(8, 0, 0, 1);
+        asm.place(none);
     }
 }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use dataplane_sys::packet_ring::{BURST, Packet, Ring};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::live::PROMPT;
+use super::live::Wakings;
 use super::{BATCH, Batch, Descriptor, Interface, Marks, Nanos, Poll, Source};
 use crate::filter::Refused;
 pub use tap::{PacketSettings, PacketTap, link_type};
@@ -40,9 +40,7 @@ pub struct PacketShared {
     pub refused: AtomicU64,
     pub refused_tagged: AtomicU64,
     pub related: AtomicU64,
-    /// How often packets came after silence, and how often the first of them had waited for more than [`PROMPT`].
-    pub after_silence: AtomicU64,
-    pub late: AtomicU64,
+    pub wakings: Wakings,
     /// Packets that will have been handed out when all that was captured is.
     pub wanted: AtomicU64,
     /// Nothing more will come: end when `wanted` have been taken.
@@ -123,15 +121,6 @@ impl AfPacket {
         Poll::Idle(self.latest)
     }
 
-    /// Notes whether the first packets after silence had to wait.
-    #[cold]
-    fn woken(&self, batch: &Batch) {
-        let Some(first) = batch.packets.first() else { return };
-        let late = self.now().saturating_sub(first.ts) > PROMPT;
-        self.shared.after_silence.fetch_add(1, Ordering::Relaxed);
-        self.shared.late.fetch_add(u64::from(late), Ordering::Relaxed);
-    }
-
     #[inline]
     fn marks(&self, packet: &Packet) -> Marks {
         let joined = packet.joined || packet.wire_len > self.longest;
@@ -174,7 +163,7 @@ impl Source for AfPacket {
         }
         self.ending = None;
         if std::mem::take(&mut self.silent) {
-            self.woken(batch);
+            self.shared.wakings.note(batch, self.now());
         }
         self.count(batch);
         batch.watermark = self.latest;

@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use dataplane_sys::ethtool;
 use dataplane_sys::packet::{Promiscuous, promiscuous};
 use dataplane_sys::packet_ring::{BLOCK, Control, Counted, Ring, Settings};
+use xdp_prog::filter::RefusedCount;
 
 use super::{AfPacket, PacketShared};
 use crate::filter::{Filter, Filtered, SocketFilter};
@@ -194,12 +195,13 @@ impl PacketTap {
         // Before the socket's counters: what is counted here must have been seen there.
         let (refused, taken) =
             (self.shared.refused.load(Ordering::Acquire), self.shared.taken.load(Ordering::Acquire));
-        let sieved = self.sieve.as_ref().map_or(Ok(0), SocketFilter::refused)?;
+        let sieved = self.sieve.as_ref().map_or(Ok(RefusedCount::default()), SocketFilter::refused)?;
+        let (after_silence, woken_late) = self.shared.wakings.counted();
         let queue = QueueReport {
             taken: taken - refused,
             coalesced: self.shared.coalesced.load(Ordering::Relaxed),
-            after_silence: self.shared.after_silence.load(Ordering::Relaxed),
-            late: self.shared.late.load(Ordering::Relaxed),
+            after_silence,
+            woken_late,
             ..QueueReport::default()
         };
         let counted = self.count().map_err(self.failed("reading its socket's counters"))?;
@@ -209,10 +211,10 @@ impl PacketTap {
         let nic = self.nic.counters().unwrap_or(self.before).since(&self.before);
         let seen_bytes = self.shared.bytes.load(Ordering::Relaxed);
         Ok(PortReport {
-            seen: counted.packets + sieved,
+            seen: counted.packets + sieved.packets,
             seen_bytes,
-            filtered: sieved + refused,
-            filtered_tagged: self.shared.refused_tagged.load(Ordering::Relaxed),
+            filtered: sieved.packets + refused,
+            filtered_tagged: sieved.tagged + self.shared.refused_tagged.load(Ordering::Relaxed),
             related: self.shared.related.load(Ordering::Relaxed),
             dropped,
             queues: vec![queue],

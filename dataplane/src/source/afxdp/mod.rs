@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use dataplane_sys::xsk::{BURST, Frame, Socket};
 
-use super::live::PROMPT;
+use super::live::Wakings;
 use super::{BATCH, Batch, Descriptor, Interface, LinkType, Marks, Nanos, Poll, Source};
 pub use clock::CaptureClock;
 pub use nic_time::ClockChoice;
@@ -54,9 +54,7 @@ pub struct QueueShared {
     pub unstamped: AtomicU64,
     /// Times the worker ran the driver's receive loop.
     pub busy_polls: AtomicU64,
-    /// How often packets came after silence, and how often the first of them had waited for more than [`PROMPT`].
-    pub after_silence: AtomicU64,
-    pub late: AtomicU64,
+    pub wakings: Wakings,
     /// Packets that the card was to stamp, and that have the kernel's time.
     pub unstamped_by_nic: AtomicU64,
     /// Frames with the kernel and in the worker's hands; their sum is all there are.
@@ -190,15 +188,6 @@ impl AfXdp {
         }
     }
 
-    /// Notes whether the first packets after silence had to wait.
-    #[cold]
-    fn woken(&self, batch: &Batch) {
-        let Some(first) = batch.packets.first() else { return };
-        let late = self.clock.now().saturating_sub(first.ts) > PROMPT;
-        self.shared.after_silence.fetch_add(1, Ordering::Relaxed);
-        self.shared.late.fetch_add(u64::from(late), Ordering::Relaxed);
-    }
-
     /// Nothing is in the ring.
     fn silent(&mut self) -> Poll {
         if self.shared.stop.load(Ordering::Acquire) {
@@ -240,7 +229,7 @@ impl Source for AfXdp {
         taken.store(taken.load(Ordering::Relaxed) + batch.packets.len() as u64, Ordering::Release);
         batch.watermark = self.latest;
         if std::mem::take(&mut self.silent) {
-            self.woken(batch);
+            self.shared.wakings.note(batch, self.clock.now());
         }
         if batch.packets.is_empty() { Poll::Idle(self.latest) } else { Poll::Packets }
     }

@@ -289,6 +289,7 @@ impl fmt::Display for Tap {
 impl Queue {
     fn report(&self) -> io::Result<QueueReport> {
         let shared = &self.shared;
+        let (after_silence, woken_late) = shared.wakings.counted();
         Ok(QueueReport {
             socket: self.observer.statistics()?,
             zero_copy: self.observer.zero_copy()?,
@@ -296,8 +297,8 @@ impl Queue {
             unstamped: shared.unstamped.load(Ordering::Relaxed),
             busy_polls: shared.busy_polls.load(Ordering::Relaxed),
             coalesced: 0,
-            after_silence: shared.after_silence.load(Ordering::Relaxed),
-            late: shared.late.load(Ordering::Relaxed),
+            after_silence,
+            woken_late,
             unstamped_by_nic: shared.unstamped_by_nic.load(Ordering::Relaxed),
             frames: self.frames,
             frames_with_kernel: shared.frames_with_kernel.load(Ordering::Relaxed),

@@ -175,14 +175,7 @@ impl<S: Source> Source for Dispatch<S> {
         }
     }
 
-    #[inline]
-    fn bytes(&self, packet: &Descriptor) -> &[u8] {
-        self.source.bytes(packet)
-    }
-
-    fn release(&mut self, batch: &mut Batch) {
-        self.source.release(batch);
-    }
+    packets_of!(source);
 
     fn interfaces(&self) -> &[Interface] {
         self.source.interfaces()

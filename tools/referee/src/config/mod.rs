@@ -3,11 +3,15 @@
 //! Main thread, before any other exists. Every mistake is named with file, line and column; nothing
 //! downstream sees the file. Without a file the defaults of the library hold.
 
+mod api;
+pub mod notify;
 mod raw;
+mod reader;
+#[cfg(test)]
+mod shipped;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,8 +23,11 @@ use dataplane::source::rss;
 use rules::Override;
 use toml::Value;
 
+use crate::api::ApiConfig;
 use crate::error::Failure;
-use raw::{Entry, Number, Raw, Text};
+use notify::NotifyConfig;
+use raw::{Entry, Raw};
+use reader::{Reader, nearest};
 
 /// Where an installed Referee has its settings.
 pub const DEFAULT_PATH: &str = "/etc/referee/referee.toml";
@@ -37,6 +44,8 @@ const MIB: u64 = 1 << 20;
 /// Everything that can be set.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Those `run` captures from if none is named with -i.
+    pub interfaces: Vec<String>,
     /// Packets each AF_XDP ring holds; a power of two.
     pub ring_packets: u32,
     pub busy_poll: BusyPoll,
@@ -46,6 +55,8 @@ pub struct Config {
     pub workers: u32,
     /// Their cores, in order; empty if they are to be chosen.
     pub cores: Vec<usize>,
+    /// Where `cores` is in the file: "referee.toml:3:9".
+    pub cores_place: String,
     pub redispatch: Redispatch,
     /// What is done about a hash that parts the directions of a connection.
     pub rss: rss::Choice,
@@ -58,6 +69,8 @@ pub struct Config {
     pub judge: JudgeConfig,
     /// Packet bytes one capture on demand may keep.
     pub demand_bytes: u64,
+    /// Who is told of incidents.
+    pub notify: NotifyConfig,
     /// `[store] dir`, as seen from the file's folder.
     pub store_dir: Option<PathBuf>,
     /// `[rules] dir`, as seen from the file's folder.
@@ -68,16 +81,19 @@ pub struct Config {
     pub rules_keep: Option<PathBuf>,
     /// `[rules.NAME]`
     pub params: Vec<Placed>,
+    pub api: ApiConfig,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Config {
+            interfaces: Vec::new(),
             ring_packets: 16_384,
             busy_poll: BusyPoll::Auto,
             packet_ring_mib: 64,
             workers: 0,
             cores: Vec::new(),
+            cores_place: String::new(),
             redispatch: Redispatch::Auto,
             rss: rss::Choice::default(),
             clock: ClockChoice::default(),
@@ -86,11 +102,13 @@ impl Default for Config {
             record: RecordConfig::default(),
             judge: JudgeConfig::default(),
             demand_bytes: 256 * MIB,
+            notify: NotifyConfig::default(),
             store_dir: None,
             rules_dir: None,
             rules_library: false,
             rules_keep: None,
             params: Vec::new(),
+            api: ApiConfig::default(),
         }
     }
 }
@@ -129,7 +147,7 @@ impl Config {
 
     /// `name` is what messages call the file, `folder` what relative paths in it start from.
     fn parse(name: &str, text: &str, folder: &Path) -> Result<Config, Failure> {
-        let mut reader = Reader { name, text, errors: Vec::new() };
+        let mut reader = Reader::new(name, text);
         let raw: Raw = match toml::from_str(text) {
             Ok(raw) => raw,
             Err(error) => return Err(reader.refused(&error)),
@@ -140,7 +158,9 @@ impl Config {
         record(&mut reader, &raw.store, &mut config.record);
         judge(&mut reader, &raw.judge, &mut config.judge);
         config.store_dir = raw.store.dir.map(|dir| folder.join(dir));
+        notify::notify(&mut reader, raw.notify, folder, &mut config.notify);
         rules(&mut reader, raw.rules, folder, &mut config);
+        api::api(&mut reader, raw.api, folder, &mut config.api);
         match reader.errors.is_empty() {
             true => Ok(config),
             false => Err(Failure::usage(reader.errors.join("\n"))),
@@ -167,9 +187,11 @@ fn capture(r: &mut Reader<'_>, raw: &Raw, c: &mut Config) {
     {
         r.say(given.span(), "`ring_packets` is a power of two, such as 16384");
     }
-    c.busy_poll = raw.capture.busy_poll.into();
+    let choices = [("auto", BusyPoll::Auto), ("on", BusyPoll::On), ("off", BusyPoll::Off)];
+    r.choose(&mut c.busy_poll, &raw.capture.busy_poll, "busy_poll", &choices);
     r.set(&mut c.packet_ring_mib, &raw.capture.packet_ring_mib, "packet_ring_mib", 1..=4096, 1);
     workers(r, &raw.capture, c);
+    interfaces(r, &raw.capture, c);
     let choices = [("verify", rss::Choice::Verify), ("set", rss::Choice::Set)];
     r.choose(&mut c.rss, &raw.capture.rss, "rss", &choices);
     let choices = [("auto", ClockChoice::Auto), ("nic", ClockChoice::Nic), ("kernel", ClockChoice::Kernel)];
@@ -183,9 +205,18 @@ fn capture(r: &mut Reader<'_>, raw: &Raw, c: &mut Config) {
     c.body_deadline = Duration::from_millis(deadline_ms);
 }
 
+fn interfaces(r: &mut Reader<'_>, raw: &raw::Capture, c: &mut Config) {
+    let Some(given) = &raw.interfaces else { return };
+    c.interfaces.clone_from(given.get_ref());
+    if c.interfaces.iter().any(String::is_empty) || c.interfaces.is_empty() {
+        r.say(given.span(), "`interfaces` names those to capture from, such as [\"eth1\"]");
+    }
+}
+
 fn workers(r: &mut Reader<'_>, raw: &raw::Capture, c: &mut Config) {
     r.set(&mut c.workers, &raw.workers, "workers", 0..=256, 1);
     if let Some(given) = &raw.cores {
+        c.cores_place = r.place(given.span());
         c.cores = given.get_ref().iter().map(|&core| usize::try_from(core).unwrap_or(usize::MAX)).collect();
         if c.cores.iter().collect::<BTreeSet<_>>().len() < c.cores.len() {
             r.say(given.span(), "`cores` names one twice");
@@ -193,14 +224,8 @@ fn workers(r: &mut Reader<'_>, raw: &raw::Capture, c: &mut Config) {
             r.say(given.span(), "`cores` names fewer than there are `workers`: give each one of its own");
         }
     }
-    if let Some(given) = &raw.redispatch {
-        match given.get_ref().as_str() {
-            "auto" => c.redispatch = Redispatch::Auto,
-            "on" => c.redispatch = Redispatch::On,
-            "off" => c.redispatch = Redispatch::Off,
-            _ => r.say(given.span(), "`redispatch` is \"auto\", \"on\" or \"off\""),
-        }
-    }
+    let choices = [("auto", Redispatch::Auto), ("on", Redispatch::On), ("off", Redispatch::Off)];
+    r.choose(&mut c.redispatch, &raw.redispatch, "redispatch", &choices);
 }
 
 fn worker(r: &mut Reader<'_>, raw: &raw::Worker, c: &mut WorkerConfig) {
@@ -229,6 +254,7 @@ fn worker(r: &mut Reader<'_>, raw: &raw::Worker, c: &mut WorkerConfig) {
 
 fn record(r: &mut Reader<'_>, raw: &raw::Store, c: &mut RecordConfig) {
     r.set(&mut c.store_bytes, &raw.max_mib, "max_mib", 1..=1 << 34, MIB);
+    r.set(&mut c.store_age, &raw.max_age_h, "max_age_h", 0..=87_600, 3600 * SECOND);
     r.set(&mut c.segment_bytes, &raw.segment_mib, "segment_mib", 1..=4096, MIB);
     r.set(&mut c.segment_age, &raw.segment_age_s, "segment_age_s", 1..=DAY_S, SECOND);
     r.set(&mut c.chunk_bytes, &raw.chunk_kib, "chunk_kib", 64..=16_384, KIB);
@@ -291,100 +317,6 @@ fn rules(r: &mut Reader<'_>, raw: raw::Rules, folder: &Path, config: &mut Config
     }
 }
 
-/// Turns numbers of the file into settings, and gathers what is wrong.
-struct Reader<'a> {
-    name: &'a str,
-    text: &'a str,
-    errors: Vec<String>,
-}
-
-impl Reader<'_> {
-    /// "file:line:column" of a byte range; columns in characters from 1.
-    fn place(&self, span: Range<usize>) -> String {
-        let before = self.text.get(..span.start).unwrap_or(self.text);
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
-        format!("{}:{line}:{column}", self.name)
-    }
-
-    fn say(&mut self, span: Range<usize>, what: &str) {
-        let place = self.place(span);
-        self.errors.push(format!("{place}: {what}"));
-    }
-
-    /// Puts one of a few words into its setting, if one is given and it is one of them.
-    fn choose<T: Copy>(&mut self, setting: &mut T, given: &Text, key: &str, choices: &[(&str, T)]) {
-        let Some(given) = given else { return };
-        match choices.iter().find(|(word, _)| word == given.get_ref()) {
-            Some((_, choice)) => *setting = *choice,
-            None => {
-                let words: Vec<String> = choices.iter().map(|(word, _)| format!("\"{word}\"")).collect();
-                self.say(given.span(), &format!("`{key}` is {}", words.join(" or ")));
-            }
-        }
-    }
-
-    /// Puts a number into its setting, in the setting's unit, if it is given and in range.
-    fn set<T: TryFrom<u64>>(
-        &mut self,
-        setting: &mut T,
-        given: &Number,
-        key: &str,
-        range: RangeInclusive<u64>,
-        unit: u64,
-    ) {
-        let Some(given) = given else { return };
-        let number = *given.get_ref();
-        let value = if range.contains(&number) { number.checked_mul(unit) } else { None };
-        match value.and_then(|value| T::try_from(value).ok()) {
-            Some(value) => *setting = value,
-            None => {
-                let (low, high) = range.into_inner();
-                self.say(given.span(), &format!("`{key}` is {number}; give {low} to {high}"));
-            }
-        }
-    }
-
-    /// What the TOML reader says, with its place and, for an unknown key, the nearest known one.
-    fn refused(&self, error: &toml::de::Error) -> Failure {
-        let place = error.span().map_or_else(|| self.name.to_owned(), |span| self.place(span));
-        let message = error.message();
-        let Some(names) = message.strip_prefix("unknown field `") else {
-            return Failure::usage(format!("{place}: {message}"));
-        };
-        let mut names = names.split('`').step_by(2);
-        let unknown = names.next().unwrap_or("");
-        let known: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
-        let failure = Failure::usage(format!("{place}: there is no key `{unknown}` here"));
-        match nearest(unknown, &known) {
-            Some(near) => failure.help(format!("did you mean `{near}`?")),
-            None => failure.help(format!("there are {}", known.join(", "))),
-        }
-    }
-}
-
-/// The known name that is fewest changes of a letter away, if that is near enough to be a slip: two letters
-/// exchanged are two changes.
-fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    let scored = known.iter().map(|candidate| (distance(name, candidate), *candidate));
-    let allowed = (name.chars().count() / 3).clamp(2, 5);
-    scored.min().filter(|(score, _)| *score <= allowed).map(|(_, candidate)| candidate)
-}
-
-/// Levenshtein distance, in characters.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, to) in b.chars().enumerate() {
-            let changed = diagonal + usize::from(from != to);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row.last().copied().unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -396,7 +328,7 @@ mod tests {
     #[test]
     fn units_reach_the_settings() {
         let text = "[worker]\nflows = 1_000\nhistory_mib = 2\ntimeout_closed_s = 3\n\
-             [store]\ndir = \"kept\"\nmax_mib = 5\ncompression_level = 7\n[judge]\nsettle_ms = 4\n\
+             [store]\ndir = \"kept\"\nmax_mib = 5\nmax_age_h = 72\ncompression_level = 7\n[judge]\nsettle_ms = 4\n\
              [rules]\ndir = \"/opt/rules\"\n[rules.rst_after_idle]\nidle_ms = 5_000\n";
         let config = parse(text).unwrap();
         assert_eq!((config.worker.flows, config.worker.history_bytes), (1000, 2 << 20));
@@ -407,10 +339,11 @@ mod tests {
         let config = parse(text).unwrap();
         assert_eq!((config.record.store_bytes, config.record.compression_level), (5 << 20, 7));
         assert_eq!(config.judge.settle, 4 * MS);
+        assert_eq!(config.record.store_age, 72 * 3_600_000_000_000);
         assert_eq!(config.store_dir, Some("/etc/referee/kept".into()));
         assert_eq!(config.rules_dir, Some("/opt/rules".into()));
         let set = Override { rule: "rst_after_idle".into(), param: "idle_ms".into(), value: "5000".into() };
-        assert_eq!(config.params, [Placed { place: "r.toml:14:1".into(), set }]);
+        assert_eq!(config.params, [Placed { place: "r.toml:15:1".into(), set }]);
     }
 
     #[test]
@@ -424,16 +357,20 @@ mod tests {
         assert_eq!(error, "r.toml:2:16: `ring_packets` is a power of two, such as 16384");
         let error = parse("[capture]\nredispatch = \"maybe\"\ncores = [2, 2]\n").unwrap_err();
         let expected = "r.toml:3:9: `cores` names one twice\n\
-                        r.toml:2:14: `redispatch` is \"auto\", \"on\" or \"off\"";
+                        r.toml:2:14: `redispatch` is \"maybe\"; give \"auto\", \"on\" or \"off\"";
         assert_eq!(error, expected);
         let error = parse("[capture]\nworkers = 2\ncores = [3]\n").unwrap_err();
         assert!(error.starts_with("r.toml:3:9: `cores` names fewer"), "{error}");
         let config = parse("[capture]\nworkers = 2\ncores = [3, 1]\nredispatch = \"off\"\n").unwrap();
         assert_eq!((config.workers, config.cores, config.redispatch), (2, vec![3, 1], Redispatch::Off));
+        let error = parse("[capture]\ninterfaces = []\n").unwrap_err();
+        assert!(error.starts_with("r.toml:2:14: `interfaces` names those"), "{error}");
+        let config = parse("[capture]\ninterfaces = [\"eth1\", \"eth2\"]\n").unwrap();
+        assert_eq!(config.interfaces, ["eth1", "eth2"]);
         let error = parse("[capture]\nrss = \"yes\"\n").unwrap_err();
-        assert_eq!(error, "r.toml:2:7: `rss` is \"verify\" or \"set\"");
+        assert_eq!(error, "r.toml:2:7: `rss` is \"yes\"; give \"verify\" or \"set\"");
         let error = parse("[capture]\nclock = \"gps\"\n").unwrap_err();
-        assert_eq!(error, "r.toml:2:9: `clock` is \"auto\" or \"nic\" or \"kernel\"");
+        assert_eq!(error, "r.toml:2:9: `clock` is \"gps\"; give \"auto\", \"nic\" or \"kernel\"");
         assert_eq!(parse("[capture]\nclock = \"nic\"\n").unwrap().clock, ClockChoice::Nic);
         assert_eq!(parse("[capture]\nrss = \"set\"\n").unwrap().rss, rss::Choice::Set);
         let error = parse("[wurker]\n").unwrap_err();
@@ -457,11 +394,43 @@ mod tests {
         let expected = "r.toml:2:9: `flows` is 1; give 64 to 33554432\n\
                         r.toml:4:10: `chunks` is 9000000; give 8 to 65536";
         assert_eq!(error, expected);
-        assert!(parse("[worker]\nflows = -1\n").unwrap_err().starts_with("r.toml:2:9: "));
-        assert!(parse("[worker]\nflows = \"many\"\n").unwrap_err().starts_with("r.toml:2:9: "));
         assert!(parse("[worker\n").unwrap_err().starts_with("r.toml:1:"));
         let error = parse("[rules.x]\na = [1]\n").unwrap_err();
         assert_eq!(error, "r.toml:2:1: a parameter is a number, true, false or a text");
+    }
+
+    #[test]
+    fn what_is_of_another_kind_is_said_in_plain_words() {
+        for (text, said) in [
+            ("[worker]\nflows = -1\n", "2:9: `flows` is -1; give a whole number, 0 or more"),
+            ("[worker]\nflows = \"many\"\n", "2:9: `flows` is \"many\"; give a whole number, 0 or more"),
+            ("[worker]\nflows = 1.5\n", "2:9: `flows` is 1.5; give a whole number, 0 or more"),
+            ("worker = { flows = true }\n", "1:20: `flows` is true; give a whole number, 0 or more"),
+            ("[worker]\nflows = [1]\n", "2:9: `flows` is a list; give a whole number, 0 or more"),
+            ("[capture]\ncores = 3\n", "2:9: `cores` is 3; give a list in brackets, such as [2, 3]"),
+            ("[capture]\ncores = [3, \"x\"]\n", "2:13: `cores` is \"x\"; give a whole number, 0 or more"),
+            ("[store]\ndir = 7\n", "2:7: `dir` is 7; give a text in quotes"),
+            (
+                "worker = 3\n",
+                "1:10: `worker` is 3; give a table: [worker] on a line of its own, its keys below",
+            ),
+            (
+                "[capture]\nbusy_poll = \"onn\"\n",
+                "2:13: `busy_poll` is \"onn\"; give \"auto\", \"on\" or \"off\"; did you mean \"on\"?",
+            ),
+            (
+                "[rules]\nx = 5\n",
+                "2:5: `x` is 5; give `dir = \"FOLDER\"`, `library = true`, or a table of a rule's parameters like `[rules.NAME]`",
+            ),
+        ] {
+            assert_eq!(parse(text).unwrap_err(), format!("r.toml:{said}"), "{text}");
+        }
+        let twice = parse("[worker]\nflows = 100\nflows = 200\n").unwrap_err();
+        assert!(twice.starts_with("r.toml:3:1: ") && twice.contains("duplicate key"), "{twice}");
+        for text in ["[worker]\nflows = 12 monkeys\n", "[worker]\nflows\n", "x = \"\n"] {
+            let error = parse(text).unwrap_err();
+            assert!(error.starts_with("r.toml:") && !error.contains("u64"), "{error}");
+        }
     }
 
     #[test]

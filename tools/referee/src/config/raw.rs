@@ -21,7 +21,9 @@ pub struct Raw {
     pub worker: Worker,
     pub store: Store,
     pub judge: Judge,
+    pub notify: Notify,
     pub rules: Rules,
+    pub api: Api,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -51,35 +53,17 @@ pub struct Worker {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Capture {
+    pub interfaces: Option<Spanned<Vec<String>>>,
     pub ring_packets: Number,
-    pub busy_poll: BusyPoll,
+    pub busy_poll: Text,
     pub packet_ring_mib: Number,
     pub workers: Number,
     pub cores: Option<Spanned<Vec<u64>>>,
-    pub redispatch: Option<Spanned<String>>,
+    pub redispatch: Text,
     pub rss: Text,
     pub clock: Text,
     pub payload_bytes: Number,
     pub demand_mib: Number,
-}
-
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BusyPoll {
-    #[default]
-    Auto,
-    On,
-    Off,
-}
-
-impl From<BusyPoll> for dataplane::source::afxdp::BusyPoll {
-    fn from(given: BusyPoll) -> Self {
-        match given {
-            BusyPoll::Auto => Self::Auto,
-            BusyPoll::On => Self::On,
-            BusyPoll::Off => Self::Off,
-        }
-    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -87,6 +71,7 @@ impl From<BusyPoll> for dataplane::source::afxdp::BusyPoll {
 pub struct Store {
     pub dir: Option<String>,
     pub max_mib: Number,
+    pub max_age_h: Number,
     pub segment_mib: Number,
     pub segment_age_s: Number,
     pub chunk_kib: Number,
@@ -113,6 +98,77 @@ pub struct Judge {
     pub failures_before_off: Number,
     pub body_operations: Number,
     pub body_deadline_ms: Number,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Api {
+    pub socket: Option<String>,
+    pub group: Option<String>,
+    pub listen: Text,
+    pub cert: Option<String>,
+    pub key: Option<String>,
+    pub tls: Option<String>,
+    pub names: Option<Vec<String>>,
+    pub read_captures: Option<bool>,
+    pub spool_mib: Number,
+    pub requests_per_second: Number,
+    pub token: Vec<Spanned<Token>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Token {
+    pub name: Option<String>,
+    pub role: Text,
+    pub sha256: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Notify {
+    pub min_severity: Text,
+    pub kinds: Vec<String>,
+    pub states: Option<Spanned<Vec<String>>>,
+    pub event_type: Text,
+    pub page: Text,
+    pub file: Option<NotifyFile>,
+    pub stdout: Option<NotifyStdout>,
+    pub syslog: Option<NotifySyslog>,
+    pub webhook: Vec<Spanned<Webhook>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NotifyFile {
+    pub path: String,
+    pub per_minute: Number,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NotifyStdout {
+    pub per_minute: Number,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NotifySyslog {
+    pub socket: Option<String>,
+    pub facility: Text,
+    pub per_minute: Number,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webhook {
+    pub name: Text,
+    pub url: Spanned<String>,
+    pub header_file: Option<String>,
+    pub secret_file: Option<String>,
+    pub ca_file: Option<String>,
+    pub per_minute: Number,
+    pub timeout_s: Number,
 }
 
 /// `[rules]`: its own keys and one table of parameters for each rule.

@@ -19,6 +19,8 @@ pub enum Command {
     Status {},
     /// The rules in force, and what each has done.
     Rules {},
+    /// What these files would make in the place of those of their names, and of the others in force.
+    Check { files: Vec<RuleText> },
     /// Have a rule look on only, or be left out, or neither, until the run ends.
     Switch { rule: String, switch: Switch, on: bool },
     /// Capture packets that an expression names.
@@ -38,6 +40,7 @@ pub enum Answer {
     Reload(Reloaded),
     Status(Status),
     Rules(Rules),
+    Checked(Checked),
     Demand(DemandState),
     Demands { demands: Vec<DemandState> },
     Denied(Refusal),
@@ -48,6 +51,24 @@ impl Answer {
     pub fn of(answer: Result<DemandState, Refusal>) -> Answer {
         answer.map_or_else(Answer::Denied, Answer::Demand)
     }
+}
+
+/// A rule file as somebody has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleText {
+    pub name: String,
+    pub text: String,
+}
+
+/// What became of a check.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checked {
+    /// Of the set they would make; none with mistakes.
+    pub hash: Option<String>,
+    /// Names of its rules.
+    pub rules: Vec<String>,
+    pub errors: Vec<Mistake>,
 }
 
 /// One worker's rules.

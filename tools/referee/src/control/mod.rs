@@ -9,6 +9,7 @@ pub mod demands;
 mod expression;
 pub mod last_good;
 pub mod question;
+pub mod request;
 mod sets;
 mod settle;
 pub mod socket;
@@ -32,10 +33,11 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use rules::{Override, RuleSet, SourceFile};
 use signal_hook::consts::SIGHUP;
 
-use self::command::{Answer, Command, Mistake, Reloaded, Status};
+use self::command::{Answer, Mistake, Reloaded, Status};
 use self::demands::{Demands, Means, Record};
 use self::last_good::Start;
 use self::question::Question;
+use self::request::{Request, Requests};
 pub use self::sets::Live;
 use self::sets::Sets;
 use self::settle::{Settling, read_twice};
@@ -44,6 +46,7 @@ use self::switches::{Made, Switches};
 use self::watch::Watch;
 use crate::config::Config;
 use crate::error::Failure;
+use crate::live::service;
 use crate::report::cost::Ticking;
 use crate::rules::load::{self, Origin};
 
@@ -113,7 +116,8 @@ impl Prepared {
         let Prepared { asked, origin, keep, socket, mut watch, hangups, terminal } = self;
         watch.follow(origin.path.as_deref());
         let poll = Poll::new().map_err(failed)?;
-        let waker = Waker::new(poll.registry(), WAKE).map_err(failed)?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKE).map_err(failed)?);
+        let (requests, asked_for) = Requests::new(Some(Arc::clone(&waker)));
         let mut fds = vec![watch.fd(), hangups.as_raw_fd()];
         fds.extend(socket.as_ref().map(|socket| socket.listener().as_raw_fd()));
         for fd in fds {
@@ -147,11 +151,12 @@ impl Prepared {
             settling: None,
             unkept: false,
             notes,
+            requests: asked_for,
             demands: Demands::new(means, records),
         };
         let thread =
             thread::Builder::new().name("control".to_owned()).spawn(|| control.run()).map_err(failed)?;
-        Ok(Handle { live, judge, question, ticking, said, recorded, waker, stop, thread })
+        Ok(Handle { live, judge, question, ticking, said, requests, recorded, waker, stop, thread })
     }
 }
 
@@ -165,9 +170,11 @@ pub struct Handle {
     pub ticking: Ticking,
     /// What people should know.
     pub said: Receiver<String>,
+    /// For the HTTP interface.
+    pub requests: Requests,
     /// What is to be kept of captures on demand.
     pub recorded: Receiver<Record>,
-    waker: Waker,
+    waker: Arc<Waker>,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Demands>,
 }
@@ -214,6 +221,7 @@ struct Control {
     /// The last good rules can't be kept, and people know.
     unkept: bool,
     notes: Sender<String>,
+    requests: Receiver<Request>,
     demands: Demands,
 }
 
@@ -237,6 +245,9 @@ impl Control {
             if let Some(socket) = self.socket.take() {
                 socket.serve(|line| self.answer(line));
                 self.socket = Some(socket);
+            }
+            while let Ok(Request { command, reply }) = self.requests.try_recv() {
+                reply(self.obey(command));
             }
             self.sets.free();
             self.demands.look();
@@ -265,17 +276,7 @@ impl Control {
 
     fn answer(&mut self, line: &str) -> String {
         let answer = match serde_json::from_str(line) {
-            Ok(Command::Reload {}) => Answer::Reload(self.reload()),
-            Ok(Command::Status {}) => Answer::Status(self.status()),
-            Ok(Command::Rules {}) => {
-                let bodies = self.question.ask(&self.stop);
-                Answer::Rules(self.sets.states(&self.ticking, bodies.as_ref()))
-            }
-            Ok(Command::Switch { rule, switch, on }) => Answer::Reload(self.switch(&rule, switch, on)),
-            Ok(Command::Demand(wish)) => Answer::of(self.demands.begin(&wish)),
-            Ok(Command::Demands {}) => Answer::Demands { demands: self.demands.list() },
-            Ok(Command::DemandGet { id }) => Answer::of(self.demands.get(&id)),
-            Ok(Command::DemandEnd { id }) => Answer::of(self.demands.end(&id)),
+            Ok(command) => self.obey(command),
             Err(error) => Answer::Refused { error: format!("this is no command: {error}") },
         };
         serde_json::to_string(&answer).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
@@ -303,6 +304,7 @@ impl Control {
 
     /// Somebody wants it now, with the parameters that the settings have now.
     fn reload(&mut self) -> Reloaded {
+        let _told = service::Reloading::begun();
         self.settling = None;
         let origin = match self.asked.origin() {
             Ok(origin) => origin,

@@ -11,7 +11,7 @@ use crate::live::mode::Mode;
 #[derive(Args)]
 pub struct DoctorArgs {
     /// An interface to capture from; may be given several times. Without any, only the host is examined
-    #[arg(short = 'i', value_name = "IFACE")]
+    #[arg(short = 'i', value_name = "IFACE", value_parser = crate::cli::interface)]
     pub interface: Vec<String>,
     /// How it is to be captured from
     #[arg(long, value_enum, default_value = "auto")]

@@ -77,6 +77,10 @@ impl Check {
     pub fn of(self, interface: &str) -> Check {
         Check { interface: Some(interface.to_owned()), ..self }
     }
+
+    pub fn is_of(&self, interface: &str) -> bool {
+        self.interface.as_deref() == Some(interface)
+    }
 }
 
 /// Nothing stands in the way.

@@ -98,7 +98,7 @@ impl Journal {
 pub fn apply(folder: &Path, interface: &str, checks: &[Check]) -> Result<Vec<Change>, Failure> {
     let mut journal = Journal::open(folder, interface)?;
     let mut done = Vec::new();
-    let own = checks.iter().filter(|check| check.interface.as_deref() == Some(interface));
+    let own = checks.iter().filter(|check| check.is_of(interface));
     for (setting, to) in own.filter_map(|check| check.fix) {
         let name = NAMES.iter().find(|(one, _)| *one == setting).map_or("", |(_, name)| name);
         let Ok(before) = tuning::read(interface, setting) else { continue };
@@ -142,18 +142,18 @@ fn wait_for_link(interface: &str) {
     }
 }
 
-/// Sets back what [`apply`] set, the latest first.
+/// Sets back what [`apply`] set, the latest first, and adds it to `done`.
 ///
 /// # Errors
 /// Failed: something could not be set back, or was changed since; it stays written down.
-pub fn undo(folder: &Path, interface: &str) -> Result<Vec<Change>, Failure> {
+pub fn undo(folder: &Path, interface: &str, done: &mut Vec<Change>) -> Result<(), Failure> {
     let mut journal = Journal::open(folder, interface)?;
     if journal.changes.is_empty() {
         let what = format!("{}: nothing is written down to be undone", journal.path.display());
         return Err(Failure::failed(what)
             .help("--fix writes there what it changes; --state DIR names another folder"));
     }
-    let (mut done, mut left) = (Vec::new(), Vec::new());
+    let mut left = Vec::new();
     while let Some(change) = journal.changes.pop() {
         match set_back(&change) {
             Ok(true) => done.push(Change { before: change.after, after: change.before, ..change }),
@@ -167,7 +167,7 @@ pub fn undo(folder: &Path, interface: &str) -> Result<Vec<Change>, Failure> {
     journal.changes = left;
     journal.save()?;
     match journal.changes.len() as u64 {
-        0 => Ok(done),
+        0 => Ok(()),
         left => {
             let what = format!("{interface}: {} could not be undone", term::plural(left, "change"));
             Err(Failure::new(Code::Failed, what)

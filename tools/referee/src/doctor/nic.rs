@@ -120,7 +120,18 @@ fn zero_copy(asked: &Asked) -> Check {
         None => Check::unknown("zero_copy", "this kernel doesn't say; `run` tries it and says what it got"),
         Some(can) if can.zero_copy => Check::new("zero_copy", "yes"),
         Some(_) => Check::new("zero_copy", format!("driver {} can't", asked.driver))
-            .warn("each packet is copied once more; a newer kernel may have it for this driver (igb: 6.14, virtio_net: 6.11)"),
+            .warn(without_zero_copy(&asked.driver)),
+    }
+}
+
+/// What it costs, and from which kernel on a driver that lacks it has it.
+fn without_zero_copy(driver: &str) -> &'static str {
+    match driver {
+        "igb" => "each packet is copied once more; Linux 6.14 has it for this driver",
+        "virtio_net" => {
+            "each packet is copied once more; Linux 6.11 has it for this driver, if the host gives it the queues"
+        }
+        _ => "each packet is copied once more",
     }
 }
 
@@ -180,6 +191,16 @@ mod tests {
         let all = checks(&asked(nic(), Some(ICE)), Mode::Auto);
         assert!(all.iter().all(|check| check.state == State::Ok), "{all:?}");
         assert_eq!(asked(nic(), None).ring_bytes(16_384), 4 * (64 << 20));
+    }
+
+    #[test]
+    fn a_newer_kernel_is_advised_where_it_would_help() {
+        let why = |driver: &str| {
+            let can = XdpAbilities { zero_copy: false, ..ICE };
+            zero_copy(&Asked { driver: driver.into(), ..asked(nic(), Some(can)) }).why
+        };
+        assert!(why("igb").contains("Linux 6.14") && why("virtio_net").contains("Linux 6.11"));
+        assert_eq!(why("veth"), "each packet is copied once more");
     }
 
     #[test]

@@ -3,20 +3,26 @@
 
 use std::io;
 
-use dataplane_sys::tuning::{self, Rss, Setting, largest_rx_ring};
+use dataplane::source::rss::{self, Spread, symmetric_key};
+use dataplane_sys::ethtool::{self, Channels};
+use dataplane_sys::tuning::{self, Setting, largest_rx_ring};
 
 use super::check::Check;
 use super::nic::Asked;
 use crate::live::mode::Mode;
 
-/// Toeplitz, as the kernel numbers hash functions.
-const TOEPLITZ: u8 = 1;
-/// Transformations after which both directions hash alike: XOR, and OR besides it.
-const SYMMETRIC: u8 = 0b11;
 /// Pause frames are sent, or may be agreed on.
 const PAUSE_SENT: u32 = 0b101;
 
-pub fn checks(asked: &Asked, mode: Mode) -> Vec<Check> {
+/// Who deals with what the queues bring.
+#[derive(Clone, Copy, Debug)]
+pub struct Workers {
+    pub count: usize,
+    /// They give each other the packets that are theirs.
+    pub hand_over: bool,
+}
+
+pub fn checks(asked: &Asked, mode: Mode, workers: Workers) -> Vec<Check> {
     let name = asked.nic.name.as_str();
     let read = |setting| tuning::read(name, setting);
     let mut all = vec![merging(name, read(Setting::Lro))];
@@ -24,12 +30,15 @@ pub fn checks(asked: &Asked, mode: Mode) -> Vec<Check> {
         Mode::Afpacket => all.push(gro(name, read(Setting::Gro), asked.is_veth())),
         Mode::Auto | Mode::Xdp => {
             all.push(Check::new("gro", "of no matter: XDP comes before it"));
-            all.push(vlan_strip(name, read(Setting::VlanStrip)));
+            all.push(vlan_strip(name, read(Setting::VlanStrip), asked.is_veth()));
         }
     }
     all.push(rings(name, read(Setting::RxRing), largest_rx_ring(name)));
     all.push(pause(name, read(Setting::Pause)));
-    all.push(spread(name, asked.queues, tuning::rss(name)));
+    all.push(match mode {
+        Mode::Afpacket => Check::new("rss", "of no matter: one socket hears all queues"),
+        Mode::Auto | Mode::Xdp => spread(asked, rss::look(name), ethtool::channels(name).ok(), workers),
+    });
     all
 }
 
@@ -52,9 +61,12 @@ fn merging(interface: &str, on: io::Result<u32>) -> Check {
     }
 }
 
-fn vlan_strip(interface: &str, on: io::Result<u32>) -> Check {
+fn vlan_strip(interface: &str, on: io::Result<u32>, veth: bool) -> Check {
     match on {
         Err(error) => missing("vlan_strip", &error),
+        Ok(1..) if veth => {
+            Check::new("vlan_strip", "of no matter: a veth leaves frames as the other end sends them")
+        }
         Ok(0) => Check::new("vlan_strip", "off"),
         Ok(_) => Check::new("vlan_strip", "on")
             .warn("the NIC takes VLAN tags out of frames before XDP sees them: captures show none")
@@ -101,39 +113,66 @@ fn pause(interface: &str, now: io::Result<u32>) -> Check {
     }
 }
 
-/// Both directions of a connection hash alike.
-fn symmetric(rss: &Rss) -> bool {
-    let repeats = !rss.key.is_empty() && rss.key.windows(3).all(|three| three[0] == three[2]);
-    rss.transformation & SYMMETRIC != 0 || rss.function == TOEPLITZ && repeats
-}
-
-fn spread(interface: &str, queues: u32, rss: io::Result<Rss>) -> Check {
+fn spread(
+    asked: &Asked,
+    hash: io::Result<(Spread, usize)>,
+    channels: Option<Channels>,
+    workers: Workers,
+) -> Check {
+    let (queues, name) = (asked.queues, asked.nic.name.as_str());
     if queues < 2 {
         return Check::new("rss", "one queue");
     }
-    let why = "the two directions of a connection may reach different queues, and so different workers";
-    match rss {
-        Err(error) => {
-            Check::new("rss", format!("{queues} queues; how packets are spread is not told ({error})"))
-                .warn(why)
-                .command(format!("ethtool -L {interface} combined 1   (or rx 1)"))
+    let how = match &hash {
+        Ok((spread, _)) if spread.symmetric() == Some(true) => {
+            return Check::new("rss", format!("{queues} queues, both directions alike"));
         }
-        Ok(rss) if symmetric(&rss) => Check::new("rss", format!("{queues} queues, both directions alike")),
-        Ok(rss) => {
-            let key: Vec<&str> = ["6d", "5a"].into_iter().cycle().take(rss.key.len()).collect();
-            let command = match key.is_empty() {
-                true => format!("ethtool -X {interface} xfrm symmetric-xor"),
-                false => format!("ethtool -X {interface} hfunc toeplitz hkey {}", key.join(":")),
-            };
-            Check::new("rss", format!("{queues} queues, by a hash that differs between directions"))
-                .warn(why)
-                .command(command)
-        }
+        Ok((Spread::Asymmetric, _)) => "by a hash that differs between directions".to_owned(),
+        Ok(_) => "by a hash that the driver doesn't tell".to_owned(),
+        Err(error) => format!("how packets are spread is not told ({error})"),
+    };
+    let found = format!("{queues} queues; {how}");
+    if workers.count < 2 {
+        return Check::new("rss", format!("{found}; one worker has them all"));
     }
+    if !workers.hand_over {
+        return Check::new("rss", found)
+            .warn("a connection whose two directions reach different workers is judged as two halves")
+            .command("redispatch = \"auto\" in [capture] of /etc/referee/referee.toml");
+    }
+    let advised = match hash {
+        Ok((Spread::Asymmetric, 0)) => Some(format!("ethtool -X {name} xfrm symmetric-xor")),
+        Ok((Spread::Asymmetric, bytes)) => {
+            Some(format!("ethtool -X {name} hfunc toeplitz hkey {}", symmetric_key(bytes)))
+        }
+        // Native XDP needs as many queues as the other end of the pair sends by.
+        _ if asked.is_veth() => None,
+        _ => channels.and_then(|channels| one_queue(name, channels)),
+    };
+    match advised {
+        Some(command) => Check::new("rss", found)
+            .warn("the two directions of a connection may reach different workers, which hand each other copies")
+            .command(command),
+        None => Check::new("rss", format!("{found}; the workers hand each other what is theirs")),
+    }
+}
+
+/// What makes one receive queue of several, as the device has them.
+fn one_queue(interface: &str, channels: Channels) -> Option<String> {
+    let Channels { rx, combined, max_rx, max_combined } = channels;
+    let counts = match (combined > 0 && max_combined > 0, rx > 0 && max_rx > 0) {
+        (true, true) => "rx 0 combined 1",
+        (true, false) => "combined 1",
+        (false, true) => "rx 1",
+        (false, false) => return None,
+    };
+    Some(format!("ethtool -L {interface} {counts}"))
 }
 
 #[cfg(test)]
 mod tests {
+    use dataplane::source::nic::{Nic, NicCounters};
+
     use super::super::check::State;
     use super::*;
 
@@ -142,7 +181,11 @@ mod tests {
         assert_eq!(merging("e", Ok(0)).state, State::Ok);
         let on = merging("e", Ok(1));
         assert_eq!((on.state, on.fix, on.safe), (State::Bad, Some((Setting::Lro, 0)), true));
-        let strip = vlan_strip("ens1", Ok(1));
+        assert_eq!(
+            (vlan_strip("e", Ok(1), true).state, vlan_strip("e", Ok(1), true).command),
+            (State::Ok, None)
+        );
+        let strip = vlan_strip("ens1", Ok(1), false);
         assert_eq!(
             (strip.state, strip.command.as_deref()),
             (State::Warn, Some("ethtool -K ens1 rxvlan off"))
@@ -166,16 +209,38 @@ mod tests {
     }
 
     #[test]
-    fn hashes_that_are_alike_for_both_directions() {
-        // The key that most drivers begin with, and the one that repeats.
-        let usual = [0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67];
-        let even = [0x6d, 0x5a, 0x6d, 0x5a, 0x6d, 0x5a, 0x6d, 0x5a];
-        let rss = |function, transformation, key: &[u8]| Rss { function, transformation, key: key.to_vec() };
-        assert!(!symmetric(&rss(TOEPLITZ, 0, &usual)));
-        assert!(symmetric(&rss(TOEPLITZ, 0, &even)) && symmetric(&rss(TOEPLITZ, 1, &usual)));
-        assert!(!symmetric(&rss(2, 0, &even)) && !symmetric(&rss(TOEPLITZ, 0, &[])));
-        let check = spread("e", 4, Ok(rss(TOEPLITZ, 0, &usual[..4])));
-        assert_eq!(check.command.as_deref(), Some("ethtool -X e hfunc toeplitz hkey 6d:5a:6d:5a"));
-        assert_eq!(spread("e", 1, Err(io::Error::from_raw_os_error(95))).state, State::Ok);
+    fn advice_about_queues_fits_the_device_and_the_workers() {
+        let asked = |driver: &str, queues| Asked {
+            nic: Nic::find("lo").unwrap(),
+            driver: driver.to_owned(),
+            queues,
+            abilities: None,
+            counters: NicCounters::default(),
+        };
+        let none = || Err(io::Error::from_raw_os_error(95));
+        let told = |driver, hash, channels, count, hand_over| {
+            let check = spread(&asked(driver, 4), hash, Some(channels), Workers { count, hand_over });
+            (check.state, check.command)
+        };
+        let combined = Channels { combined: 4, max_combined: 8, ..Channels::default() };
+        let rx = Channels { rx: 4, max_rx: 4, ..Channels::default() };
+        let both = Channels { rx: 2, max_rx: 4, combined: 2, max_combined: 4 };
+        let command = |text: &str| (State::Warn, Some(text.to_owned()));
+        assert_eq!(told("e", none(), combined, 4, true), command("ethtool -L lo combined 1"));
+        assert_eq!(told("e", none(), rx, 4, true), command("ethtool -L lo rx 1"));
+        assert_eq!(told("e", none(), both, 4, true), command("ethtool -L lo rx 0 combined 1"));
+        assert_eq!(told("e", none(), Channels::default(), 4, true), (State::Ok, None));
+        // Fewer would cost native XDP.
+        assert_eq!(told("veth", none(), rx, 4, true), (State::Ok, None));
+        let halves = command("redispatch = \"auto\" in [capture] of /etc/referee/referee.toml");
+        assert_eq!(told("veth", none(), rx, 4, false), halves);
+        assert_eq!(told("e", none(), combined, 1, true), (State::Ok, None), "one worker has them all");
+        let key = told("e", Ok((Spread::Asymmetric, 4)), combined, 4, true);
+        assert_eq!(key, command("ethtool -X lo hfunc toeplitz hkey 6d:5a:6d:5a"));
+        let mixed = told("e", Ok((Spread::Asymmetric, 0)), combined, 4, true);
+        assert_eq!(mixed, command("ethtool -X lo xfrm symmetric-xor"));
+        assert_eq!(told("e", Ok((Spread::ByKey, 40)), combined, 4, false), (State::Ok, None));
+        let workers = Workers { count: 4, hand_over: true };
+        assert_eq!(spread(&asked("e", 1), none(), Some(combined), workers).state, State::Ok);
     }
 }

@@ -19,30 +19,31 @@ const NAME: usize = 15;
 struct Told<'a> {
     ready: bool,
     checks: &'a [Check],
-    #[serde(skip_serializing_if = "<[Change]>::is_empty")]
-    fixed: &'a [Change],
+    /// With `--fix`, also if there was nothing to set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fixed: Option<&'a [Change]>,
 }
 
 /// # Errors
 /// Failed: standard output can't be written.
-pub fn show(checks: &[Check], fixed: &[Change], call: &str, json: bool) -> Result<(), Failure> {
+pub fn show(checks: &[Check], fixed: Option<&[Change]>, call: &str, json: bool) -> Result<(), Failure> {
     let text = match json {
         true => {
             serde_json::to_string(&Told { ready: ready(checks), checks, fixed }).map_err(Failure::failed)?
                 + "\n"
         }
-        false => people(checks, fixed, call, Paint::for_stdout()),
+        false => people(checks, fixed.unwrap_or_default(), call, Paint::for_stdout()),
     };
     term::show(|out| out.write_all(text.as_bytes()))
 }
 
-/// What was set back.
+/// What was set back, and, for programs, what could not be.
 ///
 /// # Errors
 /// As for [`show`].
-pub fn undone(changes: &[Change], json: bool) -> Result<(), Failure> {
+pub fn undone(changes: &[Change], failed: &[Check], json: bool) -> Result<(), Failure> {
     let text = match json {
-        true => format!("{}\n", serde_json::json!({ "undone": changes })),
+        true => format!("{}\n", serde_json::json!({ "undone": changes, "checks": failed })),
         false => changes.iter().map(|change| format!("set back {change}\n")).collect(),
     };
     term::show(|out| out.write_all(text.as_bytes()))
@@ -140,7 +141,7 @@ mod tests {
     #[test]
     fn programs_read_the_same() {
         let check = Check::new("lro", "on").bad("Joined.").command("ethtool").fix(Setting::Lro, 0).of("e");
-        let told = serde_json::to_value(Told { ready: false, checks: &[check], fixed: &[] }).unwrap();
+        let told = serde_json::to_value(Told { ready: false, checks: &[check], fixed: None }).unwrap();
         let expected = serde_json::json!({"ready": false, "checks": [{
             "name": "lro", "interface": "e", "state": "bad", "found": "on", "why": "Joined.", "type": "ethtool",
             "safe": true,

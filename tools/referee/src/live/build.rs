@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, JoinHandle};
 
@@ -59,10 +59,18 @@ pub struct Threads {
     pub inbox: Receiver<Told>,
     /// Set, it has the judge say how things stand.
     pub asked: Arc<AtomicBool>,
+    /// The judge's.
+    pub judged: Arc<AtomicU64>,
     pub chunks: usize,
 }
 
 impl Threads {
+    /// The turns that each worker and the judge have taken.
+    pub fn turns(&self) -> impl Iterator<Item = u64> {
+        let workers = self.shared.iter().map(|shared| &shared.turns);
+        workers.chain([&*self.judged]).map(|turns| turns.load(Ordering::Relaxed))
+    }
+
     /// What each interface received and lost, for the capture files.
     pub fn publish_losses(&self, reports: &[PortReport]) {
         for losses in self.shared.iter().flat_map(|shared| &shared.losses) {
@@ -109,8 +117,7 @@ pub struct Parts<'a> {
     pub layout: &'a Layout,
     pub clock: &'a Arc<CaptureClock>,
     pub rules: &'a Arc<RuleSet>,
-    /// Somebody reads rows.
-    pub rows: bool,
+    pub rows: Rows,
     pub redispatch: bool,
 }
 
@@ -178,6 +185,26 @@ fn interfaces(queues: &[(usize, Queue)]) -> Arc<[Interface]> {
     all.into()
 }
 
+/// Which ended flows somebody reads of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    None,
+    /// Those in trouble.
+    Found,
+    All,
+}
+
+impl Rows {
+    /// For `--flows`, and for those who ask through the HTTP interface.
+    pub fn wanted(flows: bool, shown: bool) -> Rows {
+        match (flows, shown) {
+            (true, _) => Rows::All,
+            (false, true) => Rows::Found,
+            (false, false) => Rows::None,
+        }
+    }
+}
+
 /// Workers being made, one after the other.
 struct Maker<'a> {
     parts: Parts<'a>,
@@ -198,7 +225,8 @@ impl Maker<'_> {
     ) -> std::io::Result<()> {
         let Parts { config, layout, rules, rows, .. } = self.parts;
         let number = self.built.threads.len();
-        let queues = Queues::new(config.worker.messages, rows);
+        let queues = Queues::new(config.worker.messages, rows != Rows::None);
+        let queues = if rows == Rows::Found { queues.only_found() } else { queues };
         let losses = ports.iter().enumerate().filter(|(_, port)| self.told.insert(**port));
         let losses = losses.map(|(interface, &port)| worker::Losses::new(interface as u16, port)).collect();
         let shared = Arc::new(worker::Shared::new(losses));
@@ -236,15 +264,17 @@ impl Built {
         let failed = |error: std::io::Error| Failure::failed(format!("no thread can be made: {error}"));
         let (outbox, inbox) = sync_channel(OUTBOX);
         let asked = Arc::new(AtomicBool::new(false));
+        let judged = Arc::new(AtomicU64::new(0));
         let shared = self.lanes.iter().map(|lane| Arc::clone(&lane.shared)).collect();
         let judge = Judge::new(Arc::clone(rules), config.clone());
-        let judge = judge::Thread::new(judge, self.lanes, control, outbox, Arc::clone(&asked));
+        let judge =
+            judge::Thread::new(judge, self.lanes, control, outbox, Arc::clone(&asked), Arc::clone(&judged));
         let judge = thread::Builder::new().name("judge".to_owned()).spawn(|| judge.run()).map_err(failed)?;
         let mut workers = Vec::new();
         for (number, body) in self.threads.into_iter().enumerate() {
             let builder = thread::Builder::new().name(format!("worker-{number}"));
             workers.push(builder.spawn(body).map_err(failed)?);
         }
-        Ok(Threads { workers, judge, shared, inbox, asked, chunks: self.chunks })
+        Ok(Threads { workers, judge, shared, inbox, asked, judged, chunks: self.chunks })
     }
 }

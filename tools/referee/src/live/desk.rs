@@ -2,13 +2,18 @@
 //!
 //! Main thread, between two looks. It prints and writes; it decides nothing.
 
+use std::sync::Arc;
+
 use dataplane::judge::Incident;
 use serde::Serialize;
 
-use super::judge::Told;
+use super::judge;
 use super::metrics::Metrics;
 use super::status::Status;
+use crate::board::Board;
 use crate::control::demands::Record;
+use crate::notify::account::Told;
+use crate::notify::{Notify, State};
 use crate::recording::Recording;
 use crate::report::outputs::{Kind, Outputs};
 use crate::report::proof::Proofs;
@@ -41,14 +46,21 @@ pub struct Desk {
     /// The run is being ended: what closes now is told in the report.
     pub ending: bool,
     pub metrics: Metrics,
+    /// Whoever else is told.
+    pub notify: Option<Notify>,
+    /// For those who ask through the HTTP interface, if anybody can.
+    pub board: Option<Arc<Board>>,
 }
 
 impl Desk {
-    pub fn take(&mut self, told: Told) {
+    pub fn take(&mut self, told: judge::Told) {
         match told {
-            Told::Opened { incident, captured } => {
+            judge::Told::Opened { incident, captured } => {
                 self.opened += 1;
+                self.metrics.troubles.opened(&incident);
+                self.notify.iter().for_each(|notify| notify.tell(State::Open, &incident));
                 self.keep(&incident);
+                self.board.iter().for_each(|board| board.opened(&incident, captured));
                 told_off(&mut self.off, &incident).iter().for_each(|what| self.say(what));
                 self.outputs.line(Kind::Live, &Stated { state: "open", incident: &incident });
                 if self.tally.is_some() && !self.ending {
@@ -56,18 +68,33 @@ impl Desk {
                     self.print(&words::opened(&incident, Paint::for_stdout(), proofs));
                 }
             }
-            Told::Closed { incident, captured } => {
+            judge::Told::Closed { incident, captured } => {
                 self.closed += 1;
+                self.metrics.troubles.over(&incident);
+                self.notify.iter().for_each(|notify| notify.tell(State::Closed, &incident));
                 self.keep(&incident);
+                self.board.iter().for_each(|board| board.closed(&incident, captured));
                 if !incident.withdrawn {
                     self.outputs.line(Kind::Incidents, &*incident);
                 }
                 self.outputs.line(Kind::Live, &Stated { state: "closed", incident: &incident });
                 self.tell_closed(*incident, captured);
             }
-            Told::Failing(what) => self.say(&what),
-            Told::Standing(judged) => self.metrics.judged = *judged,
-            Told::Row(row) => {
+            judge::Told::Failing(what) => self.say(&what),
+            judge::Told::Standing(judged) => self.metrics.judged = *judged,
+            judge::Told::Open(open) => {
+                if let Some(board) = &self.board {
+                    board.standing(open);
+                }
+            }
+            judge::Told::Row(row) => {
+                self.board
+                    .iter()
+                    .filter(|_| !row.findings.is_empty())
+                    .for_each(|board| board.row((*row).clone()));
+                if !self.outputs.wants(Kind::Flows) {
+                    return;
+                }
                 self.outputs.line(Kind::Flows, &*row);
                 if let Some(tally) = &mut self.tally {
                     tally.flow((row.start_ns, row.end_ns), &row.findings);
@@ -115,9 +142,18 @@ impl Desk {
         for what in self.outputs.lost() {
             self.say(&what);
         }
+        self.notify.iter().flat_map(Notify::news).for_each(|what| self.say(&what));
         if let Some(what) = self.recording.as_mut().and_then(Recording::look) {
             self.say(&what);
         }
+    }
+
+    /// What waits to be told has a few seconds. What became of all of it.
+    pub fn finish_telling(&mut self) -> Vec<Told> {
+        let Some(mut notify) = self.notify.take() else { return Vec::new() };
+        let told = notify.finish();
+        notify.news().iter().for_each(|what| self.say(what));
+        told
     }
 
     /// What rules match is not all judged: to be said when it begins.
@@ -131,6 +167,7 @@ impl Desk {
     }
 
     pub fn say(&self, what: &str) {
+        self.board.iter().for_each(|board| board.notice(what));
         self.status.above(|| term::note(what));
     }
 

@@ -3,10 +3,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_queue::ArrayQueue;
 use dataplane::flow::row::FlowRow;
@@ -19,14 +19,18 @@ use super::pace::Pace;
 use super::worker::Shared;
 use crate::control::Handle;
 use crate::control::question::Question;
-use crate::report::finished::{Counted, Kept};
+use crate::report::finished::{Counted, Kept, Timing};
 use crate::report::metrics;
 use crate::report::words;
 
 /// Messages taken from one worker before the next one's turn.
 const TURN: usize = 1024;
+/// Of so many messages, one that is a hit is timed.
+const TIMED: u64 = 16;
 /// Commands kept back for a worker whose queue is full.
 const PENDING: usize = 1 << 16;
+/// Open incidents of which main is told what they have come to.
+const SHOWN: usize = 1000;
 /// How long the thread sleeps when there is nothing to do: at first, and at most.
 const NAPS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(8));
 
@@ -47,7 +51,19 @@ pub enum Told {
     /// A rule's body has failed for the first time.
     Failing(String),
     /// How things stand, because main asked.
-    Standing(Box<(JudgeAccount, Standing, BodyBooks)>),
+    Standing(Box<Judged>),
+    /// What incidents that are open have come to, with it.
+    Open(Vec<Incident>),
+}
+
+/// How things stand with the judge.
+#[derive(Clone, Debug, Default)]
+pub struct Judged {
+    pub account: JudgeAccount,
+    pub standing: Standing,
+    pub bodies: BodyBooks,
+    pub counted: Counted,
+    pub timing: Timing,
 }
 
 /// The judge's end of one worker.
@@ -84,6 +100,7 @@ pub struct Verdicts {
     pub account: JudgeAccount,
     pub standing: Standing,
     pub counted: Counted,
+    pub timing: Timing,
     pub bodies: BodyBooks,
     pub kept: Kept,
 }
@@ -108,8 +125,11 @@ pub struct Thread {
     outbox: SyncSender<Told>,
     /// Main wants to know how things stand.
     asked: Arc<AtomicBool>,
+    /// Turns it has taken: while these grow, it is not stuck.
+    turns: Arc<AtomicU64>,
     commands: Vec<Command>,
     counted: Counted,
+    timing: Timing,
     kept: Kept,
     /// Nothing is captured any more: main may be waited for.
     patient: bool,
@@ -122,6 +142,7 @@ impl Thread {
         control: &Handle,
         outbox: SyncSender<Told>,
         asked: Arc<AtomicBool>,
+        turns: Arc<AtomicU64>,
     ) -> Thread {
         judge.hears(lanes.len());
         Thread {
@@ -131,8 +152,10 @@ impl Thread {
             question: Arc::clone(&control.question),
             outbox,
             asked,
+            turns,
             commands: Vec::new(),
             counted: Counted::default(),
+            timing: Timing::default(),
             kept: Kept::default(),
             patient: false,
         }
@@ -145,6 +168,7 @@ impl Thread {
         loop {
             let ended = self.lanes.iter().all(|lane| lane.shared.ended.load(Ordering::Acquire));
             self.patient = ended;
+            self.turns.fetch_add(1, Ordering::Relaxed);
             self.adopt();
             let mut busy = false;
             for lane in 0..self.lanes.len() {
@@ -179,9 +203,15 @@ impl Thread {
                     self.lanes[lane].pace.report(note);
                 }
                 Message::Tick(now) => {
+                    self.timing.lag.count(wall_clock().saturating_sub(now));
                     self.lanes[lane].pace.tick(now);
                     // What comes behind it belongs to later.
                     self.pass_time();
+                }
+                Message::Hit(_) if self.counted.messages.is_multiple_of(TIMED) => {
+                    let begun = Instant::now();
+                    self.handle(lane, note);
+                    self.timing.hits.count(u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX));
                 }
                 Message::Hit(_) | Message::Watched { .. } | Message::Siblings { .. } => {
                     self.handle(lane, note)
@@ -273,9 +303,16 @@ impl Thread {
         self.question.answer(|| self.judge.bodies());
         if self.asked.load(Ordering::Relaxed) {
             self.asked.store(false, Ordering::Relaxed);
-            let answer = (self.judge.account(), self.judge.standing(metrics::SHOWN), self.judge.bodies());
+            let judged = Judged {
+                account: self.judge.account(),
+                standing: self.judge.standing(metrics::SHOWN),
+                bodies: self.judge.bodies(),
+                counted: self.counted,
+                timing: self.timing,
+            };
             // If there is no room, main asks again.
-            let _ = self.outbox.try_send(Told::Standing(Box::new(answer)));
+            let _ = self.outbox.try_send(Told::Standing(Box::new(judged)));
+            let _ = self.outbox.try_send(Told::Open(self.judge.open(SHOWN)));
         }
     }
 
@@ -307,8 +344,15 @@ impl Thread {
             account: self.judge.account(),
             standing: self.judge.standing(metrics::SHOWN),
             counted: self.counted,
+            timing: self.timing,
             bodies: self.judge.bodies(),
             kept: self.kept,
         }
     }
+}
+
+/// Ns since the epoch.
+fn wall_clock() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    u64::try_from(now).unwrap_or(u64::MAX)
 }

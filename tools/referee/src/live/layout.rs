@@ -61,9 +61,8 @@ impl Layout {
             asked if config.redispatch == Redispatch::Off => asked.min(queues),
             asked => asked,
         };
-        if let Some(core) = config.cores.iter().find(|core| !allowed.contains(core)) {
-            let what = format!("[capture] cores: CPU {core} is not one that this program may run on");
-            return Err(Failure::usage(what).help(format!("it may run on {allowed:?}")));
+        if let Some(refused) = refused_core(&allowed, config) {
+            return Err(refused);
         }
         let cores = match config.cores.is_empty() {
             true => chosen(&allowed, workers, ports),
@@ -81,6 +80,20 @@ impl Layout {
     pub fn core_of(&self, worker: usize) -> Option<usize> {
         self.cores.get(worker).copied()
     }
+}
+
+/// Why these settings' CPUs are not to be had here.
+pub fn without_core(config: &Config) -> Option<Failure> {
+    refused_core(&dataplane_sys::allowed_cores().unwrap_or_default(), config)
+}
+
+fn refused_core(allowed: &[usize], config: &Config) -> Option<Failure> {
+    let core = config.cores.iter().find(|core| !allowed.contains(core))?;
+    let what = format!(
+        "{}: `cores` names CPU {core}, which this program can't have on this host",
+        config.cores_place
+    );
+    Some(Failure::usage(what).help(format!("it can have {allowed:?}")))
 }
 
 /// A CPU for each worker: of those near its first queue's interface if there are any left, from the highest down, since
@@ -167,7 +180,7 @@ mod tests {
         let named = layout(8, &asked(0, &[2, 5], Redispatch::Auto), &[4]);
         assert_eq!(named, Layout { workers: 2, cores: vec![2, 5], rest: vec![0, 1, 3, 4, 6, 7] });
         let refused = Layout::among(vec![0, 1], &asked(0, &[4], Redispatch::Auto), &ports(&[1]));
-        assert!(refused.unwrap_err().to_string().contains("CPU 4 is not one"));
+        assert!(refused.unwrap_err().to_string().contains("`cores` names CPU 4, which"));
     }
 
     #[test]

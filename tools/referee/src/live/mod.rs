@@ -14,6 +14,8 @@ mod metrics;
 pub mod mode;
 mod pace;
 mod privileges;
+mod publish;
+pub mod service;
 mod settle;
 pub mod signals;
 mod status;
@@ -33,6 +35,7 @@ use dataplane::source::live::{Port, Queue};
 use dataplane::source::nic::Nic;
 use dataplane_sys::ethtool;
 
+use crate::api::Api;
 use crate::cli::RunArgs;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::control::demands::Means;
@@ -40,12 +43,13 @@ use crate::control::socket::{self, Socket};
 use crate::control::{self, last_good};
 use crate::error::{Code, Failure};
 use crate::filter;
+use crate::notify;
 use crate::recording::Prepared;
 use crate::report::outputs::{Kind, Outputs};
 use crate::report::tell;
 use crate::rules::load::Origin;
 use crate::term;
-use build::{Parts, Taken, redispatches};
+use build::{Parts, Rows, Taken, redispatches};
 use layout::{Layout, Wanted};
 use mode::{Mode, ZeroCopyArg};
 
@@ -62,6 +66,11 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         let what = "--mode afpacket copies packets: --zero-copy require can't be had";
         return Err(Failure::usage(what).help("leave out one of the two"));
     }
+    if args.mode == Mode::Afpacket && args.steal {
+        term::note(
+            "--steal takes nothing with --mode afpacket: a packet socket has copies, and the host all it had before",
+        );
+    }
     let path = settings_path(args);
     let config = settings(path.as_deref())?;
     let store = args.common.store.as_deref().or(config.store_dir.as_deref()).map(Path::to_path_buf);
@@ -70,15 +79,18 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let start = last_good::start(&origin, keep.as_deref())?;
     let rules = Arc::clone(&start.rules);
     let outputs = Outputs::open(&args.outputs, args.json, &[])?;
+    let notify = privileges::without(|| notify::Prepared::new(&config.notify, outputs.to_stdout()))?;
     let clock = Arc::new(CaptureClock::sampled());
-    let layout = lay_out(args, &config)?;
+    let interfaces = interfaces(args, &config)?;
+    let layout = lay_out(args, &config, &interfaces)?;
     layout.settle();
-    let mut taken = open_ports(args, &config, &clock, &layout)?;
+    let mut taken = open_ports(args, &config, &interfaces, &clock, &layout)?;
     let redispatch = redispatches(&config, &layout, &taken);
     tell_workers(&taken, layout.workers, redispatch);
     let (prepared, recorders) = prepare(store.as_deref(), &config, layout.workers)?;
     let signals = signals::Signals::listen()?;
-    let rows = outputs.wants(Kind::Flows);
+    let (api, board) = publish::prepare(&config, &args.socket)?.unzip();
+    let rows = Rows::wanted(outputs.wants(Kind::Flows), board.is_some());
     let parts = Parts { config: &config, layout: &layout, clock: &clock, rules: &rules, rows, redispatch };
     let built = parts.build(std::mem::take(&mut taken.queues), recorders)?;
     let mut ports = taken.ports;
@@ -97,6 +109,8 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     ports.iter_mut().try_for_each(Port::begin).map_err(refused)?;
     privileges::give_up()?;
     let recording = prepared.map(Prepared::start).transpose()?;
+    let quiet = outputs.to_stdout() || notify.as_ref().is_some_and(notify::Prepared::to_stdout);
+    let notify = notify.map(notify::Prepared::spawn).transpose()?;
     let means = Means {
         store: store.as_deref().map(|folder| folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf())),
         links: built.links.clone(),
@@ -105,6 +119,8 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     };
     let control = control.spawn(start, built.handovers(), means, signals.stop())?;
     let threads = built.spawn(&rules, &config.judge, &control)?;
+    let api = api.zip(board.clone()).map(|(api, board)| publish::spawn(api, board, store.clone(), &control));
+    let api = api.transpose()?;
     let run = supervise::Run {
         ports,
         clock,
@@ -114,10 +130,14 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         signals,
         duration: args.duration.map(Duration::from_secs_f64),
         store: store.clone(),
+        quiet,
+        notify,
         metrics: metrics::Metrics::new(control.ticking),
         control,
+        board,
     };
     let done = run.supervise();
+    api.into_iter().for_each(Api::stop);
     let failure = done.failure;
     tell(done.finished, done.outputs, done.tally, &done.rules, store.as_deref())?;
     failure.map_or(Ok(()), Err)
@@ -162,10 +182,22 @@ fn settings(path: Option<&Path>) -> Result<Config, Failure> {
     Ok(config)
 }
 
+/// Those to capture from, each once: the command line's, else those of the settings.
+fn interfaces(args: &RunArgs, config: &Config) -> Result<Vec<String>, Failure> {
+    let named = if args.interface.is_empty() { &config.interfaces } else { &args.interface };
+    let mut seen = BTreeSet::new();
+    let each: Vec<String> = named.iter().filter(|name| seen.insert(name.as_str())).cloned().collect();
+    match each.is_empty() {
+        false => Ok(each),
+        true => Err(Failure::usage("no interface to capture from is named").help(
+            "name the mirror port: -i IFACE, or interfaces = [\"IFACE\"] in [capture] of referee.toml",
+        )),
+    }
+}
+
 /// Before any interface is touched; one that isn't there is found out when it is to be taken.
-fn lay_out(args: &RunArgs, config: &Config) -> Result<Layout, Failure> {
-    let mut names = BTreeSet::new();
-    let wanted = args.interface.iter().filter(|name| names.insert(name.as_str())).map(|name| Wanted {
+fn lay_out(args: &RunArgs, config: &Config, interfaces: &[String]) -> Result<Layout, Failure> {
+    let wanted = interfaces.iter().map(|name| Wanted {
         queues: match args.mode {
             Mode::Afpacket => 1,
             Mode::Auto | Mode::Xdp => ethtool::receive_queues(name).map_or(1, |queues| queues as usize),
@@ -187,6 +219,7 @@ fn lay_out(args: &RunArgs, config: &Config) -> Result<Layout, Failure> {
 fn open_ports(
     args: &RunArgs,
     config: &Config,
+    interfaces: &[String],
     clock: &Arc<CaptureClock>,
     layout: &Layout,
 ) -> Result<Taken, Failure> {
@@ -201,8 +234,7 @@ fn open_ports(
         clock: config.clock,
     };
     let (mut ports, mut sources) = (Vec::new(), Vec::new());
-    let mut names = BTreeSet::new();
-    for name in args.interface.iter().filter(|name| names.insert(name.as_str())) {
+    for name in interfaces {
         let nic = Nic::find(name).map_err(|error| not_there(name, &error))?;
         let first = sources.len();
         let near = |queue: u32| layout.core_of(layout.worker_of(first + queue as usize));
@@ -296,7 +328,7 @@ fn refused(error: TapError) -> Failure {
     };
     let help = match &error {
         error if error.is_privilege() => {
-            "capturing needs root, or the capabilities net_admin, net_raw, bpf and ipc_lock".to_owned()
+            "capturing needs root, or the capabilities net_admin, net_raw, bpf, perfmon and ipc_lock".to_owned()
         }
         TapError::NotEthernet { .. } => {
             "name a mirror port or another Ethernet interface; --mode afpacket also captures from some others".to_owned()

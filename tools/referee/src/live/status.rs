@@ -29,6 +29,8 @@ pub struct Status {
     bar: Option<ProgressBar>,
     began: Instant,
     last: (Instant, Figures),
+    /// What it says.
+    line: String,
 }
 
 impl Status {
@@ -37,16 +39,27 @@ impl Status {
         let style = ProgressStyle::with_template("{spinner} {prefix}  {wide_msg}");
         let bar = bar.with_style(style.expect("the template is well formed")).with_prefix(name.to_owned());
         let now = Instant::now();
-        Status { bar: Some(bar).filter(|bar| !bar.is_hidden()), began: now, last: (now, Figures::default()) }
+        Status {
+            bar: Some(bar).filter(|bar| !bar.is_hidden()),
+            began: now,
+            last: (now, Figures::default()),
+            line: String::new(),
+        }
     }
 
     pub fn show(&mut self, figures: Figures) {
         let now = Instant::now();
+        self.line = words(&self.last.1, &figures, now - self.last.0, self.began.elapsed());
         if let Some(bar) = &self.bar {
             bar.tick();
-            bar.set_message(words(&self.last.1, &figures, now - self.last.0, self.began.elapsed()));
+            bar.set_message(self.line.clone());
         }
         self.last = (now, figures);
+    }
+
+    /// What was shown last, for others to show.
+    pub fn line(&self) -> &str {
+        &self.line
     }
 
     /// Writes something above the line.

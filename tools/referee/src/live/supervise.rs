@@ -17,12 +17,16 @@ use rules::RuleSet;
 use super::build::Threads;
 use super::desk::Desk;
 use super::metrics::Metrics;
+use super::publish::Publisher;
+use super::service::{self, Service};
 use super::signals::Signals;
 use super::status::Status;
 use super::watch::Watch;
 use super::worker::Ended;
+use crate::board::Board;
 use crate::control::Handle;
 use crate::error::Failure;
+use crate::notify::Notify;
 use crate::recording::Recording;
 use crate::report::finished::{Finished, Inputs};
 use crate::report::outputs::Outputs;
@@ -48,6 +52,10 @@ pub struct Run {
     pub store: Option<PathBuf>,
     pub control: Handle,
     pub metrics: Metrics,
+    /// Standard output belongs to machines.
+    pub quiet: bool,
+    pub notify: Option<Notify>,
+    pub board: Option<Arc<Board>>,
 }
 
 /// A run that has ended.
@@ -64,11 +72,12 @@ pub struct Done {
 impl Run {
     /// Runs until a signal, the end of `--duration`, the loss or change of an interface, or nobody is left to read.
     pub fn supervise(self) -> Done {
-        let Run { ports, clock, threads, recording, outputs, signals, duration, store, control, metrics } =
-            self;
+        let Run {
+            ports, clock, threads, recording, outputs, signals, duration, store, control, board, ..
+        } = self;
         let names: Vec<&str> = ports.iter().map(|port| port.nic().name.as_str()).collect();
         let status = Status::new(&names.join(" "));
-        let tally = (!outputs.to_stdout()).then(Tally::default);
+        let tally = (!self.quiet).then(Tally::default);
         let mut desk = Desk {
             recording,
             outputs,
@@ -80,11 +89,15 @@ impl Run {
             off: 0,
             told_unjudged: false,
             ending: false,
-            metrics,
+            metrics: self.metrics,
+            notify: self.notify,
+            board: board.clone(),
         };
-        let mut watch = Watch::new(ports, clock, threads.shared.len());
+        let publisher = board.map(|board| Publisher::new(board, threads.chunks));
+        let mut watch = Watch::new(ports, clock, threads.shared.len(), publisher);
         ready();
         let began = Instant::now();
+        let mut service = Service::ready(threads.turns().count(), began);
         let mut next = began + SECOND;
         let failure = loop {
             match threads.inbox.recv_timeout(LOOK) {
@@ -94,6 +107,8 @@ impl Run {
             }
             let looked = if Instant::now() >= next {
                 next = Instant::now() + SECOND;
+                let stuck = service.look(Instant::now(), threads.turns(), desk.status.line());
+                stuck.iter().for_each(|what| desk.say(what));
                 watch.look(&threads, &control.live, &mut desk)
             } else {
                 watch.listen(&desk)
@@ -132,6 +147,7 @@ fn end(
     mut failure: Option<Failure>,
 ) -> Done {
     desk.ending = true;
+    service::stopping();
     control.stop();
     watch.ports.iter_mut().for_each(Port::detach);
     settle(&watch);
@@ -156,6 +172,7 @@ fn end(
         Some(demands) => demands.last().into_iter().for_each(|record| desk.record(record)),
         None => drop(failure.get_or_insert_with(|| died("control"))),
     }
+    let notified = desk.finish_telling();
     let Desk { recording, outputs, tally, status, metrics, .. } = desk;
     let recorded = recording.map(Recording::finish);
     let mut account = WorkerAccount::default();
@@ -173,6 +190,9 @@ fn end(
         judge: verdicts.account,
         standing: verdicts.standing,
         counted: verdicts.counted,
+        timing: verdicts.timing,
+        troubles: metrics.troubles,
+        notified,
         bodies: verdicts.bodies,
         chunks: (
             threads.chunks,

@@ -15,11 +15,13 @@ use super::build::Threads;
 use super::desk::Desk;
 use super::links::Links;
 use super::metrics::Seen;
+use super::publish::Publisher;
 use super::status::Figures;
 use super::supervise::died;
 use super::worker::Snapshot;
 use crate::control::Live;
 use crate::error::Failure;
+use crate::notify::Notify;
 use crate::recording::Recording;
 use crate::report::finished::InterfaceReport;
 
@@ -31,13 +33,20 @@ pub struct Watch {
     links: Links,
     /// What the drivers had counted before.
     drivers: Vec<BTreeMap<String, u64>>,
+    /// For those who ask through the HTTP interface, if anybody can.
+    publisher: Option<Publisher>,
 }
 
 impl Watch {
-    pub fn new(ports: Vec<Port>, clock: Arc<CaptureClock>, workers: usize) -> Watch {
+    pub fn new(
+        ports: Vec<Port>,
+        clock: Arc<CaptureClock>,
+        workers: usize,
+        publisher: Option<Publisher>,
+    ) -> Watch {
         let links = Links::new(&ports);
         let drivers = ports.iter().map(|port| losses(&port.nic().name)).collect();
-        Watch { ports, clock, snapshots: vec![Snapshot::default(); workers], links, drivers }
+        Watch { ports, clock, snapshots: vec![Snapshot::default(); workers], links, drivers, publisher }
     }
 
     /// What became of each interface's packets, once all is over.
@@ -81,9 +90,15 @@ impl Watch {
         let reports = self.reports()?;
         threads.publish_losses(&reports);
         desk.unjudged(self.snapshots.iter().map(|snapshot| snapshot.account.events.hits_dropped).sum());
-        desk.status.show(self.figures(&reports, desk));
+        let figures = self.figures(&reports, desk);
+        desk.status.show(figures);
         let writer = desk.recording.as_ref().map(Recording::account);
-        let seen = Seen { ports: &self.ports, reports: &reports, snapshots: &self.snapshots, writer, live };
+        let notified = desk.notify.as_ref().map(Notify::account).unwrap_or_default();
+        let (ports, snapshots) = (&self.ports, &self.snapshots);
+        let seen = Seen { ports, reports: &reports, snapshots, writer, notified, live };
+        if let Some(publisher) = &mut self.publisher {
+            publisher.look(&threads.asked, &desk.metrics, figures, &seen);
+        }
         desk.metrics.look(&threads.asked, &mut desk.outputs, seen);
         desk.metrics.advice.look(&self.ports, &reports).iter().for_each(|what| desk.say(what));
         threads.unpinned().iter().for_each(|what| desk.say(what));

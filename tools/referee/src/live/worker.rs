@@ -35,8 +35,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Snapshot {
     pub account: WorkerAccount,
     pub live: u32,
+    pub peak: u32,
     /// How far back its history reaches, ns.
     pub horizon: Nanos,
+    /// Packets that came behind later ones.
+    pub late: u64,
 }
 
 /// What a worker's thread shares with main and the judge.
@@ -52,6 +55,8 @@ pub struct Shared {
     pub judged: AtomicBool,
     /// The thread could not be kept on its core.
     pub unpinned: AtomicBool,
+    /// Turns it has taken: while these grow, it is not stuck.
+    pub turns: AtomicU64,
     /// What interfaces received and lost so far, for its capture files; each interface is told by one worker alone.
     pub losses: Vec<Losses>,
 }
@@ -80,6 +85,7 @@ impl Shared {
             failed: AtomicBool::new(false),
             judged: AtomicBool::new(false),
             unpinned: AtomicBool::new(false),
+            turns: AtomicU64::new(0),
             losses,
         }
     }
@@ -172,7 +178,10 @@ impl<S: LiveSource> Thread<S> {
     fn capture(&mut self) {
         let mut silent_since = None;
         let mut publish_at = 0;
+        let mut turns = 0_u64;
         loop {
+            turns = turns.wrapping_add(1);
+            self.shared.turns.store(turns, Ordering::Relaxed);
             match self.worker.step() {
                 Step::Worked => silent_since = None,
                 Step::Idle(_) => {
@@ -205,8 +214,13 @@ impl<S: LiveSource> Thread<S> {
 
     fn publish(&mut self) {
         self.tell_losses();
-        let (live, horizon) = (self.worker.live_flows(), self.worker.horizon());
-        self.shared.snapshot.force_push(Snapshot { account: self.account(), live, horizon });
+        self.shared.snapshot.force_push(Snapshot {
+            account: self.account(),
+            live: self.worker.live_flows(),
+            peak: self.worker.peak_flows(),
+            horizon: self.worker.horizon(),
+            late: self.worker.source().late(),
+        });
     }
 
     fn tell_losses(&mut self) {

@@ -19,8 +19,8 @@ use rules::RuleSet;
 
 use super::progress::Progress;
 use crate::recording::Recording;
-use crate::report::finished::{Counted, Finished, Inputs, Kept};
-use crate::report::metrics;
+use crate::report::finished::{Counted, Finished, Inputs, Kept, Timing};
+use crate::report::metrics::{self, troubles::Troubles};
 use crate::report::outputs::{Kind, Outputs};
 use crate::report::tally::Tally;
 
@@ -48,6 +48,7 @@ pub struct Replay<'a> {
     tally: Option<Tally>,
     kept: Kept,
     counted: Counted,
+    troubles: Troubles,
 }
 
 /// A replay that has ended, and those it has still to tell.
@@ -67,9 +68,9 @@ impl<'a> Replay<'a> {
         outputs: Outputs,
     ) -> Replay<'a> {
         let tally = (!outputs.to_stdout()).then(Tally::default);
-        // Room for all that may match at once: nothing is lost of a replay.
-        let messages = config.messages.max(8 * rules.most_on_an_event());
-        let queues = Queues::new(messages, tally.is_some() || outputs.wants(Kind::Flows));
+        // Nothing is lost of a replay.
+        let rows = tally.is_some() || outputs.wants(Kind::Flows);
+        let queues = Queues::taking_turns(rules.most_on_an_event(), rows);
         let (recording, recorder) = recording.unzip();
         Replay {
             observer: None,
@@ -84,6 +85,7 @@ impl<'a> Replay<'a> {
             tally,
             kept: Kept::default(),
             counted: Counted::default(),
+            troubles: Troubles::default(),
         }
     }
 
@@ -134,14 +136,14 @@ impl<'a> Replay<'a> {
 
     fn rows(&mut self) {
         let Some(rows) = &self.queues.rows else { return };
-        while let Some(ended) = rows.pop() {
+        while let Some(ended) = &rows.pop() {
             self.counted.rows += 1;
             if self.outputs.wants(Kind::Flows) {
-                self.outputs.line(Kind::Flows, &FlowRow::from_ended(&ended, &self.rules));
+                self.outputs.line(Kind::Flows, &FlowRow::from_ended(ended, &self.rules));
             }
             if let Some(tally) = &mut self.tally {
                 let span = (ended.flow.start_ns, ended.flow.last_ns);
-                tally.flow(span, &row::findings(&ended, &self.rules));
+                tally.flow(span, &row::findings(ended, &self.rules));
             }
         }
     }
@@ -163,6 +165,9 @@ impl<'a> Replay<'a> {
             }
         }
         for incident in self.judge.closed() {
+            if !incident.withdrawn {
+                self.troubles.over(&incident);
+            }
             if let Some(observer) = &mut self.observer {
                 observer.closed(&incident);
             }
@@ -223,6 +228,9 @@ impl<'a> Replay<'a> {
             judge: self.judge.account(),
             standing: self.judge.standing(metrics::SHOWN),
             counted: self.counted,
+            timing: Timing::default(),
+            troubles: self.troubles,
+            notified: Vec::new(),
             bodies: self.judge.bodies(),
             chunks: (chunks, recorded.as_ref().map_or(0, |recorded| recorded.account.chunks_free as usize)),
             recorded,

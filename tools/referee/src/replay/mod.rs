@@ -38,7 +38,8 @@ pub fn run(args: &ReplayArgs) -> Result<(), Failure> {
     let rules = load::load(args.common.rules.as_deref(), &config, &args.common.set)?;
     let source = open_all(&args.files).map_err(not_a_capture)?;
     let asked = args.common.filter.given();
-    let source = Filtered::new(source, asked.as_ref()).map_err(|error| filter::failure(&error))?;
+    let filtered = filter::compiling(|| Filtered::new(source, asked.as_ref()));
+    let source = filtered.map_err(|error| filter::failure(&error))?;
     let outputs = Outputs::open(&args.outputs, false, &args.files)?;
     let store = args.common.store.as_deref();
     let recording = store.map(|folder| record_in(folder, &config)).transpose()?;

@@ -160,10 +160,6 @@ fn some(count: u64) -> Option<f64> {
 }
 
 const COUNTERS: [Family; 6] = [
-    ("referee_rule_matches_total", "How often a rule's condition held.", |s| some(s.matched)),
-    ("referee_rule_faults_total", "How often a rule's condition overflowed or divided by zero.", |s| {
-        some(s.faults)
-    }),
     ("referee_rule_runs_total", "Runs of a rule's body.", |s| some(s.body_runs)),
     ("referee_rule_failures_total", "Of these, runs that failed.", |s| some(s.errors)),
     ("referee_rule_overruns_total", "Runs that used up their operations, memory or time.", |s| {
@@ -172,15 +168,38 @@ const COUNTERS: [Family; 6] = [
     ("referee_rule_body_seconds_total", "Time in a rule's body, while it is looked at.", |s| {
         s.body_us.map(|us| us * s.body_runs as f64 / 1e6)
     }),
+    (
+        "referee_rule_guard_samples_total",
+        "How often a rule's condition was timed, of 1,024 times once.",
+        |s| s.guard_ns.and(some(s.guard_samples)),
+    ),
+    ("referee_rule_guard_sampled_seconds_total", "What a rule's condition took at those times.", |s| {
+        s.guard_ns.map(|ns| ns * s.guard_samples as f64 / 1e9)
+    }),
 ];
-const GUARD: Family = (
-    "referee_rule_guard_seconds",
-    "Mean time of a rule's condition, of one raise in 1,024, while that is looked at.",
-    |s| s.guard_ns.map(|ns| ns / 1e9),
-);
+const GAUGES: [Family; 3] = [
+    (
+        "referee_rule_guard_seconds",
+        "Mean time of a rule's condition, of one raise in 1,024, while that is looked at.",
+        |s| s.guard_ns.map(|ns| ns / 1e9),
+    ),
+    ("referee_rule_body_longest_seconds", "The longest run of a rule's body.", |s| {
+        s.body_us_most.map(|us| us / 1e6)
+    }),
+    ("referee_rule_in_shadow", "1 for a rule that only looks on.", |s| s.shadow.then_some(1.0)),
+];
 
 /// Families of rules that have something to tell.
 pub(super) fn show(page: &mut Text, Standings(standing): &Standings) {
+    for (name, help, path, value) in HELD {
+        let told: Vec<_> = standing.iter().filter(|s| value(s) > 0).take(SHOWN).collect();
+        if !told.is_empty() {
+            page.counter(name, help);
+        }
+        for s in told {
+            page.account(&format!("rules.by_rule.{}.{path}", s.rule), &[("rule", &s.rule)], value(s));
+        }
+    }
     let mut family = |(name, help, value): Family, counter: bool| {
         let told: Vec<_> = standing.iter().filter_map(|s| Some((&s.rule, value(s)?))).take(SHOWN).collect();
         if told.is_empty() {
@@ -194,8 +213,21 @@ pub(super) fn show(page: &mut Text, Standings(standing): &Standings) {
         told.into_iter().for_each(|(rule, value)| page.labelled(&[("rule", rule)], value));
     };
     COUNTERS.into_iter().for_each(|one| family(one, true));
-    family(GUARD, false);
+    GAUGES.into_iter().for_each(|one| family(one, false));
 }
+
+/// What the ledger has of each rule: a family's name, what it says, the account's name, and its value.
+type Held = (&'static str, &'static str, &'static str, fn(&RuleStanding) -> u64);
+
+const HELD: [Held; 2] = [
+    ("referee_rule_matches_total", "How often a rule's condition held.", "matched", |s| s.matched),
+    (
+        "referee_rule_faults_total",
+        "How often a rule's condition overflowed or divided by zero.",
+        "faults",
+        |s| s.faults,
+    ),
+];
 
 #[cfg(test)]
 mod tests {

@@ -6,11 +6,14 @@ use std::sync::Arc;
 
 use dataplane::filter::{Filter, Refused};
 use dataplane::judge::{BodyBooks, JudgeAccount, Standing};
+use dataplane::latency::{RoundTrips, Runs};
 use dataplane::ledger::WorkerAccount;
 use dataplane::source::file::InputReport;
 use dataplane::source::live::PortReport;
 
 use super::cost::Ticking;
+use super::metrics::troubles::Troubles;
+use crate::notify::account::Told;
 use crate::recording::Recorded;
 
 /// Flows remembered as kept, at most.
@@ -49,6 +52,15 @@ pub struct Counted {
     pub commands_dropped: u64,
     /// Incidents and rows that main was too busy to take.
     pub reports_dropped: u64,
+}
+
+/// What the judge's thread took its time for, live.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timing {
+    /// From a moment of packet time until the judge had it from a worker.
+    pub lag: RoundTrips,
+    /// What judging a hit took, of some.
+    pub hits: Runs,
 }
 
 /// Where the packets came from.
@@ -92,6 +104,10 @@ pub struct Finished {
     pub judge: JudgeAccount,
     pub standing: Standing,
     pub counted: Counted,
+    pub timing: Timing,
+    pub troubles: Troubles,
+    /// Whoever else was told.
+    pub notified: Vec<Told>,
     pub bodies: BodyBooks,
     pub recorded: Option<Recorded>,
     /// Chunks there are, and chunks free once all was written.

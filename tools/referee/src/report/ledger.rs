@@ -50,6 +50,8 @@ pub struct Ledger {
     pub holds: Value,
     pub judge: Value,
     pub rules: Value,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub notify: Map<String, Value>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<Value>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -121,6 +123,7 @@ impl Ledger {
             }),
             judge: judge(f),
             rules: super::rules::books(rules, f.reloads, &f.bodies),
+            notify: f.notified.iter().map(|told| (told.name.clone(), json!(told))).collect(),
             inputs,
             interfaces,
             unbalanced,
@@ -218,7 +221,7 @@ fn interface(report: &InterfaceReport) -> Value {
         json!({
             "taken": queue.taken, "unstamped": queue.unstamped, "unstamped_by_nic": queue.unstamped_by_nic,
             "busy_polls": queue.busy_polls, "coalesced": queue.coalesced,
-            "after_silence": queue.after_silence, "late": queue.late,
+            "after_silence": queue.after_silence, "woken_late": queue.woken_late,
             "zero_copy": queue.zero_copy,
             "rx_ring_full": queue.socket.rx_ring_full, "rx_dropped": queue.socket.rx_dropped,
             "rx_invalid_descs": queue.socket.rx_invalid_descs,

@@ -3,7 +3,6 @@
 
 pub mod cost;
 pub mod finished;
-pub mod interfaces;
 pub mod ledger;
 pub mod metrics;
 pub mod outputs;
@@ -78,6 +77,7 @@ pub fn notes(finished: &Finished, rules: &RuleSet) {
     split(finished.worker.flows_split);
     unjudged(finished.worker.events.hits_dropped);
     rules::notes(&finished.bodies);
+    finished.notified.iter().for_each(|told| term::note(&format!("notify: {}", told.words())));
     for (index, rule) in rules.rules().iter().enumerate() {
         let faults = rules.guard_faults(u16::try_from(index).unwrap_or(u16::MAX));
         if faults > 0 {

@@ -33,10 +33,13 @@ impl InForce {
     }
 
     pub(super) fn show(&self, page: &mut Text) {
-        page.gauge("referee_rules", "Rules in force.").is(self.loaded);
+        page.gauge("referee_rules", "Rules in force.").account("rules.loaded", &[], self.loaded as u64);
         page.gauge("referee_rules_info", "The set of rules in force.").labelled(&[("hash", &self.hash)], 1);
-        page.gauge("referee_rules_generation", "Sets of rules that were in force so far.")
-            .is(self.generation);
+        page.gauge("referee_rules_generation", "Sets of rules that were in force so far.").account(
+            "rules.generation",
+            &[],
+            self.generation.into(),
+        );
         if !self.workers.is_empty() {
             page.gauge("referee_worker_rules_generation", "The same, as each worker goes by it.");
             for (worker, generation) in self.workers.iter().enumerate() {
@@ -47,8 +50,8 @@ impl InForce {
             "referee_rules_reloads_total",
             "Attempts to put other rules in force, by what became of them.",
         );
-        page.labelled(&[("result", "live")], self.reloads.0);
-        page.labelled(&[("result", "refused")], self.reloads.1);
+        page.account("rules.reloads", &[("result", "live")], self.reloads.0);
+        page.account("rules.refused_reloads", &[("result", "refused")], self.reloads.1);
     }
 }
 
@@ -148,6 +151,10 @@ pub fn books(rules: &RuleSet, (reloads, refused): (u64, u64), bodies: &BodyBooks
 
 /// Families of metrics with the rule as label; none of a rule of which there is nothing to say.
 pub(super) fn metrics(page: &mut Text, bodies: &BodyBooks) {
+    let off = bodies.failures.iter().filter(|failure| failure.switched_off.is_some()).count();
+    page.gauge("referee_rules_failing", "Rules whose bodies have failed, by whether they are still run.")
+        .account("rules.switched_off", &[("state", "switched_off")], off as u64)
+        .labelled(&[("state", "run")], bodies.failures.len() - off);
     let failing = most(bodies, MEASURED);
     if !failing.is_empty() {
         page.gauge(
@@ -160,19 +167,41 @@ pub(super) fn metrics(page: &mut Text, bodies: &BodyBooks) {
     if !bodies.counts.is_empty() {
         page.counter("referee_rule_count_total", "What bodies of rules counted with count(name).");
         for (rule, name, count) in &bodies.counts {
-            page.labelled(&[("rule", rule), ("name", name)], count);
+            page.account(&format!("rules.counts.{rule}.{name}"), &[("rule", rule), ("name", name)], *count);
         }
     }
-    if !bodies.shadows.is_empty() {
-        page.counter(
-            "referee_rule_shadow_incidents_total",
-            "Incidents that rules in shadow would have opened.",
-        );
-        bodies.shadows.iter().for_each(|(rule, counts)| page.labelled(&[("rule", rule)], counts.would_open));
-        page.counter("referee_rule_shadow_captures_total", "Flows that rules in shadow would have recorded.");
-        bodies
-            .shadows
-            .iter()
-            .for_each(|(rule, counts)| page.labelled(&[("rule", rule)], counts.would_capture));
+    if bodies.shadows.is_empty() {
+        return;
+    }
+    for (name, help, path, value) in SHADOWS {
+        page.counter(name, help);
+        for (rule, counts) in &bodies.shadows {
+            page.account(&format!("rules.shadow.{rule}.{path}"), &[("rule", rule)], value(counts));
+        }
     }
 }
+
+/// A family's name, what it says, and its value of a rule in shadow with the value's name in the ledger.
+type Shadow = (&'static str, &'static str, &'static str, fn(&ShadowCounts) -> u64);
+
+const SHADOWS: [Shadow; 4] = [
+    ("referee_rule_shadow_matches_total", "How often rules in shadow matched.", "matched", |c| c.matched),
+    (
+        "referee_rule_shadow_incidents_total",
+        "Incidents that rules in shadow would have opened.",
+        "would_open",
+        |c| c.would_open,
+    ),
+    (
+        "referee_rule_shadow_joins_total",
+        "Flows that rules in shadow would have added to other incidents.",
+        "would_join",
+        |c| c.would_join,
+    ),
+    (
+        "referee_rule_shadow_captures_total",
+        "Flows that rules in shadow would have recorded.",
+        "would_capture",
+        |c| c.would_capture,
+    ),
+];

@@ -141,7 +141,7 @@ fn verdict(tally: &mut Tally, ledger: &Ledger, paint: Paint) -> String {
 
 fn numbers(tally: &Tally, f: &Finished, ledger: &Ledger) -> String {
     let mut table = term::table();
-    table.add_row(["packets", &format!("{} ({})", count(ledger.received), plural(ledger.bytes, "byte"))]);
+    table.add_row(["packets", &packets(ledger.received, ledger.analysed, ledger.bytes)]);
     let peak = count(u64::from(f.peak));
     table.add_row(["flows", &format!("{} ({peak} live at most)", count(f.worker.flows_created))]);
     table.add_row(["state table", &state_table(f.judge.state_entries_peak)]);
@@ -180,6 +180,20 @@ fn numbers(tally: &Tally, f: &Finished, ledger: &Ledger) -> String {
     text.push_str(&rows(&table));
     text.push('\n');
     text
+}
+
+/// How many there were, and what was seen of them: bytes are counted of those analysed.
+fn packets(received: u64, analysed: u64, bytes: u64) -> String {
+    match analysed {
+        _ if analysed == received => format!("{} ({})", count(received), plural(bytes, "byte")),
+        0 => format!("{}, none of them analysed", count(received)),
+        _ => format!(
+            "{}, of which {} were analysed ({})",
+            count(received),
+            count(analysed),
+            plural(bytes, "byte")
+        ),
+    }
 }
 
 /// Near a usual size it is worth a word; whether there is such a table the wire doesn't tell, so it is no more.
@@ -235,6 +249,14 @@ mod tests {
         assert_eq!(near(52_429).as_deref(), Some("65,536"));
         assert_eq!((near(80_000), near(104_858).as_deref()), (None, Some("131,072")));
         assert_eq!((near(0), near(u64::from(u32::MAX))), (None, None));
+    }
+
+    #[test]
+    fn bytes_are_told_of_what_was_analysed() {
+        assert_eq!(packets(0, 0, 0), "0 (0 bytes)");
+        assert_eq!(packets(2000, 2000, 128_000), "2,000 (128,000 bytes)");
+        assert_eq!(packets(2000, 0, 0), "2,000, none of them analysed");
+        assert_eq!(packets(2000, 20, 1), "2,000, of which 20 were analysed (1 byte)");
     }
 
     #[test]

@@ -2,15 +2,19 @@
 //!
 //! Main thread. Loads and prints; runs no rule and touches no packet.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
-use rules::LoadError;
+use rules::{LoadError, SourceFile};
 use serde::Serialize;
 
 use super::{list, load};
 use crate::cli::CheckArgs;
 use crate::config::Config;
+use crate::control::command::{Checked, RuleText};
+use crate::control::last_good::mistakes;
 use crate::error::Failure;
+use crate::live::layout::without_core;
 use crate::term;
 
 /// One mistake as other programs read it; `line` and `column` are null where it belongs to none.
@@ -66,6 +70,22 @@ pub fn rules(args: &CheckArgs) -> Result<(), Failure> {
     })
 }
 
+/// What files that somebody has in hand would make, in the place of those of their names and beside the others.
+pub fn texts(origin: &load::Origin, others: &[SourceFile], given: Vec<RuleText>) -> Checked {
+    let base = |name: &str| Path::new(name).file_name().map(OsStr::to_owned);
+    let stands = |file: &&SourceFile| given.iter().all(|new| base(&new.name) != base(&file.name));
+    let mut files: Vec<SourceFile> = others.iter().filter(stands).cloned().collect();
+    files.extend(given.into_iter().map(|RuleText { name, text }| SourceFile { name, text }));
+    match origin.load(None, &files) {
+        Ok(set) => Checked {
+            hash: Some(set.hash().to_owned()),
+            rules: set.in_force().map(|(_, meta)| meta.name.clone()).collect(),
+            errors: Vec::new(),
+        },
+        Err(errors) => Checked { errors: mistakes(errors), ..Checked::default() },
+    }
+}
+
 /// Reads the settings and the rules they name.
 ///
 /// # Errors
@@ -73,6 +93,10 @@ pub fn rules(args: &CheckArgs) -> Result<(), Failure> {
 pub fn config(path: &Path) -> Result<(), Failure> {
     let config = Config::load(Some(path))?;
     let rules = load::load(None, &config, &[])?;
+    // The settings may be meant for another host.
+    if let Some(refused) = without_core(&config) {
+        term::note(&format!("{refused}; `run` refuses to start here"));
+    }
     term::show(|out| {
         writeln!(out, "{}: no mistakes", path.display())?;
         let from = config.rules_dir.as_ref().map_or("shipped".to_owned(), |dir| dir.display().to_string());

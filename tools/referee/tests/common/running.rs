@@ -184,6 +184,11 @@ impl Running {
         self.child.id()
     }
 
+    /// What was read of standard error so far.
+    pub fn stderr_so_far(&self) -> &str {
+        self.stderr.as_ref().map_or("", |stderr| &stderr.said)
+    }
+
     /// The next line on standard output that holds all of these.
     #[track_caller]
     pub fn line(&mut self, words: &[&str]) -> String {

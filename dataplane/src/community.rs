@@ -1,14 +1,12 @@
 //! Community ID v1: one name for a flow in Zeek, Suricata, Arkime and here
-//! (<https://github.com/corelight/community-id-spec>, seed 0). Made when a flow's row is written, on that
-//! thread; never by a worker.
+//! (<https://github.com/corelight/community-id-spec>, seed 0). Made when a flow's row is written and when captures are
+//! searched, on those threads; never by a worker.
 
 use std::net::IpAddr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
-
-use super::record::Flow;
 
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
@@ -19,19 +17,21 @@ const ANSWERS: [(u8, u8); 5] = [(8, 0), (13, 14), (15, 16), (10, 9), (17, 18)];
 /// (RFC 4443, 2710, 4861, 4620, 6275).
 const ANSWERS_V6: [(u8, u8); 6] = [(128, 129), (130, 131), (133, 134), (135, 136), (139, 140), (144, 145)];
 
-/// The flow's Community ID.
-pub(super) fn id(flow: &Flow) -> String {
-    let (src, dst) = flow.ends();
-    let [kind, code] = flow.story.icmp;
-    match flow.key.proto {
-        ICMP => icmp(src.0, dst.0, flow.key.proto, (kind, code), &ANSWERS),
-        ICMPV6 => icmp(src.0, dst.0, flow.key.proto, (kind, code), &ANSWERS_V6),
+/// An end of a flow: address and port, 0 where the protocol has none.
+pub type End = (IpAddr, u16);
+
+/// The Community ID of what `src` sends to `dst` by IP protocol `proto`; `icmp` are type and code where that is ICMP.
+pub fn of(proto: u8, src: End, dst: End, icmp: [u8; 2]) -> String {
+    let [kind, code] = icmp;
+    match proto {
+        ICMP => icmp_id(src.0, dst.0, proto, (kind, code), &ANSWERS),
+        ICMPV6 => icmp_id(src.0, dst.0, proto, (kind, code), &ANSWERS_V6),
         proto => ordered(src, dst, proto),
     }
 }
 
 /// ICMP types stand for ports where a message has an answer; type and code, not put in order, where not.
-fn icmp(src: IpAddr, dst: IpAddr, proto: u8, (kind, code): (u8, u8), answers: &[(u8, u8)]) -> String {
+fn icmp_id(src: IpAddr, dst: IpAddr, proto: u8, (kind, code): (u8, u8), answers: &[(u8, u8)]) -> String {
     let answer = answers.iter().find_map(|(ask, answer)| match kind {
         kind if kind == *ask => Some(*answer),
         kind if kind == *answer => Some(*ask),
@@ -43,11 +43,11 @@ fn icmp(src: IpAddr, dst: IpAddr, proto: u8, (kind, code): (u8, u8), answers: &[
     }
 }
 
-fn ordered(a: (IpAddr, u16), b: (IpAddr, u16), proto: u8) -> String {
+fn ordered(a: End, b: End, proto: u8) -> String {
     if a <= b { digest(a, b, proto) } else { digest(b, a, proto) }
 }
 
-fn digest(first: (IpAddr, u16), second: (IpAddr, u16), proto: u8) -> String {
+fn digest(first: End, second: End, proto: u8) -> String {
     const SEED: [u8; 2] = [0, 0];
     let mut hash = Sha1::new();
     hash.update(SEED);
@@ -93,11 +93,11 @@ mod tests {
 
     #[test]
     fn icmp_agrees_with_the_published_baseline() {
-        let v4 = |src, dst, kind, code| icmp(ip(src), ip(dst), ICMP, (kind, code), &ANSWERS);
+        let v4 = |src, dst, kind, code| icmp_id(ip(src), ip(dst), ICMP, (kind, code), &ANSWERS);
         assert_eq!(v4("192.168.0.89", "192.168.0.1", 8, 0), "1:X0snYXpgwiv9TZtqg64sgzUn6Dk=");
         assert_eq!(v4("192.168.0.1", "192.168.0.89", 0, 0), "1:X0snYXpgwiv9TZtqg64sgzUn6Dk=");
         assert_eq!(v4("10.0.0.1", "10.0.0.2", 11, 0), "1:YHxtAirCG//0OzkcVAukqKQN9xM=");
-        let v6 = |src, dst, kind, code| icmp(ip(src), ip(dst), ICMPV6, (kind, code), &ANSWERS_V6);
+        let v6 = |src, dst, kind, code| icmp_id(ip(src), ip(dst), ICMPV6, (kind, code), &ANSWERS_V6);
         let (near, far) = ("fe80::200:86ff:fe05:80da", "fe80::260:97ff:fe07:69ea");
         assert_eq!(v6(near, far, 135, 0), "1:dGHyGvjMfljg6Bppwm3bg0LO8TY=");
         assert_eq!(v6(far, near, 136, 0), "1:dGHyGvjMfljg6Bppwm3bg0LO8TY=");

@@ -1,0 +1,271 @@
+//! `incidents`: those of this run as main has them, and those of the store; one list, newest first.
+//!
+//! API thread; the store's are read on threads for files.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use dataplane::record::IncidentRecord;
+use dataplane::source::Nanos;
+use serde_json::{Map, Value, json};
+
+use super::App;
+use super::auth::Role;
+use super::call::{Answer, Call, json};
+use super::jobs::{no_incident, unreadable};
+use super::problem::Problem;
+use super::routes::Route;
+use crate::board::{Entry, State};
+
+/// Incidents of the same kind that one is shown with.
+const SIMILAR: usize = 10;
+
+pub const ROUTES: &[Route] = &[
+    Route::get("/api/v1/incidents", Role::Read, |call| Box::pin(list(call)))
+        .with(&["state", "severity", "kind", "host", "since", "until", "text", "limit", "after"]),
+    Route::get("/api/v1/incidents/{id}", Role::Read, |call| Box::pin(one(call))),
+];
+
+/// An incident's object, as it goes out.
+type Object = Map<String, Value>;
+
+fn of_board(entry: &Entry) -> Object {
+    match serde_json::to_value(entry) {
+        Ok(Value::Object(object)) => object,
+        _ => Object::new(),
+    }
+}
+
+fn of_store(record: IncidentRecord) -> Object {
+    let Ok(Value::Object(mut object)) = serde_json::to_value(record) else { return Object::new() };
+    let withdrawn = object.get("withdrawn") == Some(&Value::Bool(true));
+    object.insert("state".to_owned(), json!(if withdrawn { State::Withdrawn } else { State::Closed }));
+    // Only the segments know.
+    object.insert("captured".to_owned(), Value::Null);
+    object
+}
+
+/// The newest of those that are wanted and stand behind a place in the list.
+struct Newest {
+    wanted: Wanted,
+    after: Option<(Nanos, String)>,
+    most: usize,
+    found: BTreeMap<(Nanos, String), Object>,
+    places: HashMap<String, Nanos>,
+    /// There are more.
+    more: bool,
+}
+
+impl Newest {
+    fn new(wanted: Wanted, after: Option<(Nanos, String)>, most: usize) -> Newest {
+        Newest { wanted, after, most, found: BTreeMap::new(), places: HashMap::new(), more: false }
+    }
+
+    /// Takes one in the place of what was said of it before.
+    fn take(&mut self, object: Object) {
+        let key = key(&object);
+        let key = (key.0, key.1.to_owned());
+        if let Some(at) = self.places.remove(&key.1) {
+            self.found.remove(&(at, key.1.clone()));
+        }
+        if self.after.as_ref().is_some_and(|after| key >= *after) || !self.wanted.takes(&object) {
+            return;
+        }
+        self.places.insert(key.1.clone(), key.0);
+        self.found.insert(key, object);
+        if self.found.len() > self.most {
+            self.more = true;
+            let oldest = self.found.pop_first();
+            if let Some(((_, id), _)) = oldest {
+                self.places.remove(&id);
+            }
+        }
+    }
+
+    /// Goes through the store's; whatever this run knows goes before what was written of it.
+    async fn search(self, app: &Arc<App>) -> Result<Newest, Problem> {
+        let known = app.board.entries();
+        let mut search = self;
+        if app.store.is_some() {
+            let ids: HashSet<String> = known.iter().map(|entry| entry.incident.id.clone()).collect();
+            search = app
+                .job(move |store| {
+                    let visit = |_, record: IncidentRecord| {
+                        if !ids.contains(&record.id) {
+                            search.take(of_store(record));
+                        }
+                    };
+                    store.each_incident(visit).map_err(unreadable)?;
+                    Ok(search)
+                })
+                .await?;
+        }
+        known.iter().for_each(|entry| search.take(of_board(entry)));
+        Ok(search)
+    }
+
+    /// Newest first.
+    fn items(&self) -> impl Iterator<Item = &Object> {
+        self.found.values().rev()
+    }
+}
+
+/// The place in the list: time, then id.
+fn key(object: &Object) -> (Nanos, &str) {
+    (object.get("first_ns").and_then(Value::as_u64).unwrap_or(0), text(object, "id"))
+}
+
+fn text<'a>(object: &'a Object, name: &str) -> &'a str {
+    object.get(name).and_then(Value::as_str).unwrap_or("")
+}
+
+/// What a list is asked for.
+#[derive(Default)]
+struct Wanted {
+    state: Option<String>,
+    severity: Option<String>,
+    kind: Option<String>,
+    host: Option<IpAddr>,
+    since: Option<Nanos>,
+    until: Option<Nanos>,
+    /// In lower case.
+    text: Option<String>,
+}
+
+impl Wanted {
+    fn of(call: &Call) -> Result<Wanted, Problem> {
+        let (since, until) = call.between()?;
+        let among = |words: &'static [&'static str]| {
+            move |given: &str| words.contains(&given).then(|| given.to_owned())
+        };
+        Ok(Wanted {
+            state: call.parsed(
+                "state",
+                "open, closed or withdrawn",
+                among(&["open", "closed", "withdrawn"]),
+            )?,
+            severity: call.parsed(
+                "severity",
+                "info, warning or critical",
+                among(&["info", "warning", "critical"]),
+            )?,
+            kind: call.param("kind").map(str::to_owned),
+            host: call.host()?,
+            since,
+            until,
+            text: call.param("text").map(str::to_lowercase),
+        })
+    }
+
+    fn takes(&self, object: &Object) -> bool {
+        let is = |name: &str, wanted: &Option<String>| {
+            wanted.as_ref().is_none_or(|wanted| text(object, name) == wanted)
+        };
+        let ns = |name: &str| object.get(name).and_then(Value::as_u64).unwrap_or(0);
+        is("state", &self.state)
+            && is("severity", &self.severity)
+            && is("kind", &self.kind)
+            && self.host.is_none_or(|host| is_about(object, host))
+            && self.since.is_none_or(|since| ns("last_ns") >= since)
+            && self.until.is_none_or(|until| ns("first_ns") <= until)
+            && self.text.as_ref().is_none_or(|wanted| {
+                ["id", "kind", "explain", "advise"]
+                    .iter()
+                    .any(|name| text(object, name).to_lowercase().contains(wanted))
+                    || object.get("subject").is_some_and(|subject| subject.to_string().contains(wanted))
+                    || object
+                        .get("evidence")
+                        .is_some_and(|all| all.to_string().to_lowercase().contains(wanted))
+            })
+    }
+}
+
+/// One of the ends, the host or the service is at this address.
+fn is_about(object: &Object, host: IpAddr) -> bool {
+    let subject = object.get("subject").and_then(Value::as_object);
+    let is = |name: &str| {
+        let addr = subject.and_then(|subject| subject.get(name)?.as_str()?.parse::<IpAddr>().ok());
+        addr == Some(host)
+    };
+    is("src") || is("dst") || is("host")
+}
+
+async fn list(call: Call) -> Answer {
+    let (wanted, limit) = (Wanted::of(&call)?, call.limit()?);
+    let cursor = |text: &str| {
+        let (ns, id) = text.split_once('-')?;
+        Some((ns.parse::<Nanos>().ok()?, id.to_owned()))
+    };
+    let after = call.parsed("after", "the `next` of the page before", cursor)?;
+    let newest = Newest::new(wanted, after, limit).search(&call.app).await?;
+    let next = newest.items().last().filter(|_| newest.more);
+    let next = next.map(|last| format!("{}-{}", key(last).0, key(last).1));
+    json(&json!({ "items": newest.items().collect::<Vec<_>>(), "next": next }))
+}
+
+async fn one(call: Call) -> Answer {
+    let id = call.path("id").to_owned();
+    let found = match call.app.board.entry(&id) {
+        Some(entry) => Some(of_board(&entry)),
+        None if call.app.store.is_none() => None,
+        None => {
+            let id = id.clone();
+            call.app.job(move |store| store.incident(&id).map_err(unreadable)).await?.map(of_store)
+        }
+    };
+    let Some(mut object) = found else { return Err(no_incident(&id)) };
+    let kind = Wanted { kind: Some(text(&object, "kind").to_owned()), ..Wanted::default() };
+    let similar = Newest::new(kind, None, SIMILAR + 1).search(&call.app).await?;
+    let similar = similar.items().filter(|other| text(other, "id") != id).take(SIMILAR).map(|other| {
+        json!({
+            "id": text(other, "id"), "kind": text(other, "kind"), "first_ns": other.get("first_ns"),
+            "subject": other.get("subject"),
+        })
+    });
+    object.insert("similar".to_owned(), similar.collect());
+    object.insert("proof".to_owned(), proof(&call.app, &id).into());
+    object.insert("capture".to_owned(), format!("/api/v1/captures/download?incident={id}").into());
+    json(&object)
+}
+
+/// What opens its packets in Wireshark, on the box itself.
+fn proof(app: &App, id: &str) -> String {
+    let store = app.store.as_ref().map_or(String::new(), |store| format!(" --store {}", store.display()));
+    format!("referee captures get{store} --incident {id} -w - | wireshark -k -i -")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_newest_are_held_and_none_is_lost_between_pages() {
+        let of = |id: u64, kind: &str| {
+            let object = json!({"id": format!("{id:02}"), "first_ns": id, "kind": kind});
+            object.as_object().unwrap().clone()
+        };
+        let kind = || Wanted { kind: Some("a".to_owned()), ..Wanted::default() };
+        let page = |after: Option<(u64, String)>| {
+            let mut newest = Newest::new(kind(), after, 3);
+            (1..=9).for_each(|id| newest.take(of(id, "a")));
+            // Said again, it is something else.
+            newest.take(of(9, "b"));
+            let ids: Vec<u64> = newest.items().map(|object| key(object).0).collect();
+            (ids, newest.more)
+        };
+        assert_eq!(page(None), (vec![8, 7], true));
+        assert_eq!(page(Some((7, "07".to_owned()))), (vec![6, 5, 4], true));
+        assert_eq!(page(Some((4, "04".to_owned()))), (vec![3, 2, 1], false));
+    }
+
+    #[test]
+    fn an_incident_is_about_its_ends() {
+        let object = |subject: Value| Object::from_iter([("subject".to_owned(), subject)]);
+        let host: IpAddr = "2001:db8::1".parse().unwrap();
+        assert!(is_about(&object(json!({"src": "10.0.0.1", "dst": "2001:db8::1"})), host));
+        assert!(is_about(&object(json!({"host": "2001:0db8::0001"})), host));
+        assert!(!is_about(&object(json!({"link": "all"})), host));
+        assert!(!is_about(&Object::new(), host));
+    }
+}

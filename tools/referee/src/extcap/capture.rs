@@ -1,0 +1,117 @@
+//! A capture that Wireshark asked for: the answer of a box, copied into Wireshark's pipe as it comes.
+//!
+//! Main thread; a second one waits for the signal that Wireshark ends a capture with. Packets are not looked at.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::thread;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::Call;
+use super::boxes::Boxes;
+use super::interfaces::{INCIDENT, NEWEST, is_id, newest_id};
+use crate::client::Client;
+use crate::error::Failure;
+
+const PIECE: usize = 64 << 10;
+
+/// # Errors
+/// Usage: it is not said what to capture. Failed: the box can't be reached or refuses, or the pipe is none.
+pub fn run(call: &Call, interface: &str) -> Result<(), Failure> {
+    let client = Client::reach(&Boxes::load()?.meant(call)?)?;
+    let incident = incident(call, interface)?;
+    let fifo = call.value("fifo").ok_or_else(|| Failure::usage("--fifo names no pipe"))?;
+    end_when_told()?;
+    let incident = if incident == NEWEST { newest_id(&client)? } else { incident };
+    let mut from = client.get(&format!("/api/v1/captures/download?incident={incident}&stream=true"))?.body;
+    let failed = |error: io::Error| Failure::failed(format!("{fifo}: {error}"));
+    let mut to = File::options().write(true).open(fifo).map_err(failed)?;
+    copy(&mut from, &mut to)
+}
+
+/// Whoever ends it has what it wanted.
+fn end_when_told() -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::failed(format!("signals can't be listened to: {error}"));
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
+    let wait = move || {
+        if signals.forever().next().is_some() {
+            std::process::exit(0);
+        }
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(wait).map(drop).map_err(failed)
+}
+
+/// Which incident is meant: that of the interface, the one whose id was typed, or the one chosen.
+fn incident(call: &Call, interface: &str) -> Result<String, Failure> {
+    let Some(rest) = interface.strip_prefix(INCIDENT) else {
+        return Err(Failure::usage(format!("there is no interface {interface}")));
+    };
+    let named = rest.strip_prefix('-').or(call.value("id")).or(call.value("incident")).unwrap_or(NEWEST);
+    match named == NEWEST || is_id(named) {
+        true => Ok(named.to_owned()),
+        false => Err(Failure::usage(format!("`{named}` is no incident's id"))),
+    }
+}
+
+/// Until there is no more, or nobody reads it any more.
+fn copy(from: &mut dyn Read, to: &mut dyn Write) -> Result<(), Failure> {
+    let mut piece = vec![0; PIECE];
+    loop {
+        let read = match from.read(&mut piece) {
+            Ok(0) => return Ok(()),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(Failure::failed(format!("the capture broke off: {error}"))),
+        };
+        match to.write_all(piece.get(..read).unwrap_or_default()) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(error) => return Err(Failure::failed(format!("Wireshark's pipe: {error}"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_says_which_incident_is_meant() {
+        let meant = |interface: &str, text: &str| {
+            let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+            incident(&Call::read(&words), interface).ok()
+        };
+        let is = |id: &str| Some(id.to_owned());
+        assert_eq!(meant("referee-incident", "--incident 00ff"), is("00ff"));
+        assert_eq!(meant("referee-incident", "--incident newest --id 00ff"), is("00ff"));
+        assert_eq!(meant("referee-incident-00ff", "--incident 11"), is("00ff"));
+        assert_eq!(meant("referee-incident", ""), is("newest"));
+        for (interface, text) in
+            [("referee-incident", "--id x&y"), ("referee-incident-x&y", ""), ("eth0", "")]
+        {
+            assert_eq!(meant(interface, text), None, "{interface}");
+        }
+    }
+
+    struct Gone;
+
+    impl Write for Gone {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_has_seen_enough() {
+        assert_eq!(copy(&mut &[1_u8; 100_000][..], &mut Gone), Ok(()));
+        let mut all = Vec::new();
+        assert_eq!(copy(&mut &[1_u8; 100_000][..], &mut all), Ok(()));
+        assert_eq!(all.len(), 100_000);
+    }
+}

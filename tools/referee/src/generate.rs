@@ -1,0 +1,84 @@
+//! What is made from the definition of the command line: man pages, and what makes shells complete commands.
+//!
+//! Main thread. `referee completions` prints one shell's; the hidden `referee generate` writes what a package installs.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use clap::CommandFactory as _;
+use clap_complete::Shell;
+
+use crate::cli::Cli;
+use crate::error::Failure;
+use crate::term;
+
+const NAME: &str = "referee";
+
+/// `referee completions SHELL`
+///
+/// # Errors
+/// Failed: standard output can't be written.
+pub fn completions(shell: Shell) -> Result<(), Failure> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), NAME, &mut text);
+    term::show(|out| out.write_all(&text))
+}
+
+/// `referee generate DIR`: `man1/`, a page for each command, and `completions/`, a file for each shell.
+///
+/// # Errors
+/// Failed: they can't be written.
+pub fn generate(folder: &Path) -> Result<(), Failure> {
+    write(folder).map_err(|error| Failure::failed(format!("{}: {error}", folder.display())))
+}
+
+fn write(folder: &Path) -> io::Result<()> {
+    let pages = folder.join("man1");
+    fs::create_dir_all(&pages)?;
+    clap_mangen::generate_to(Cli::command(), &pages)?;
+    let completions = folder.join("completions");
+    fs::create_dir_all(&completions)?;
+    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        clap_complete::generate_to(shell, &mut Cli::command(), NAME, &completions)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// "referee-rules-check" for `referee rules check`, and so on for all that is not hidden.
+    fn pages(command: &clap::Command, prefix: &str, all: &mut BTreeSet<String>) {
+        let name = format!("{prefix}{}", command.get_name());
+        let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
+        shown.for_each(|command| pages(command, &format!("{name}-"), all));
+        all.insert(format!("{name}.1"));
+    }
+
+    #[test]
+    fn every_command_has_a_page_and_every_shell_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        generate(folder.path()).unwrap();
+        let names = |folder: &str| -> BTreeSet<String> {
+            let list = fs::read_dir(folder).unwrap();
+            list.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        };
+        let mut wanted = BTreeSet::new();
+        pages(&Cli::command(), "", &mut wanted);
+        assert_eq!(names(&folder.path().join("man1").display().to_string()), wanted);
+        assert!(
+            wanted.contains("referee-rules-check.1") && !wanted.contains("referee-generate.1"),
+            "{wanted:?}"
+        );
+        let files = names(&folder.path().join("completions").display().to_string());
+        assert_eq!(files, ["_referee", "referee.bash", "referee.fish"].map(str::to_owned).into());
+        let page = fs::read_to_string(folder.path().join("man1/referee-run.1")).unwrap();
+        assert!(page.contains("zero\\-copy") && page.contains("mirrored traffic"), "{page}");
+        let bash = fs::read_to_string(folder.path().join("completions/referee.bash")).unwrap();
+        assert!(bash.contains("--zero-copy") && bash.contains("captures"), "{bash}");
+    }
+}

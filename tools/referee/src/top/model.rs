@@ -1,0 +1,207 @@
+//! What `referee top` knows of a box: what its API said last, in the order it is shown, and where the reader is.
+//!
+//! Main thread; plain values. `feed` brings them, `keys` move, `view` draws.
+
+use serde_json::Value;
+
+/// Seconds that curves show at most.
+pub const SECONDS: usize = 300;
+
+/// A page of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tab {
+    Now,
+    Traffic,
+    Rules,
+    Books,
+}
+
+impl Tab {
+    pub const ALL: [Tab; 4] = [Tab::Now, Tab::Traffic, Tab::Rules, Tab::Books];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Tab::Now => "Now",
+            Tab::Traffic => "Traffic",
+            Tab::Rules => "Rules",
+            Tab::Books => "Books",
+        }
+    }
+}
+
+/// One round of questions.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    pub version: Value,
+    pub health: Value,
+    /// Samples of the last minutes, a second each.
+    pub series: Vec<Value>,
+    /// Open incidents.
+    pub incidents: Vec<Value>,
+    pub rules: Vec<Value>,
+    pub books: Value,
+}
+
+/// What is shown, and where the reader is.
+#[derive(Debug)]
+pub struct Model {
+    pub told: Told,
+    /// Why nothing new comes; `None` while the box answers.
+    pub silent: Option<String>,
+    /// Something came at least once.
+    pub known: bool,
+    pub tab: Tab,
+    /// Which line of the tab's list.
+    pub at: usize,
+    /// The chosen line is shown whole.
+    pub open: bool,
+    pub help: bool,
+    /// What came of the last thing that was asked for.
+    pub said: String,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Model {
+            told: Told::default(),
+            silent: None,
+            known: false,
+            tab: Tab::Now,
+            at: 0,
+            open: false,
+            help: false,
+            said: String::new(),
+        }
+    }
+}
+
+impl Model {
+    /// The box has answered.
+    pub fn take(&mut self, mut told: Told) {
+        let rank = |incident: &Value| match text(incident, "severity") {
+            "critical" => 0,
+            "warning" => 1,
+            _ => 2,
+        };
+        told.incidents.sort_by_key(|one| (rank(one), std::cmp::Reverse(number(one, "first_ns"))));
+        let cost = |rule: &Value| {
+            let body = rule["body_us"].as_f64().unwrap_or(0.0) * number(rule, "body_runs") as f64;
+            (body, number(rule, "matched") as f64)
+        };
+        told.rules.sort_by(|a, b| cost(b).partial_cmp(&cost(a)).unwrap_or(std::cmp::Ordering::Equal));
+        let skip = told.series.len().saturating_sub(SECONDS);
+        told.series.drain(..skip);
+        (self.told, self.silent, self.known) = (told, None, true);
+        self.at = self.at.min(self.lines().saturating_sub(1));
+        self.open &= self.lines() > 0;
+    }
+
+    pub fn lost(&mut self, why: String) {
+        self.silent = Some(why);
+    }
+
+    /// Lines of the tab's list.
+    pub fn lines(&self) -> usize {
+        match self.tab {
+            Tab::Now => self.told.incidents.len(),
+            Tab::Rules => self.told.rules.len(),
+            Tab::Traffic | Tab::Books => 0,
+        }
+    }
+
+    pub fn incident(&self) -> Option<&Value> {
+        self.told.incidents.get(self.at).filter(|_| self.tab == Tab::Now)
+    }
+
+    pub fn rule(&self) -> Option<&Value> {
+        self.told.rules.get(self.at).filter(|_| self.tab == Tab::Rules)
+    }
+
+    pub fn turn_to(&mut self, tab: Tab) {
+        (self.tab, self.at, self.open) = (tab, 0, false);
+    }
+
+    pub fn turn(&mut self, by: usize) {
+        let now = Tab::ALL.iter().position(|tab| *tab == self.tab).unwrap_or(0);
+        if let Some(tab) = Tab::ALL.get((now + by) % Tab::ALL.len()) {
+            self.turn_to(*tab);
+        }
+    }
+
+    pub fn up(&mut self, by: usize) {
+        self.at = self.at.saturating_sub(by);
+    }
+
+    pub fn down(&mut self, by: usize) {
+        self.at = (self.at + by).min(self.lines().saturating_sub(1));
+    }
+
+    /// A figure of every second, oldest first.
+    pub fn curve(&self, name: &str) -> Vec<u64> {
+        self.told.series.iter().map(|sample| number(sample, name)).collect()
+    }
+
+    /// The figure of the last second.
+    pub fn last(&self, name: &str) -> u64 {
+        self.told.series.last().map_or(0, |sample| number(sample, name))
+    }
+}
+
+/// A number of an object, 0 if it has none.
+pub fn number(object: &Value, name: &str) -> u64 {
+    let value = &object[name];
+    value.as_u64().or_else(|| value.as_f64().map(|value| value.max(0.0) as u64)).unwrap_or(0)
+}
+
+/// A text of an object, empty if it has none.
+pub fn text<'a>(object: &'a Value, name: &str) -> &'a str {
+    object[name].as_str().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_worst_and_newest_come_first_and_the_reader_stays_within() {
+        let mut model = Model::default();
+        let one =
+            |id: &str, severity: &str, at: u64| json!({ "id": id, "severity": severity, "first_ns": at });
+        let incidents = vec![
+            one("a", "info", 9),
+            one("b", "critical", 1),
+            one("c", "warning", 2),
+            one("d", "warning", 3),
+        ];
+        model.take(Told { incidents, ..Told::default() });
+        let ids: Vec<_> = model.told.incidents.iter().map(|one| text(one, "id")).collect();
+        assert_eq!(ids, ["b", "d", "c", "a"]);
+        model.down(9);
+        model.open = true;
+        assert_eq!(model.incident().map(|one| text(one, "id")), Some("a"));
+        model.take(Told { incidents: vec![one("b", "critical", 1)], ..Told::default() });
+        assert_eq!((model.at, model.open), (0, true));
+        model.take(Told::default());
+        assert!(!model.open && model.incident().is_none() && model.known);
+    }
+
+    #[test]
+    fn tabs_go_round_and_curves_have_an_end() {
+        let mut model = Model::default();
+        let tabs: Vec<_> = (0..4)
+            .map(|_| {
+                model.turn(1);
+                model.tab.name()
+            })
+            .collect();
+        assert_eq!(tabs, ["Traffic", "Rules", "Books", "Now"]);
+        model.turn(3);
+        assert_eq!(model.tab, Tab::Books);
+        let series = (0..1000).map(|n| json!({ "packets": n, "history_s": 9.7 })).collect();
+        model.take(Told { series, ..Told::default() });
+        assert_eq!((model.curve("packets").len(), model.last("packets")), (SECONDS, 999));
+        assert_eq!((model.last("history_s"), model.last("none")), (9, 0));
+    }
+}

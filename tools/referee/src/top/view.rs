@@ -1,0 +1,435 @@
+//! Draws what is known of a box on a terminal of 80 × 24 and up. Main thread; pure: a model in, cells out.
+//!
+//! Whatever a packet may have brought in (names, rules' words) goes through [`clean`]. Colours are the terminal's own
+//! sixteen; without them everything is still said in words.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::symbols::bar;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, Borders, Clear, Paragraph, Row, Sparkline, Table, TableState, Wrap};
+use serde_json::Value;
+
+use super::model::{Model, Tab, number, text};
+use crate::term::{count, plural};
+use crate::time::{span, utc};
+
+/// The least there has to be.
+pub const LEAST: (u16, u16) = (80, 20);
+
+/// How things look on this terminal.
+#[derive(Clone, Copy, Debug)]
+pub struct Looks {
+    pub colour: bool,
+    /// It shows more than ASCII.
+    pub unicode: bool,
+}
+
+const ASCII_BARS: bar::Set<'static> = bar::Set {
+    full: "#",
+    seven_eighths: "#",
+    three_quarters: "=",
+    five_eighths: "=",
+    half: "-",
+    three_eighths: "-",
+    one_quarter: ".",
+    one_eighth: ".",
+    empty: " ",
+};
+
+impl Looks {
+    fn of(self, colour: Color) -> Style {
+        if self.colour { Style::new().fg(colour) } else { Style::new() }
+    }
+
+    fn strong(self, colour: Color) -> Style {
+        self.of(colour).add_modifier(Modifier::BOLD)
+    }
+
+    fn severity(self, severity: &str) -> Style {
+        match severity {
+            "critical" => self.strong(Color::Red),
+            "warning" => self.strong(Color::Yellow),
+            _ => self.of(Color::Blue),
+        }
+    }
+
+    /// A line across, with a title.
+    fn rule(self, title: &str) -> Block<'_> {
+        let block = Block::new().borders(Borders::TOP).title(title);
+        match self.unicode {
+            true => block,
+            false => block.border_set(ratatui::symbols::border::Set {
+                horizontal_top: "-",
+                ..ratatui::symbols::border::PLAIN
+            }),
+        }
+    }
+}
+
+/// All of it.
+pub fn draw(frame: &mut Frame, model: &Model, looks: Looks, now_ns: u64) {
+    let area = frame.area();
+    if area.width < LEAST.0 || area.height < LEAST.1 {
+        let what =
+            format!("{} x {} is too small: {} x {} at least", area.width, area.height, LEAST.0, LEAST.1);
+        frame.render_widget(Paragraph::new(what).wrap(Wrap { trim: true }), area);
+        return;
+    }
+    let [head, tabs, body, foot] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Length(1),
+        Constraint::Min(1),
+        Constraint::Length(1),
+    ])
+    .areas(area);
+    frame.render_widget(Paragraph::new(top_line(model, looks, now_ns)), head);
+    frame.render_widget(Paragraph::new(tab_line(model, looks)), tabs);
+    match model.tab {
+        _ if !model.known => nobody(frame, body, model),
+        Tab::Now => now(frame, body, model, looks, now_ns),
+        Tab::Traffic => traffic(frame, body, model, looks),
+        Tab::Rules => rules(frame, body, model, looks),
+        Tab::Books => books(frame, body, model, looks),
+    }
+    frame.render_widget(Paragraph::new(foot_line(model, looks)), foot);
+    if model.help {
+        help(frame, body, looks);
+    }
+}
+
+fn top_line(model: &Model, looks: Looks, now_ns: u64) -> Line<'static> {
+    let version = &model.told.version;
+    let interfaces: Vec<String> =
+        version["interfaces"].as_array().into_iter().flatten().map(|one| clean(text(one, "name"))).collect();
+    let started = number(version, "started_ns");
+    let up =
+        if started > 0 { format!("  up {}", span(now_ns.saturating_sub(started))) } else { String::new() };
+    let status = text(&model.told.health, "status");
+    let (word, style) = match (&model.silent, status) {
+        (Some(_), _) => (" no answer ".to_owned(), looks.strong(Color::Red)),
+        (None, "ok") => (" ok ".to_owned(), looks.strong(Color::Green)),
+        (None, "degraded") => (" degraded ".to_owned(), looks.strong(Color::Yellow)),
+        (None, other) => (format!(" {} ", clean(other)), looks.strong(Color::Red)),
+    };
+    let name = clean(text(version, "hostname"));
+    Line::from(vec![
+        Span::styled("Referee ", Style::new().add_modifier(Modifier::BOLD)),
+        Span::raw(format!("{name}  {}{up}  ", interfaces.join(" "))),
+        Span::styled(word, style.add_modifier(Modifier::REVERSED)),
+    ])
+}
+
+fn tab_line(model: &Model, looks: Looks) -> Line<'static> {
+    let tab = |(number, tab): (usize, &Tab)| {
+        let style = match *tab == model.tab {
+            true => looks.strong(Color::Cyan).add_modifier(Modifier::UNDERLINED),
+            false => Style::new(),
+        };
+        [Span::styled(format!("{} {}", number + 1, tab.name()), style), Span::raw("   ")]
+    };
+    Line::from(Tab::ALL.iter().enumerate().flat_map(tab).collect::<Vec<_>>())
+}
+
+fn foot_line(model: &Model, looks: Looks) -> Line<'static> {
+    match (&model.silent, model.said.as_str()) {
+        (Some(why), _) if model.known => {
+            Line::styled(format!("what is shown is old: {}", clean(why)), looks.of(Color::Red))
+        }
+        (_, "") => {
+            let arrows = if looks.unicode { "↑↓" } else { "up down" };
+            Line::styled(format!("? help   q quit   1-4 Tab pages   {arrows} choose   Enter open"), dim())
+        }
+        (_, said) => Line::raw(clean(said)),
+    }
+}
+
+fn dim() -> Style {
+    Style::new().add_modifier(Modifier::DIM)
+}
+
+fn nobody(frame: &mut Frame, area: Rect, model: &Model) {
+    let why = model.silent.as_deref().unwrap_or("asking …");
+    let words = format!("\nNo run answers; it is asked again every second.\n\n{}", clean_lines(why));
+    frame.render_widget(Paragraph::new(words).wrap(Wrap { trim: true }), area);
+}
+
+fn now(frame: &mut Frame, area: Rect, model: &Model, looks: Looks, now_ns: u64) {
+    if let Some(incident) = model.incident().filter(|_| model.open) {
+        incident_page(frame, area, incident, looks);
+        return;
+    }
+    let [curves, list, detail] =
+        Layout::vertical([Constraint::Length(4), Constraint::Min(5), Constraint::Length(6)]).areas(area);
+    three_curves(frame, curves, model, looks);
+    let open = model.told.incidents.len();
+    let title = match open {
+        0 => "nothing a person needs to look at ".to_owned(),
+        n => format!(
+            "{} now ",
+            plural(n as u64, "thing is broken").replace("thing is brokens", "things are broken")
+        ),
+    };
+    let block = looks.rule(&title);
+    let (first, rest) = (block.inner(list), list);
+    frame.render_widget(block, rest);
+    if open == 0 {
+        frame.render_widget(Paragraph::new(healthy(model)).wrap(Wrap { trim: true }), first);
+    } else {
+        incident_list(frame, first, model, looks, now_ns);
+    }
+    let chosen = model.incident().map(|one| clean(text(one, "explain"))).unwrap_or_default();
+    let block = looks.rule("why ");
+    frame.render_widget(Paragraph::new(chosen).wrap(Wrap { trim: true }).block(block), detail);
+}
+
+fn healthy(model: &Model) -> String {
+    let minute = |name: &str| model.curve(name).iter().rev().take(60).sum::<u64>();
+    let troubles = model.told.health["checks"].as_array().into_iter().flatten();
+    let troubles: Vec<String> = troubles
+        .filter(|check| text(check, "status") != "ok")
+        .map(|check| format!("{}: {}", clean(text(check, "name")), clean(text(check, "what"))))
+        .collect();
+    let packets = match minute("packets") {
+        0 => "No packets come: is the mirror on?".to_owned(),
+        n => format!("{} in the last minute.", plural(n, "packet")),
+    };
+    format!("{packets}\n{}", troubles.join("\n"))
+}
+
+fn incident_list(frame: &mut Frame, area: Rect, model: &Model, looks: Looks, now_ns: u64) {
+    let row = |one: &Value| {
+        let severity = text(one, "severity");
+        let since = span(now_ns.saturating_sub(number(one, "first_ns")));
+        Row::new([
+            Span::styled(clean(&severity.to_uppercase()), looks.severity(severity)),
+            Span::raw(clean(text(one, "kind"))),
+            Span::raw(subject(&one["subject"])),
+            Span::raw(since),
+            Span::raw(count(number(one, "count"))),
+        ])
+    };
+    let widths = [
+        Constraint::Length(8),
+        Constraint::Length(22),
+        Constraint::Min(20),
+        Constraint::Length(11),
+        Constraint::Length(7),
+    ];
+    let head = Row::new(["", "what", "who", "for", "events"]).style(dim());
+    let table = Table::new(model.told.incidents.iter().map(row), widths).header(head);
+    chosen(frame, area, table, model);
+}
+
+/// A table with the reader's line marked.
+fn chosen(frame: &mut Frame, area: Rect, table: Table, model: &Model) {
+    let mark = Style::new().add_modifier(Modifier::REVERSED);
+    let mut state = TableState::new().with_selected(Some(model.at));
+    frame.render_stateful_widget(table.row_highlight_style(mark), area, &mut state);
+}
+
+fn incident_page(frame: &mut Frame, area: Rect, one: &Value, looks: Looks) {
+    let severity = text(one, "severity");
+    let mut lines = vec![
+        Line::from(vec![
+            Span::styled(clean(&severity.to_uppercase()), looks.severity(severity)),
+            Span::raw("  "),
+            Span::styled(clean(text(one, "kind")), Style::new().add_modifier(Modifier::BOLD)),
+            Span::raw(format!("  {}", subject(&one["subject"]))),
+        ]),
+        Line::raw(format!(
+            "since {}, last {}; {}, {}",
+            utc(number(one, "first_ns")),
+            utc(number(one, "last_ns")),
+            plural(number(one, "count"), "event"),
+            plural(number(one, "flows"), "flow")
+        )),
+        Line::raw(""),
+        Line::raw(clean(text(one, "explain"))),
+        Line::raw(""),
+    ];
+    for (what, name) in [("what to do: ", "advise"), ("proof: ", "proof")] {
+        if !text(one, name).is_empty() {
+            lines.push(Line::raw(format!("{what}{}", clean(text(one, name)))));
+        }
+    }
+    lines.push(Line::raw(format!("id {}", clean(text(one, "id")))));
+    for (name, value) in one["evidence"].as_object().into_iter().flatten() {
+        lines.push(Line::styled(format!("  {} = {}", clean(name), clean(&plain(value))), dim()));
+    }
+    let block = looks.rule("Esc back ");
+    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).block(block), area);
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Whom an incident is about.
+fn subject(of: &Value) -> String {
+    let port = |address: &str, port: &str| match text(of, address) {
+        host if host.contains(':') => format!("[{host}]:{}", number(of, port)),
+        host => format!("{host}:{}", number(of, port)),
+    };
+    let words = match of {
+        of if !of["host"].is_null() => text(of, "host").to_owned(),
+        of if !of["src"].is_null() => format!("{} > {}", port("src", "sport"), port("dst", "dport")),
+        of if !of["dst"].is_null() => format!("{} {}", port("dst", "dport"), text(of, "proto")),
+        _ => "all traffic".to_owned(),
+    };
+    clean(&words)
+}
+
+fn three_curves(frame: &mut Frame, area: Rect, model: &Model, looks: Looks) {
+    let third = Constraint::Ratio(1, 3);
+    let [left, middle, right] = Layout::horizontal([third, third, third]).spacing(1).areas(area);
+    let bits: Vec<u64> = model.curve("bytes").iter().map(|bytes| bytes.saturating_mul(8)).collect();
+    let lost = model.curve("dropped");
+    let ever: u64 = lost.iter().sum();
+    let (warn, calm) = (looks.strong(Color::Red), looks.of(Color::Green));
+    let packets = format!("packets/s {}", count(model.last("packets")));
+    curve(frame, left, &packets, &model.curve("packets"), calm, looks);
+    let mbits = bits.last().copied().unwrap_or(0) as f64 / 1e6;
+    curve(frame, middle, &format!("Mbit/s {mbits:.1}"), &bits, calm, looks);
+    let title = format!("lost/s {}  ({} in 5 min)", count(model.last("dropped")), count(ever));
+    curve(frame, right, &title, &lost, if ever > 0 { warn } else { calm }, looks);
+}
+
+/// The newest second at the right edge.
+fn curve(frame: &mut Frame, area: Rect, title: &str, data: &[u64], style: Style, looks: Looks) {
+    let [head, bars] = Layout::vertical([Constraint::Length(1), Constraint::Min(1)]).areas(area);
+    frame.render_widget(Paragraph::new(title.to_owned()), head);
+    let width = usize::from(bars.width);
+    let newest = data.get(data.len().saturating_sub(width)..).unwrap_or_default();
+    let padded: Vec<u64> =
+        std::iter::repeat_n(0, width - newest.len()).chain(newest.iter().copied()).collect();
+    let set = if looks.unicode { bar::NINE_LEVELS } else { ASCII_BARS };
+    frame.render_widget(Sparkline::default().data(&padded).style(style).bar_set(set), bars);
+}
+
+fn traffic(frame: &mut Frame, area: Rect, model: &Model, looks: Looks) {
+    let rows: [Rect; 3] = Layout::vertical([Constraint::Ratio(1, 3); 3]).areas(area);
+    let figures = [
+        [("packets/s", "packets", Color::Green), ("bytes/s", "bytes", Color::Green)],
+        [("lost/s", "dropped", Color::Red), ("flows begun/s", "flows_created", Color::Cyan)],
+        [("flows", "flows", Color::Cyan), ("history, s", "history_s", Color::Blue)],
+    ];
+    for (row, pair) in rows.into_iter().zip(figures) {
+        let half = Constraint::Ratio(1, 2);
+        let places: [Rect; 2] = Layout::horizontal([half, half]).spacing(2).areas(row);
+        for (place, (title, name, colour)) in places.into_iter().zip(pair) {
+            let data = model.curve(name);
+            let most = data.iter().max().copied().unwrap_or(0);
+            let title = format!("{title} {}  (most {})", count(model.last(name)), count(most));
+            curve(frame, place, &title, &data, looks.of(colour), looks);
+        }
+    }
+}
+
+fn rules(frame: &mut Frame, area: Rect, model: &Model, looks: Looks) {
+    if let Some(rule) = model.rule().filter(|_| model.open) {
+        rule_page(frame, area, rule, looks);
+        return;
+    }
+    let known = |rule: &Value, name: &str| match rule[name].as_f64() {
+        Some(value) => format!("{value:.1}"),
+        None => "-".to_owned(),
+    };
+    let row = |rule: &Value| {
+        let state = rule_state(rule);
+        let style = match state {
+            "switched off" => looks.strong(Color::Red),
+            "" => Style::new(),
+            _ => looks.of(Color::Yellow),
+        };
+        Row::new([
+            Span::raw(clean(text(rule, "rule"))),
+            Span::raw(count(number(rule, "matched"))),
+            Span::raw(known(rule, "guard_ns")),
+            Span::raw(count(number(rule, "body_runs"))),
+            Span::raw(known(rule, "body_us")),
+            Span::raw(count(number(rule, "errors") + number(rule, "overruns"))),
+            Span::styled(state, style),
+        ])
+    };
+    let widths = [
+        Constraint::Min(24),
+        Constraint::Length(10),
+        Constraint::Length(9),
+        Constraint::Length(9),
+        Constraint::Length(9),
+        Constraint::Length(7),
+        Constraint::Length(12),
+    ];
+    let micros = if looks.unicode { "body µs" } else { "body us" };
+    let head = Row::new(["rule", "matched", "guard ns", "bodies", micros, "failed", ""]).style(dim());
+    let table = Table::new(model.told.rules.iter().map(row), widths).header(head);
+    chosen(frame, area, table, model);
+}
+
+fn rule_state(rule: &Value) -> &'static str {
+    let is = |name: &str| rule[name].as_bool().unwrap_or(false);
+    match (is("switched_off"), rule["enabled"].as_bool() == Some(false), is("shadow")) {
+        (_, true, _) => "left out",
+        (true, ..) => "switched off",
+        (.., true) => "in shadow",
+        _ => "",
+    }
+}
+
+fn rule_page(frame: &mut Frame, area: Rect, rule: &Value, looks: Looks) {
+    let all = rule.as_object().into_iter().flatten();
+    let line = |(name, value): (&String, &Value)| {
+        Line::raw(format!("{:<16} {}", clean(name).replace('_', " "), clean(&plain(value))))
+    };
+    let lines: Vec<Line> = all.filter(|(_, value)| !value.is_null()).map(line).collect();
+    let block = looks.rule("Esc back   s shadow on/off ");
+    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).block(block), area);
+}
+
+fn books(frame: &mut Frame, area: Rect, model: &Model, looks: Looks) {
+    let books = &model.told.books;
+    let mut lines = Vec::new();
+    for name in ["received", "analysed", "filtered", "kept", "written"] {
+        lines.push(Line::raw(format!("{name:<28} {:>20}", count(number(books, name)))));
+    }
+    for group in ["dropped", "unwritten"] {
+        for (reason, lost) in books[group].as_object().into_iter().flatten() {
+            let lost = lost.as_u64().unwrap_or(0);
+            let style = if lost > 0 { looks.strong(Color::Red) } else { dim() };
+            let name = format!("{group}: {}", clean(reason));
+            lines.push(Line::styled(format!("{name:<28} {:>20}", count(lost)), style));
+        }
+    }
+    for (group, name) in
+        [("flows", "created"), ("flows", "live"), ("judge", "hits"), ("judge", "incidents_opened")]
+    {
+        let told = format!("{group}: {}", name.replace('_', " "));
+        lines.push(Line::raw(format!("{told:<28} {:>20}", count(number(&books[group], name)))));
+    }
+    frame.render_widget(Paragraph::new(lines), area);
+}
+
+fn help(frame: &mut Frame, area: Rect, looks: Looks) {
+    let words = "1 2 3 4, Tab    pages: now, traffic, rules, books\n\
+                 up down k j     choose a line; PgUp PgDn by ten\n\
+                 Enter           all of it\n\
+                 Esc             back\n\
+                 s               rules: let it only look on, or speak again\n\
+                 q, Ctrl-C       quit";
+    let [_, place, _] =
+        Layout::vertical([Constraint::Length(1), Constraint::Length(8), Constraint::Min(0)]).areas(area);
+    frame.render_widget(Clear, place);
+    frame.render_widget(Paragraph::new(words).block(looks.rule("keys ")), place);
+}
+
+/// Nothing in it moves the cursor or changes colours, and it stays on its line.
+fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// The same for a text of several lines.
+fn clean_lines(text: &str) -> String {
+    text.lines().map(clean).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,248 @@
+// What packets are kept, and asking for more of them.
+
+import { get, maybe, query, repeat, send } from "./api.js";
+import { el, show } from "./dom.js";
+import { bytes, count, endpoint, span, when } from "./words.js";
+
+const PAGE = 100;
+
+export async function enter({ main, at, box, signal }) {
+    const asked = Object.fromEntries(
+        ["host", "incident", "flow", "community_id", "since", "until"].map((name) => [
+            name,
+            at.options.get(name) ?? "",
+        ]),
+    );
+    const list = el("div");
+    const more = el("p");
+    let seen = [];
+    const load = async (after) => {
+        const answer = await get(`captures${query({ ...asked, limit: PAGE, after })}`, signal);
+        seen = after ? [...seen, ...answer.items] : answer.items;
+        show(list, table(seen, asked));
+        show(more, answer.next ? el("button", { type: "button", onclick: () => load(answer.next) }, "More") : null);
+    };
+    const demands = el("div");
+    show(
+        main,
+        el("h1", null, "Captures"),
+        box.version?.live ? demand(demands, signal) : null,
+        el("h2", null, "Kept"),
+        form(asked),
+        list,
+        more,
+    );
+    await load();
+    if (box.version?.live) {
+        await listDemands(demands, signal);
+        repeat(3000, () => listDemands(demands, signal), signal);
+    }
+}
+
+function form(asked) {
+    const field = (name, label, hint) =>
+        el(
+            "label",
+            null,
+            label,
+            el("input", {
+                name,
+                id: `of-${name}`,
+                value: asked[name],
+                placeholder: hint,
+                autocomplete: "off",
+                spellcheck: "false",
+            }),
+        );
+    const node = el(
+        "form",
+        { class: "filter", role: "search" },
+        field("host", "Host", "10.0.0.1"),
+        field("incident", "Incident", "id"),
+        field("flow", "Flow", "id, 16 digits"),
+        field("since", "Since", "15m, or a time"),
+        field("until", "Until", "1m"),
+        el("button", { type: "submit" }, "Find"),
+    );
+    node.addEventListener("submit", (event) => {
+        event.preventDefault();
+        location.hash = `#/captures${query(Object.fromEntries(new FormData(node)))}`;
+    });
+    return node;
+}
+
+function table(flows, asked) {
+    if (!flows.length) {
+        return el(
+            "p",
+            { class: "none" },
+            Object.values(asked).some(Boolean)
+                ? "Nothing kept is like that."
+                : "No packets are kept: nothing has happened that a rule records.",
+        );
+    }
+    const whole = Object.values(asked).some(Boolean)
+        ? el(
+              "p",
+              null,
+              el(
+                  "a",
+                  { class: "button", href: `/api/v1/captures/download${query(asked)}`, download: "referee.pcapng" },
+                  "Download all of these",
+              ),
+          )
+        : null;
+    const row = (one) =>
+        el(
+            "tr",
+            null,
+            el(
+                "td",
+                { "data-name": "Flow" },
+                one.flow
+                    ? `${endpoint(one.flow.src, one.flow.sport)} → ${endpoint(one.flow.dst, one.flow.dport)}`
+                    : "several",
+                el("span", { class: "muted small" }, ` ${one.flow?.proto ?? ""}`),
+            ),
+            el("td", { "data-name": "From" }, when(one.first_ns)),
+            el("td", { "data-name": "Over", class: "number" }, span((one.last_ns - one.first_ns) / 1e9)),
+            el("td", { "data-name": "Packets", class: "number" }, count(one.packets)),
+            el("td", { "data-name": "Size", class: "number" }, bytes(one.bytes)),
+            el(
+                "td",
+                { "data-name": "Incidents" },
+                (one.incidents ?? [])
+                    .slice(0, 3)
+                    .map((id) => [el("a", { href: `#/incident/${id}?flow=${one.flow_id}` }, id.slice(0, 8)), " "]),
+            ),
+            el(
+                "td",
+                { "data-name": "" },
+                el(
+                    "a",
+                    {
+                        href: `/api/v1/captures/download${query({ flow: one.flow_id })}`,
+                        download: `${one.flow_id}.pcapng`,
+                    },
+                    "Download",
+                ),
+            ),
+        );
+    return [
+        whole,
+        el(
+            "div",
+            { class: "scroll" },
+            el(
+                "table",
+                { class: "flows cards-on-phone" },
+                el(
+                    "thead",
+                    null,
+                    el(
+                        "tr",
+                        null,
+                        ["Flow", "From", "Over", "Packets", "Size", "Incidents", ""].map((name) =>
+                            el(
+                                "th",
+                                { scope: "col", class: ["Over", "Packets", "Size"].includes(name) ? "number" : null },
+                                name,
+                            ),
+                        ),
+                    ),
+                ),
+                el("tbody", null, flows.map(row)),
+            ),
+        ),
+    ];
+}
+
+function demand(place, signal) {
+    const said = el("p", { class: "error", role: "alert" });
+    const field = (name, label, value, hint) =>
+        el(
+            "label",
+            null,
+            label,
+            el("input", {
+                name,
+                id: `demand-${name}`,
+                value,
+                placeholder: hint,
+                autocomplete: "off",
+                spellcheck: "false",
+                required: name === "expression",
+            }),
+        );
+    const node = el(
+        "form",
+        { class: "filter" },
+        field("expression", "Keep packets that match", "", "host 10.0.0.1 and port 443"),
+        field("last_s", "Of the last (s)", "30"),
+        field("for_s", "And the next (s)", "60"),
+        el("button", { type: "submit", class: "primary" }, "Capture"),
+        said,
+    );
+    node.addEventListener("submit", async (event) => {
+        event.preventDefault();
+        said.textContent = "";
+        const wanted = Object.fromEntries(new FormData(node));
+        try {
+            await send("POST", "captures/demands", {
+                expression: wanted.expression,
+                last_s: Number(wanted.last_s) || 0,
+                for_s: Number(wanted.for_s) || 0,
+            });
+            await listDemands(place, signal);
+        } catch (error) {
+            said.textContent =
+                error.status === 403
+                    ? "This token may only read."
+                    : [error.message, error.help].filter(Boolean).join(": ");
+        }
+    });
+    return el(
+        "section",
+        { class: "panel" },
+        el("h2", null, "Capture on demand"),
+        el(
+            "p",
+            { class: "muted" },
+            "Out of the packets that are still in memory, and from now on. An expression as tcpdump takes it.",
+        ),
+        node,
+        place,
+    );
+}
+
+async function listDemands(place, signal) {
+    const answer = await maybe("captures/demands", signal);
+    const row = (one) => {
+        const over = ["done", "over", "ended"].includes(one.state) || one.ended;
+        const end = async () => {
+            await send("DELETE", `captures/demands/${encodeURIComponent(one.id)}`).catch(() => {});
+            await listDemands(place, signal);
+        };
+        const told = [
+            `${count(one.packets)} packets, ${bytes(one.bytes)}`,
+            one.refused ? `${count(one.refused)} refused for want of room` : "",
+            one.full ? "as much as it may have" : "",
+            over ? "done" : "under way",
+        ];
+        return el(
+            "li",
+            { class: "line" },
+            el("code", null, one.expression),
+            ` ${told.filter(Boolean).join(", ")} `,
+            el(
+                "a",
+                { href: `/api/v1/captures/download${query({ incident: one.id })}`, download: `${one.id}.pcapng` },
+                "Download",
+            ),
+            " ",
+            over ? null : el("button", { type: "button", class: "quiet", onclick: end }, "End"),
+        );
+    };
+    const items = answer?.items ?? [];
+    show(place, items.length ? el("ul", { class: "lines" }, items.map(row)) : null);
+}

@@ -1,0 +1,149 @@
+// The packets that prove an incident: the ladder, the plot, and how to have them in Wireshark.
+
+import { maybe, query } from "./api.js";
+import { command, el, show } from "./dom.js";
+import { ladder } from "./ladder-view.js";
+import { sequence } from "./sequence-view.js";
+import { count, endpoint, plural, whose } from "./words.js";
+
+export async function packets(place, incident, wanted, signal) {
+    const answer = await maybe(
+        `incidents/${encodeURIComponent(incident.id)}/packets${query({ flow: wanted })}`,
+        signal,
+    );
+    if (!answer || !answer.packets?.length) {
+        show(
+            place,
+            el(
+                "section",
+                { class: "panel" },
+                el("h2", null, "Packets"),
+                el(
+                    "p",
+                    { class: "muted" },
+                    incident.state === "open"
+                        ? "None have been written yet; they come within seconds of the verdict."
+                        : (incident.flow_ids ?? []).length
+                          ? "Nothing of its flows is kept: the store’s limit may have been reached, or the box was too busy to keep them (see the books)."
+                          : `This is about a ${whose(incident)} as a whole: no single flow was recorded for it.`,
+                ),
+            ),
+        );
+        return;
+    }
+    const flow = answer.flows.find((one) => one.flow_id === answer.flow_id);
+    const ends = endsOf(answer);
+    const choose = (id) => (location.hash = `#/incident/${incident.id}${query({ flow: id })}`);
+    const kept = answer.cut
+        ? `${count(answer.packets.length)} of ${count(answer.total ?? flow?.packets)} packets`
+        : plural(answer.packets.length, "packet");
+    const tcp = answer.packets.some((p) => p.class === "tcp");
+    show(
+        place,
+        el(
+            "section",
+            { class: "panel" },
+            el("div", { class: "titlerow" }, el("h2", null, "What happened on the wire"), picker(answer, choose)),
+            el(
+                "p",
+                { class: "muted small" },
+                `${kept}, times in seconds since the first${answer.cut ? "; all of them are in the download" : ""}.`,
+            ),
+            ladder(answer.packets, ends, [answer.tap].flat().join(", "), signal),
+        ),
+        tcp
+            ? el(
+                  "section",
+                  { class: "panel" },
+                  el("h2", null, "Time and sequence"),
+                  sequence(answer.packets, ends, signal),
+              )
+            : null,
+    );
+}
+
+function endsOf(answer) {
+    const { flow } = answer;
+    return flow
+        ? { client: endpoint(flow.src, flow.sport), server: endpoint(flow.dst, flow.dport) }
+        : { client: "client", server: "server" };
+}
+
+function picker(answer, choose) {
+    if (answer.flows.length < 2) {
+        return null;
+    }
+    const words = (one) =>
+        `${one.flow ? `${endpoint(one.flow.src, one.flow.sport)} → ${endpoint(one.flow.dst, one.flow.dport)}` : one.flow_id} (${count(one.packets)})`;
+    return el(
+        "label",
+        { class: "picker" },
+        el("span", { class: "offscreen" }, "Flow"),
+        el(
+            "select",
+            { id: "flow", onchange: (event) => choose(event.target.value) },
+            answer.flows.map((one) =>
+                el("option", { value: one.flow_id, selected: one.flow_id === answer.flow_id ? "" : null }, words(one)),
+            ),
+        ),
+    );
+}
+
+// With the store's folder left as the server wrote it.
+function proofCommand(incident) {
+    const told = incident.proof ?? `referee captures get --incident ${incident.id} -w - | wireshark -k -i -`;
+    return told.includes("-w -") ? told : told.replace(/ -w \S+$/, "") + " -w - | wireshark -k -i -";
+}
+
+export function wireshark(incident) {
+    const kept = incident.captured !== false && (incident.flow_ids ?? []).length > 0;
+    if (!kept) {
+        return el(
+            "section",
+            { class: "panel" },
+            el("h2", null, "Packets"),
+            el(
+                "p",
+                { class: "muted" },
+                incident.scope === "flow"
+                    ? "None were kept of this incident."
+                    : "This is about many flows; see the captures of single ones: ",
+                incident.scope === "flow"
+                    ? null
+                    : el(
+                          "a",
+                          {
+                              href: `#/captures?host=${encodeURIComponent(incident.subject?.host ?? incident.subject?.dst ?? "")}`,
+                          },
+                          "what is kept of it",
+                      ),
+            ),
+        );
+    }
+    const download = incident.capture ?? `/api/v1/captures/download${query({ incident: incident.id })}`;
+    return el(
+        "section",
+        { class: "panel" },
+        el("h2", null, "Open in Wireshark"),
+        el(
+            "p",
+            null,
+            el(
+                "a",
+                { class: "button primary", href: download, download: `${incident.id}.pcapng` },
+                "Download the packets",
+            ),
+            " ",
+            el("span", { class: "muted small" }, "pcapng"),
+        ),
+        el("p", { class: "muted" }, "Or on the box, straight into Wireshark:"),
+        command(proofCommand(incident)),
+        el(
+            "p",
+            { class: "muted small" },
+            "Wireshark’s own list of interfaces has this incident too, once ",
+            el("code", null, "referee extcap install"),
+            " has been run where Wireshark is.",
+        ),
+    );
+}

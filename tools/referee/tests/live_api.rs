@@ -1,0 +1,193 @@
+//! A run asked through its HTTP interface: what it shows, what it is told, and that it captures on under a crowd of clients.
+
+#![allow(clippy::panic, clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+
+mod common;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use common::Bench;
+use common::running::{self, KEEP_ALL, PATIENCE, Running, TELL_RESETS, bench, rules, until};
+use common::wire::{Wire, cut_off};
+use serde_json::{Value, json};
+use tests::live::{Namespace, Shape, need_root};
+
+const ARGS: [&str; 7] = ["-i", "tap0", "--rules", "rules", "--store", "s", "--json"];
+
+/// Status and body of one request.
+fn ask(socket: &PathBuf, verb: &str, path: &str, body: &str) -> std::io::Result<(u16, Vec<u8>)> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let request = format!(
+        "{verb} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let end = answer
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .ok_or(std::io::ErrorKind::UnexpectedEof)?;
+    let status = String::from_utf8_lossy(&answer[9..12]).parse().unwrap();
+    Ok((status, answer.split_off(end + 4)))
+}
+
+fn socket(bench: &Bench) -> PathBuf {
+    bench.path(&format!("{}.api", running::SOCKET))
+}
+
+#[track_caller]
+fn get(bench: &Bench, path: &str) -> Value {
+    let (status, body) = ask(&socket(bench), "GET", path, "").unwrap();
+    let text = String::from_utf8_lossy(&body).into_owned();
+    assert_eq!(status, 200, "{path}: {text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+#[track_caller]
+fn tell(bench: &Bench, verb: &str, path: &str, body: &Value) -> (u16, Value) {
+    let (status, body) = ask(&socket(bench), verb, path, &body.to_string()).unwrap();
+    (status, serde_json::from_slice(&body).unwrap())
+}
+
+/// Rules are looked at, checked, switched and loaded anew.
+fn rules_are_told(bench: &Bench) {
+    let listed = get(bench, "/api/v1/rules");
+    let names: Vec<_> =
+        listed["rules"].as_array().unwrap().iter().map(|rule| rule["rule"].as_str()).collect();
+    assert_eq!(names, [Some("keep_all"), Some("reset")], "{listed}");
+    assert_eq!((&listed["workers"][0]["generation"], &listed["errors"]), (&json!(1), &json!([])));
+    let good = json!({"files": [{"name": "own.rhai", "text": TELL_RESETS}]});
+    let (status, checked) = tell(bench, "POST", "/api/v1/rules/check", &good);
+    assert_eq!((status, &checked["rules"]), (200, &json!(["reset"])), "{checked}");
+    let bad = json!({"files": [{"name": "more.rhai", "text": "rule \"x\""}]});
+    let (status, checked) = tell(bench, "POST", "/api/v1/rules/check", &bad);
+    assert_eq!((status, &checked["errors"][0]["file"]), (200, &json!("more.rhai")), "{checked}");
+
+    let (status, done) = tell(bench, "PUT", "/api/v1/rules/reset/shadow", &json!({"on": true}));
+    assert_eq!((status, &done["live"], &done["generation"]), (200, &json!(true), &json!(2)), "{done}");
+    let (status, problem) = tell(bench, "PUT", "/api/v1/rules/nope/enabled", &json!({"on": true}));
+    assert_eq!((status, &problem["type"]), (404, &json!("/problems/no-such-rule")), "{problem}");
+    tell(bench, "PUT", "/api/v1/rules/reset/shadow", &json!({"on": false}));
+    fs::write(bench.path("rules/own.rhai"), "rule").unwrap();
+    let (status, problem) = tell(bench, "POST", "/api/v1/rules/reload", &json!({}));
+    assert_eq!((status, &problem["type"]), (422, &json!("/problems/rules-refused")), "{problem}");
+    assert_eq!(problem["errors"][0]["line"], 1, "{problem}");
+    fs::write(bench.path("rules/own.rhai"), [KEEP_ALL, TELL_RESETS].concat()).unwrap();
+    let (status, done) = tell(bench, "POST", "/api/v1/rules/reload", &json!({}));
+    assert_eq!((status, &done["errors"]), (200, &json!([])), "{done}");
+}
+
+#[test]
+fn a_run_shows_what_it_finds_and_does_what_it_is_told() {
+    if !need_root("a run asked through its interface") {
+        return;
+    }
+    let (namespace, bench) = (Namespace::new(), bench());
+    let mut wire = Wire::new(&namespace, Shape::default());
+    rules(&bench, &[KEEP_ALL, TELL_RESETS].concat());
+    let mut running = Running::start(&namespace, &bench, &ARGS);
+    let version = get(&bench, "/api/v1/version");
+    assert_eq!((&version["live"], &version["pid"]), (&json!(true), &json!(running.id())), "{version}");
+    wire.send_all(&cut_off(4000, 80));
+    let told = running.incident("open", "reset");
+    let id = told["id"].as_str().unwrap();
+    let open = until("the incident", || {
+        let open = get(&bench, "/api/v1/incidents?state=open");
+        open["items"].get(0).cloned()
+    });
+    assert_eq!((&open["id"], &open["subject"]["dport"]), (&told["id"], &json!(80)), "{open}");
+    let books = until("the books", || Some(get(&bench, "/api/v1/books")).filter(|books| books["kept"] != 0));
+    assert_eq!(
+        (&books["balanced"], &books["interfaces"][0]["name"]),
+        (&Value::Null, &json!("tap0")),
+        "{books}"
+    );
+    let health = get(&bench, "/api/v1/health");
+    assert!(health["checks"].as_array().unwrap().iter().any(|check| check["name"] == "loss"), "{health}");
+    let (status, page) = ask(&socket(&bench), "GET", "/metrics", "").unwrap();
+    assert!(status == 200 && String::from_utf8_lossy(&page).contains("referee_running 1"));
+    assert!(!get(&bench, "/api/v1/series?step=1")["items"].as_array().unwrap().is_empty());
+    rules_are_told(&bench);
+
+    let kept = until("the packets on disk", || {
+        let kept = get(&bench, &format!("/api/v1/captures?incident={id}"));
+        kept["items"].get(0).cloned()
+    });
+    let (status, capture) =
+        ask(&socket(&bench), "GET", &format!("/api/v1/captures/download?incident={id}"), "").unwrap();
+    assert_eq!((status, &capture[..4]), (200, &[0x0a, 0x0d, 0x0d, 0x0a][..]), "{kept}");
+    let ended = running.stop();
+    assert!(!socket(&bench).exists(), "the socket goes with the run");
+    assert_eq!(ended.books()["dropped"].as_object().unwrap().values().filter(|lost| **lost != 0).count(), 0);
+    ended.ran.exits(0);
+}
+
+/// What a client of the crowd asks for, over and over.
+const ASKED: [&str; 6] = [
+    "/api/v1/incidents",
+    "/api/v1/books",
+    "/api/v1/rules",
+    "/metrics",
+    "/api/v1/captures",
+    "/api/v1/captures/download",
+];
+
+#[test]
+fn a_crowd_that_asks_costs_no_packet() {
+    if !need_root("a crowd at the interface") {
+        return;
+    }
+    let (namespace, bench) = (Namespace::new(), bench());
+    let file = bench.read("live.toml");
+    bench.file("live.toml", format!("{file}[api]\nrequests_per_second = 100_000\n"));
+    let mut wire = Wire::new(&namespace, Shape::default());
+    rules(&bench, &[KEEP_ALL, TELL_RESETS].concat());
+    let running = Running::start(&namespace, &bench, &ARGS);
+    let (over, answered, path) = (AtomicBool::new(false), AtomicU64::new(0), socket(&bench));
+    let ended = thread::scope(|scope| {
+        for client in 0..24 {
+            let (over, answered, path) = (&over, &answered, &path);
+            scope.spawn(move || {
+                for number in client.. {
+                    if over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    // One that finds no place is let go.
+                    if let Ok((status, body)) = ask(path, "GET", ASKED[number % ASKED.len()], "") {
+                        let body = String::from_utf8_lossy(&body);
+                        assert!([200, 404, 409, 429].contains(&status), "{status}: {body}");
+                        answered.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        // Each batch fits the ring several times; between two, so many answers that the crowd has had its turn.
+        for batch in 0..20 {
+            let before = answered.load(Ordering::Relaxed);
+            (0..100).for_each(|port| wire.send_all(&cut_off(4000 + 100 * batch + port, 80)));
+            until("answers", || (answered.load(Ordering::Relaxed) >= before + 20).then_some(()));
+            wire.all_arrived(&namespace);
+            until("the worker", || {
+                let (status, books) = ask(&path, "GET", "/api/v1/books", "").ok()?;
+                let books: Value = serde_json::from_slice(&books).ok()?;
+                (status == 200 && books["received"].as_u64()? >= wire.sent()).then_some(())
+            });
+        }
+        let sent = wire.sent();
+        over.store(true, Ordering::Relaxed);
+        (running.stop(), sent)
+    });
+    let (ended, sent) = ended;
+    let books = ended.books();
+    assert_eq!((books["received"].as_u64(), books["analysed"].as_u64()), (Some(sent), Some(sent)), "{books}");
+    assert_eq!(books["events"]["hits_dropped"], 0, "{books}");
+    ended.ran.exits(0);
+}
