@@ -33,7 +33,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use rules::{Override, RuleSet, SourceFile};
 use signal_hook::consts::SIGHUP;
 
-use self::command::{Answer, Mistake, Reloaded, Status};
+use self::command::{Mistake, Reloaded, Status};
 use self::demands::{Demands, Means, Record};
 use self::last_good::Start;
 use self::question::Question;
@@ -272,14 +272,6 @@ impl Control {
         } else if came {
             self.reload();
         }
-    }
-
-    fn answer(&mut self, line: &str) -> String {
-        let answer = match serde_json::from_str(line) {
-            Ok(command) => self.obey(command),
-            Err(error) => Answer::Refused { error: format!("this is no command: {error}") },
-        };
-        serde_json::to_string(&answer).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
     }
 
     fn status(&self) -> Status {

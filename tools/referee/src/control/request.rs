@@ -48,6 +48,15 @@ impl Requests {
 }
 
 impl Control {
+    /// A line of the socket's, answered by a line.
+    pub(super) fn answer(&mut self, line: &str) -> String {
+        let answer = match serde_json::from_str(line) {
+            Ok(command) => self.obey(command),
+            Err(error) => Answer::Refused { error: format!("this is no command: {error}") },
+        };
+        serde_json::to_string(&answer).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
+    }
+
     /// Does what it is told, whoever says it.
     pub(super) fn obey(&mut self, command: Command) -> Answer {
         match command {
