@@ -1,19 +1,18 @@
-//! An expression as classic BPF. A long list of hosts, nets or ports is compiled in pieces, since libpcap's optimiser takes
-//! a time that grows with the cube of an expression's length (1,000 hosts: a minute), and the pieces are joined.
+//! An expression as classic BPF. A long list of hosts or nets is compiled in pieces, since libpcap's optimiser takes a time
+//! that grows with the cube of an expression's length (1,000 hosts: a minute), and the pieces are joined. They are also
+//! shorter than the whole (2,144 instructions instead of 5,759), which has few jumps that reach.
 //!
 //! Main thread, before packets come; a file's worker, where a file brings another link type. Pure but for what libpcap does.
 
 use std::collections::BTreeSet;
 
 use dataplane_sys::pcap;
-use xdp_prog::filter::{Instruction, LONGEST};
+use xdp_prog::filter::Instruction;
 
 use super::FilterError;
 
 /// Terms of a list that are compiled together.
 const PIECE: usize = 128;
-/// Instructions that a piece may have more than the same terms have in the whole.
-const PROLOGUE: usize = 16;
 
 /// libpcap's instructions that end a program with a refusal, and that jump.
 const RETURN: u16 = 0x06;
@@ -26,13 +25,8 @@ const JUMP: u16 = 0x05;
 /// libpcap's, in its own words.
 pub(super) fn compile(expression: &str, link: u16) -> Result<Vec<Instruction>, FilterError> {
     let Some(pieces) = pieces(expression) else { return whole(expression, link) };
-    let count = pieces.len();
     let codes: Option<Vec<_>> = pieces.iter().map(|piece| whole(piece, link).ok()).collect();
     match codes.and_then(any_of) {
-        // As a whole it may be short enough.
-        Some(code) if (LONGEST + 1..LONGEST + count * PROLOGUE).contains(&code.len()) => {
-            whole(expression, link)
-        }
         Some(code) => Ok(code),
         // What is wrong is said of the whole.
         None => whole(expression, link),

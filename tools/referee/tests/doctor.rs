@@ -139,10 +139,11 @@ fn what_is_set_is_set_back_byte_for_byte() {
         return;
     }
     let namespace = Namespace::new();
-    // A veth keeps its GRO, which it needs; what sits on one has none to lose.
+    // A veth's GRO is left as it is; a bridge's is not.
     namespace.ip(&["link", "add", "one", "type", "veth", "peer", "name", "other"]);
     ["one", "other"].iter().for_each(|end| drop(namespace.ip(&["link", "set", end, "up"])));
-    namespace.ip(&["link", "add", "link", "one", "name", "tap0", "type", "macvlan"]);
+    namespace.ip(&["link", "add", "tap0", "type", "bridge"]);
+    namespace.ip(&["link", "set", "one", "master", "tap0"]);
     let bench = Bench::new();
     let doctor = |namespace: &Namespace, bench: &Bench, args: &[&str]| {
         doctor(namespace, bench, &[&["--mode", "afpacket"], args].concat())

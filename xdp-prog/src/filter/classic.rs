@@ -19,7 +19,7 @@ pub const SLOTS: usize = 16;
 const BESIDES: u32 = 0xffe0_0000;
 
 /// Instructions at most, as in the kernel (BPF_MAXINSNS).
-pub const LONGEST: usize = 4096;
+const MOST: usize = 4096;
 
 /// Bytes of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +104,7 @@ pub enum Op {
 pub enum Refusal {
     #[error("it asks for what packets don't show, such as the direction they took through a host")]
     NotInPacket,
-    #[error("it is too long: {0} instructions, at most {LONGEST}")]
+    #[error("it is too long: {0} instructions, at most {MOST}")]
     TooLong(usize),
     #[error("instruction {0} ({1:#06x}) is none that libpcap is known to make")]
     Unknown(usize, u16),
@@ -123,7 +123,7 @@ impl Program {
     /// # Errors
     /// What it can't do, or does wrong.
     pub fn check(code: &[Instruction]) -> Result<Program, Refusal> {
-        if code.len() > LONGEST {
+        if code.len() > MOST {
             return Err(Refusal::TooLong(code.len()));
         }
         let read = |(at, insn): (usize, &Instruction)| read(at, insn, code.len());

@@ -9,6 +9,6 @@ mod loads;
 mod refusals;
 mod translate;
 
-pub use classic::{Alu, Instruction, LONGEST, Op, Operand, Program, Refusal, Register, SLOTS, Size, Test};
+pub use classic::{Alu, Instruction, Op, Operand, Program, Refusal, Register, SLOTS, Size, Test};
 pub use refusals::{Refusals, RefusedCount};
 pub use translate::{Target, Untranslatable, translate};

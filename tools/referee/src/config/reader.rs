@@ -90,7 +90,11 @@ impl<'a> Reader<'a> {
                     wanted(expected, key.unwrap_or("NAME"))
                 )
             }
-            None => format!("{place}: {message}"),
+            None if message == "duplicate key" => {
+                let key = error.span().and_then(|span| self.text.get(span)).unwrap_or("a key");
+                format!("{place}: `{key}` is given twice")
+            }
+            None => format!("{place}: {}", message.strip_suffix(", expected nothing").unwrap_or(message)),
         })
     }
 
@@ -114,7 +118,9 @@ fn no_choice(key: &str, given: &str, words: &[&str]) -> String {
         Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
         _ => quoted.join(""),
     };
-    let near = nearest(given, words).map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
+    // Of words as short as these most are two letters away from each other.
+    let near = nearest(given, words).filter(|near| 2 * distance(given, near) <= given.chars().count());
+    let near = near.map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
     format!("`{key}` is \"{given}\"; give {list}{near}")
 }
 
