@@ -9,8 +9,8 @@ use std::net::IpAddr;
 
 use rules::{RuleSet, Verdict};
 
-pub use super::cause::{Cause, GroupKey, Takes};
 use super::Order;
+pub use super::cause::{Cause, GroupKey, Takes};
 use super::incident::{Draft, Incident, Subject};
 use super::known::{Home, Known};
 use super::message::Hit;
