@@ -70,6 +70,10 @@ impl<K: Copy + PartialEq, V: Default> Dense<K, V> {
             return None;
         }
         self.entries.push(Entry { key, place, value: V::default() });
+        // A second is long enough for the next one's place to have left the cache.
+        if let Some(next) = self.entries.spare_capacity_mut().first() {
+            dataplane_sys::prefetch_all(next);
+        }
         self.index[place as usize] = at as u32 + 1;
         Some(at)
     }

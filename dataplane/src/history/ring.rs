@@ -14,6 +14,9 @@ use crate::source::Nanos;
 /// interface; little endian.
 const HEADER: usize = 40;
 const ALIGN: u64 = 8;
+/// Bytes of the next record that start to be loaded when one was appended: the ring is larger than any cache. What is
+/// longer follows by itself.
+const AHEAD: usize = 512;
 /// Parts of the ring that flow tails are rescued by.
 pub const EPOCHS: u64 = 16;
 /// Stands where a record's previous position would: the ring goes on at its beginning.
@@ -100,6 +103,9 @@ impl Ring {
         let step = need.next_multiple_of(ALIGN as usize);
         self.head += step as u64;
         self.offset += step;
+        if let Some(next) = self.bytes.get(self.offset..self.offset + AHEAD) {
+            dataplane_sys::prefetch_all(next);
+        }
         if at >= self.next_epoch {
             self.begin_epoch(at, stamp.ts);
         }

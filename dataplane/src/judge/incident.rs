@@ -2,7 +2,6 @@
 //! computes no clock time and prints nothing. Drafts are merged by `groups` and `storms`; finished records
 //! go to the program.
 
-use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -213,8 +212,7 @@ pub struct Draft {
     /// Go into the id: later merges may find an earlier first event or speak of another flow, the id stays.
     began: Nanos,
     named: Subject,
-    /// Once it was asked for.
-    id: OnceCell<String>,
+    id: std::cell::OnceCell<String>,
     /// Worker and sequence of the hit that began it; orders incidents of one instant.
     pub origin: (u16, u64),
     /// The flow its words are about, 0 if they are about no one flow; and the words of another, in case that one is
@@ -261,7 +259,7 @@ impl Draft {
             remark: String::new(),
             began: first_ns,
             named,
-            id: OnceCell::new(),
+            id: Default::default(),
             origin,
             about: 0,
             other: None,

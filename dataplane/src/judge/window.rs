@@ -8,6 +8,7 @@ use std::hash::Hash;
 use rules::facts::Counts;
 
 use super::aged::Aged;
+use super::sums::{accumulate, add, subtract};
 use crate::source::Nanos;
 
 /// Packet time in one bucket. Bucket `i` holds what happened from `i-1` up to, not including, `i` times
@@ -15,7 +16,7 @@ use crate::source::Nanos;
 pub const BUCKET_NS: Nanos = 100_000_000;
 /// The windows, in buckets: 1, 10 and 60 s.
 pub const SPANS: [u64; 3] = [10, 100, 600];
-const LONGEST: u64 = SPANS[2];
+pub const LONGEST: u64 = SPANS[2];
 /// So far ahead of its turn an entry starts to be loaded: many are told of at the end of a second, none lately used.
 pub const AHEAD: usize = 4;
 /// Reports that wait to be taken in: few enough to stay in the cache.
@@ -95,43 +96,6 @@ impl Field {
             Field::ClientCuts => &mut counts.client_cuts,
         }
     }
-}
-
-/// Most of a kind that a bucket tells of, 71 million a second: no window overflows, and none subtracts what it had not
-/// added.
-const FULL: u32 = u32::MAX / (LONGEST as u32 + 1);
-
-/// Each sum with the count that goes into it. In the order in which they lie in memory: so they are added several at
-/// a time.
-#[inline(always)]
-fn each(sums: &mut Counts, counts: &Counts, into: impl Fn(u32, u32) -> u32) {
-    sums.syns = into(sums.syns, counts.syns);
-    sums.established = into(sums.established, counts.established);
-    sums.syn_unanswered = into(sums.syn_unanswered, counts.syn_unanswered);
-    sums.refused = into(sums.refused, counts.refused);
-    sums.rsts = into(sums.rsts, counts.rsts);
-    sums.flows_reset = into(sums.flows_reset, counts.flows_reset);
-    sums.unfinished = into(sums.unfinished, counts.unfinished);
-    sums.unfinished_repeated = into(sums.unfinished_repeated, counts.unfinished_repeated);
-    sums.recovered = into(sums.recovered, counts.recovered);
-    sums.closed = into(sums.closed, counts.closed);
-    sums.cuts = into(sums.cuts, counts.cuts);
-    sums.refusals = into(sums.refusals, counts.refusals);
-    sums.client_cuts = into(sums.client_cuts, counts.client_cuts);
-}
-
-fn add(sums: &mut Counts, counts: &Counts) {
-    each(sums, counts, u32::wrapping_add);
-}
-
-fn subtract(sums: &mut Counts, counts: &Counts) {
-    each(sums, counts, u32::wrapping_sub);
-}
-
-pub(super) fn accumulate(into: &mut Counts, counts: &Counts) {
-    each(into, counts, |sum, count| sum.saturating_add(count).min(FULL));
-    let ([first, last], [from, to]) = (into.rst_at, counts.rst_at);
-    into.rst_at = [if first == 0 || from == 0 { first.max(from) } else { first.min(from) }, last.max(to)];
 }
 
 /// One host's or service's buckets of the last 60 s; empty ones are not stored.
@@ -276,18 +240,6 @@ struct Kept<E> {
     beside: E,
 }
 
-impl<E> Kept<E> {
-    /// Starts loading it.
-    fn prefetch(&self) {
-        let Kept { track, beside } = self;
-        dataplane_sys::prefetch(&track.buckets);
-        track.sums.iter().for_each(dataplane_sys::prefetch);
-        dataplane_sys::prefetch(&track.pending);
-        dataplane_sys::prefetch(&track.peaks);
-        dataplane_sys::prefetch(beside);
-    }
-}
-
 /// What was reported of whoever is at this place.
 #[derive(Clone, Copy, Debug)]
 struct Report<N> {
@@ -345,7 +297,7 @@ impl<K: Copy + Eq + Hash, E: Beside> Windows<K, E> {
     pub fn take_in(&mut self, now: u64) {
         for (n, Report { at, counts, news }) in self.reports.iter().enumerate() {
             if let Some(soon) = self.reports.get(n + AHEAD).and_then(|soon| self.entries.peek_at(soon.at)) {
-                soon.prefetch();
+                dataplane_sys::prefetch_all(soon);
             }
             let (_, _, Kept { track, beside }) = self.entries.at(*at);
             beside.hear(news, now);

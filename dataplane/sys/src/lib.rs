@@ -28,6 +28,13 @@ pub fn prefetch<T: ?Sized>(value: &T) {
     prefetch_line(std::ptr::from_ref(value).cast());
 }
 
+/// Starts loading all of `value`'s cache lines.
+#[inline(always)]
+pub fn prefetch_all<T: ?Sized>(value: &T) {
+    let first = std::ptr::from_ref(value).cast::<u8>();
+    (0..size_of_val(value)).step_by(64).for_each(|at| prefetch_line(first.wrapping_add(at)));
+}
+
 /// The same for the line at an address, whatever is there.
 #[inline(always)]
 pub(crate) fn prefetch_line(at: *const u8) {
