@@ -91,6 +91,7 @@ pub fn all() -> impl Iterator<Item = &'static Route> {
         super::system::ROUTES,
         super::incidents::ROUTES,
         super::captures::ROUTES,
+        super::demands::ROUTES,
         super::events::ROUTES,
         super::flows::ROUTES,
         super::kinds::ROUTES,

@@ -44,6 +44,7 @@ pub enum Answer {
     Demand(DemandState),
     Demands { demands: Vec<DemandState> },
     Denied(Refusal),
+    Checked(Checked),
     Refused { error: String },
 }
 
