@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Status(args) => control::client::status(&args),
         Command::Store(StoreCommand::Verify { store, json }) => verify::verify(&store, json),
+        Command::Store(StoreCommand::RebuildIndex { store, json }) => index::rebuild(&store, json),
         Command::Config(ConfigCommand::Check { config }) => rules::check::config(&config),
     };
     match done {

@@ -95,7 +95,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     settle::links(&ports, &signals);
     ports.iter_mut().try_for_each(Port::begin).map_err(refused)?;
     privileges::give_up()?;
-    let recording = prepared.map(Prepared::start).transpose()?;
+    let recording = prepared.map(Prepared::start_live).transpose()?;
     let control = control.spawn(start, built.handovers(), signals.stop())?;
     let threads = built.spawn(&rules, &config.judge, &control)?;
     let run = supervise::Run {
