@@ -8,6 +8,7 @@
 pub mod chunk;
 pub mod disk;
 pub mod export;
+pub mod follow;
 pub mod incidents;
 pub mod list;
 mod pcapng;
@@ -24,11 +25,11 @@ pub mod writer;
 pub use chunk::{Recorder, WriterPort, recorder};
 pub use disk::{Disk, RealDisk};
 pub use export::{ExportError, ExportSummary, Prepared, Spool, export, prepare};
-pub use incidents::{IncidentLog, IncidentRecord};
+pub use incidents::{IncidentLines, IncidentLog, IncidentRecord};
 pub use list::{FlowSummary, list, list_by};
-pub use query::{Finder, Query, ReadAll};
+pub use query::{Finder, Query, ReadAll, Sought};
 pub use read::{Ending, Recorded, SegmentReader};
-pub use store::{Store, StoreError};
+pub use store::{SegmentFile, Store, StoreError};
 pub use writer::{Writer, WriterAccount, WriterHandle, spawn};
 
 use crate::source::Nanos;

@@ -7,13 +7,13 @@ use std::io::{self, BufReader, Read};
 
 use crate::source::{Interface, LinkType, Nanos};
 
-use super::pcapng::{self, FLOW_TAG};
+use super::pcapng::{self, FLOW_TAG, PacketBlock};
 
 /// Largest block believed; ours are bounded by the chunk size.
-const BLOCK_LIMIT: u32 = 16 << 20;
+pub(super) const BLOCK_LIMIT: u32 = 16 << 20;
 
 /// zstd windows above 2^27 bytes are not ours and would be a way to make the reader take memory.
-const WINDOW_LOG_LIMIT: u32 = 27;
+pub(super) const WINDOW_LOG_LIMIT: u32 = 27;
 
 /// The first bytes of a zstd frame (RFC 8878, section 3.1.1), little endian.
 const ZSTD_MAGIC: [u8; 4] = 0xFD2F_B528u32.to_le_bytes();
@@ -43,6 +43,21 @@ pub struct Recorded<'a> {
     pub bytes: &'a [u8],
     /// All comments, one after the other.
     pub comments: Vec<&'a str>,
+}
+
+impl Recorded<'_> {
+    /// As a block, on the same interface number.
+    pub(super) fn block(&self) -> PacketBlock<'_> {
+        PacketBlock {
+            ts: self.ts,
+            interface: u32::try_from(self.index).unwrap_or(u32::MAX),
+            orig_len: self.orig_len,
+            bytes: self.bytes,
+            packet_id: self.packet_id,
+            flow_id: self.flow_id,
+            comments: &self.comments,
+        }
+    }
 }
 
 /// A segment being read.
@@ -217,7 +232,7 @@ impl SegmentReader {
     }
 }
 
-fn parse_interface(block: &[u8]) -> Option<Interface> {
+pub(super) fn parse_interface(block: &[u8]) -> Option<Interface> {
     let mut fields = Fields(block);
     let link_number = fields.u16()?;
     fields.u16()?;
@@ -236,7 +251,11 @@ fn parse_interface(block: &[u8]) -> Option<Interface> {
 }
 
 /// A packet block without its interface number.
-fn parse_packet<'a>(body: &'a [u8], index: usize, interface: &'a Interface) -> Option<Recorded<'a>> {
+pub(super) fn parse_packet<'a>(
+    body: &'a [u8],
+    index: usize,
+    interface: &'a Interface,
+) -> Option<Recorded<'a>> {
     let mut fields = Fields(body);
     let ts = u64::from(fields.u32()?) << 32 | u64::from(fields.u32()?);
     let captured = fields.u32()? as usize;

@@ -71,25 +71,43 @@ impl Store {
         &self.root
     }
 
-    pub(super) fn incidents_path(&self) -> PathBuf {
-        self.root.join("incidents.jsonl")
-    }
-
     /// Paths of all segments, by worker, then in the order they were written.
     pub(super) fn segment_paths(&self) -> Result<Vec<PathBuf>, StoreError> {
+        Ok(self.segment_files()?.into_iter().map(|segment| segment.path).collect())
+    }
+
+    /// All segments, by worker, then in the order they were written.
+    pub fn segment_files(&self) -> Result<Vec<SegmentFile>, StoreError> {
         let folder = self.segments();
         let failed = |source| StoreError::Read { path: folder.clone(), source };
         let mut segments = Vec::new();
         for entry in fs::read_dir(&folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            let name = entry.file_name().into_string().unwrap_or_default();
+            let Ok(name) = entry.file_name().into_string() else { continue };
             if let Some(parsed) = SegmentName::parse(&name) {
-                segments.push((parsed.worker, parsed.sequence, entry.path()));
+                let SegmentName { worker, sequence, .. } = parsed;
+                segments.push(SegmentFile { path: entry.path(), name, worker, sequence });
             }
         }
-        segments.sort();
-        Ok(segments.into_iter().map(|(_, _, path)| path).collect())
+        segments
+            .sort_unstable_by(|a, b| (a.worker, a.sequence, &a.name).cmp(&(b.worker, b.sequence, &b.name)));
+        Ok(segments)
     }
+
+    /// Where the incidents are, one JSON object a line.
+    pub fn incidents_path(&self) -> PathBuf {
+        self.root.join("incidents.jsonl")
+    }
+}
+
+/// A segment's file, as its name tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentFile {
+    pub path: PathBuf,
+    pub name: String,
+    pub worker: u16,
+    /// Rises with every segment of this worker; all but the last are closed.
+    pub sequence: u64,
 }
 
 #[cfg(test)]

@@ -373,6 +373,17 @@ pub enum StoreCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Make the store's index anew, by reading every segment through
+    ///
+    /// A live run keeps the index by itself; a store without one is searched by reading its segments.
+    RebuildIndex {
+        /// The store
+        #[arg(long, value_name = "DIR")]
+        store: PathBuf,
+        /// What the index holds, as one JSON object
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Subcommand)]

@@ -71,6 +71,7 @@ fn main() -> ExitCode {
         Command::Store(StoreCommand::Verify { store, json }) => verify::verify(&store, json),
         Command::Top(args) => top::run(&args),
         Command::Notify(NotifyCommand::Test { config }) => notify::try_out(config.as_deref()),
+        Command::Store(StoreCommand::RebuildIndex { store, json }) => index::rebuild(&store, json),
         Command::Config(ConfigCommand::Check { config }) => rules::check::config(&config),
         Command::Extcap(command) => extcap::run(&command),
         Command::Completions { shell } => generate::completions(shell),

@@ -16,6 +16,7 @@ use dataplane::record::{
 use dataplane::source::Nanos;
 
 use crate::error::Failure;
+use crate::index::Follower;
 use crate::term;
 
 /// How long the writer may take for one chunk before replay goes on without waiting, and packets are dropped
@@ -40,6 +41,10 @@ pub struct Recording {
     wanted: usize,
     stalled: bool,
     folder: String,
+    /// Keeps the store's index, in a live run.
+    index: Option<Follower>,
+    /// What people were told of the index.
+    index_trouble: Option<String>,
 }
 
 /// How the recording ended.
@@ -110,7 +115,21 @@ impl Prepared {
             wanted,
             stalled: false,
             folder,
+            index: None,
+            index_trouble: None,
         })
+    }
+
+    /// As [`Prepared::start`], for a live run: with a thread that keeps the store's index. A replay leaves nothing in a
+    /// store but what it was given to keep.
+    ///
+    /// # Errors
+    /// Failed: no thread can be made.
+    pub fn start_live(self) -> Result<Recording, Failure> {
+        let mut recording = self.start()?;
+        let store = Store::open(Path::new(&recording.folder)).map_err(Failure::failed)?;
+        recording.index = Some(Follower::spawn(&store));
+        Ok(recording)
     }
 }
 
@@ -192,7 +211,7 @@ impl Recording {
         let account = self.writer.account();
         let failing = account.failing || self.log_error.is_some();
         if failing == self.failing {
-            return None;
+            return self.look_at_index();
         }
         self.failing = failing;
         let store = &self.folder;
@@ -204,6 +223,19 @@ impl Recording {
         Some(format!(
             "the store {store} can't be written to: {cause}; analysis goes on, packets that can't be kept are counted"
         ))
+    }
+
+    /// Says in words when the index begins to be refused, or for another reason.
+    fn look_at_index(&mut self) -> Option<String> {
+        let trouble = self.index.as_ref().and_then(Follower::trouble);
+        if trouble.is_none() || trouble == self.index_trouble {
+            return None;
+        }
+        self.index_trouble.clone_from(&trouble);
+        trouble.map(|what| {
+            let store = &self.folder;
+            format!("the index of the store {store} is not kept: {what}; captures are found by reading the segments")
+        })
     }
 
     /// What was written so far, and what the disk refused.
@@ -220,6 +252,7 @@ impl Recording {
     pub fn finish(mut self) -> Recorded {
         self.retry();
         let account = self.writer.stop();
+        drop(self.index);
         let lost: u64 = account.unwritten_packets.iter().sum();
         let mut failures = Vec::new();
         let lines = self.waiting.len() as u64 + self.forgotten;

@@ -11,12 +11,15 @@ use dataplane::record::{Ending, SegmentReader, Store};
 use serde::Serialize;
 
 use crate::error::Failure;
+use crate::index::{self, Known};
 use crate::term::{self, count, plural};
 
 /// How one segment is.
 #[derive(Debug, Serialize)]
 struct Segment {
     file: String,
+    /// Bytes of the file.
+    size: u64,
     packets: u64,
     /// Packet bytes in it.
     bytes: u64,
@@ -45,12 +48,41 @@ pub fn verify(folder: &Path, json: bool) -> Result<(), Failure> {
         segments.extend(read_through(&path)?);
     }
     let damaged = segments.iter().filter(|segment| segment.ending == "damaged").count() as u64;
+    let index = index::known(&store);
     term::show(|out| tell(out, &segments, incidents, json))?;
+    if !json {
+        term::show(|out| writeln!(out, "{}", index_in_words(&store, index.as_ref())))?;
+    }
     if damaged > 0 {
         let what = format!("{} of {} damaged", plural(damaged, "segment"), folder.display());
         return Err(Failure::failed(what).help("what came before the damage can still be read"));
     }
-    Ok(())
+    match index.and_then(|index| wrong(&index, &segments)) {
+        None => Ok(()),
+        Some(what) => Err(Failure::failed(format!("the index of {} is wrong: {what}", folder.display()))
+            .help("`referee store rebuild-index` makes it anew; the segments are as said above")),
+    }
+}
+
+fn index_in_words(store: &Store, index: Option<&Known>) -> String {
+    let Some(Known { counts, .. }) = index else {
+        let what = if index::path(store).exists() { "an index that can't be used" } else { "no index" };
+        return format!("{what}: captures are found by reading every segment");
+    };
+    let segments = plural(counts.segments, "segment");
+    format!("index: {segments}, {} flows, {}", count(counts.flows), plural(counts.incidents, "incident"))
+}
+
+/// What the index says that isn't so. What it does not know (yet) is no fault.
+fn wrong(index: &Known, segments: &[Segment]) -> Option<String> {
+    index.damage.clone().or_else(|| {
+        let differs = |segment: &Segment| {
+            let known = index.segments.iter().find(|known| known.name == segment.file)?;
+            let same = known.size != segment.size || known.packets == segment.packets;
+            (!same).then(|| format!("it has {} packets of {}", known.packets, segment.file))
+        };
+        segments.iter().find_map(differs)
+    })
 }
 
 fn cannot_read(path: &Path) -> impl Fn(io::Error) -> Failure {
@@ -75,6 +107,7 @@ fn read_through(path: &Path) -> Result<Option<Segment>, Failure> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(cannot_read(path))?,
     };
+    let size = file.metadata().map_err(cannot_read(path))?.len();
     let mut reader = SegmentReader::new(file).map_err(cannot_read(path))?;
     let (mut packets, mut bytes) = (0, 0);
     while let Some(packet) = reader.next_packet() {
@@ -87,7 +120,7 @@ fn read_through(path: &Path) -> Result<Option<Segment>, Failure> {
         Some(Ending::Damaged { offset, what }) => ("damaged", Some(*offset), Some(what.clone())),
     };
     let file = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    Ok(Some(Segment { file, packets, bytes, ending, offset, what }))
+    Ok(Some(Segment { file, size, packets, bytes, ending, offset, what }))
 }
 
 fn tell(out: &mut dyn Write, segments: &[Segment], incidents: u64, json: bool) -> io::Result<()> {

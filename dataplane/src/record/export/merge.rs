@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt;
 
 use super::super::pcapng::Finished;
 use super::ExportError;
-use super::runs::{READ_BYTES, order};
+use super::runs::{Order, READ_BYTES, order};
 use super::spool::SpoolFile;
 
 /// One run being read, block by block.
@@ -99,7 +99,7 @@ impl Cursor<'_> {
 pub(super) struct Merge<'a> {
     cursors: Vec<Cursor<'a>>,
     /// Order of each run's current block, and the run; of equal ones, the earlier run's first.
-    heap: BinaryHeap<Reverse<((u64, u64, bool), usize)>>,
+    heap: BinaryHeap<Reverse<(Order, usize)>>,
     /// The run whose block was shown last.
     shown: Option<usize>,
     last: Option<(u64, u64)>,

@@ -221,15 +221,7 @@ impl<'a> Collected<'a> {
     /// Says whether the next packet is wanted.
     fn take(&mut self, segment: u32, packet: &Recorded<'_>) -> bool {
         self.flows.see(packet.flow_id);
-        let block = PacketBlock {
-            ts: packet.ts,
-            interface: self.interface(segment, packet),
-            orig_len: packet.orig_len,
-            bytes: packet.bytes,
-            packet_id: packet.packet_id,
-            flow_id: packet.flow_id,
-            comments: &packet.comments,
-        };
+        let block = PacketBlock { interface: self.interface(segment, packet), ..packet.block() };
         self.failed = self.spool.check().and_then(|()| self.runs.push(&block)).err();
         self.failed.is_none()
     }
@@ -415,8 +407,11 @@ mod tests {
         );
     }
 
+    /// Time, packet id, flow, bytes and comments.
+    type Plain = (u64, u64, u64, Vec<u8>, Vec<String>);
+
     /// What an export of everything must hold, found the plain way: all packets in memory.
-    fn plainly(store: &Store) -> Vec<(u64, u64, u64, Vec<u8>, Vec<String>)> {
+    fn plainly(store: &Store) -> Vec<Plain> {
         let mut packets = Vec::new();
         for path in store.segment_paths().unwrap() {
             let mut reader = SegmentReader::new(File::open(path).unwrap()).unwrap();
@@ -436,11 +431,10 @@ mod tests {
             for flow in incident.flows() {
                 let of_flow = || packets.iter().enumerate().filter(|(_, p)| p.2 == flow);
                 let in_time = || of_flow().filter(|(_, p)| p.0 <= incident.last_ns);
-                let raises = |p: &(usize, &(u64, u64, u64, Vec<u8>, Vec<String>))| {
+                let raises = |p: &(usize, &Plain)| {
                     p.1.4.iter().any(|words| words.contains(&format!(" {} ", incident.rule)))
                 };
-                let best =
-                    in_time().filter(raises).next_back().or(in_time().next_back()).or(of_flow().next());
+                let best = in_time().rfind(raises).or(in_time().next_back()).or(of_flow().next());
                 if let Some((at, _)) = best {
                     words[at].push(said.clone());
                 }
@@ -526,6 +520,60 @@ mod tests {
             assert_eq!(summary.packets, expected.len() as u64);
             assert!(got == expected, "store {round}");
         }
+    }
+
+    #[test]
+    fn captures_are_read_while_they_are_written_and_deleted() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::create(&folder.path().join("store")).unwrap();
+        let config = RecordConfig { segment_bytes: 6000, store_bytes: 60_000, ..small() };
+        let (mut recorder, port) = recorder(&config, 0);
+        recorder.announce(&interface("eth0"));
+        let disk = Box::new(RealDisk::new(&store.segments()));
+        let mut writer = Writer::new(disk, config, vec![port]).unwrap();
+        let spool = Spool::small(folder.path(), 5000, 200_000);
+        let reads = std::sync::atomic::AtomicU32::new(0);
+        let look = |store: &Store| {
+            let mut out = Vec::new();
+            match prepare(store, &Query::default(), &ReadAll, &spool).and_then(|p| p.write(&mut out)) {
+                Ok(summary) => assert!(summary.damaged.is_empty(), "{summary:?}"),
+                Err(ExportError::NothingKept(_)) => return Vec::new(),
+                Err(error) => panic!("{error}"),
+            }
+            numbers_of(&out)
+        };
+        let last = std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                while reads.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 1000 {
+                    let numbers = look(&store);
+                    assert!(numbers.is_sorted_by(|a, b| a < b), "each once, in order: {numbers:?}");
+                }
+            });
+            let mut number = 0;
+            // Until the reader has been round a few times, and retention as well.
+            while number < 400 || reads.load(std::sync::atomic::Ordering::Relaxed) < 10 {
+                recorder.write(&packet(number, 7, &unlike(number, 600))).unwrap();
+                while writer.pump() {}
+                number += 1;
+            }
+            recorder.flush();
+            writer.close();
+            reads.store(1000, std::sync::atomic::Ordering::Relaxed);
+            reader.join().unwrap();
+            number - 1
+        });
+        let numbers = look(&store);
+        assert_eq!(numbers.last(), Some(&last));
+        assert!(numbers.len() as u64 == last + 1 - numbers[0] && numbers[0] > 0, "the newest, without a gap");
+    }
+
+    fn numbers_of(export: &[u8]) -> Vec<u64> {
+        let mut reader = SegmentReader::new(io::Cursor::new(export.to_vec())).unwrap();
+        let mut numbers = Vec::new();
+        while let Some(packet) = reader.next_packet() {
+            numbers.push(packet.packet_id << 8 >> 8);
+        }
+        numbers
     }
 
     #[test]

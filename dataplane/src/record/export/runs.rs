@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use crate::source::Nanos;
+
 use super::super::pcapng::{self, Finished, PacketBlock};
 use super::ExportError;
 use super::merge::{Merge, Reader};
@@ -13,11 +15,13 @@ use super::spool::{Appender, Spool, SpoolFile};
 /// What a reader of a run holds besides its largest block, bytes.
 pub(super) const READ_BYTES: usize = 64 << 10;
 
+/// What a packet is ordered by: time, packet id, and of copies the one that says something first.
+pub(super) type Order = (Nanos, u64, bool);
+
 /// A block in memory: what it is ordered by, and where it is.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Key {
-    /// Time, packet id, and of copies the one that says something first.
-    pub(super) order: (u64, u64, bool),
+struct Key {
+    order: Order,
     at: u32,
     len: u32,
 }
@@ -147,6 +151,6 @@ impl Runs {
 }
 
 /// What a finished block is ordered by.
-pub(super) fn order(block: &Finished<'_>) -> (u64, u64, bool) {
+pub(super) fn order(block: &Finished<'_>) -> Order {
     (block.ts, block.packet_id, block.comments_len == 0)
 }

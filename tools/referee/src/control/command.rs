@@ -40,7 +40,6 @@ pub enum Answer {
     Reload(Reloaded),
     Status(Status),
     Rules(Rules),
-    Checked(Checked),
     Demand(DemandState),
     Demands { demands: Vec<DemandState> },
     Denied(Refusal),

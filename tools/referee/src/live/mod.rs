@@ -108,7 +108,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     settle::links(&ports, &signals);
     ports.iter_mut().try_for_each(Port::begin).map_err(refused)?;
     privileges::give_up()?;
-    let recording = prepared.map(Prepared::start).transpose()?;
+    let recording = prepared.map(Prepared::start_live).transpose()?;
     let quiet = outputs.to_stdout() || notify.as_ref().is_some_and(notify::Prepared::to_stdout);
     let notify = notify.map(notify::Prepared::spawn).transpose()?;
     let means = Means {
