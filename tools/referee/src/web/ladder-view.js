@@ -67,7 +67,7 @@ function packetRow(row, model, chosen) {
             svg(
                 "text",
                 { class: "label", x: via.x + 10, y: via.y + 4 },
-                `${row.label}${packet.from ? ` from ${packet.from}` : ""}`,
+                `${row.label}${packet.from && !narrow ? ` from ${packet.from}` : ""}`,
             ),
         );
         return group;

@@ -51,6 +51,7 @@ async function seen(browser, name, url, ...wanted) {
         for (const theme of width === 360 ? ["light"] : ["light", "dark"]) {
             if (!(await browser.go(dark(theme)))) {
                 fault(name, "it does not come to an end of loading");
+                return;
             }
             for (const selector of wanted) {
                 const there = selector.startsWith("text:")
@@ -58,6 +59,7 @@ async function seen(browser, name, url, ...wanted) {
                     : `document.querySelector(${JSON.stringify(selector)})`;
                 if (!(await browser.until(there))) {
                     fault(name, `${width} ${theme}: there is no ${selector}`);
+                    return;
                 }
             }
             (await browser.run(UNSOUND)).forEach((words) => fault(name, `${width} ${theme}: ${words}`));
