@@ -34,8 +34,10 @@ impl App {
             let store = Store::open(&folder).map_err(unreadable)?;
             work(&store)
         });
-        done.await
-            .unwrap_or_else(|_| Err(Problem::new(Kind::Internal, "a job failed; this is a fault of Referee")))
+        let done = tokio::time::timeout(PATIENCE, done).await.map_err(|_| {
+            Problem::new(Kind::Busy, "the store takes too long to be read").help("narrow it by host or time")
+        })?;
+        done.unwrap_or_else(|_| Err(Problem::new(Kind::Internal, "a job failed; this is a fault of Referee")))
     }
 }
 
