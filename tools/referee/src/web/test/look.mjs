@@ -157,7 +157,7 @@ async function all(browser) {
     const live = await scene("live");
     await seen(browser, "live-now", live, "text:things are broken now", "svg.spark", "text:packets kept");
     await seen(browser, "live-incident", `${live}#/incident/28808d82ef6aaaae`, "[data-fold]", "svg .again");
-    await seen(browser, "live-storm", `${live}#/incident/3a44cfbc3ed2b7ac`, "svg .rst");
+    await seen(browser, "live-storm", `${live}#/incident/3a44cfbc3ed2b7ac`, "svg .rst", "text:this flow’s packets");
     await seen(browser, "live-rules", `${live}#/rules`, ".pill.shadow", ".pill.off", "text:mine.rhai:12:9");
     await seen(browser, "live-traffic", `${live}#/traffic`, ".curve.a");
     await seen(browser, "live-books", `${live}#/books`, "text:balances");
