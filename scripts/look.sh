@@ -28,11 +28,22 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 echo "A store, by replaying networks that misbehave"
-for scenario in demo rst_injected zero_window icmp_ignored; do
-    "$programs/wiregen" scenario "$scenario" "$folder/$scenario.pcap" >/dev/null
-    "$programs/referee" replay --store "$folder/store" --incidents "$folder/$scenario.jsonl" "$folder/$scenario.pcap"
+for scenario in demo rst_injected "zero_window --ip 6"; do
+    name=${scenario%% *}
+    # shellcheck disable=SC2086 # its options are words of their own
+    "$programs/wiregen" scenario $scenario "$folder/$name.pcap" >/dev/null
+    "$programs/referee" replay --store "$folder/store" --incidents "$folder/$name.found" "$folder/$name.pcap"
 done
-printf '[api]\ntls = "%s/tls"\nrequests_per_second = 1000\n' "$folder" >"$folder/referee.toml"
+# TCP wants a token to be there; the browser comes by a link instead.
+cat >"$folder/referee.toml" <<TOML
+[api]
+tls = "$folder/tls"
+requests_per_second = 1000
+[[api.token]]
+name = "look"
+role = "operate"
+sha256 = "$(head -c 32 /dev/urandom | sha256sum | cut -d' ' -f1)"
+TOML
 "$programs/referee" serve --store "$folder/store" --config "$folder/referee.toml" --socket "$folder/socket" \
     --listen 127.0.0.1:0 2>"$folder/serve" &
 server=$!
@@ -42,8 +53,8 @@ until grep -q ready "$folder/serve"; do
 done
 
 incidents=()
-for kind in rst_after_idle rst_injected pmtu_blackhole zero_window_stall icmp_ignored; do
-    id=$(sed -n "s/.*\"id\":\"\([0-9a-f]*\)\",\"kind\":\"$kind\".*/\1/p" "$folder"/*.jsonl | head -1)
+for kind in rst_after_idle rst_injected pmtu_blackhole zero_window_stall; do
+    id=$(sed -n "s/.*\"id\":\"\([0-9a-f]*\)\",\"kind\":\"$kind\".*/\1/p" "$folder"/*.found | head -1)
     incidents+=("$id:$kind")
 done
 # A link that logs the browser in, good once; the cookie serves for what follows.

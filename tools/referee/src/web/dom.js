@@ -2,6 +2,11 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
+// Characters that would turn round or hide the text beside them, as names on the wire may have.
+const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]/g;
+
+export const plainly = (text) => String(text).replace(UNSEEN, "\ufffd");
+
 function fill(node, attributes, children) {
     for (const [name, value] of Object.entries(attributes ?? {})) {
         if (value === null || value === undefined || value === false) {
@@ -15,7 +20,8 @@ function fill(node, attributes, children) {
             node.setAttribute(name, value === true ? "" : String(value));
         }
     }
-    node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+    const there = children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
+    node.append(...there.map((child) => (child instanceof Node ? child : plainly(child))));
     return node;
 }
 

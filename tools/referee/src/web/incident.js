@@ -16,7 +16,7 @@ export async function enter({ main, at, signal }) {
         document.title = `${title(incident.kind)} · Referee`;
         const proof = el("div", { class: "proofs" }, el("p", { class: "loading" }, "Reading the packets …"));
         const book = el("div");
-        show(main, page(incident, proof, book));
+        show(main, page(incident, proof, book, at.options.get("flow")));
         await Promise.all([packets(proof, incident, at.options.get("flow"), signal), runbook(book, incident, signal)]);
     };
     await draw();
@@ -33,7 +33,7 @@ export async function enter({ main, at, signal }) {
     );
 }
 
-function page(incident, proof, book) {
+function page(incident, proof, book, flow) {
     return el(
         "article",
         { class: "incident" },
@@ -46,7 +46,7 @@ function page(incident, proof, book) {
                 "aside",
                 { class: "side" },
                 todo(incident),
-                wireshark(incident),
+                wireshark(incident, flow),
                 evidence(incident),
                 book,
                 similar(incident),

@@ -67,7 +67,7 @@ function packetRow(row, model, chosen) {
             svg(
                 "text",
                 { class: "label", x: via.x + 10, y: via.y + 4 },
-                `${row.label}${packet.from ? ` from ${packet.from}` : ""}`,
+                `${row.label}${packet.from && !narrow ? ` from ${packet.from}` : ""}`,
             ),
         );
         return group;
@@ -135,6 +135,9 @@ function packetRow(row, model, chosen) {
 function gapRow(row, model) {
     const { lanes } = model;
     const y = row.y;
+    // In the wider half, beside the tap's line.
+    const left = lanes.tap - lanes.client > lanes.server - lanes.tap;
+    const middle = left ? (lanes.client + lanes.tap) / 2 : (lanes.tap + lanes.server) / 2;
     const zigzag = (x) => svg("path", { class: "zigzag", d: `M${x} ${y - 18}l0 7l-5 4l10 6l-10 6l5 4l0 7` });
     return svg(
         "g",
@@ -147,7 +150,7 @@ function gapRow(row, model) {
             "text",
             {
                 class: "silence",
-                x: (lanes.client + lanes.server) / 2 + (model.narrow ? 0 : 60),
+                x: middle,
                 y: y + 4,
                 "text-anchor": "middle",
             },

@@ -90,37 +90,23 @@ function picker(answer, choose) {
 }
 
 // With the store's folder left as the server wrote it.
-function proofCommand(incident) {
+// With the store's folder as the server wrote it. The store knows an incident once it has closed, its flows before.
+function proofCommand(incident, flow) {
     const told = incident.proof ?? `referee captures get --incident ${incident.id} -w - | wireshark -k -i -`;
-    return told.includes("-w -") ? told : told.replace(/ -w \S+$/, "") + " -w - | wireshark -k -i -";
+    const whole = told.includes("-w -") ? told : `${told.replace(/ -w \S+$/, "")} -w - | wireshark -k -i -`;
+    return flow ? whole.replace(/--incident \S+/, `--flow ${flow}`) : whole;
 }
 
-export function wireshark(incident) {
-    const kept = incident.captured !== false && (incident.flow_ids ?? []).length > 0;
-    if (!kept) {
-        return el(
-            "section",
-            { class: "panel" },
-            el("h2", null, "Packets"),
-            el(
-                "p",
-                { class: "muted" },
-                incident.scope === "flow"
-                    ? "None were kept of this incident."
-                    : "This is about many flows; see the captures of single ones: ",
-                incident.scope === "flow"
-                    ? null
-                    : el(
-                          "a",
-                          {
-                              href: `#/captures?host=${encodeURIComponent(incident.subject?.host ?? incident.subject?.dst ?? "")}`,
-                          },
-                          "what is kept of it",
-                      ),
-            ),
-        );
+export function wireshark(incident, flow) {
+    const flows = incident.flow_ids ?? [];
+    const open = incident.state === "open";
+    if (!flows.length || (incident.captured === false && !open)) {
+        return none(incident);
     }
-    const download = incident.capture ?? `/api/v1/captures/download${query({ incident: incident.id })}`;
+    const shown = open ? (flow ?? flows[0]) : null;
+    const whole = incident.capture ?? `/api/v1/captures/download${query({ incident: incident.id })}`;
+    const href = shown ? `/api/v1/captures/download${query({ flow: shown })}` : whole;
+    const label = shown ? "Download this flow’s packets" : "Download the packets";
     return el(
         "section",
         { class: "panel" },
@@ -128,16 +114,15 @@ export function wireshark(incident) {
         el(
             "p",
             null,
-            el(
-                "a",
-                { class: "button primary", href: download, download: `${incident.id}.pcapng` },
-                "Download the packets",
-            ),
+            el("a", { class: "button primary", href, download: `${shown ?? incident.id}.pcapng` }, label),
             " ",
             el("span", { class: "muted small" }, "pcapng"),
         ),
+        shown && flows.length > 1
+            ? el("p", { class: "muted" }, "Those of all its flows together can be had once it has closed.")
+            : null,
         el("p", { class: "muted" }, "Or on the box, straight into Wireshark:"),
-        command(proofCommand(incident)),
+        command(proofCommand(incident, shown)),
         el(
             "p",
             { class: "muted small" },
@@ -145,5 +130,22 @@ export function wireshark(incident) {
             el("code", null, "referee extcap install"),
             " has been run where Wireshark is.",
         ),
+    );
+}
+
+function none(incident) {
+    const host = incident.subject?.host ?? incident.subject?.dst;
+    const words = host
+        ? [
+              `This is about a ${whose(incident)}; see `,
+              el("a", { href: `#/captures${query({ host })}` }, "what is kept of its flows"),
+              ".",
+          ]
+        : "None were kept of this incident.";
+    return el(
+        "section",
+        { class: "panel" },
+        el("h2", null, "Packets"),
+        el("p", { class: "muted" }, incident.scope === "flow" ? "None were kept of this incident." : words),
     );
 }

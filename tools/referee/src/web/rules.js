@@ -152,7 +152,7 @@ function row(rule, most, mayOperate, load, wanted) {
             "td",
             { "data-name": "Condition", class: "number cost" },
             Number.isFinite(rule.guard_ns) ? `${Math.round(rule.guard_ns)}\u202fns` : "–",
-            el("span", { class: "track" }, bar),
+            Number.isFinite(rule.guard_ns) ? el("span", { class: "track" }, bar) : null,
         ),
         cell("Body, mean", Number.isFinite(rule.body_us) ? span(rule.body_us / 1e6) : "–"),
         cell("Body, most", Number.isFinite(rule.body_us_most) ? span(rule.body_us_most / 1e6) : "–"),

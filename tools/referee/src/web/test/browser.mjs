@@ -13,7 +13,7 @@ const FLAGS = [
     "--ignore-certificate-errors",
     "--remote-debugging-pipe",
 ];
-const PATIENCE_MS = 60000;
+const PATIENCE_MS = 30000;
 
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 

@@ -51,6 +51,7 @@ async function seen(browser, name, url, ...wanted) {
         for (const theme of width === 360 ? ["light"] : ["light", "dark"]) {
             if (!(await browser.go(dark(theme)))) {
                 fault(name, "it does not come to an end of loading");
+                return;
             }
             for (const selector of wanted) {
                 const there = selector.startsWith("text:")
@@ -58,6 +59,7 @@ async function seen(browser, name, url, ...wanted) {
                     : `document.querySelector(${JSON.stringify(selector)})`;
                 if (!(await browser.until(there))) {
                     fault(name, `${width} ${theme}: there is no ${selector}`);
+                    return;
                 }
             }
             (await browser.run(UNSOUND)).forEach((words) => fault(name, `${width} ${theme}: ${words}`));
@@ -155,7 +157,7 @@ async function all(browser) {
     const live = await scene("live");
     await seen(browser, "live-now", live, "text:things are broken now", "svg.spark", "text:packets kept");
     await seen(browser, "live-incident", `${live}#/incident/28808d82ef6aaaae`, "[data-fold]", "svg .again");
-    await seen(browser, "live-storm", `${live}#/incident/3a44cfbc3ed2b7ac`, "svg .rst");
+    await seen(browser, "live-storm", `${live}#/incident/3a44cfbc3ed2b7ac`, "svg .rst", "text:this flow’s packets");
     await seen(browser, "live-rules", `${live}#/rules`, ".pill.shadow", ".pill.off", "text:mine.rhai:12:9");
     await seen(browser, "live-traffic", `${live}#/traffic`, ".curve.a");
     await seen(browser, "live-books", `${live}#/books`, "text:balances");
