@@ -87,7 +87,7 @@ impl Route {
 
 /// Every route there is.
 pub fn all() -> impl Iterator<Item = &'static Route> {
-    let tables: [&'static [Route]; 10] = [
+    let tables: [&'static [Route]; 11] = [
         super::system::ROUTES,
         super::incidents::ROUTES,
         super::captures::ROUTES,
