@@ -21,6 +21,7 @@ pub mod store;
 mod testing;
 pub mod tuple;
 pub mod writer;
+mod writer_thread;
 
 pub use chunk::{Recorder, WriterPort, recorder};
 pub use disk::{Disk, RealDisk};
@@ -30,7 +31,8 @@ pub use list::{FlowSummary, list, list_by};
 pub use query::{Finder, Query, ReadAll, Sought};
 pub use read::{Ending, Recorded, SegmentReader};
 pub use store::{SegmentFile, Store, StoreError};
-pub use writer::{Writer, WriterAccount, WriterHandle, spawn};
+pub use writer::{Writer, WriterAccount};
+pub use writer_thread::{WriterHandle, spawn};
 
 use crate::source::Nanos;
 
