@@ -203,8 +203,8 @@ impl Recording {
         self.log_error = None;
     }
 
-    /// Once a second of a live run: lets captures age and tries again what was refused. Says in words when the disk begins
-    /// to refuse or to take again what it is given.
+    /// Once a second of a live run: lets captures age and tries again what was refused. Says in words when the disk
+    /// begins to refuse or to take again what it is given.
     pub fn look(&mut self) -> Option<String> {
         self.writer.advance(now());
         self.retry();

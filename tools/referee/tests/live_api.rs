@@ -19,6 +19,9 @@ use tests::live::{Namespace, Shape, need_root};
 
 const ARGS: [&str; 7] = ["-i", "tap0", "--rules", "rules", "--store", "s", "--json"];
 
+/// Tests ask more often than people do.
+const FAST: &str = "[api]\nrequests_per_second = 100_000\n";
+
 /// Status and body of one request.
 fn ask(socket: &PathBuf, verb: &str, path: &str, body: &str) -> std::io::Result<(u16, Vec<u8>)> {
     let mut stream = UnixStream::connect(socket)?;
@@ -114,6 +117,7 @@ fn a_run_shows_what_it_finds_and_does_what_it_is_told() {
         return;
     }
     let (namespace, bench) = (Namespace::new(), bench());
+    running::settings(&bench, FAST);
     let mut wire = Wire::new(&namespace, Shape::default());
     rules(&bench, &[KEEP_ALL, TELL_RESETS].concat());
     let mut running = Running::start(&namespace, &bench, &ARGS);
@@ -174,8 +178,7 @@ fn a_crowd_that_asks_costs_no_packet() {
         return;
     }
     let (namespace, bench) = (Namespace::new(), bench());
-    let file = bench.read("live.toml");
-    bench.file("live.toml", format!("{file}[api]\nrequests_per_second = 100_000\n"));
+    running::settings(&bench, FAST);
     let mut wire = Wire::new(&namespace, Shape::default());
     rules(&bench, &[KEEP_ALL, TELL_RESETS].concat());
     let running = Running::start(&namespace, &bench, &ARGS);

@@ -106,6 +106,7 @@ impl Problem {
         self
     }
 
+    #[cfg(test)]
     pub fn status(&self) -> u16 {
         self.kind.row().1
     }

@@ -256,6 +256,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, pe
         .timer(TokioTimer::new())
         .header_read_timeout(limits::HEADER_TIME)
         .max_buf_size(BUFFER)
+        .max_header_size(BUFFER)
         .max_headers(limits::HEADERS)
         .serve_connection(stream, service);
     // How a client leaves is its business.

@@ -1,4 +1,6 @@
-//! `[api]` and `[[api.token]]`, checked and typed. Main thread; part of `config`.
+//! `[api]` and `[[api.token]]`, checked and typed.
+//!
+//! Main thread; part of `config`. What is wrong is said with its place.
 
 use std::path::Path;
 
