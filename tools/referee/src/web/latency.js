@@ -98,8 +98,8 @@ export function latencies(text) {
             el(
                 "p",
                 { class: "middle" },
-                `about ${span(quantile(buckets, 0.5))}`,
-                el("span", { class: "muted small" }, ` half; 95 % within ${span(quantile(buckets, 0.95))}`),
+                `half within ${span(quantile(buckets, 0.5))}`,
+                el("span", { class: "muted small block" }, `95\u202f% within ${span(quantile(buckets, 0.95))}`),
             ),
             bars(name, buckets),
             el("p", { class: "muted small" }, `${plural(buckets.at(-1)[1], "time")} measured`),
