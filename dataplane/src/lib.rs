@@ -8,6 +8,7 @@ pub mod analyze;
 pub mod community;
 pub mod config;
 pub mod decode;
+pub mod demand;
 pub mod filter;
 pub mod flow;
 pub mod history;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use dataplane::config::WorkerConfig;
+use dataplane::demand::Demand;
 use dataplane::flow::row::FlowRow;
 use dataplane::judge::message::{Command, Message};
 use dataplane::judge::{Incident, Judge, JudgeAccount, JudgeConfig};
@@ -147,6 +148,11 @@ impl<S: Source> Pipeline<S> {
         self.judge.adopt(Arc::clone(&rules));
         self.queues.handover.offer(&rules);
         rules
+    }
+
+    /// Lays a capture on demand ready for the worker; the caller keeps it until the end, so that no worker frees one.
+    pub fn demand(&self, demand: &Arc<Demand>) -> bool {
+        self.queues.demands.offer(demand)
     }
 
     /// Generation of the set the worker goes by.

@@ -17,6 +17,8 @@ use std::sync::Arc;
 use std::thread;
 
 use dataplane::config::WorkerConfig;
+use dataplane::demand::{Counts, Demand, Over};
+use dataplane::filter::Selection;
 use dataplane::hold::HoldConfig;
 use dataplane::record::RecordConfig;
 use dataplane::source::afxdp::{BusyPoll, CaptureClock, ClockChoice, Tap, TapSettings, ZeroCopy};
@@ -240,6 +242,45 @@ fn rules_that_change_all_the_time() {
     }
     assert!(pipeline.live() > 10, "{}", pipeline.live());
     pipeline.finish();
+}
+
+#[test]
+fn captures_on_demand() {
+    let (packets, _) = captures::mix_of(2000, 26);
+    let config = WorkerConfig { history_bytes: 1 << 20, payload_bytes: Some(64), ..WorkerConfig::small() };
+    let mut pipeline = Pipeline::new(captures::synthetic(&packets), recording(config));
+    let mut demands = Vec::new();
+    for number in 0..u64::MAX {
+        // Some from long ago on, some until much later; some end for want of room, some are ended.
+        if number % 10 == 3
+            && let Ok(selection) = Selection::new("tcp port 443 or udp or icmp", &[1])
+        {
+            let now = pipeline.worker.now();
+            let time = (now.saturating_sub(number * 20_000_000), now + number % 7 * 1_000_000_000);
+            let demand = Arc::new(Demand::new(number, selection, time, (1000, 200_000), 1));
+            if pipeline.demand(&demand) {
+                demands.push(demand);
+            }
+        }
+        if number % 50 == 49 {
+            demands.iter().for_each(|demand: &Arc<Demand>| demand.end(Over::Ended));
+        }
+        let (step, calls, bytes) = counted(|| pipeline.worker.step());
+        assert_eq!((calls, bytes), (0, 0), "step {number}");
+        pipeline.hear(usize::MAX);
+        if number % 3 == 0 {
+            pipeline.write();
+        }
+        if step == Step::Done {
+            break;
+        }
+    }
+    pipeline.write();
+    pipeline.finish();
+    let counts: Vec<_> = demands.iter().map(|demand| demand.counts()).collect();
+    let sum = |of: fn(&Counts) -> u64| counts.iter().map(of).sum::<u64>();
+    let enough = sum(|c| c.kept) > 1000 && sum(|c| u64::from(c.scanned)) > 5;
+    assert!(enough || demands.is_empty(), "{counts:?}");
 }
 
 #[test]

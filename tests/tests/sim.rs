@@ -7,8 +7,11 @@
 
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 
 use dataplane::config::{Timeouts, WorkerConfig};
+use dataplane::demand::{Demand, Over};
+use dataplane::filter::Selection;
 use dataplane::hold::HoldConfig;
 use dataplane::judge::message::CaptureLimits;
 use dataplane::judge::{Incident, JudgeConfig};
@@ -69,6 +72,7 @@ fn worker_config(rng: &mut Rng) -> WorkerConfig {
         troubled: 1 + rng.below(60) as u32,
         history_bytes: 1 << 20,
         snap_bytes: [0, 0, 64, 200][rng.below(4) as usize],
+        payload_bytes: [None, None, Some(0), Some(100)][rng.below(4) as usize],
         cutoff_bytes: [256 << 10, 2000][rng.below(2) as usize],
         tails: rng.below(6) as u32 + 1,
         hold: HoldConfig {
@@ -162,10 +166,30 @@ fn drive(mut pipeline: Pipeline<Synthetic>, rng: &mut Rng) -> Outcome {
     // Half of the runs keep their rules.
     let reloads = if rng.percent(50) { 1 + rng.below(20) } else { 0 };
     let (mut full, mut live) = (0, 1);
+    // A fifth of the runs have captures on demand, with limits or without.
+    let demands = if rng.percent(20) { 1 + rng.below(10) } else { 0 };
+    let mut demanded = Vec::new();
     let mut hashes = vec![pipeline.rules().hash().to_owned()];
     loop {
         if rng.percent(reloads) {
             hashes.push(pipeline.reload(&others(rng)).hash().to_owned());
+        }
+        if rng.percent(demands)
+            && let Ok(selection) =
+                Selection::new(["", "tcp[tcpflags] & tcp-rst != 0"][rng.below(2) as usize], &[1])
+        {
+            let now = pipeline.worker.now();
+            let time = (now.saturating_sub(rng.below(9000) * MS), now + rng.below(9000) * MS);
+            let most = (rng.below(3000), rng.below(300_000));
+            let demand = Arc::new(Demand::new(rng.next_u64(), selection, time, most, 1));
+            if pipeline.demand(&demand) {
+                demanded.push(demand);
+            }
+        }
+        if rng.percent(demands)
+            && let Some(demand) = demanded.last()
+        {
+            demand.end(Over::Ended);
         }
         let step = pipeline.worker.step();
         // A lossless worker that waits must be helped on in the end.
@@ -183,6 +207,10 @@ fn drive(mut pipeline: Pipeline<Synthetic>, rng: &mut Rng) -> Outcome {
         }
         if step == Step::Done {
             let outcome = pipeline.finish();
+            for demand in &demanded {
+                assert!(demand.counts().done, "{demand:?}");
+                assert_eq!(Arc::strong_count(demand), 1, "a worker has let go of it");
+            }
             let known = |incident: &Incident| hashes.contains(&incident.rules_hash);
             assert!(outcome.incidents.iter().chain(&outcome.opened).all(known), "{hashes:?}");
             return outcome;

@@ -24,8 +24,10 @@ pub struct WorkerConfig {
     pub questions: u32,
     /// History ring, bytes.
     pub history_bytes: usize,
-    /// Bytes of each packet kept in history; 0 for all.
+    /// Bytes of each packet kept, in history and captures; 0 for all.
     pub snap_bytes: u32,
+    /// Likewise of its payload, behind the headers; all of it without one.
+    pub payload_bytes: Option<u32>,
     /// IP bytes of a flow after which history keeps only headers of it.
     pub cutoff_bytes: u64,
     /// Silent flows whose last packets are kept.
@@ -89,6 +91,7 @@ impl Default for WorkerConfig {
             questions: 32_768,
             history_bytes: 256 << 20,
             snap_bytes: 0,
+            payload_bytes: None,
             cutoff_bytes: 256 << 10,
             tails: 16_384,
             hold: HoldConfig { holds: 1024, pool_bytes: 64 << 20, per_rule_per_second: 64 },

@@ -2,10 +2,11 @@
 //!
 //! Main thread compiles it, before packets come. On an AF_XDP interface it becomes part of the XDP program, for a
 //! packet socket a filter of that socket ([`kernel`]); packets of files are judged here, on the worker's thread, by
-//! [`Filtered`]. All go by one checked program, and [`related`] decides what the XDP program's chain decides.
+//! [`Filtered`], remembered ones by a [`Selection`]. All go by one checked program, and [`related`] decides what the XDP program's chain decides.
 
 mod kernel;
 mod related;
+mod selection;
 mod source;
 mod vm;
 
@@ -14,6 +15,7 @@ use dataplane_sys::pcap::{self, CompileError};
 use xdp_prog::filter::{Instruction, Program, Refusal, Untranslatable};
 
 pub use kernel::SocketFilter;
+pub use selection::Selection;
 pub use source::{Filtered, Refused};
 
 /// Ethernet's LINKTYPE_ number.

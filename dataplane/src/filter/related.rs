@@ -222,6 +222,13 @@ fn find_ipv6(bytes: &[u8], l3: usize) -> Option<Found> {
     Some(found)
 }
 
+/// What a packet quotes that is an ICMP error.
+pub(super) fn quoted_by(link: LinkType, bytes: &[u8]) -> Option<Shift> {
+    let found = find(link, bytes).filter(|found| !found.later)?;
+    let at = quoted(bytes, &found)?;
+    Some(Shift { by: (at - found.l3) as u32, from: found.l3 as u32 })
+}
+
 /// Where the packet is that an ICMP error quotes.
 fn quoted(bytes: &[u8], found: &Found) -> Option<usize> {
     let icmp = if found.v6 { 58 } else { 1 };

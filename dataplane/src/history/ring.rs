@@ -1,7 +1,8 @@
 //! The history ring: a byte ring of packets, each with the position of its flow's previous one. Worker's
 //! thread; never allocates after start. Positions only rise; the byte at position `p` is `ring[p % size]`.
 //!
-//! A record never wraps: what doesn't fit before the end starts at the beginning, and the rest is skipped.
+//! A record never wraps: what doesn't fit before the end starts at the beginning, and the rest is skipped. Chains lead
+//! back through one flow; whoever wants all packets goes through them forwards, from the beginning of an epoch.
 
 use dataplane_sys::Table;
 
@@ -15,6 +16,19 @@ const HEADER: usize = 40;
 const ALIGN: u64 = 8;
 /// Parts of the ring that flow tails are rescued by.
 pub const EPOCHS: u64 = 16;
+/// Stands where a record's previous position would: the ring goes on at its beginning.
+const SKIPPED: u64 = u64::MAX;
+
+/// What is at a position, for whoever goes forwards.
+#[derive(Clone, Copy, Debug)]
+pub enum Ahead<'a> {
+    /// A packet, and the position after it.
+    Packet(Remembered<'a>, u64),
+    /// Nothing yet.
+    End,
+    /// What was there is overwritten.
+    Overtaken,
+}
 
 /// The ring.
 #[derive(Debug)]
@@ -28,6 +42,8 @@ pub struct Ring {
     next_epoch: u64,
     /// Time of the first record of each epoch, newest at `epoch % EPOCHS`.
     marks: [Nanos; EPOCHS as usize],
+    /// Position of it.
+    starts: [u64; EPOCHS as usize],
     epoch: u64,
 }
 
@@ -43,6 +59,7 @@ impl Ring {
             offset: 0,
             next_epoch: 0,
             marks: [0; EPOCHS as usize],
+            starts: [0; EPOCHS as usize],
             epoch: 0,
         }
     }
@@ -68,8 +85,7 @@ impl Ring {
         let len = packet.len().min(self.largest());
         let need = HEADER + len;
         if self.offset + need > self.bytes.len() {
-            self.head += (self.bytes.len() - self.offset) as u64;
-            self.offset = 0;
+            self.skip_end();
         }
         let at = self.head;
         let record = &mut self.bytes[self.offset..self.offset + need];
@@ -90,11 +106,22 @@ impl Ring {
         at + 1
     }
 
+    /// Goes on at the beginning. Positions are multiples of [`ALIGN`], so that the mark has room if anything has.
+    #[cold]
+    fn skip_end(&mut self) {
+        if let Some(word) = self.bytes[self.offset..].first_chunk_mut() {
+            *word = SKIPPED.to_le_bytes();
+        }
+        self.head += (self.bytes.len() - self.offset) as u64;
+        self.offset = 0;
+    }
+
     #[cold]
     fn begin_epoch(&mut self, at: u64, ts: Nanos) {
         self.epoch = at / self.epoch_bytes();
         self.next_epoch = (self.epoch + 1) * self.epoch_bytes();
-        self.marks[(self.epoch % EPOCHS) as usize] = ts;
+        let place = (self.epoch % EPOCHS) as usize;
+        (self.marks[place], self.starts[place]) = (ts, at);
     }
 
     fn epoch_bytes(&self) -> u64 {
@@ -121,6 +148,44 @@ impl Ring {
         let interface = u16::from_le_bytes([header[32], header[33]]);
         let packet = Remembered { ts: word(8), number: word(16), orig_len: half(24), interface, bytes: body };
         Some((packet, word(0)))
+    }
+
+    /// Positions from which to go forwards: of the first record of each epoch that is still there whole, oldest first,
+    /// with that record's time.
+    fn beginnings(&self) -> impl Iterator<Item = (u64, Nanos)> {
+        let begun = if self.head == 0 { 0 } else { self.epoch + 1 };
+        (begun.saturating_sub(EPOCHS)..begun)
+            .map(|epoch| (epoch % EPOCHS) as usize)
+            .map(|place| (self.starts[place], self.marks[place]))
+            .filter(|(start, _)| self.holds(start + 1))
+    }
+
+    /// Where to begin so as to meet every packet not before `since` that is still there: an epoch's beginning, or the end
+    /// if there is nothing at all. Packets may be as much as `disorder` out of their order.
+    pub fn beginning(&self, since: Nanos, disorder: Nanos) -> u64 {
+        let before = since.saturating_sub(disorder);
+        let mut beginnings = self.beginnings();
+        let oldest = beginnings.next().map_or(self.head, |(start, _)| start);
+        beginnings.take_while(|(_, ts)| *ts < before).last().map_or(oldest, |(start, _)| start)
+    }
+
+    /// What is at a position that this gave, or [`Ring::beginning`], or [`Ring::written`].
+    #[inline]
+    pub fn ahead(&self, at: u64) -> Ahead<'_> {
+        if at >= self.head {
+            return Ahead::End;
+        }
+        let start = at % self.size;
+        if self.holds(at + 1) && self.bytes[start as usize..].starts_with(&SKIPPED.to_le_bytes()) {
+            return self.ahead(at + self.size - start);
+        }
+        match self.get(at + 1) {
+            Some((packet, _)) => {
+                let after = at + ((HEADER + packet.bytes.len()) as u64).next_multiple_of(ALIGN);
+                Ahead::Packet(packet, after)
+            }
+            None => Ahead::Overtaken,
+        }
     }
 
     /// The epoch being written; it rises by one every sixteenth of the ring.
@@ -196,5 +261,87 @@ mod tests {
         let link = ring.append(0, &stamp(1), &vec![7; 200_000]);
         let (packet, _) = ring.get(link).expect("just written");
         assert_eq!(packet.bytes.len(), ring.largest());
+    }
+
+    /// Numbers met from `at` on, and whether that ended at the ring's end.
+    fn numbers(ring: &Ring, mut at: u64) -> (Vec<u64>, bool) {
+        let mut met = Vec::new();
+        loop {
+            match ring.ahead(at) {
+                Ahead::Packet(packet, after) => {
+                    assert!(
+                        packet.bytes.iter().all(|&byte| byte == packet.number as u8),
+                        "{}",
+                        packet.number
+                    );
+                    met.push(packet.number);
+                    at = after;
+                }
+                Ahead::End => return (met, true),
+                Ahead::Overtaken => return (met, false),
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(16))]
+
+        /// Packets of any size, up to those that fill an epoch, over several laps.
+        #[test]
+        fn forwards_it_has_what_it_holds_in_order(
+            sizes in proptest::collection::vec(0_usize..4, 50..500),
+            seed in 0_u64..1000,
+        ) {
+            let mut ring = Ring::new(1 << 20);
+            let largest = ring.largest();
+            let mut links = Vec::new();
+            for (number, size) in sizes.iter().enumerate() {
+                let dice = (number as u64 + seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+                let len = match size {
+                    0 => dice as usize % 60,
+                    1 => dice as usize % 1500,
+                    2 => dice as usize % largest,
+                    _ => largest - dice as usize % 16,
+                };
+                // Chains lead back as ever, whatever was skipped.
+                let previous = links.last().copied().unwrap_or(0);
+                links.push(ring.append(previous, &stamp(number as u64), &vec![number as u8; len]));
+            }
+            let all: Vec<u64> = (0..sizes.len() as u64).collect();
+            // From any packet that is held, all after it; from others, word that they are gone.
+            for (number, link) in links.iter().enumerate().step_by(5) {
+                let (met, whole) = numbers(&ring, link - 1);
+                if ring.holds(*link) {
+                    proptest::prop_assert!(whole);
+                    proptest::prop_assert_eq!(&met[..], &all[number..]);
+                } else {
+                    proptest::prop_assert!(!whole && met.is_empty());
+                }
+            }
+            // From a beginning, all since then that are held whole epochs long.
+            for (number, link) in links.iter().enumerate().step_by(5) {
+                let since = stamp(number as u64).ts;
+                let (met, whole) = numbers(&ring, ring.beginning(since, 0));
+                proptest::prop_assert!(whole);
+                let held = met.first().is_some_and(|first| *first <= number as u64);
+                proptest::prop_assert!(held || !ring.holds(link.saturating_sub(2 * ring.epoch_bytes()).max(1)));
+                proptest::prop_assert_eq!(&met[..], &all[all.len() - met.len()..]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_beginning_leaves_room_for_disorder_and_is_the_end_if_there_is_nothing() {
+        let mut ring = Ring::new(1 << 20);
+        assert_eq!((ring.beginning(7, 0), numbers(&ring, 0)), (0, (vec![], true)));
+        for number in 0..1000 {
+            ring.append(0, &stamp(number), &[number as u8; 600]);
+        }
+        let first = |since, disorder| numbers(&ring, ring.beginning(since, disorder)).0[0];
+        assert_eq!(first(0, 0), 0);
+        let later = first(900_000, 0);
+        assert!((700..=900).contains(&later), "{later}");
+        assert_eq!(first(1_000_000, 100_000), later);
+        assert!(first(u64::MAX, 0) > later);
     }
 }

@@ -77,6 +77,9 @@ pub struct Recorder {
     exchange: Arc<Exchange>,
     current: Option<Chunk>,
     worker: u64,
+    /// Chunks there are.
+    chunks: usize,
+    handed_over: u64,
     chunk_bytes: usize,
     chunk_age: Nanos,
     now: Nanos,
@@ -107,6 +110,8 @@ pub fn recorder(config: &RecordConfig, worker: u16) -> (Recorder, WriterPort) {
         exchange: Arc::clone(&exchange),
         current: None,
         worker: u64::from(worker),
+        chunks,
+        handed_over: 0,
         chunk_bytes,
         chunk_age: config.chunk_age,
         now: 0,
@@ -184,6 +189,17 @@ impl Recorder {
         self.exchange.free.len()
     }
 
+    /// Chunks handed over since the start.
+    pub fn handed_over(&self) -> u64 {
+        self.handed_over
+    }
+
+    /// Of these, chunks the writer is done with: in the order in which it got them.
+    pub fn given_back(&self) -> u64 {
+        let ours = self.free_chunks() + usize::from(self.current.is_some());
+        self.handed_over.saturating_sub(self.chunks.saturating_sub(ours) as u64)
+    }
+
     /// Makes the next interface known, in the order of the packets' indices and before any packet uses it.
     /// Allocates: for start-up, and for the moment a file brings a new interface.
     pub fn announce(&mut self, interface: &Interface) {
@@ -209,6 +225,7 @@ impl Recorder {
         chunk.interfaces = self.announced;
         chunk.losses.extend_from_slice(&self.losses);
         self.losses_changed = false;
+        self.handed_over += 1;
         self.exchange.full.push(chunk).expect("the queue has room for every chunk there is");
     }
 }

@@ -9,6 +9,7 @@ use rules::{Hits, MAX_RULES, RuleSet};
 
 use super::Hashes;
 use super::apps::{self, Apps};
+use super::demand::Demands;
 use super::idle;
 use super::outlet::{Outlet, Queues};
 use super::splits::SplitTable;
@@ -60,6 +61,7 @@ pub(super) struct Engine {
     pub(super) siblings: SiblingTable,
     pub(super) sightings: Sightings,
     pub(super) watches: Watches,
+    pub(super) demands: Demands,
     pub(super) trials: Trials,
     /// Of several workers.
     pub(super) splits: Option<Arc<SplitTable>>,
@@ -67,7 +69,9 @@ pub(super) struct Engine {
     pub(super) account: WorkerAccount,
     pub(super) timeouts: Timeouts,
     pub(super) cutoff: u64,
+    /// Bytes kept of a packet, and of its payload, at most.
     pub(super) snap: usize,
+    pub(super) payload: Option<u32>,
     pub(super) lossless: bool,
     /// Counts that found no room in the queue wait for the next tick.
     pub(super) put_off: bool,
@@ -102,7 +106,6 @@ impl Engine {
             keeper: Keeper::new(slots),
             tails: Tails::new(config.tails, ring.size(), slots),
             holds: Holds::new(&config.hold, ring.largest()),
-            recorder,
             subscribed: rules.flow_events(),
             activity: Activity::new(config.activity, &rules, config.hash_secret),
             generation: rules.generation(),
@@ -115,6 +118,7 @@ impl Engine {
             siblings: SiblingTable::new(config.siblings),
             sightings: Sightings::default(),
             watches: Watches::default(),
+            demands: Demands::new(recorder.as_ref()),
             trials: Trials::default(),
             splits: None,
             number,
@@ -122,6 +126,8 @@ impl Engine {
             timeouts: config.timeouts,
             cutoff: config.cutoff_bytes,
             snap: if config.snap_bytes == 0 { usize::MAX } else { config.snap_bytes as usize },
+            payload: config.payload_bytes,
+            recorder,
             lossless: config.lossless,
             put_off: false,
             table,
@@ -203,6 +209,9 @@ impl Engine {
         self.account.analysed += 1;
         self.account.bytes += u64::from(stamp.orig_len);
         self.account.classes[packet.class as usize] += 1;
+        if !self.demands.is_empty() {
+            self.demanded(stamp, packet, bytes);
+        }
         if !packet.has_flow {
             self.flowless(stamp, packet, bytes);
             return;
@@ -234,7 +243,7 @@ impl Engine {
         let closes = !closed && flow.has(flow_flag::CLOSED);
         if packet.tcp.flags & flags::SYN != 0 {
             let which = usize::from(packet.tcp.flags & flags::ACK != 0);
-            self.keeper.keep(slot, which, stamp, bytes);
+            self.keeper.keep(slot, which, stamp, self.kept(packet, bytes));
         }
         let mut moved = false;
         if outcome.established && self.table.is_half_open(slot) {
@@ -263,7 +272,7 @@ impl Engine {
         if !self.watches.is_empty() {
             self.watched(slot, outcome.dir, packet.tcp.flags & flags::RST != 0, stamp);
         }
-        self.record_live(slot, stamp, bytes);
+        self.record_live(slot, stamp, packet, bytes);
     }
 
     /// A packet of a flow that is not TCP.
@@ -284,7 +293,7 @@ impl Engine {
                 if !self.watches.is_empty() {
                     self.watched(slot, usize::from(!packet.from_low), false, stamp);
                 }
-                self.record_live(slot, stamp, bytes);
+                self.record_live(slot, stamp, packet, bytes);
             }
         }
     }
@@ -302,7 +311,7 @@ impl Engine {
         let passed = flow.dirs[0].bytes + flow.dirs[1].bytes > self.cutoff;
         let keep = if passed { usize::from(packet.headers) } else { usize::MAX };
         let previous = flow.newest;
-        let link = self.append(stamp, bytes, keep, previous);
+        let link = self.append(stamp, packet, bytes, keep, previous);
         self.table.flows[slot as usize].newest = link;
         self.tails.note(if first { 0 } else { previous }, slot, &self.ring);
         self.tails.look(&mut self.table.flows, &self.ring);
@@ -310,8 +319,16 @@ impl Engine {
 
     /// Puts a packet into history, at most `keep` bytes of it.
     #[inline(always)]
-    pub(super) fn append(&mut self, stamp: &Stamp, bytes: &[u8], keep: usize, previous: u64) -> u64 {
-        let kept = &bytes[..bytes.len().min(keep).min(self.snap)];
+    pub(super) fn append(
+        &mut self,
+        stamp: &Stamp,
+        packet: &Packet,
+        bytes: &[u8],
+        keep: usize,
+        previous: u64,
+    ) -> u64 {
+        let kept = self.kept(packet, bytes);
+        let kept = &kept[..kept.len().min(keep)];
         self.account.history_cut += u64::from(kept.len() < bytes.len());
         self.ring.append(previous, stamp, kept)
     }
@@ -355,6 +372,6 @@ impl Engine {
         if !outcome.events.and(self.subscribed).is_empty() {
             self.raise(slot, outcome, stamp.ts, Some(stamp.number));
         }
-        self.record_live(slot, stamp, bytes);
+        self.record_live(slot, stamp, packet, bytes);
     }
 }

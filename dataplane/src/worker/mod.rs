@@ -3,15 +3,18 @@
 //!
 //! [`Worker::step`] does one piece of work and returns; whoever drives it (a thread when live, the replay
 //! loop) decides what to do in between. `engine` takes one packet through the stages, `apps` looks at
-//! payload, `ask` asks the rules, `verdict` follows when one matches, `handover` brings others, `outlet` is the way to the judge.
+//! payload, `ask` asks the rules, `verdict` follows when one matches, `handover` brings others, `demand` captures what
+//! somebody asks for, `outlet` is the way to the judge.
 
 mod apps;
 mod ask;
 mod clock;
 mod crowd;
+mod demand;
 mod engine;
 mod handover;
 mod idle;
+mod kept;
 mod lifecycle;
 mod outlet;
 mod splits;
@@ -158,14 +161,19 @@ impl<S: Source> Worker<S> {
         self.engine.finish()
     }
 
-    /// Takes the commands and the rules that came, then does one piece of work.
+    /// Takes the commands, demands and rules that came, then does one piece of work.
     pub fn step(&mut self) -> Step {
         self.engine.commands();
         self.engine.pump();
+        self.engine.follow_demands();
         match self.phase {
             Phase::Running => {
                 self.engine.follow_rules();
-                self.run()
+                match self.run() {
+                    // Whoever drives it is not to sleep meanwhile.
+                    Step::Idle(_) if self.engine.demands.scans() => Step::Worked,
+                    step => step,
+                }
             }
             Phase::Timers => {
                 if !self.engine.last_timers() {
@@ -230,8 +238,11 @@ impl<S: Source> Worker<S> {
     #[cold]
     fn announce(&mut self) {
         let interfaces = self.source.interfaces();
-        if let Some(recorder) = &mut self.engine.recorder {
-            interfaces[self.announced..].iter().for_each(|interface| recorder.announce(interface));
+        for interface in &interfaces[self.announced..] {
+            self.engine.demands.announce(interface);
+            if let Some(recorder) = &mut self.engine.recorder {
+                recorder.announce(interface);
+            }
         }
         self.announced = interfaces.len();
     }

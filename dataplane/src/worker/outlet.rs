@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crossbeam_queue::ArrayQueue;
 
+use crate::demand::DemandBox;
 use crate::flow::Flow;
 use crate::flow::app::AppEnd;
 use crate::flow::trouble::Trouble;
@@ -43,6 +44,8 @@ pub struct Queues {
     pub commands: Arc<ArrayQueue<Command>>,
     /// Other rules for the worker.
     pub handover: Arc<Handover>,
+    /// Captures on demand for the worker.
+    pub demands: Arc<DemandBox>,
 }
 
 impl Queues {
@@ -56,6 +59,7 @@ impl Queues {
             found: false,
             commands: Arc::new(ArrayQueue::new(COMMANDS)),
             handover: Arc::new(Handover::new()),
+            demands: Arc::default(),
         }
     }
 
@@ -134,6 +138,11 @@ impl Outlet {
     #[inline(always)]
     pub fn handover(&self) -> &Handover {
         &self.queues.handover
+    }
+
+    #[inline(always)]
+    pub fn demands(&self) -> &DemandBox {
+        &self.queues.demands
     }
 
     pub fn worker(&self) -> u16 {

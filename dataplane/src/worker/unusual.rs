@@ -14,7 +14,7 @@ impl Engine {
         if packet.fragment.part == Part::Later && self.follow_fragment(stamp, packet, bytes) {
             return;
         }
-        self.append(stamp, bytes, usize::MAX, 0);
+        self.append(stamp, packet, bytes, usize::MAX, 0);
         self.tails.look(&mut self.table.flows, &self.ring);
     }
 
@@ -44,7 +44,7 @@ impl Engine {
         self.account.fragments_followed += 1;
         analyze::later_fragment(&mut self.table.flows[slot as usize], &begun, packet, stamp.ts);
         self.remember_flow(slot, stamp, packet, bytes, false);
-        self.record_live(slot, stamp, bytes);
+        self.record_live(slot, stamp, packet, bytes);
         true
     }
 
@@ -66,7 +66,7 @@ impl Engine {
         self.account.span_duplicates += 1;
         analyze::second_delivery(flow, &mut self.slab, packet, stamp.ts);
         self.remember_flow(slot, stamp, packet, bytes, false);
-        self.record_live(slot, stamp, bytes);
+        self.record_live(slot, stamp, packet, bytes);
         true
     }
 }

@@ -6,6 +6,7 @@ use rules::facts::FlowFacts;
 
 use super::engine::Engine;
 use super::watch::Watch;
+use crate::decode::Packet;
 use crate::flow::keeper::Stamp;
 use crate::flow::record::{NONE, flow_flag};
 use crate::hold::Sink;
@@ -99,9 +100,9 @@ impl Engine {
 
     /// Gives a live packet to the flow's hold.
     #[inline(always)]
-    pub(super) fn record_live(&mut self, slot: u32, stamp: &Stamp, bytes: &[u8]) {
+    pub(super) fn record_live(&mut self, slot: u32, stamp: &Stamp, packet: &Packet, bytes: &[u8]) {
         if self.table.flows[slot as usize].has(flow_flag::HELD) {
-            self.record_held(slot, stamp, bytes);
+            self.record_held(slot, stamp, self.kept(packet, bytes));
         }
     }
 
@@ -148,6 +149,7 @@ impl Engine {
     /// A bounded part of the last of what is to be recorded; true once all is handed over.
     pub(super) fn finish(&mut self) -> bool {
         self.commands();
+        self.end_demands();
         self.holds.release_undecided();
         self.pump();
         if self.holds.in_use() > 0 && self.recorder.is_some() {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use rules::Override;
 
+use crate::capture::CaptureArgs;
 use crate::control::socket::DEFAULT_PATH;
 use crate::doctor::DoctorArgs;
 use crate::filter::FilterArgs;
@@ -38,6 +39,8 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Two captures of one path: what happened between them
     Compare(CompareArgs),
+    /// Capture packets that an expression names: out of the history of a run under way, and from now on
+    Capture(CaptureArgs),
     /// What a store keeps
     #[command(subcommand)]
     Captures(CapturesCommand),
@@ -119,7 +122,7 @@ pub struct RunArgs {
     /// Write incidents as they open and close, and at last the books, to standard output: a JSON object a line
     #[arg(long)]
     pub json: bool,
-    /// Where to listen for `referee status` and `referee rules reload`, `shadow` and `list --live`, of this user only
+    /// Where to listen for `referee status`, `capture`, `rules reload`, `shadow` and `list --live`, of this user only
     #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
     pub socket: PathBuf,
     #[command(flatten)]
@@ -193,7 +196,7 @@ pub struct GetArgs {
     pub write: Option<PathBuf>,
 }
 
-#[derive(Args)]
+#[derive(Args, Default)]
 pub struct QueryArgs {
     /// The store; without it, the one that referee.toml names
     #[arg(long, value_name = "DIR")]

@@ -5,6 +5,7 @@
 
 mod api;
 mod board;
+mod capture;
 mod captures;
 mod cli;
 mod compare;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         Command::Run(args) => live::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Capture(args) => capture::run(&args),
         Command::Captures(CapturesCommand::List(args)) => captures::list(&args),
         Command::Captures(CapturesCommand::Get(args)) => captures::get(&args),
         Command::Rules(RulesCommand::Check(args)) => rules::check::rules(&args),

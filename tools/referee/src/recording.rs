@@ -157,9 +157,14 @@ impl Recording {
     /// next try.
     pub fn keep(&mut self, incident: &Incident) {
         match serde_json::to_value(incident) {
-            Ok(value) => self.waiting.push_back(value),
+            Ok(value) => self.keep_record(value),
             Err(error) => term::note(&format!("incident {} can't be kept: {error}", incident.id)),
         }
+    }
+
+    /// The same for what is recorded as incidents are.
+    pub fn keep_record(&mut self, record: serde_json::Value) {
+        self.waiting.push_back(record);
         if self.waiting.len() > WAITING {
             self.waiting.pop_front();
             self.forgotten += 1;

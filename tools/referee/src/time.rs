@@ -43,6 +43,14 @@ impl When {
     }
 }
 
+/// A duration in ns.
+///
+/// # Errors
+/// It is none, with what to write.
+pub fn lasting(text: &str) -> Result<Nanos, String> {
+    duration(text).ok_or_else(|| "give a duration: 500ms, 30s, 15m, 1h".to_owned())
+}
+
 /// A duration in ns: numbers with units ms, s, m, h, d, one after the other.
 fn duration(text: &str) -> Option<Nanos> {
     let mut total: Option<u64> = None;

@@ -85,6 +85,29 @@ fn rules_are_told(bench: &Bench) {
     assert_eq!((status, &done["errors"]), (200, &json!([])), "{done}");
 }
 
+/// Packets that passed before anybody asked.
+fn packets_are_wished_for(bench: &Bench) {
+    let wish = json!({"expression": "tcp port 80", "last_s": 600});
+    let (status, begun) = tell(bench, "POST", "/api/v1/captures/demands", &wish);
+    assert_eq!(status, 201, "{begun}");
+    let id = begun["id"].as_str().unwrap();
+    let done = until("the packets wished for", || {
+        let state = get(bench, &format!("/api/v1/captures/demands/{id}"));
+        (state["state"] == "done").then_some(state)
+    });
+    assert!(done["packets"].as_u64().unwrap() > 0, "{done}");
+    until("them on disk", || {
+        let (status, _) = ask(&socket(bench), "GET", done["capture"].as_str().unwrap(), "").ok()?;
+        (status == 200).then_some(())
+    });
+    assert_eq!(get(bench, "/api/v1/captures/demands")["items"][0]["id"], id);
+    let (status, problem) =
+        tell(bench, "POST", "/api/v1/captures/demands", &json!({"expression": "port http ("}));
+    assert_eq!((status, &problem["type"]), (400, &json!("/problems/bad-expression")), "{problem}");
+    let (status, problem) = tell(bench, "DELETE", "/api/v1/captures/demands/0000000000000001", &json!({}));
+    assert_eq!((status, &problem["type"]), (404, &json!("/problems/no-such-demand")), "{problem}");
+}
+
 #[test]
 fn a_run_shows_what_it_finds_and_does_what_it_is_told() {
     if !need_root("a run asked through its interface") {
@@ -104,7 +127,11 @@ fn a_run_shows_what_it_finds_and_does_what_it_is_told() {
         open["items"].get(0).cloned()
     });
     assert_eq!((&open["id"], &open["subject"]["dport"]), (&told["id"], &json!(80)), "{open}");
-    let books = until("the books", || Some(get(&bench, "/api/v1/books")).filter(|books| books["kept"] != 0));
+    let books = until("the books", || {
+        let (status, books) = ask(&socket(&bench), "GET", "/api/v1/books", "").ok()?;
+        let books: Value = serde_json::from_slice(&books).unwrap();
+        (status == 200 && books["kept"] != 0).then_some(books)
+    });
     assert_eq!(
         (&books["balanced"], &books["interfaces"][0]["name"]),
         (&Value::Null, &json!("tap0")),
@@ -116,6 +143,7 @@ fn a_run_shows_what_it_finds_and_does_what_it_is_told() {
     assert!(status == 200 && String::from_utf8_lossy(&page).contains("referee_running 1"));
     assert!(!get(&bench, "/api/v1/series?step=1")["items"].as_array().unwrap().is_empty());
     rules_are_told(&bench);
+    packets_are_wished_for(&bench);
 
     let kept = until("the packets on disk", || {
         let kept = get(&bench, &format!("/api/v1/captures?incident={id}"));

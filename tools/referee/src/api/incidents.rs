@@ -224,15 +224,11 @@ async fn one(call: Call) -> Answer {
         })
     });
     object.insert("similar".to_owned(), similar.collect());
-    object.insert("proof".to_owned(), proof(&call.app, &id).into());
+    // What opens its packets in Wireshark, on the box itself.
+    let proof = call.app.proofs.as_ref().map(|proofs| proofs.line(&id));
+    object.insert("proof".to_owned(), json!(proof));
     object.insert("capture".to_owned(), format!("/api/v1/captures/download?incident={id}").into());
     json(&object)
-}
-
-/// What opens its packets in Wireshark, on the box itself.
-fn proof(app: &App, id: &str) -> String {
-    let store = app.store.as_ref().map_or(String::new(), |store| format!(" --store {}", store.display()));
-    format!("referee captures get{store} --incident {id} -w - | wireshark -k -i -")
 }
 
 #[cfg(test)]

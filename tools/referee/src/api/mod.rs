@@ -9,6 +9,7 @@ pub mod auth;
 mod body;
 mod call;
 mod captures;
+mod demands;
 mod download;
 mod events;
 mod flows;
@@ -49,6 +50,7 @@ use crate::board::Board;
 use crate::control::Live;
 use crate::control::request::Requests;
 use crate::error::Failure;
+use crate::report::proof::Proofs;
 
 /// Threads for what waits for a disk.
 const BLOCKING: usize = 4;
@@ -70,6 +72,7 @@ pub struct Backend {
 pub struct App {
     pub board: Arc<Board>,
     pub store: Option<PathBuf>,
+    pub proofs: Option<Proofs>,
     pub requests: Option<Requests>,
     pub rules: Option<Arc<Live>>,
     pub config: ApiConfig,
@@ -126,6 +129,7 @@ impl App {
             auth: Auth::new(config.tokens.clone()),
             limits: Limits::new(config.requests_per_second),
             spool: Spool::new(config.spool_bytes),
+            proofs: backend.store.as_deref().map(Proofs::of),
             store: backend.store,
             requests: backend.requests,
             rules: backend.rules,

@@ -8,9 +8,10 @@ use axum::http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 /// Kind, status, title.
-pub const KINDS: [(Kind, &str, u16, &str); 25] = [
+pub const KINDS: [(Kind, &str, u16, &str); 26] = [
     (Kind::BadParameter, "bad-parameter", 400, "a parameter is not understood"),
     (Kind::BadBody, "bad-body", 400, "the body is not understood"),
+    (Kind::BadExpression, "bad-expression", 400, "the expression can't be captured by"),
     (Kind::BadHost, "bad-host", 400, "the Host header names none of this box's names"),
     (Kind::Unauthorized, "unauthorized", 401, "a token is needed"),
     (Kind::Forbidden, "forbidden", 403, "this token may not do that"),
@@ -40,6 +41,7 @@ pub const KINDS: [(Kind, &str, u16, &str); 25] = [
 pub enum Kind {
     BadParameter,
     BadBody,
+    BadExpression,
     BadHost,
     Unauthorized,
     Forbidden,

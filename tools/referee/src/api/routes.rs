@@ -87,10 +87,11 @@ impl Route {
 
 /// Every route there is.
 pub fn all() -> impl Iterator<Item = &'static Route> {
-    let tables: [&'static [Route]; 9] = [
+    let tables: [&'static [Route]; 10] = [
         super::system::ROUTES,
         super::incidents::ROUTES,
         super::captures::ROUTES,
+        super::demands::ROUTES,
         super::events::ROUTES,
         super::flows::ROUTES,
         super::rules::ROUTES,

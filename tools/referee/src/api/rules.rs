@@ -57,7 +57,8 @@ impl App {
     }
 }
 
-fn unexpected() -> Problem {
+/// The control thread gave an answer to something else.
+pub fn unexpected() -> Problem {
     Problem::new(Kind::Internal, "the run gave another answer than was asked for; this is a fault of Referee")
 }
 

@@ -69,7 +69,7 @@ pub fn tried(live: bool, change: impl FnOnce(&mut ApiConfig)) -> Tried {
         board.opened(&incident("0123456789abcdef", 7_000_000_000), true);
         let books = Arc::new(serde_json::json!({"received": 1, "balanced": null}));
         let metrics = "# HELP referee_up 1\n".into();
-        board.publish(Published { books, metrics, at_ns: 1, ..Published::default() }, Default::default());
+        board.publish(Published { books, metrics, ..Published::default() }, Default::default());
     }
     over(board, folder, change)
 }

@@ -137,6 +137,20 @@ fn the_description_has_the_routes_and_the_routes_the_description() {
 }
 
 #[test]
+fn the_handbook_names_every_route_and_every_problem() {
+    let text = include_str!("../../../../docs/api.md");
+    for route in routes::all().filter(|route| described(route)) {
+        let line = format!("| `{} {}` |", route.verb.name(), route.path);
+        let found = text.lines().find(|have| have.starts_with(&line)).unwrap_or_else(|| panic!("no {line}"));
+        route.params.iter().for_each(|name| assert!(found.contains(&format!("`{name}`")), "{found}: {name}"));
+    }
+    for (_, name, status, what) in KINDS {
+        let line = format!("| `{name}` | {status} | {what} |");
+        assert!(text.contains(&line), "no {line}");
+    }
+}
+
+#[test]
 fn answers_are_as_described() {
     run(async {
         let (live, store) = (tried(true, |_| {}), tried(false, |_| {}));

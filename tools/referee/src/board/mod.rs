@@ -93,7 +93,6 @@ pub struct Check {
 /// What main has found out in the last second.
 #[derive(Clone, Debug, Default)]
 pub struct Published {
-    pub at_ns: Nanos,
     /// The `--ledger` object so far; null before the first second and without a run.
     pub books: Arc<Value>,
     /// The page of metrics; empty without a run.

@@ -58,6 +58,8 @@ pub struct Config {
     pub worker: WorkerConfig,
     pub record: RecordConfig,
     pub judge: JudgeConfig,
+    /// Packet bytes one capture on demand may keep.
+    pub demand_bytes: u64,
     /// `[store] dir`, as seen from the file's folder.
     pub store_dir: Option<PathBuf>,
     /// `[rules] dir`, as seen from the file's folder.
@@ -86,6 +88,7 @@ impl Default for Config {
             worker: WorkerConfig::default(),
             record: RecordConfig::default(),
             judge: JudgeConfig::default(),
+            demand_bytes: 256 * MIB,
             store_dir: None,
             rules_dir: None,
             rules_library: false,
@@ -176,6 +179,10 @@ fn capture(r: &mut Reader<'_>, raw: &Raw, c: &mut Config) {
     r.choose(&mut c.rss, &raw.capture.rss, "rss", &choices);
     let choices = [("auto", ClockChoice::Auto), ("nic", ClockChoice::Nic), ("kernel", ClockChoice::Kernel)];
     r.choose(&mut c.clock, &raw.capture.clock, "clock", &choices);
+    r.set(&mut c.demand_bytes, &raw.capture.demand_mib, "demand_mib", 1..=1 << 20, MIB);
+    if let given @ Some(_) = &raw.capture.payload_bytes {
+        r.set(c.worker.payload_bytes.insert(0), given, "payload_bytes", 0..=262_144, 1);
+    }
     let mut deadline_ms = c.body_deadline.as_millis() as u64;
     r.set(&mut deadline_ms, &raw.judge.body_deadline_ms, "body_deadline_ms", 1..=60_000, 1);
     c.body_deadline = Duration::from_millis(deadline_ms);
@@ -394,14 +401,16 @@ mod tests {
 
     #[test]
     fn units_reach_the_settings() {
-        let config = parse(
-            "[worker]\nflows = 1_000\nhistory_mib = 2\ntimeout_closed_s = 3\n\
+        let text = "[worker]\nflows = 1_000\nhistory_mib = 2\ntimeout_closed_s = 3\n\
              [store]\ndir = \"kept\"\nmax_mib = 5\nmax_age_h = 72\ncompression_level = 7\n[judge]\nsettle_ms = 4\n\
-             [rules]\ndir = \"/opt/rules\"\n[rules.rst_after_idle]\nidle_ms = 5_000\n",
-        )
-        .unwrap();
+             [rules]\ndir = \"/opt/rules\"\n[rules.rst_after_idle]\nidle_ms = 5_000\n";
+        let config = parse(text).unwrap();
         assert_eq!((config.worker.flows, config.worker.history_bytes), (1000, 2 << 20));
         assert_eq!(config.worker.timeouts.closed, 3 * SECOND);
+        assert_eq!((config.worker.payload_bytes, config.demand_bytes), (None, 256 << 20));
+        let config = parse("[capture]\npayload_bytes = 0\ndemand_mib = 5\n").unwrap();
+        assert_eq!((config.worker.payload_bytes, config.demand_bytes), (Some(0), 5 << 20));
+        let config = parse(text).unwrap();
         assert_eq!((config.record.store_bytes, config.record.compression_level), (5 << 20, 7));
         assert_eq!(config.judge.settle, 4 * MS);
         assert_eq!(config.record.store_age, 72 * 3_600_000_000_000);

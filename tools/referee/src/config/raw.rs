@@ -60,6 +60,8 @@ pub struct Capture {
     pub redispatch: Option<Spanned<String>>,
     pub rss: Text,
     pub clock: Text,
+    pub payload_bytes: Number,
+    pub demand_mib: Number,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]

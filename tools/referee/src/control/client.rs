@@ -8,13 +8,15 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::command::{Command, Mistake, Reloaded, RuleState, Rules, Status};
+use super::demands::{Reason, Refusal};
 use super::switches::{Switch, Switched};
 use crate::cli::{RulesListArgs, SocketArgs, SwitchArgs};
-use crate::error::Failure;
+use crate::error::{Code, Failure};
 use crate::report::cost::Standings;
 use crate::report::rules::shadow;
 use crate::rules::load;
@@ -44,13 +46,24 @@ pub fn ask(socket: &Path, command: &Command) -> Result<Value, Failure> {
     BufReader::new(stream).read_line(&mut answer).map_err(failed)?;
     let answer: Value = serde_json::from_str(&answer)
         .map_err(|_| Failure::failed(format!("{} gives no answer of Referee's", socket.display())))?;
+    if let Ok(refusal) = Refusal::deserialize(&answer) {
+        let code = match refusal.reason {
+            Reason::Expression | Reason::Limit => Code::Usage,
+            Reason::NoStore | Reason::Busy | Reason::Unknown => Code::Failed,
+        };
+        return Err(Failure::new(code, refusal.error).help(refusal.help));
+    }
     match answer.get("error").and_then(Value::as_str) {
         Some(error) => Err(Failure::failed(error)),
         None => Ok(answer),
     }
 }
 
-fn of<T: DeserializeOwned>(answer: &Value) -> Result<T, Failure> {
+/// What an answer says.
+///
+/// # Errors
+/// Failed: it is that of another version.
+pub fn of<T: DeserializeOwned>(answer: &Value) -> Result<T, Failure> {
     T::deserialize(answer).map_err(|error| {
         Failure::failed(format!("the answer is that of another version of Referee: {error}"))
     })

@@ -5,6 +5,7 @@ use dataplane::judge::ShadowCounts;
 use rules::LoadError;
 use serde::{Deserialize, Serialize};
 
+use super::demands::{DemandState, Refusal, Wish};
 use super::switches::{Switch, Switched};
 use crate::report::cost::RuleStanding;
 
@@ -22,6 +23,14 @@ pub enum Command {
     Check { files: Vec<RuleText> },
     /// Have a rule look on only, or be left out, or neither, until the run ends.
     Switch { rule: String, switch: Switch, on: bool },
+    /// Capture packets that an expression names.
+    Demand(Wish),
+    /// The captures on demand there are.
+    Demands {},
+    /// How one stands.
+    DemandGet { id: String },
+    /// Have one end early.
+    DemandEnd { id: String },
 }
 
 /// What comes back.
@@ -31,8 +40,17 @@ pub enum Answer {
     Reload(Reloaded),
     Status(Status),
     Rules(Rules),
+    Demand(DemandState),
+    Demands { demands: Vec<DemandState> },
+    Denied(Refusal),
     Checked(Checked),
     Refused { error: String },
+}
+
+impl Answer {
+    pub fn of(answer: Result<DemandState, Refusal>) -> Answer {
+        answer.map_or_else(Answer::Denied, Answer::Demand)
+    }
 }
 
 /// A rule file as somebody has it.
@@ -162,5 +180,12 @@ mod tests {
         let switch = Command::Switch { rule: "a".into(), switch: Switch::Shadow, on: true };
         assert_eq!(parse(r#"{"command":"switch","rule":"a","switch":"shadow","on":true}"#), Some(switch));
         assert_eq!(parse(r#"{"command":"switch","rule":"a","switch":"volume","on":true}"#), None);
+        let wish = Wish { expression: "tcp".into(), last_ns: Some(5), ..Wish::default() };
+        assert_eq!(
+            parse(r#"{"command":"demand","expression":"tcp","last_ns":5}"#),
+            Some(Command::Demand(wish))
+        );
+        assert_eq!(parse(r#"{"command":"demand","expression":"tcp","lasts":5}"#), None);
+        assert_eq!(parse(r#"{"command":"demand"}"#), None);
     }
 }

@@ -1,10 +1,12 @@
 //! The control thread of a live run: reads the rules again when their files change, on SIGHUP, and when told to through
-//! its socket; compiles them, and has workers and judge go by them.
+//! its socket; compiles them, and has workers and judge go by them. Captures on demand are begun here too.
 //!
 //! Never in the path of a packet and never waited for by a worker. What is to be said goes to main as lines of text.
 
 pub mod client;
 pub mod command;
+pub mod demands;
+mod expression;
 pub mod last_good;
 pub mod question;
 pub mod request;
@@ -32,6 +34,7 @@ use rules::{Override, RuleSet, SourceFile};
 use signal_hook::consts::SIGHUP;
 
 use self::command::{Answer, Mistake, Reloaded, Status};
+use self::demands::{Demands, Means, Record};
 use self::last_good::Start;
 use self::question::Question;
 use self::request::{Request, Requests};
@@ -105,6 +108,7 @@ impl Prepared {
         self,
         start: Start,
         handovers: Vec<Arc<Handover>>,
+        means: Means,
         over: Arc<AtomicBool>,
     ) -> Result<Handle, Failure> {
         let failed = |error: io::Error| Failure::failed(format!("the control thread can't be made: {error}"));
@@ -119,7 +123,7 @@ impl Prepared {
             poll.registry().register(&mut SourceFd(&fd), OTHER, Interest::READABLE).map_err(failed)?;
         }
         let sets = Sets::new(start.rules, handovers);
-        let (notes, said) = channel();
+        let ((notes, said), (records, recorded)) = (channel(), channel());
         let stop = Arc::new(AtomicBool::new(false));
         let (live, judge) = (Arc::clone(sets.live()), sets.judge());
         let (ticking, question) = (Ticking::begun(), Arc::new(Question::default()));
@@ -147,10 +151,11 @@ impl Prepared {
             unkept: false,
             notes,
             requests: asked_for,
+            demands: Demands::new(means, records),
         };
         let thread =
             thread::Builder::new().name("control".to_owned()).spawn(|| control.run()).map_err(failed)?;
-        Ok(Handle { live, judge, question, ticking, said, requests, waker, stop, thread })
+        Ok(Handle { live, judge, question, ticking, said, recorded, requests, waker, stop, thread })
     }
 }
 
@@ -164,11 +169,13 @@ pub struct Handle {
     pub ticking: Ticking,
     /// What people should know.
     pub said: Receiver<String>,
+    /// What is to be kept of captures on demand.
+    pub recorded: Receiver<Record>,
     /// For the HTTP interface.
     pub requests: Requests,
     waker: Arc<Waker>,
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
+    thread: JoinHandle<Demands>,
 }
 
 impl Handle {
@@ -179,9 +186,9 @@ impl Handle {
         let _ = self.waker.wake();
     }
 
-    /// Waits for its end. False if that was a fault of its own.
-    pub fn join(self) -> bool {
-        self.thread.join().is_ok()
+    /// Waits for its end, and gives the captures there were; none if it ended by a fault of its own.
+    pub fn join(self) -> Option<Demands> {
+        self.thread.join().ok()
     }
 }
 
@@ -214,10 +221,11 @@ struct Control {
     unkept: bool,
     notes: Sender<String>,
     requests: Receiver<Request>,
+    demands: Demands,
 }
 
 impl Control {
-    fn run(mut self) {
+    fn run(mut self) -> Demands {
         if !self.last_good {
             self.remember();
             // What happened since they were read was not watched.
@@ -241,7 +249,10 @@ impl Control {
                 reply(self.obey(command));
             }
             self.sets.free();
+            self.demands.look();
         }
+        self.demands.stop();
+        self.demands
     }
 
     fn say(&self, text: impl Into<String>) {

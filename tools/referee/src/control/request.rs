@@ -61,6 +61,10 @@ impl Control {
                 Answer::Checked(check::texts(&self.made.origin, &self.made.files, files))
             }
             Command::Switch { rule, switch, on } => Answer::Reload(self.switch(&rule, switch, on)),
+            Command::Demand(wish) => Answer::of(self.demands.begin(&wish)),
+            Command::Demands {} => Answer::Demands { demands: self.demands.list() },
+            Command::DemandGet { id } => Answer::of(self.demands.get(&id)),
+            Command::DemandEnd { id } => Answer::of(self.demands.end(&id)),
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, JoinHandle};
 
+use dataplane::demand::DemandBox;
 use dataplane::judge::{Judge, JudgeConfig};
 use dataplane::record::Recorder;
 use dataplane::source::afxdp::CaptureClock;
@@ -44,6 +45,8 @@ pub struct Built {
     threads: Vec<Body>,
     lanes: Vec<judge::Lane>,
     chunks: usize,
+    /// Link types of the interfaces, LINKTYPE_ numbers.
+    pub links: Vec<u16>,
 }
 
 type Body = Box<dyn FnOnce() -> worker::Ended + Send>;
@@ -158,6 +161,7 @@ impl Parts<'_> {
                 "the kernel does not give the history's memory at once: packets will wait for it, piece by piece",
             );
         }
+        maker.built.links = interfaces.iter().map(|interface| interface.link_number).collect();
         Ok(maker.built)
     }
 }
@@ -237,6 +241,10 @@ impl Maker<'_> {
 impl Built {
     pub fn handovers(&self) -> Vec<Arc<Handover>> {
         self.lanes.iter().map(|lane| Arc::clone(&lane.queues.handover)).collect()
+    }
+
+    pub fn demands(&self) -> Vec<Arc<DemandBox>> {
+        self.lanes.iter().map(|lane| Arc::clone(&lane.queues.demands)).collect()
     }
 
     pub fn spawn(

@@ -2,7 +2,6 @@
 //!
 //! Main thread, between two looks. It prints and writes; it decides nothing.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use dataplane::judge::Incident;
@@ -12,8 +11,10 @@ use super::judge::Told;
 use super::metrics::Metrics;
 use super::status::Status;
 use crate::board::Board;
+use crate::control::demands::Record;
 use crate::recording::Recording;
 use crate::report::outputs::{Kind, Outputs};
+use crate::report::proof::Proofs;
 use crate::report::rules::told_off;
 use crate::report::tally::Tally;
 use crate::report::words;
@@ -32,7 +33,8 @@ pub struct Desk {
     pub recording: Option<Recording>,
     pub outputs: Outputs,
     pub tally: Option<Tally>,
-    pub store: Option<PathBuf>,
+    /// With a store.
+    pub proofs: Option<Proofs>,
     pub status: Status,
     pub opened: u64,
     pub closed: u64,
@@ -49,14 +51,15 @@ pub struct Desk {
 impl Desk {
     pub fn take(&mut self, told: Told) {
         match told {
-            Told::Opened(incident) => {
+            Told::Opened { incident, captured } => {
                 self.opened += 1;
                 self.keep(&incident);
-                self.board.iter().for_each(|board| board.opened(&incident, false));
+                self.board.iter().for_each(|board| board.opened(&incident, captured));
                 told_off(&mut self.off, &incident).iter().for_each(|what| self.say(what));
                 self.outputs.line(Kind::Live, &Stated { state: "open", incident: &incident });
                 if self.tally.is_some() && !self.ending {
-                    self.print(&words::opened(&incident, Paint::for_stdout()));
+                    let proofs = self.proofs.as_ref().filter(|_| captured);
+                    self.print(&words::opened(&incident, Paint::for_stdout(), proofs));
                 }
             }
             Told::Closed { incident, captured } => {
@@ -103,7 +106,7 @@ impl Desk {
             return;
         }
         tally.told_already(&incident);
-        let text = words::told(&incident, Paint::for_stdout(), self.store.as_deref(), captured);
+        let text = words::told(&incident, Paint::for_stdout(), self.proofs.as_ref().filter(|_| captured));
         self.print(&format!("{text}\n"));
     }
 
@@ -111,6 +114,14 @@ impl Desk {
         if let Some(recording) = &mut self.recording {
             recording.keep(incident);
         }
+    }
+
+    /// What became of a capture on demand.
+    pub fn record(&mut self, record: Record) {
+        if let Some(recording) = &mut self.recording {
+            recording.keep_record(record.value.clone());
+        }
+        record.kept();
     }
 
     fn print(&self, text: &str) {

@@ -35,7 +35,11 @@ const NAPS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_mil
 /// From the judge to main.
 #[derive(Debug)]
 pub enum Told {
-    Opened(Box<Incident>),
+    Opened {
+        incident: Box<Incident>,
+        /// Packets of it are kept.
+        captured: bool,
+    },
     Closed {
         incident: Box<Incident>,
         /// Packets of it are kept.
@@ -260,7 +264,8 @@ impl Thread {
             self.pass_on(Told::Failing(failing));
         }
         for incident in self.judge.opened() {
-            self.pass_on(Told::Opened(Box::new(incident)));
+            let captured = words::captured(&incident, &self.kept);
+            self.pass_on(Told::Opened { incident: Box::new(incident), captured });
         }
         for incident in self.judge.folded().into_iter().chain(self.judge.closed()) {
             let captured = words::captured(&incident, &self.kept);

@@ -37,6 +37,7 @@ use dataplane_sys::ethtool;
 use crate::api::Api;
 use crate::cli::RunArgs;
 use crate::config::{Config, DEFAULT_PATH};
+use crate::control::demands::Means;
 use crate::control::socket::{self, Socket};
 use crate::control::{self, last_good};
 use crate::error::{Code, Failure};
@@ -99,7 +100,13 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     ports.iter_mut().try_for_each(Port::begin).map_err(refused)?;
     privileges::give_up()?;
     let recording = prepared.map(Prepared::start).transpose()?;
-    let control = control.spawn(start, built.handovers(), signals.stop())?;
+    let means = Means {
+        store: store.as_deref().map(|folder| folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf())),
+        links: built.links.clone(),
+        boxes: built.demands(),
+        bytes: config.demand_bytes,
+    };
+    let control = control.spawn(start, built.handovers(), means, signals.stop())?;
     let threads = built.spawn(&rules, &config.judge, &control)?;
     let api = api.zip(board.clone()).map(|(api, board)| publish::spawn(api, board, store.clone(), &control));
     let api = api.transpose()?;

@@ -118,7 +118,6 @@ impl Publisher {
         let at_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
         let interfaces: Vec<InterfaceState> = seen.ports.iter().map(interface).collect();
         let published = Published {
-            at_ns,
             books: Arc::new(books),
             metrics: metrics.page(seen.clone()).into(),
             checks: self.checks(&now, &interfaces, metrics, seen),

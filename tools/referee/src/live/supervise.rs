@@ -28,6 +28,7 @@ use crate::error::Failure;
 use crate::recording::Recording;
 use crate::report::finished::{Finished, Inputs};
 use crate::report::outputs::Outputs;
+use crate::report::proof::Proofs;
 use crate::report::tally::Tally;
 
 /// How often signals and time are looked at.
@@ -86,7 +87,7 @@ impl Run {
             recording,
             outputs,
             tally,
-            store,
+            proofs: store.as_deref().map(Proofs::of),
             status,
             opened: 0,
             closed: 0,
@@ -117,6 +118,7 @@ impl Run {
                 break Some(failure);
             }
             control.said.try_iter().for_each(|what| desk.say(&what));
+            control.recorded.try_iter().for_each(|record| desk.record(record));
             let over = duration.is_some_and(|duration| began.elapsed() >= duration);
             if signals.came() || over || desk.unread() {
                 break None;
@@ -165,8 +167,10 @@ fn end(
     let verdicts = verdicts.unwrap_or_default();
     let live = Arc::clone(&control.live);
     control.said.try_iter().for_each(|what| desk.say(&what));
-    if !control.join() {
-        failure.get_or_insert_with(|| died("control"));
+    control.recorded.try_iter().for_each(|record| desk.record(record));
+    match control.join() {
+        Some(demands) => demands.last().into_iter().for_each(|record| desk.record(record)),
+        None => drop(failure.get_or_insert_with(|| died("control"))),
     }
     let Desk { recording, outputs, tally, status, metrics, .. } = desk;
     let recorded = recording.map(Recording::finish);

@@ -8,6 +8,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod outputs;
 pub mod page;
+pub mod proof;
 pub mod rules;
 pub mod tally;
 pub mod words;

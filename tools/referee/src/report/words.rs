@@ -12,6 +12,7 @@ use rules::Severity;
 
 use super::finished::{Finished, Inputs, Kept};
 use super::ledger::Ledger;
+use super::proof::Proofs;
 use super::tally::Tally;
 use crate::error::Failure;
 use crate::term::{self, Paint, count, plural, rate, wrap};
@@ -27,8 +28,9 @@ const USUAL_TABLES: [u64; 4] = [65_536, 131_072, 262_144, 1_048_576];
 pub fn show(mut tally: Tally, f: &Finished, ledger: &Ledger, store: Option<&Path>) -> Result<(), Failure> {
     let paint = Paint::for_stdout();
     let mut text = String::new();
+    let proofs = store.map(Proofs::of);
     for incident in tally.told() {
-        text.push_str(&told(incident, paint, store, captured(incident, &f.kept)));
+        text.push_str(&told(incident, paint, proofs.as_ref().filter(|_| captured(incident, &f.kept))));
         text.push('\n');
     }
     text.push_str(&verdict(&mut tally, ledger, paint));
@@ -38,11 +40,16 @@ pub fn show(mut tally: Tally, f: &Finished, ledger: &Ledger, store: Option<&Path
     term::show(|out| out.write_all(text.as_bytes()))
 }
 
-/// An incident that has just opened, in a line and a sentence or two.
-pub fn opened(incident: &Incident, paint: Paint) -> String {
+/// An incident that has just opened, in a line and a sentence or two. `proofs`: packets of it are kept.
+pub fn opened(incident: &Incident, paint: Paint, proofs: Option<&Proofs>) -> String {
     let (when, who) = (utc(incident.first_ns), subject(&incident.subject));
     let head = format!("{}  {}  {when}  {who}\n", label(incident, paint), paint.bold(&incident.kind));
-    format!("{head}{}", wrap("  ", &incident.explain))
+    let proof = proofs.map(|proofs| proof(&incident.id, paint, proofs)).unwrap_or_default();
+    format!("{head}{}{proof}", wrap("  ", &incident.explain))
+}
+
+fn proof(id: &str, paint: Paint, proofs: &Proofs) -> String {
+    format!("  proof: {}\n", paint.bold(proofs.line(id)))
 }
 
 /// An incident that was told when it opened, and turned out to be none.
@@ -65,8 +72,8 @@ pub fn captured(incident: &Incident, kept: &Kept) -> bool {
     incident.flow_ids.iter().any(|id| u64::from_str_radix(id, 16).is_ok_and(|id| kept.contains(id)))
 }
 
-/// One incident in words.
-pub fn told(incident: &Incident, paint: Paint, store: Option<&Path>, captured: bool) -> String {
+/// One incident in words. `proofs`: packets of it are kept.
+pub fn told(incident: &Incident, paint: Paint, proofs: Option<&Proofs>) -> String {
     let label = label(incident, paint);
     let mut text = format!("{label}  {}  {}", paint.bold(&incident.kind), utc(incident.first_ns));
     let lasted = incident.last_ns.saturating_sub(incident.first_ns);
@@ -81,29 +88,13 @@ pub fn told(incident: &Incident, paint: Paint, store: Option<&Path>, captured: b
     if !incident.advise.is_empty() {
         text.push_str(&wrap("  what to do: ", &incident.advise));
     }
-    match store {
-        Some(store) if captured => {
-            let id = &incident.id;
-            let command =
-                format!("referee captures get --store {} --incident {id} -w {id}.pcapng", quoted(store));
-            let _ = writeln!(text, "  proof: {}", paint.bold(command));
-        }
-        _ => {
+    match proofs {
+        Some(proofs) => text.push_str(&proof(&incident.id, paint, proofs)),
+        None => {
             let _ = writeln!(text, "  {}", paint.dim(format!("incident {}", incident.id)));
         }
     }
     text
-}
-
-/// A path as a shell takes it.
-fn quoted(path: &Path) -> String {
-    let path = path.display().to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,=@%:".contains(c);
-    if !path.is_empty() && path.chars().all(plain) {
-        path
-    } else {
-        format!("'{}'", path.replace('\'', "'\\''"))
-    }
 }
 
 /// Whom it is about.
@@ -247,14 +238,6 @@ mod tests {
     }
 
     #[test]
-    fn paths_survive_a_shell() {
-        let quoted = |path: &str| quoted(Path::new(path));
-        assert_eq!(quoted("/var/lib/referee"), "/var/lib/referee");
-        assert_eq!(quoted("my store"), "'my store'");
-        assert_eq!(quoted("it's"), "'it'\\''s'");
-    }
-
-    #[test]
     fn incidents_read_like_sentences() {
         let incident = Incident {
             id: "00aa".into(),
@@ -282,17 +265,21 @@ mod tests {
             because: Vec::new(),
             withdrawn: false,
         };
-        let store = Path::new("s");
+        let proofs = Proofs::of(Path::new("s"));
         let mut kept = Kept::default();
         assert!(!captured(&incident, &kept));
         kept.insert(255);
-        let text = told(&incident, Paint::plain(), Some(store), captured(&incident, &kept));
+        assert!(captured(&incident, &kept));
+        let text = told(&incident, Paint::plain(), Some(&proofs));
         let expected = "WARNING  rst_midflow  1970-01-01T00:00:00.000Z, for 8.8 s\n  \
                         who: tcp 10.0.0.1:40000 → [fd00::2]:443  (2,000 events, 1 flow)\n  It broke.\n  \
                         what to do: Mend it.\n  \
-                        proof: referee captures get --store s --incident 00aa -w 00aa.pcapng\n";
+                        proof: referee captures get --store s --incident 00aa -w - | wireshark -k -i -\n";
         assert_eq!(text, expected);
-        let text = told(&incident, Paint::plain(), Some(store), false);
+        let beginning = opened(&incident, Paint::plain(), Some(&proofs));
+        assert_eq!(beginning.lines().last(), expected.lines().last());
+        assert!(!opened(&incident, Paint::plain(), None).contains("proof"));
+        let text = told(&incident, Paint::plain(), None);
         assert!(text.ends_with("\n  incident 00aa\n"), "{text}");
     }
 }
