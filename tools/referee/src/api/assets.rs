@@ -49,6 +49,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("incidents.js", SCRIPT, include_str!("../web/incidents.js")),
     ("ladder.js", SCRIPT, include_str!("../web/ladder.js")),
     ("ladder-view.js", SCRIPT, include_str!("../web/ladder-view.js")),
+    ("latency.js", SCRIPT, include_str!("../web/latency.js")),
     ("login.js", SCRIPT, include_str!("../web/login.js")),
     ("now.js", SCRIPT, include_str!("../web/now.js")),
     ("proof.js", SCRIPT, include_str!("../web/proof.js")),

@@ -67,6 +67,12 @@ async function ask(method, path, body, signal) {
 export const get = (path, signal) => ask("GET", path, undefined, signal);
 export const send = (method, path, body) => ask(method, path, body);
 
+// The page of metrics, or nothing where there is none.
+export async function metrics(signal) {
+    const answer = await fetch("/metrics", { signal, credentials: "same-origin" }).catch(() => null);
+    return answer?.ok ? answer.text() : "";
+}
+
 // A question whose answer may be missing for good reason: no run, an older server, no right to it.
 export async function maybe(path, signal) {
     try {

@@ -218,7 +218,7 @@ function demand(place, signal) {
 async function listDemands(place, signal) {
     const answer = await maybe("captures/demands", signal);
     const row = (one) => {
-        const over = ["done", "over", "ended"].includes(one.state) || one.ended;
+        const over = one.state === "done" || one.ended;
         const end = async () => {
             await send("DELETE", `captures/demands/${encodeURIComponent(one.id)}`).catch(() => {});
             await listDemands(place, signal);
@@ -236,7 +236,10 @@ async function listDemands(place, signal) {
             ` ${told.filter(Boolean).join(", ")} `,
             el(
                 "a",
-                { href: `/api/v1/captures/download${query({ incident: one.id })}`, download: `${one.id}.pcapng` },
+                {
+                    href: one.capture ?? `/api/v1/captures/download${query({ flow: one.id })}`,
+                    download: `${one.id}.pcapng`,
+                },
                 "Download",
             ),
             " ",

@@ -1,8 +1,9 @@
 // Traffic, loss and latency over time.
 
-import { get, query, repeat } from "./api.js";
+import { get, metrics, query, repeat } from "./api.js";
 import { chart, perSecond } from "./charts.js";
 import { el, show, state } from "./dom.js";
+import { latencies } from "./latency.js";
 import { count, short, span } from "./words.js";
 
 const SPANS = { "5m": ["5 minutes", 300, 1], "1h": ["An hour", 3600, 10], "24h": ["A day", 86400, 60] };
@@ -67,6 +68,7 @@ export async function enter({ main, at, signal }) {
     let drawn = new AbortController();
     signal.addEventListener("abort", () => drawn.abort());
     const body = el("div", { class: "charts" });
+    const long = el("div");
     const choice = el(
         "div",
         { class: "controls" },
@@ -86,6 +88,7 @@ export async function enter({ main, at, signal }) {
         if (body.matches(":hover")) {
             return;
         }
+        show(long, latencies(await metrics(signal)));
         drawn.abort();
         drawn = new AbortController();
         show(body, plots(answer.items, drawn.signal));
@@ -110,7 +113,7 @@ export async function enter({ main, at, signal }) {
         }
         throw error;
     }
-    show(main, el("div", { class: "titlerow" }, el("h1", null, "Traffic, loss, latency"), choice), body);
+    show(main, el("div", { class: "titlerow" }, el("h1", null, "Traffic, loss, latency"), choice), body, long);
     repeat(step * 1000 < 2000 ? 2000 : 10000, load, signal);
 }
 

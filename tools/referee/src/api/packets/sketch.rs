@@ -85,7 +85,7 @@ impl<'a> Sketch<'a> {
             row.marks.extend(icmp_mark(packet));
             return row;
         }
-        let from_orig = self.survey.from_orig(packet);
+        let from_orig = self.survey.sent_by_orig(packet);
         row.dir = if from_orig { "orig" } else { "resp" };
         if packet.class == Class::Tcp {
             self.segment(from_orig, recorded, packet, &mut row);

@@ -142,7 +142,7 @@ impl Survey {
         packet.has_flow && self.key == Some(packet.key)
     }
 
-    pub fn from_orig(&self, packet: &Packet) -> bool {
+    pub fn sent_by_orig(&self, packet: &Packet) -> bool {
         Some(packet.from_low) == self.low_opened
     }
 

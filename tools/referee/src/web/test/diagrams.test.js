@@ -7,6 +7,7 @@ import { readFileSync, readdirSync } from "node:fs";
 import { balances } from "../books.js";
 import { decades, path, points } from "../charts.js";
 import { described, isForeign, labelOf, layout, noteOf, roundTrips } from "../ladder.js";
+import { counts, histograms, quantile } from "../latency.js";
 import { offset } from "../rule-editor.js";
 import { busier, ceiling, ticks, timeScale, trace } from "../sequence.js";
 
@@ -165,6 +166,33 @@ test("axes have round numbers", () => {
     assert.deepEqual(ticks(0, 100, 5), [0, 20, 40, 60, 80, 100]);
     assert.deepEqual(ticks(5, 5, 5), [5]);
     assert.deepEqual(decades(800, 25000).marks, [100, 1000, 10000, 100000]);
+});
+
+test("histograms have a middle and a tail", () => {
+    const text = [
+        "# TYPE a_seconds histogram",
+        'a_seconds_bucket{le="0.2"} 30',
+        'a_seconds_bucket{le="0.1"} 10',
+        'a_seconds_bucket{le="+Inf"} 40',
+        'b_seconds_bucket{side="client",le="0.1"} 0',
+        'b_seconds_bucket{side="client",le="+Inf"} 0',
+        "a_seconds_count 40",
+    ].join("\n");
+    const found = histograms(text);
+    assert.deepEqual(found.get("a_seconds"), [
+        [0.1, 10],
+        [0.2, 30],
+        [Infinity, 40],
+    ]);
+    assert.deepEqual(
+        counts(found.get("a_seconds")).map(([, n]) => n),
+        [10, 20, 10],
+    );
+    assert.equal(quantile(found.get("a_seconds"), 0.5).toFixed(3), "0.150");
+    assert.equal(quantile(found.get("a_seconds"), 0.95), 0.2);
+    assert.equal(quantile(found.get('b_seconds{side="client"}'), 0.5), null);
+    assert.equal(quantile(undefined, 0.5), null);
+    assert.equal(histograms("").size, 0);
 });
 
 test("lines break where nothing is known", () => {

@@ -159,7 +159,7 @@ async function all(browser) {
     await seen(browser, "live-incident", `${live}#/incident/28808d82ef6aaaae`, "[data-fold]", "svg .again");
     await seen(browser, "live-storm", `${live}#/incident/3a44cfbc3ed2b7ac`, "svg .rst", "text:this flow’s packets");
     await seen(browser, "live-rules", `${live}#/rules`, ".pill.shadow", ".pill.off", "text:mine.rhai:12:9");
-    await seen(browser, "live-traffic", `${live}#/traffic`, ".curve.a");
+    await seen(browser, "live-traffic", `${live}#/traffic`, ".curve.a", "svg.distribution .bucket");
     await seen(browser, "live-books", `${live}#/books`, "text:balances");
     await seen(browser, "live-captures", `${live}#/captures`, "text:Capture on demand");
     await seen(browser, "live-nothing", `${live}#/incident/0000000000000000`, "text:There is no such thing here");

@@ -89,6 +89,25 @@ function series(since) {
         }));
 }
 
+// Buckets as the metrics page has them: powers of two from 64 µs.
+function exposition() {
+    const family = (name, labels, middle) => {
+        let sum = 0;
+        const lines = Array.from({ length: 15 }, (_, i) => {
+            sum += Math.round(5000 * Math.exp(-((i - middle) ** 2) / 5));
+            return `${name}_bucket{${labels}le="${(64e-6 * 2 ** i).toPrecision(6)}"} ${sum}`;
+        });
+        return [...lines, `${name}_bucket{${labels}le="+Inf"} ${sum + 3}`, `${name}_count ${sum + 3}`].join("\n");
+    };
+    return [
+        family("referee_handshake_rtt_seconds", 'side="server",', 4),
+        family("referee_handshake_rtt_seconds", 'side="client",', 8),
+        family("referee_connect_seconds", "", 8),
+        family("referee_first_byte_seconds", "", 10),
+        family("referee_dns_answer_seconds", "", 5),
+    ].join("\n");
+}
+
 const NAMES = [
     "rst_after_idle",
     "rst_injected",
@@ -271,6 +290,11 @@ createServer((request, response) => {
             "cache-control": "no-store",
             "x-content-type-options": "nosniff",
         };
+        if (url.pathname === "/metrics") {
+            response.writeHead(live ? 200 : 409, { ...headers, "content-type": "text/plain" });
+            response.end(live ? exposition() : "");
+            return;
+        }
         if (url.pathname.startsWith("/api/v1/")) {
             const [status, value] = api(url.pathname.slice(8), url.searchParams, request.method, body);
             response.writeHead(status, {
