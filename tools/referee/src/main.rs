@@ -39,7 +39,7 @@ use control::switches::Switch;
 
 use error::Failure;
 
-use cli::{CapturesCommand, Cli, Command, ConfigCommand, RulesCommand, StoreCommand};
+use cli::{CapturesCommand, Cli, Command, RulesCommand, StoreCommand};
 
 fn main() -> ExitCode {
     if let Some(call) = extcap::called(std::env::args_os()) {
@@ -65,10 +65,10 @@ fn main() -> ExitCode {
         Command::Web(args) => web_link::run(&args),
         Command::Status(args) => control::client::status(&args),
         Command::Store(StoreCommand::Verify { store, json }) => verify::verify(&store, json),
-        Command::Config(ConfigCommand::Check { config }) => rules::check::config(&config),
+        Command::Config(rules::check::ConfigCommand::Check { config }) => rules::check::config(&config),
         Command::Extcap(command) => extcap::run(&command),
-        Command::Completions { shell } => generate::completions(shell),
-        Command::Generate { folder } => generate::generate(&folder),
+        Command::Completions(args) => generate::completions(args.shell),
+        Command::Generate(args) => generate::generate(&args.folder),
     })
 }
 

@@ -422,7 +422,7 @@ mod tests {
         assert_eq!(config.store_dir, Some("/etc/referee/kept".into()));
         assert_eq!(config.rules_dir, Some("/opt/rules".into()));
         let set = Override { rule: "rst_after_idle".into(), param: "idle_ms".into(), value: "5000".into() };
-        assert_eq!(config.params, [Placed { place: "r.toml:14:1".into(), set }]);
+        assert_eq!(config.params, [Placed { place: "r.toml:15:1".into(), set }]);
     }
 
     #[test]
