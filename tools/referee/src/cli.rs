@@ -13,7 +13,9 @@ use crate::control::socket::DEFAULT_PATH;
 use crate::doctor::DoctorArgs;
 use crate::extcap::ExtcapCommand;
 use crate::filter::FilterArgs;
+use crate::generate::{CompletionsArgs, GenerateArgs};
 use crate::live::mode::{Mode, ZeroCopyArg};
+use crate::rules::check::ConfigCommand;
 use crate::serve::ServeArgs;
 use crate::time::When;
 use crate::token::TokenArgs;
@@ -72,16 +74,10 @@ pub enum Command {
     #[command(subcommand)]
     Extcap(ExtcapCommand),
     /// What makes a shell complete these commands, on standard output
-    Completions {
-        #[arg(value_enum)]
-        shell: clap_complete::Shell,
-    },
+    Completions(CompletionsArgs),
     /// Man pages and completions into a folder, for packages
     #[command(hide = true)]
-    Generate {
-        #[arg(value_name = "DIR")]
-        folder: PathBuf,
-    },
+    Generate(GenerateArgs),
 }
 
 /// What `run` and `replay` share.
@@ -393,16 +389,6 @@ pub enum NotifyCommand {
         /// Settings; without it those in /etc/referee/referee.toml
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
-    },
-}
-
-#[derive(Subcommand)]
-pub enum ConfigCommand {
-    /// Read the settings, and the rules they name, and say what is wrong with them
-    Check {
-        /// The file
-        #[arg(long, value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
-        config: PathBuf,
     },
 }
 

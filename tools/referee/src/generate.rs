@@ -4,14 +4,26 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use clap::CommandFactory as _;
+use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 
 use crate::cli::Cli;
 use crate::error::Failure;
 use crate::term;
+
+#[derive(Args)]
+pub struct CompletionsArgs {
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
+#[derive(Args)]
+pub struct GenerateArgs {
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+}
 
 const NAME: &str = "referee";
 

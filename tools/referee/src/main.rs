@@ -42,7 +42,7 @@ use control::switches::Switch;
 
 use error::Failure;
 
-use cli::{CapturesCommand, Cli, Command, ConfigCommand, NotifyCommand, RulesCommand, StoreCommand};
+use cli::{CapturesCommand, Cli, Command, NotifyCommand, RulesCommand, StoreCommand};
 
 fn main() -> ExitCode {
     if let Some(call) = extcap::called(std::env::args_os()) {
@@ -72,10 +72,10 @@ fn main() -> ExitCode {
         Command::Top(args) => top::run(&args),
         Command::Notify(NotifyCommand::Test { config }) => notify::try_out(config.as_deref()),
         Command::Store(StoreCommand::RebuildIndex { store, json }) => index::rebuild(&store, json),
-        Command::Config(ConfigCommand::Check { config }) => rules::check::config(&config),
+        Command::Config(rules::check::ConfigCommand::Check { config }) => rules::check::config(&config),
         Command::Extcap(command) => extcap::run(&command),
-        Command::Completions { shell } => generate::completions(shell),
-        Command::Generate { folder } => generate::generate(&folder),
+        Command::Completions(args) => generate::completions(args.shell),
+        Command::Generate(args) => generate::generate(&args.folder),
     })
 }
 

@@ -1,7 +1,12 @@
 //! Referee among Wireshark's interfaces: tshark lists it, asks it what to ask, and captures an incident through it; from
 //! this host's API and from another box's.
 
-#![allow(clippy::panic, clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+#![allow(
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "test code: a panic is a failed test"
+)]
 
 mod common;
 
@@ -10,6 +15,8 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use common::{Bench, Ran, lines};
 use rustix::process::{Pid, Signal, kill_process};
@@ -51,7 +58,7 @@ impl Served {
             assert!(stderr.read_line(&mut said).unwrap() > 0, "it ended: {said}");
         }
         // What it says later must not stop it.
-        std::thread::spawn(move || stderr.read_to_end(&mut Vec::new()));
+        thread::spawn(move || stderr.read_to_end(&mut Vec::new()));
         Served { bench, child, said, incident }
     }
 
@@ -185,6 +192,34 @@ fn another_box_is_reached_by_address_and_token() {
         ])
         .exits(0);
     assert_eq!(packets(&served.bench.path("lab.pcapng")), expected);
+}
+
+#[test]
+fn new_incidents_come_as_they_are_found() {
+    if !possible("new_incidents_come_as_they_are_found") {
+        return;
+    }
+    let served = Served::new(&[]);
+    let mut tshark = served.wireshark("tshark", &["-n", "-i", "referee-live", "-c", "5"]);
+    let mut tshark = tshark.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    // It may not have begun when the first of these is found, which is then no news.
+    let scenarios =
+        ["rst_midflow", "pmtu_blackhole", "zero_window_stall", "half_open", "syn_no_synack", "rst_injected"];
+    let over = scenarios.into_iter().any(|scenario| {
+        served.bench.capture(scenario, 60.0);
+        served.bench.replay(&["--store", "s", &format!("{scenario}.pcap")]).exits(0);
+        let ended = |_| {
+            thread::sleep(Duration::from_millis(100));
+            tshark.try_wait().unwrap().is_some()
+        };
+        (0..300).any(ended)
+    });
+    if !over {
+        let _ = tshark.kill();
+    }
+    let shown = tshark.wait_with_output().unwrap();
+    assert!(over, "nothing came in three minutes: {}", String::from_utf8_lossy(&shown.stdout));
+    assert_eq!(shown.stdout.iter().filter(|byte| **byte == b'\n').count(), 5);
 }
 
 /// dumpcap runs no extcap programs, but reads their pipes.

@@ -1,6 +1,11 @@
 //! As a service: what systemd is told, interfaces from the settings, and the unit file itself.
 
-#![allow(clippy::panic, clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+#![allow(
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "test code: a panic is a failed test"
+)]
 
 mod common;
 

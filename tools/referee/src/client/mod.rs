@@ -185,7 +185,7 @@ impl Client {
 
     fn untrusted(&self, error: &std::io::Error) -> Failure {
         let failure = Failure::failed(format!("{} is not trusted: {error}", self.place));
-        failure.help("a run says the fingerprint when it begins (journalctl -u referee -g certificate): give it with --fingerprint")
+        failure.help("a run says its fingerprint when it begins (journalctl -u referee -g certificate): give --fingerprint")
     }
 
     /// What an answer that is no success says.

@@ -98,7 +98,7 @@ fn host_and_port(url: &str) -> Result<(String, u16), Failure> {
     if uri.scheme_str() != Some("https") {
         return Err(refused("a token is sent by https only"));
     }
-    if uri.path().trim_end_matches('/') != "" || uri.query().is_some() {
+    if !uri.path().trim_end_matches('/').is_empty() || uri.query().is_some() {
         return Err(refused("only the box is named, no page of it"));
     }
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {

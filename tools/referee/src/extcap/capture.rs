@@ -11,7 +11,8 @@ use signal_hook::iterator::Signals;
 
 use super::Call;
 use super::boxes::Boxes;
-use super::interfaces::{INCIDENT, NEWEST, is_id, newest_id};
+use super::interfaces::{INCIDENT, LIVE, NEWEST, is_id, newest_id};
+use super::live;
 use crate::client::Client;
 use crate::error::Failure;
 
@@ -21,14 +22,21 @@ const PIECE: usize = 64 << 10;
 /// Usage: it is not said what to capture. Failed: the box can't be reached or refuses, or the pipe is none.
 pub fn run(call: &Call, interface: &str) -> Result<(), Failure> {
     let client = Client::reach(&Boxes::load()?.meant(call)?)?;
-    let incident = incident(call, interface)?;
+    let incident = if interface == LIVE { None } else { Some(incident(call, interface)?) };
     let fifo = call.value("fifo").ok_or_else(|| Failure::usage("--fifo names no pipe"))?;
     end_when_told()?;
+    let open = || {
+        File::options().write(true).open(fifo).map_err(|error| Failure::failed(format!("{fifo}: {error}")))
+    };
+    let Some(incident) = incident else { return live::run(&client, &mut open()?) };
     let incident = if incident == NEWEST { newest_id(&client)? } else { incident };
-    let mut from = client.get(&format!("/api/v1/captures/download?incident={incident}&stream=true"))?.body;
-    let failed = |error: io::Error| Failure::failed(format!("{fifo}: {error}"));
-    let mut to = File::options().write(true).open(fifo).map_err(failed)?;
-    copy(&mut from, &mut to)
+    let mut from = client.get(&download(&incident))?.body;
+    copy(&mut from, &mut open()?).map(drop)
+}
+
+/// Where an incident's packets are.
+pub fn download(incident: &str) -> String {
+    format!("/api/v1/captures/download?incident={incident}&stream=true")
 }
 
 /// Whoever ends it has what it wanted.
@@ -55,19 +63,27 @@ fn incident(call: &Call, interface: &str) -> Result<String, Failure> {
     }
 }
 
+/// How a copy ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copied {
+    All,
+    /// Nobody reads it any more.
+    Gone,
+}
+
 /// Until there is no more, or nobody reads it any more.
-fn copy(from: &mut dyn Read, to: &mut dyn Write) -> Result<(), Failure> {
+pub fn copy(from: &mut dyn Read, to: &mut dyn Write) -> Result<Copied, Failure> {
     let mut piece = vec![0; PIECE];
     loop {
         let read = match from.read(&mut piece) {
-            Ok(0) => return Ok(()),
+            Ok(0) => return Ok(Copied::All),
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(Failure::failed(format!("the capture broke off: {error}"))),
         };
         match to.write_all(piece.get(..read).unwrap_or_default()) {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Copied::Gone),
             Err(error) => return Err(Failure::failed(format!("Wireshark's pipe: {error}"))),
         }
     }
@@ -109,9 +125,9 @@ mod tests {
 
     #[test]
     fn a_reader_that_has_gone_has_seen_enough() {
-        assert_eq!(copy(&mut &[1_u8; 100_000][..], &mut Gone), Ok(()));
+        assert_eq!(copy(&mut &[1_u8; 100_000][..], &mut Gone), Ok(Copied::Gone));
         let mut all = Vec::new();
-        assert_eq!(copy(&mut &[1_u8; 100_000][..], &mut all), Ok(()));
+        assert_eq!(copy(&mut &[1_u8; 100_000][..], &mut all), Ok(Copied::All));
         assert_eq!(all.len(), 100_000);
     }
 }

@@ -14,6 +14,8 @@ use crate::client::{Client, ReachArgs};
 use crate::error::Failure;
 use crate::time;
 
+/// The packets of incidents as they are found.
+pub const LIVE: &str = "referee-live";
 pub const INCIDENT: &str = "referee-incident";
 
 /// How long a list may wait for a box.
@@ -81,6 +83,7 @@ pub fn list(boxes: &Boxes) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let help = "file:///usr/share/doc/referee/wireshark.md";
     said.say("extcap", &[("version", version), ("help", help), ("display", "Referee")]);
+    said.say("interface", &[("value", LIVE), ("display", "Referee: flagged flows, as they are found")]);
     said.say("interface", &[("value", INCIDENT), ("display", "Referee: an incident")]);
     for incident in newest(&boxes.this()) {
         let name = format!("{INCIDENT}-{}", incident.id);
@@ -198,7 +201,7 @@ mod tests {
     fn there_is_a_list_where_nothing_runs() {
         let boxes = Boxes { socket: Some("/nonexistent/api.sock".into()), ..Boxes::default() };
         let said = list(&boxes);
-        assert_eq!(said.lines().count(), 2, "{said}");
+        assert_eq!(said.lines().count(), 3, "{said}");
         assert!(
             said.starts_with("extcap {version=") && said.contains("interface {value=referee-incident}"),
             "{said}"

@@ -9,6 +9,7 @@ mod capture;
 mod grammar;
 mod install;
 mod interfaces;
+mod live;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -3,19 +3,31 @@
 //! Main thread. Loads and prints; runs no rule and touches no packet.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Subcommand;
 use rules::{LoadError, SourceFile};
 use serde::Serialize;
 
 use super::{list, load};
 use crate::cli::CheckArgs;
-use crate::config::Config;
+use crate::config::{Config, DEFAULT_PATH};
 use crate::control::command::{Checked, RuleText};
 use crate::control::last_good::mistakes;
 use crate::error::Failure;
 use crate::live::layout::without_core;
 use crate::term;
+
+/// What can be done with the settings.
+#[derive(Subcommand)]
+pub enum ConfigCommand {
+    /// Read the settings, and the rules they name, and say what is wrong with them
+    Check {
+        /// The file
+        #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+        config: PathBuf,
+    },
+}
 
 /// One mistake as other programs read it; `line` and `column` are null where it belongs to none.
 #[derive(Serialize)]
