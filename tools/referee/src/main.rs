@@ -39,7 +39,7 @@ use control::switches::Switch;
 
 use error::Failure;
 
-use cli::{CapturesCommand, Cli, Command, ConfigCommand, NotifyCommand, RulesCommand, StoreCommand};
+use cli::{CapturesCommand, Cli, Command, ConfigCommand, RulesCommand, StoreCommand};
 
 fn main() -> ExitCode {
     if let Some(call) = extcap::called(std::env::args_os()) {
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
         Command::Status(args) => control::client::status(&args),
         Command::Store(StoreCommand::Verify { store, json }) => verify::verify(&store, json),
         Command::Top(args) => top::run(&args),
-        Command::Notify(NotifyCommand::Test { config }) => notify::try_out(config.as_deref()),
+        Command::Notify(notify::NotifyCommand::Test { config }) => notify::try_out(config.as_deref()),
         Command::Config(ConfigCommand::Check { config }) => rules::check::config(&config),
         Command::Extcap(command) => extcap::run(&command),
         Command::Completions { shell } => generate::completions(shell),

@@ -124,10 +124,23 @@ fn what_is_not_safe_is_not_begun() {
     bench.capture("rst_after_idle", 0.0);
     bench.replay(&["--store", "store", "rst_after_idle.pcap"]).exits(0);
     bench.file("none.toml", "");
-    let args = ["serve", "--store", "store", "--config", "none.toml", "--socket", "a.sock", "--listen", "127.0.0.1:0"];
+    let args = [
+        "serve",
+        "--store",
+        "store",
+        "--config",
+        "none.toml",
+        "--socket",
+        "a.sock",
+        "--listen",
+        "127.0.0.1:0",
+    ];
     bench.run(&args).exits(2).says(&["with a token only", "referee token NAME --role read"]);
     let token = bench.run(&["token", "mine", "--file", "token"]).exits(0);
-    assert!(!token.stderr.contains(bench.read("token").trim()) && !token.stdout.contains(bench.read("token").trim()));
+    assert!(
+        !token.stderr.contains(bench.read("token").trim())
+            && !token.stdout.contains(bench.read("token").trim())
+    );
     bench.run(&["token", "mine", "--file", "token"]).exits(1).says(&["that is not there yet"]);
     let shown = bench.run(&["token", "mine"]).exits(0);
     shown.says(&["the token, shown only now: "]);

@@ -4,6 +4,7 @@
 //! downstream sees the file. Without a file the defaults of the library hold.
 
 mod api;
+mod near;
 pub mod notify;
 mod raw;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use toml::Value;
 
 use crate::api::ApiConfig;
 use crate::error::Failure;
+use near::nearest;
 use notify::NotifyConfig;
 use raw::{Entry, Number, Raw, Text};
 
@@ -380,28 +382,6 @@ impl Reader<'_> {
             None => failure.help(format!("there are {}", known.join(", "))),
         }
     }
-}
-
-/// The known name that is fewest changes of a letter away, if that is near enough to be a slip: two letters
-/// exchanged are two changes.
-fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    let scored = known.iter().map(|candidate| (distance(name, candidate), *candidate));
-    let allowed = (name.chars().count() / 3).clamp(2, 5);
-    scored.min().filter(|(score, _)| *score <= allowed).map(|(_, candidate)| candidate)
-}
-
-/// Levenshtein distance, in characters.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, to) in b.chars().enumerate() {
-            let changed = diagonal + usize::from(from != to);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row.last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]
