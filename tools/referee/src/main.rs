@@ -42,7 +42,7 @@ use control::switches::Switch;
 
 use error::Failure;
 
-use cli::{CapturesCommand, Cli, Command, NotifyCommand, RulesCommand, StoreCommand};
+use cli::{CapturesCommand, Cli, Command, RulesCommand, StoreCommand};
 
 fn main() -> ExitCode {
     if let Some(call) = extcap::called(std::env::args_os()) {
@@ -70,7 +70,7 @@ fn main() -> ExitCode {
         Command::Status(args) => control::client::status(&args),
         Command::Store(StoreCommand::Verify { store, json }) => verify::verify(&store, json),
         Command::Top(args) => top::run(&args),
-        Command::Notify(NotifyCommand::Test { config }) => notify::try_out(config.as_deref()),
+        Command::Notify(notify::NotifyCommand::Test { config }) => notify::try_out(config.as_deref()),
         Command::Store(StoreCommand::RebuildIndex { store, json }) => index::rebuild(&store, json),
         Command::Config(rules::check::ConfigCommand::Check { config }) => rules::check::config(&config),
         Command::Extcap(command) => extcap::run(&command),

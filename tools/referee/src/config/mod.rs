@@ -4,6 +4,7 @@
 //! downstream sees the file. Without a file the defaults of the library hold.
 
 mod api;
+mod near;
 pub mod notify;
 mod raw;
 mod reader;
@@ -25,9 +26,10 @@ use toml::Value;
 
 use crate::api::ApiConfig;
 use crate::error::Failure;
+use near::nearest;
 use notify::NotifyConfig;
 use raw::{Entry, Raw};
-use reader::{Reader, nearest};
+use reader::Reader;
 
 /// Where an installed Referee has its settings.
 pub const DEFAULT_PATH: &str = "/etc/referee/referee.toml";

@@ -30,7 +30,7 @@ use account::{Counts, Told};
 use eve::Form;
 use limit::Limit;
 use lines::{LogFile, Out, Sink, Syslog};
-pub use try_out::try_out;
+pub use try_out::{NotifyCommand, try_out};
 use webhook::queue::Queue;
 use webhook::{Hook, Pace};
 

@@ -2,9 +2,10 @@
 //!
 //! Main thread; the same threads tell as in a run.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::Subcommand;
 use dataplane::judge::{Incident, Subject};
 use rules::{Scope, Severity};
 
@@ -13,6 +14,16 @@ use super::{Note, Prepared, State, now_ns};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::error::Failure;
 use crate::term;
+
+#[derive(Subcommand)]
+pub enum NotifyCommand {
+    /// Tell everybody whom the settings name that this is a test, and say who heard it
+    Test {
+        /// Settings; without it those in /etc/referee/referee.toml
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
 
 /// Longer than one try may take.
 const PATIENCE: Duration = Duration::from_secs(310);

@@ -5,6 +5,7 @@
 mod feed;
 mod keys;
 mod model;
+mod pages;
 #[cfg(test)]
 mod tests;
 mod view;

@@ -8,10 +8,11 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::symbols::bar;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Borders, Clear, Paragraph, Row, Sparkline, Table, TableState, Wrap};
+use ratatui::widgets::{Block, Borders, Paragraph, Row, Sparkline, Table, TableState, Wrap};
 use serde_json::Value;
 
 use super::model::{Model, Tab, number, text};
+use super::pages;
 use crate::term::{count, plural};
 use crate::time::{span, utc};
 
@@ -39,11 +40,11 @@ const ASCII_BARS: bar::Set<'static> = bar::Set {
 };
 
 impl Looks {
-    fn of(self, colour: Color) -> Style {
+    pub(super) fn of(self, colour: Color) -> Style {
         if self.colour { Style::new().fg(colour) } else { Style::new() }
     }
 
-    fn strong(self, colour: Color) -> Style {
+    pub(super) fn strong(self, colour: Color) -> Style {
         self.of(colour).add_modifier(Modifier::BOLD)
     }
 
@@ -56,7 +57,7 @@ impl Looks {
     }
 
     /// A line across, with a title.
-    fn rule(self, title: &str) -> Block<'_> {
+    pub(super) fn rule(self, title: &str) -> Block<'_> {
         let block = Block::new().borders(Borders::TOP).title(title);
         match self.unicode {
             true => block,
@@ -89,13 +90,13 @@ pub fn draw(frame: &mut Frame, model: &Model, looks: Looks, now_ns: u64) {
     match model.tab {
         _ if !model.known => nobody(frame, body, model),
         Tab::Now => now(frame, body, model, looks, now_ns),
-        Tab::Traffic => traffic(frame, body, model, looks),
-        Tab::Rules => rules(frame, body, model, looks),
-        Tab::Books => books(frame, body, model, looks),
+        Tab::Traffic => pages::traffic(frame, body, model, looks),
+        Tab::Rules => pages::rules(frame, body, model, looks),
+        Tab::Books => pages::books(frame, body, model, looks),
     }
     frame.render_widget(Paragraph::new(foot_line(model, looks)), foot);
     if model.help {
-        help(frame, body, looks);
+        pages::help(frame, body, looks);
     }
 }
 
@@ -145,7 +146,7 @@ fn foot_line(model: &Model, looks: Looks) -> Line<'static> {
     }
 }
 
-fn dim() -> Style {
+pub(super) fn dim() -> Style {
     Style::new().add_modifier(Modifier::DIM)
 }
 
@@ -212,10 +213,10 @@ fn incident_list(frame: &mut Frame, area: Rect, model: &Model, looks: Looks, now
     };
     let widths = [
         Constraint::Length(8),
-        Constraint::Length(22),
+        Constraint::Length(21),
         Constraint::Min(20),
-        Constraint::Length(11),
-        Constraint::Length(7),
+        Constraint::Length(10),
+        Constraint::Length(6),
     ];
     let head = Row::new(["", "what", "who", "for", "events"]).style(dim());
     let table = Table::new(model.told.incidents.iter().map(row), widths).header(head);
@@ -223,7 +224,7 @@ fn incident_list(frame: &mut Frame, area: Rect, model: &Model, looks: Looks, now
 }
 
 /// A table with the reader's line marked.
-fn chosen(frame: &mut Frame, area: Rect, table: Table, model: &Model) {
+pub(super) fn chosen(frame: &mut Frame, area: Rect, table: Table, model: &Model) {
     let mark = Style::new().add_modifier(Modifier::REVERSED);
     let mut state = TableState::new().with_selected(Some(model.at));
     frame.render_stateful_widget(table.row_highlight_style(mark), area, &mut state);
@@ -262,7 +263,7 @@ fn incident_page(frame: &mut Frame, area: Rect, one: &Value, looks: Looks) {
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).block(block), area);
 }
 
-fn plain(value: &Value) -> String {
+pub(super) fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
@@ -297,7 +298,7 @@ fn three_curves(frame: &mut Frame, area: Rect, model: &Model, looks: Looks) {
 }
 
 /// The newest second at the right edge.
-fn curve(frame: &mut Frame, area: Rect, title: &str, data: &[u64], style: Style, looks: Looks) {
+pub(super) fn curve(frame: &mut Frame, area: Rect, title: &str, data: &[u64], style: Style, looks: Looks) {
     let [head, bars] = Layout::vertical([Constraint::Length(1), Constraint::Min(1)]).areas(area);
     frame.render_widget(Paragraph::new(title.to_owned()), head);
     let width = usize::from(bars.width);
@@ -308,124 +309,8 @@ fn curve(frame: &mut Frame, area: Rect, title: &str, data: &[u64], style: Style,
     frame.render_widget(Sparkline::default().data(&padded).style(style).bar_set(set), bars);
 }
 
-fn traffic(frame: &mut Frame, area: Rect, model: &Model, looks: Looks) {
-    let rows: [Rect; 3] = Layout::vertical([Constraint::Ratio(1, 3); 3]).areas(area);
-    let figures = [
-        [("packets/s", "packets", Color::Green), ("bytes/s", "bytes", Color::Green)],
-        [("lost/s", "dropped", Color::Red), ("flows begun/s", "flows_created", Color::Cyan)],
-        [("flows", "flows", Color::Cyan), ("history, s", "history_s", Color::Blue)],
-    ];
-    for (row, pair) in rows.into_iter().zip(figures) {
-        let half = Constraint::Ratio(1, 2);
-        let places: [Rect; 2] = Layout::horizontal([half, half]).spacing(2).areas(row);
-        for (place, (title, name, colour)) in places.into_iter().zip(pair) {
-            let data = model.curve(name);
-            let most = data.iter().max().copied().unwrap_or(0);
-            let title = format!("{title} {}  (most {})", count(model.last(name)), count(most));
-            curve(frame, place, &title, &data, looks.of(colour), looks);
-        }
-    }
-}
-
-fn rules(frame: &mut Frame, area: Rect, model: &Model, looks: Looks) {
-    if let Some(rule) = model.rule().filter(|_| model.open) {
-        rule_page(frame, area, rule, looks);
-        return;
-    }
-    let known = |rule: &Value, name: &str| match rule[name].as_f64() {
-        Some(value) => format!("{value:.1}"),
-        None => "-".to_owned(),
-    };
-    let row = |rule: &Value| {
-        let state = rule_state(rule);
-        let style = match state {
-            "switched off" => looks.strong(Color::Red),
-            "" => Style::new(),
-            _ => looks.of(Color::Yellow),
-        };
-        Row::new([
-            Span::raw(clean(text(rule, "rule"))),
-            Span::raw(count(number(rule, "matched"))),
-            Span::raw(known(rule, "guard_ns")),
-            Span::raw(count(number(rule, "body_runs"))),
-            Span::raw(known(rule, "body_us")),
-            Span::raw(count(number(rule, "errors") + number(rule, "overruns"))),
-            Span::styled(state, style),
-        ])
-    };
-    let widths = [
-        Constraint::Min(24),
-        Constraint::Length(10),
-        Constraint::Length(9),
-        Constraint::Length(9),
-        Constraint::Length(9),
-        Constraint::Length(7),
-        Constraint::Length(12),
-    ];
-    let micros = if looks.unicode { "body µs" } else { "body us" };
-    let head = Row::new(["rule", "matched", "guard ns", "bodies", micros, "failed", ""]).style(dim());
-    let table = Table::new(model.told.rules.iter().map(row), widths).header(head);
-    chosen(frame, area, table, model);
-}
-
-fn rule_state(rule: &Value) -> &'static str {
-    let is = |name: &str| rule[name].as_bool().unwrap_or(false);
-    match (is("switched_off"), rule["enabled"].as_bool() == Some(false), is("shadow")) {
-        (_, true, _) => "left out",
-        (true, ..) => "switched off",
-        (.., true) => "in shadow",
-        _ => "",
-    }
-}
-
-fn rule_page(frame: &mut Frame, area: Rect, rule: &Value, looks: Looks) {
-    let all = rule.as_object().into_iter().flatten();
-    let line = |(name, value): (&String, &Value)| {
-        Line::raw(format!("{:<16} {}", clean(name).replace('_', " "), clean(&plain(value))))
-    };
-    let lines: Vec<Line> = all.filter(|(_, value)| !value.is_null()).map(line).collect();
-    let block = looks.rule("Esc back   s shadow on/off ");
-    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).block(block), area);
-}
-
-fn books(frame: &mut Frame, area: Rect, model: &Model, looks: Looks) {
-    let books = &model.told.books;
-    let mut lines = Vec::new();
-    for name in ["received", "analysed", "filtered", "kept", "written"] {
-        lines.push(Line::raw(format!("{name:<28} {:>20}", count(number(books, name)))));
-    }
-    for group in ["dropped", "unwritten"] {
-        for (reason, lost) in books[group].as_object().into_iter().flatten() {
-            let lost = lost.as_u64().unwrap_or(0);
-            let style = if lost > 0 { looks.strong(Color::Red) } else { dim() };
-            let name = format!("{group}: {}", clean(reason));
-            lines.push(Line::styled(format!("{name:<28} {:>20}", count(lost)), style));
-        }
-    }
-    for (group, name) in
-        [("flows", "created"), ("flows", "live"), ("judge", "hits"), ("judge", "incidents_opened")]
-    {
-        let told = format!("{group}: {}", name.replace('_', " "));
-        lines.push(Line::raw(format!("{told:<28} {:>20}", count(number(&books[group], name)))));
-    }
-    frame.render_widget(Paragraph::new(lines), area);
-}
-
-fn help(frame: &mut Frame, area: Rect, looks: Looks) {
-    let words = "1 2 3 4, Tab    pages: now, traffic, rules, books\n\
-                 up down k j     choose a line; PgUp PgDn by ten\n\
-                 Enter           all of it\n\
-                 Esc             back\n\
-                 s               rules: let it only look on, or speak again\n\
-                 q, Ctrl-C       quit";
-    let [_, place, _] =
-        Layout::vertical([Constraint::Length(1), Constraint::Length(8), Constraint::Min(0)]).areas(area);
-    frame.render_widget(Clear, place);
-    frame.render_widget(Paragraph::new(words).block(looks.rule("keys ")), place);
-}
-
 /// Nothing in it moves the cursor or changes colours, and it stays on its line.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 

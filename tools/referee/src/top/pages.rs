@@ -1,0 +1,129 @@
+//! The pages behind the first: traffic, rules, books, keys. Main thread; pure, as [`view`](super::view), which has what they
+//! share.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Style};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Clear, Paragraph, Row, Table, Wrap};
+use serde_json::Value;
+
+use super::model::{Model, number, text};
+use super::view::{Looks, chosen, clean, curve, dim, plain};
+use crate::term::count;
+
+pub(super) fn traffic(frame: &mut Frame, area: Rect, model: &Model, looks: Looks) {
+    let rows: [Rect; 3] = Layout::vertical([Constraint::Ratio(1, 3); 3]).areas(area);
+    let figures = [
+        [("packets/s", "packets", Color::Green), ("bytes/s", "bytes", Color::Green)],
+        [("lost/s", "dropped", Color::Red), ("flows begun/s", "flows_created", Color::Cyan)],
+        [("flows", "flows", Color::Cyan), ("history, s", "history_s", Color::Blue)],
+    ];
+    for (row, pair) in rows.into_iter().zip(figures) {
+        let half = Constraint::Ratio(1, 2);
+        let places: [Rect; 2] = Layout::horizontal([half, half]).spacing(2).areas(row);
+        for (place, (title, name, colour)) in places.into_iter().zip(pair) {
+            let data = model.curve(name);
+            let most = data.iter().max().copied().unwrap_or(0);
+            let title = format!("{title} {}  (most {})", count(model.last(name)), count(most));
+            curve(frame, place, &title, &data, looks.of(colour), looks);
+        }
+    }
+}
+
+pub(super) fn rules(frame: &mut Frame, area: Rect, model: &Model, looks: Looks) {
+    if let Some(rule) = model.rule().filter(|_| model.open) {
+        rule_page(frame, area, rule, looks);
+        return;
+    }
+    let known = |rule: &Value, name: &str| match rule[name].as_f64() {
+        Some(value) => format!("{value:.1}"),
+        None => "-".to_owned(),
+    };
+    let row = |rule: &Value| {
+        let state = rule_state(rule);
+        let style = match state {
+            "switched off" => looks.strong(Color::Red),
+            "" => Style::new(),
+            _ => looks.of(Color::Yellow),
+        };
+        Row::new([
+            Span::raw(clean(text(rule, "rule"))),
+            Span::raw(count(number(rule, "matched"))),
+            Span::raw(known(rule, "guard_ns")),
+            Span::raw(count(number(rule, "body_runs"))),
+            Span::raw(known(rule, "body_us")),
+            Span::raw(count(number(rule, "errors") + number(rule, "overruns"))),
+            Span::styled(state, style),
+        ])
+    };
+    let widths = [
+        Constraint::Min(20),
+        Constraint::Length(9),
+        Constraint::Length(8),
+        Constraint::Length(7),
+        Constraint::Length(7),
+        Constraint::Length(6),
+        Constraint::Length(12),
+    ];
+    let micros = if looks.unicode { "body µs" } else { "body us" };
+    let head = Row::new(["rule", "matched", "guard ns", "bodies", micros, "failed", ""]).style(dim());
+    let table = Table::new(model.told.rules.iter().map(row), widths).header(head);
+    chosen(frame, area, table, model);
+}
+
+fn rule_state(rule: &Value) -> &'static str {
+    let is = |name: &str| rule[name].as_bool().unwrap_or(false);
+    match (is("switched_off"), rule["enabled"].as_bool() == Some(false), is("shadow")) {
+        (_, true, _) => "left out",
+        (true, ..) => "switched off",
+        (.., true) => "in shadow",
+        _ => "",
+    }
+}
+
+fn rule_page(frame: &mut Frame, area: Rect, rule: &Value, looks: Looks) {
+    let all = rule.as_object().into_iter().flatten();
+    let line = |(name, value): (&String, &Value)| {
+        Line::raw(format!("{:<16} {}", clean(name).replace('_', " "), clean(&plain(value))))
+    };
+    let lines: Vec<Line> = all.filter(|(_, value)| !value.is_null()).map(line).collect();
+    let block = looks.rule("Esc back   s shadow on/off ");
+    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).block(block), area);
+}
+
+pub(super) fn books(frame: &mut Frame, area: Rect, model: &Model, looks: Looks) {
+    let books = &model.told.books;
+    let mut lines = Vec::new();
+    for name in ["received", "analysed", "filtered", "kept", "written"] {
+        lines.push(Line::raw(format!("{name:<28} {:>20}", count(number(books, name)))));
+    }
+    for group in ["dropped", "unwritten"] {
+        for (reason, lost) in books[group].as_object().into_iter().flatten() {
+            let lost = lost.as_u64().unwrap_or(0);
+            let style = if lost > 0 { looks.strong(Color::Red) } else { dim() };
+            let name = format!("{group}: {}", clean(reason));
+            lines.push(Line::styled(format!("{name:<28} {:>20}", count(lost)), style));
+        }
+    }
+    for (group, name) in
+        [("flows", "created"), ("flows", "live"), ("judge", "hits"), ("judge", "incidents_opened")]
+    {
+        let told = format!("{group}: {}", name.replace('_', " "));
+        lines.push(Line::raw(format!("{told:<28} {:>20}", count(number(&books[group], name)))));
+    }
+    frame.render_widget(Paragraph::new(lines), area);
+}
+
+pub(super) fn help(frame: &mut Frame, area: Rect, looks: Looks) {
+    let words = "1 2 3 4, Tab    pages: now, traffic, rules, books\n\
+                 up down k j     choose a line; PgUp PgDn by ten\n\
+                 Enter           all of it\n\
+                 Esc             back\n\
+                 s               rules: let it only look on, or speak again\n\
+                 q, Ctrl-C       quit";
+    let [_, place, _] =
+        Layout::vertical([Constraint::Length(1), Constraint::Length(8), Constraint::Min(0)]).areas(area);
+    frame.render_widget(Clear, place);
+    frame.render_widget(Paragraph::new(words).block(looks.rule("keys ")), place);
+}
