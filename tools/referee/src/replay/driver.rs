@@ -68,9 +68,9 @@ impl<'a> Replay<'a> {
         outputs: Outputs,
     ) -> Replay<'a> {
         let tally = (!outputs.to_stdout()).then(Tally::default);
-        // Nothing is lost of a replay.
-        let rows = tally.is_some() || outputs.wants(Kind::Flows);
-        let queues = Queues::taking_turns(rules.most_on_an_event(), rows);
+        // Room for all that may match at once: nothing is lost of a replay.
+        let messages = config.messages.max(8 * rules.most_on_an_event());
+        let queues = Queues::new(messages, tally.is_some() || outputs.wants(Kind::Flows));
         let (recording, recorder) = recording.unzip();
         Replay {
             observer: None,
