@@ -58,15 +58,15 @@ fn one_file_follows_its_name() {
     let path = folder.path().join("eve.json");
     let (said, heard) = said();
     let reopen = Arc::new(AtomicBool::new(false));
-    let mut file = vec![Sink {
+    let mut file = Sink {
         name: "file",
         out: Out::File(LogFile::open(&path, Arc::clone(&reopen)).unwrap()),
         limit: Limit::new(0),
         counts: Arc::new(Counts::default()),
         failing: false,
-    }];
-    let (form, counts) = (form(), Arc::clone(&file[0].counts));
-    let mut tell = |kind: &str| file[0].tell(&note(kind), &form, &said);
+    };
+    let (form, counts) = (form(), Arc::clone(&file.counts));
+    let mut tell = |kind: &str| file.tell(&note(kind), &form, &said);
     tell("a");
     fs::rename(&path, folder.path().join("old")).unwrap();
     tell("b");

@@ -1,4 +1,5 @@
-//! What keys do. Main thread; changes where the reader is, and says what is to be asked of the box.
+//! What keys do. Main thread, between two pictures: changes where the reader is in the model, and says what is to be asked
+//! of the box, which `feed` does.
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 

@@ -154,7 +154,7 @@ fn queues(page: &mut Text, interfaces: &[Watched]) {
             one.port.queues.iter().enumerate().map(of)
         })
         .collect();
-    let each = |page: &mut Text, values: &dyn Fn(&QueueReport) -> Vec<(&'static str, Vec<Label>, u64)>| {
+    let each = |page: &mut Text, values: &dyn Fn(&QueueReport) -> Vec<Value>| {
         for (number, name, queue, report) in &all {
             for (path, more, value) in values(report) {
                 let path = format!("interfaces.{number}.queues.{queue}.{path}");
@@ -202,6 +202,8 @@ fn queues(page: &mut Text, interfaces: &[Watched]) {
     });
 }
 
+/// Of one queue: the value's name in the ledger, what its labels have beside interface and queue, and the value.
+type Value = (&'static str, Vec<Label<'static>>, u64);
 type Label<'a> = (&'static str, &'a str);
 
 #[cfg(test)]
