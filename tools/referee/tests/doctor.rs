@@ -144,6 +144,8 @@ fn what_is_set_is_set_back_byte_for_byte() {
     ["one", "other"].iter().for_each(|end| drop(namespace.ip(&["link", "set", end, "up"])));
     namespace.ip(&["link", "add", "tap0", "type", "bridge"]);
     namespace.ip(&["link", "set", "one", "master", "tap0"]);
+    // Once up, it keeps its queue.
+    ["up", "down"].iter().for_each(|state| drop(namespace.ip(&["link", "set", "tap0", state])));
     let bench = Bench::new();
     let doctor = |namespace: &Namespace, bench: &Bench, args: &[&str]| {
         doctor(namespace, bench, &[&["--mode", "afpacket"], args].concat())
