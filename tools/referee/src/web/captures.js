@@ -231,7 +231,7 @@ async function listDemands(place, signal) {
         ];
         return el(
             "li",
-            { class: "line" },
+            { class: "demand" },
             el("code", null, one.expression),
             ` ${told.filter(Boolean).join(", ")} `,
             el(

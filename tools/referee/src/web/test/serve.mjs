@@ -240,7 +240,25 @@ function api(path, search, method, body) {
         case "captures":
             return [200, { items: fixture("packets-1fbd5c4e4df9d78b.json").flows, next: null }];
         case "captures/demands":
-            return [200, { items: [] }];
+            return [
+                200,
+                {
+                    items: live
+                        ? [
+                              {
+                                  id: "00000000000000d1",
+                                  expression: "port 5432",
+                                  state: "capturing",
+                                  packets: 3733,
+                                  bytes: 2726297,
+                                  refused: 12,
+                                  full: false,
+                                  ended: false,
+                              },
+                          ]
+                        : [],
+                },
+            ];
         case "incidents":
             return [
                 200,
