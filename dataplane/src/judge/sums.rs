@@ -1,4 +1,5 @@
-//! Counts added up and taken away again. Runs on the judge's thread; pure functions. The sums are `window`'s.
+//! Counts added up and taken away again, side by side so that the compiler does several at a time.
+//! Runs on the judge's thread; pure functions. The sums are `window`'s.
 
 use rules::facts::Counts;
 

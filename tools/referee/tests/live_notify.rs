@@ -48,6 +48,7 @@ fn a_file_and_the_log_are_told_and_a_webhook_that_is_not_there_holds_up_nobody()
     let logged = String::from_utf8_lossy(&datagram[..length]);
     assert!(logged.starts_with('<') && logged.contains(opened["id"].as_str().unwrap()), "{logged}");
     running.incident("closed", "rst_midflow");
+    until("the second line", || told().filter(|events| events.len() == 2));
     fs::rename(bench.path("eve.json"), bench.path("eve.json.1")).unwrap();
     wire.send_all(&cut_off(4001, 81));
     running.incident("open", "rst_midflow");

@@ -421,8 +421,8 @@ fn events_go_on_where_a_follower_left() {
         let mut body = tried.raw(Peer::Unix { uid: 0 }, asked).await.into_body();
         let mut text = String::new();
         while !text.contains("id: 2") {
-            text += &String::from_utf8(body.frame().await.unwrap().unwrap().into_data().unwrap().to_vec())
-                .unwrap();
+            let data = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            text += std::str::from_utf8(&data).unwrap();
         }
         assert!(
             text.starts_with(": \n\nevent: incident\nid: 1\ndata: {\"id\":\"0123456789abcdef\""),
@@ -430,8 +430,8 @@ fn events_go_on_where_a_follower_left() {
         );
         tried.app.board.notice("something\nelse");
         while !text.ends_with("event: notice\nid: 3\ndata: {\"text\":\"something\\nelse\"}\n\n") {
-            text += &String::from_utf8(body.frame().await.unwrap().unwrap().into_data().unwrap().to_vec())
-                .unwrap();
+            let data = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            text += std::str::from_utf8(&data).unwrap();
         }
         let mut asked = Request::get("/api/v1/events").body(Body::empty()).unwrap();
         asked.headers_mut().insert("last-event-id", "999".parse().unwrap());

@@ -62,15 +62,7 @@ const WORKERS: usize = 256;
 /// Usage: arguments, settings, rules, or an interface that is in use. Privilege: no right to capture, or no such
 /// interface. Failed: an output, the store, or the books.
 pub fn run(args: &RunArgs) -> Result<(), Failure> {
-    if args.mode == Mode::Afpacket && args.zero_copy == ZeroCopyArg::Require {
-        let what = "--mode afpacket copies packets: --zero-copy require can't be had";
-        return Err(Failure::usage(what).help("leave out one of the two"));
-    }
-    if args.mode == Mode::Afpacket && args.steal {
-        term::note(
-            "--steal takes nothing with --mode afpacket: a packet socket has copies, and the host all it had before",
-        );
-    }
+    agree(args)?;
     let path = settings_path(args);
     let config = settings(path.as_deref())?;
     let store = args.common.store.as_deref().or(config.store_dir.as_deref()).map(Path::to_path_buf);
@@ -97,11 +89,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     // As it will be written to; from the next line on packets are taken.
     prepared.as_ref().map(|prepared| privileges::without(|| prepared.probe())).transpose()?;
     privileges::without(|| outputs.probe())?;
-    if start.errors.is_empty()
-        && let Err(failure) = privileges::without(|| origin.files())
-    {
-        term::note(&format!("other rules can't be loaded once privileges are given up: {}", failure.message));
-    }
+    tell_unreadable(&origin, &start);
     let asked =
         control::Asked { config: path, rules: args.common.rules.clone(), set: args.common.set.clone() };
     let control = control::Prepared::new(asked, origin, keep, listen(&args.socket)?)?;
@@ -141,6 +129,29 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let failure = done.failure;
     tell(done.finished, done.outputs, done.tally, &done.rules, store.as_deref())?;
     failure.map_or(Ok(()), Err)
+}
+
+/// Whether what was asked for goes together.
+fn agree(args: &RunArgs) -> Result<(), Failure> {
+    if args.mode == Mode::Afpacket && args.zero_copy == ZeroCopyArg::Require {
+        let what = "--mode afpacket copies packets: --zero-copy require can't be had";
+        return Err(Failure::usage(what).help("leave out one of the two"));
+    }
+    if args.mode == Mode::Afpacket && args.steal {
+        term::note(
+            "--steal takes nothing with --mode afpacket: a packet socket has copies, and the host all it had before",
+        );
+    }
+    Ok(())
+}
+
+/// Rules that can be read now may be out of reach without privileges.
+fn tell_unreadable(origin: &Origin, start: &last_good::Start) {
+    if start.errors.is_empty()
+        && let Err(failure) = privileges::without(|| origin.files())
+    {
+        term::note(&format!("other rules can't be loaded once privileges are given up: {}", failure.message));
+    }
 }
 
 /// `--config`, or the settings of the installed program if there are any.
