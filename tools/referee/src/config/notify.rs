@@ -262,7 +262,10 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_its_place() {
         for (text, expected) in [
-            ("[notify]\nmin_severity = \"bad\"\n", "r.toml:2:16: `min_severity` is \"bad\"; give \"info\", \"warning\" or"),
+            (
+                "[notify]\nmin_severity = \"bad\"\n",
+                "r.toml:2:16: `min_severity` is \"bad\"; give \"info\", \"warning\" or",
+            ),
             ("[notify]\nstates = [\"ajar\"]\n", "r.toml:2:10: `states` names"),
             ("[notify]\npage = \"box\"\n", "r.toml:2:8: `page` is where"),
             ("[notify.syslog]\nfacility = \"lpr\"\n", "r.toml:2:12: `facility` is"),
