@@ -31,7 +31,13 @@ pub fn explain(args: &ExplainArgs) -> Result<(), Failure> {
         None => {
             let folder = store_folder(args.store.as_deref(), args.config.as_deref())?;
             let store = Store::open(&folder).map_err(Failure::failed)?;
-            (store.incidents().map_err(Failure::failed)?, folder.display().to_string())
+            let named = store.incident(&args.incident).map_err(Failure::failed)?;
+            let records = match named {
+                Some(record) => vec![record],
+                // The beginning of an id, perhaps.
+                None => store.incidents().map_err(Failure::failed)?,
+            };
+            (records, folder.display().to_string())
         }
     };
     let record = find(&records, &args.incident, &place)?;

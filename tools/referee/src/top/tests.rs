@@ -124,6 +124,9 @@ fn a_healthy_box_says_so() {
     );
     model.take(Told { series: Vec::new(), incidents: Vec::new(), ..told() });
     has(&picture(&model, PLAIN, (80, 24)), &["No packets come: is the mirror on?"]);
+    let version = serde_json::json!({ "live": false });
+    model.take(Told { version, series: Vec::new(), incidents: Vec::new(), ..told() });
+    has(&picture(&model, PLAIN, (80, 24)), &["A store, and no run"]);
 }
 
 #[test]

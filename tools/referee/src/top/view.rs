@@ -193,6 +193,9 @@ fn healthy(model: &Model) -> String {
         .map(|check| format!("{}: {}", clean(text(check, "name")), clean(text(check, "what"))))
         .collect();
     let packets = match minute("packets") {
+        _ if model.told.version["live"] == false => {
+            "A store, and no run: `referee web` and `referee captures list` show what it has.".to_owned()
+        }
         0 => "No packets come: is the mirror on?".to_owned(),
         n => format!("{} in the last minute.", plural(n, "packet")),
     };

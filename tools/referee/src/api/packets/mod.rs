@@ -128,8 +128,7 @@ fn nothing(flows: Vec<FlowSummary>) -> Packets {
 
 /// Flows of which something is kept, in the order in which the incident names them.
 fn of_closed(store: &Store, incident: &str) -> Result<Vec<FlowSummary>, Problem> {
-    let incidents = store.incidents().map_err(unreadable)?;
-    let record = incidents.into_iter().find(|record| record.id == incident);
+    let record = store.incident(incident).map_err(unreadable)?;
     let named: Vec<u64> = record.ok_or_else(|| no_incident(incident))?.flows().collect();
     let query = Query { incident: Some(incident.to_owned()), ..Query::default() };
     let mut flows = dataplane::record::list(store, &query).map_err(unlisted)?;
