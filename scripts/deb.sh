@@ -36,7 +36,7 @@ referee ($version-1) unstable; urgency=medium
  -- The Referee authors <referee@localhost>  $(date -uR -d "@$(git log -1 --format=%ct 2>/dev/null || date +%s)")
 TEXT
 
-cargo deb -p referee --no-build --locked --quiet --output "$stage/"
+cargo deb -p referee --no-build --locked --quiet --strip --output "$stage/"
 package=$(ls "$stage"/*.deb)
 echo "$package"
 dpkg-deb --info "$package" | grep -E '^ (Version|Architecture|Depends|Installed-Size):'

@@ -20,7 +20,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event};
-use signal_hook::consts::{SIGHUP, SIGTERM};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use signal_hook::consts::SIGTERM;
 
 use crate::client::{Client, ReachArgs};
 use crate::error::Failure;
@@ -29,8 +30,8 @@ use keys::Asked;
 use model::Model;
 use view::Looks;
 
-/// How long a key is waited for before news is looked for.
-const LOOK: Duration = Duration::from_millis(100);
+/// How long a key is waited for before news is looked for: 100 ms.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// # Errors
 /// Usage: no terminal, or what says which box is wrong. Failed: the terminal can't be used.
@@ -42,16 +43,26 @@ pub fn run(args: &ReachArgs) -> Result<(), Failure> {
     let client = Client::reach(args)?;
     let failed = |error: io::Error| Failure::failed(format!("the terminal can't be used: {error}"));
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGHUP] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(failed)?;
-    }
+    // SIGHUP ends it at once: there is no terminal left to give back.
+    signal_hook::flag::register(SIGTERM, Arc::clone(&stop)).map_err(failed)?;
     let ((wishes, wished), (news, heard)) = (channel(), channel());
     let body = move || feed::run(&client, &wished, &news);
     thread::Builder::new().name("feed".to_owned()).spawn(body).map_err(failed)?;
     let mut terminal = ratatui::try_init().map_err(failed)?;
     let shown = show(&mut terminal, &wishes, &heard, &stop);
+    if let Ok(Ended::Alone) = shown {
+        // Nothing is given back to a terminal that has gone, and nobody is left to hear about it.
+        std::mem::forget(terminal);
+        return Ok(());
+    }
     ratatui::restore();
-    shown.map_err(failed)
+    shown.map(drop).map_err(failed)
+}
+
+/// How it ended: by a key or a signal, or because the terminal has gone.
+enum Ended {
+    Told,
+    Alone,
 }
 
 fn show(
@@ -59,15 +70,17 @@ fn show(
     wishes: &Sender<Asked>,
     news: &Receiver<News>,
     stop: &AtomicBool,
-) -> io::Result<()> {
+) -> io::Result<Ended> {
     let (mut model, looks) = (Model::default(), looks());
     while !stop.load(Ordering::Relaxed) {
         terminal.draw(|frame| view::draw(frame, &model, looks, now_ns()))?;
-        if event::poll(LOOK)?
-            && let Event::Key(key) = event::read()?
-        {
+        if !listen()? {
+            return Ok(Ended::Alone);
+        }
+        while event::poll(Duration::ZERO)? {
+            let Event::Key(key) = event::read()? else { continue };
             match keys::press(&mut model, key) {
-                Some(Asked::Quit) => break,
+                Some(Asked::Quit) => return Ok(Ended::Told),
                 Some(wish) => drop(wishes.send(wish)),
                 None => {}
             }
@@ -80,7 +93,19 @@ fn show(
             }
         }
     }
-    Ok(())
+    Ok(Ended::Told)
+}
+
+/// Whether the terminal is still there, once a key came or nothing did for a while. Asked before crossterm reads it, which
+/// reads one that has gone over and over.
+fn listen() -> io::Result<bool> {
+    let keys = io::stdin();
+    let mut looked = [PollFd::new(&keys, PollFlags::IN)];
+    match rustix::event::poll(&mut looked, Some(&LOOK)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(looked.iter().all(|one| !one.revents().intersects(PollFlags::HUP | PollFlags::ERR)))
 }
 
 /// As <https://no-color.org> and the locale's variables say, in the order in which they count.
