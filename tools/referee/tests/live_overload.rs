@@ -171,7 +171,8 @@ fn a_flood_of_connections_that_are_all_to_be_kept_is_accounted_for() {
         flood.connect(100_000, FLOOD);
         running.resident_kib()
     });
-    assert!(resident[4] < resident[2] + 12 * 1024, "{resident:?} KiB");
+    // The interface's latest flows, 10,000 of them, and the judge's tables fill up meanwhile; 200,000 more connections.
+    assert!(resident[4] < resident[2] + 32 * 1024, "{resident:?} KiB");
     // A hit may still find the judge's queue full.
     let mut ports = 4000..;
     until("a connection to be judged", || {
