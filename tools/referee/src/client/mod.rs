@@ -79,7 +79,6 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::json`].
-    #[allow(dead_code, reason = "for commands that change something on a box")]
     pub fn send(&self, method: &str, path: &str, json: &Value) -> Result<Value, Failure> {
         let text = read(self.ask(method, path, Some(json))?.body, ANSWER)?;
         match text.is_empty() {
