@@ -181,7 +181,7 @@ impl Front {
         }
         if let Some(table) = &self.table {
             for i in 0..batch.packets.len() {
-                table.prefetch_flow(self.hashes[i], self.packets[i].from_low);
+                table.prefetch_flow(self.hashes[i], &self.packets[i]);
             }
         }
     }

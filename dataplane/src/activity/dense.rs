@@ -1,33 +1,38 @@
 //! A hash table that is emptied again and again: its entries lie side by side in the order in which they were
-//! made, so that the few of a second stay in the cache. Worker's thread; bounded, never allocates after start.
+//! made, and its index is no larger than they need, so that the few of a second stay in the cache. Worker's thread;
+//! bounded, never allocates after start.
 
 use super::PROBES;
+
+/// Places in the index at least: as many as a page of memory holds.
+const FEWEST_PLACES: usize = 1024;
 
 #[derive(Debug)]
 struct Entry<K, V> {
     key: K,
-    /// Its place in the index.
-    place: u32,
+    hash: u32,
     value: V,
 }
 
 #[derive(Debug)]
 pub(super) struct Dense<K, V> {
-    /// By hash: the entry's number and one, 0 where there is none.
+    /// By hash: the entry's number and one, 0 where there is none. Of this the first `places` are in use.
     index: Box<[u32]>,
+    /// A power of two, and twice the entries at least: it grows with them, and as they are taken out it becomes what
+    /// they needed.
+    places: usize,
     entries: Vec<Entry<K, V>>,
+    /// Entries at most since the table was empty.
+    most: usize,
     /// The entry last asked for: what one packet does is nearly always counted for the same ones.
     recent: usize,
 }
 
 impl<K: Copy + PartialEq, V: Default> Dense<K, V> {
     pub fn new(capacity: u32) -> Dense<K, V> {
-        let places = (capacity.max(64) * 2).next_power_of_two();
-        Dense {
-            index: bytemuck::zeroed_slice_box(places as usize),
-            entries: Vec::with_capacity(capacity.max(64) as usize),
-            recent: 0,
-        }
+        let capacity = capacity.max(64) as usize;
+        let index = bytemuck::zeroed_slice_box(places_for(capacity));
+        Dense { index, places: FEWEST_PLACES.min(places_for(capacity)), entries: Vec::with_capacity(capacity), most: 0, recent: 0 }
     }
 
     /// The entry of `key`, made if there is none and it `may` be; `None` if it may not, or there is no room.
@@ -40,21 +45,22 @@ impl<K: Copy + PartialEq, V: Default> Dense<K, V> {
     ) -> Option<&mut V> {
         let at = match self.entries.get(self.recent) {
             Some(recent) if recent.key == *key => self.recent,
-            _ => match self.look(key, hash())? {
-                Ok(at) => at,
-                Err(place) => may().then(|| self.make(*key, place))??,
-            },
+            _ => {
+                let hash = hash();
+                match self.look(key, hash)? {
+                    Ok(at) => at,
+                    Err(place) => may().then(|| self.make(*key, hash, place))??,
+                }
+            }
         };
         self.recent = at;
         self.entries.get_mut(at).map(|entry| &mut entry.value)
     }
 
     /// Where the entry is, or else the place in the index for it.
-    fn look(&self, key: &K, hash: u32) -> Option<Result<usize, u32>> {
-        let mask = self.index.len() as u32 - 1;
-        for probe in 0..PROBES {
-            let place = hash.wrapping_add(probe) & mask;
-            let at = self.index[place as usize] as usize;
+    fn look(&self, key: &K, hash: u32) -> Option<Result<usize, usize>> {
+        for place in self.places_of(hash) {
+            let at = self.index[place] as usize;
             match self.entries.get(at.wrapping_sub(1)) {
                 None => return Some(Err(place)),
                 Some(entry) if entry.key == *key => return Some(Ok(at - 1)),
@@ -64,24 +70,66 @@ impl<K: Copy + PartialEq, V: Default> Dense<K, V> {
         None
     }
 
-    fn make(&mut self, key: K, place: u32) -> Option<usize> {
+    /// Where in the index an entry may be found.
+    #[inline]
+    fn places_of(&self, hash: u32) -> impl Iterator<Item = usize> + use<K, V> {
+        let mask = self.places - 1;
+        (0..PROBES).map(move |probe| hash.wrapping_add(probe) as usize & mask)
+    }
+
+    fn make(&mut self, key: K, hash: u32, place: usize) -> Option<usize> {
         let at = self.entries.len();
         if at == self.entries.capacity() {
             return None;
         }
-        self.entries.push(Entry { key, place, value: V::default() });
+        self.entries.push(Entry { key, hash, value: V::default() });
+        self.most = self.most.max(at + 1);
         // A second is long enough for the next one's place to have left the cache.
         if let Some(next) = self.entries.spare_capacity_mut().first() {
             dataplane_sys::prefetch_all(next);
         }
-        self.index[place as usize] = at as u32 + 1;
+        self.index[place] = at as u32 + 1;
+        if 2 * self.entries.len() > self.places && self.places < self.index.len() {
+            self.grow();
+        }
         Some(at)
+    }
+
+    /// Twice the places. Who finds none there leaves all as it was: then it is only fuller.
+    #[cold]
+    fn grow(&mut self) {
+        let before = self.places;
+        self.places *= 2;
+        self.index[..self.places].fill(0);
+        if self.fill() {
+            return;
+        }
+        self.index[..self.places].fill(0);
+        self.places = before;
+        self.fill();
+    }
+
+    /// Every entry into an empty index; false if one finds no place.
+    fn fill(&mut self) -> bool {
+        for at in 0..self.entries.len() {
+            let free = self.places_of(self.entries[at].hash).find(|&place| self.index[place] == 0);
+            let Some(place) = free else { return false };
+            self.index[place] = at as u32 + 1;
+        }
+        true
     }
 
     /// Takes out the entry made last: what it was made behind is still there, so every other one is found as before.
     pub fn take(&mut self) -> Option<(K, V)> {
         let entry = self.entries.pop()?;
-        self.index[entry.place as usize] = 0;
+        let number = self.entries.len() as u32 + 1;
+        if let Some(place) = self.places_of(entry.hash).find(|&place| self.index[place] == number) {
+            self.index[place] = 0;
+        }
+        if self.entries.is_empty() {
+            self.places = places_for(self.most).max(FEWEST_PLACES).min(self.index.len());
+            self.most = 0;
+        }
         Some((entry.key, entry.value))
     }
 
@@ -102,6 +150,11 @@ impl<K: Copy + PartialEq, V: Default> Dense<K, V> {
     pub fn at(&mut self, number: usize) -> Option<(K, &mut V)> {
         self.entries.get_mut(number).map(|entry| (entry.key, &mut entry.value))
     }
+}
+
+/// Places in the index for so many entries.
+fn places_for(entries: usize) -> usize {
+    (entries * 2).next_power_of_two()
 }
 
 #[cfg(test)]
@@ -131,5 +184,42 @@ mod tests {
             }
         }
         assert!(known.len() > 10);
+    }
+
+    #[test]
+    fn the_index_is_as_large_as_a_second_needs() {
+        let mut table: Dense<u32, u64> = Dense::new(8192);
+        let hash = |key: u32| move || key.wrapping_mul(0x9e37_79b9) >> 7;
+        let mut places = Vec::new();
+        for entries in [10_u32, 6_000, 20, 3] {
+            for round in 0..2_u64 {
+                for key in 0..entries {
+                    let value = table.entry(&key, hash(key), || true).unwrap();
+                    assert_eq!(*value, round);
+                    *value += 1;
+                }
+            }
+            places.push(table.places);
+            let taken: Vec<u32> = std::iter::from_fn(|| table.take()).map(|(key, _)| key).collect();
+            assert!(taken.iter().rev().copied().eq(0..entries));
+            assert!(table.index.iter().all(|number| *number == 0));
+        }
+        assert_eq!(places, [1024, 16_384, 16_384, 1024]);
+    }
+
+    #[test]
+    fn who_finds_no_place_when_it_grows_is_found_as_before() {
+        let mut table: Dense<u32, u64> = Dense::new(8192);
+        // The hash of the first 8 and of the last differs in a bit that only more places look at.
+        let hash = |key: u32| move || if key < 1_000 { key } else { 2_048 + (key - 1_000) / 20 };
+        let made = (0..1_200).filter(|key| table.entry(key, hash(*key), || true).is_some()).count();
+        assert!(made > 512, "{made}");
+        for key in 0..1_200 {
+            if let Some(value) = table.entry(&key, hash(key), || false) {
+                *value += 1;
+            }
+        }
+        let taken: Vec<u64> = std::iter::from_fn(|| table.take()).map(|(_, value)| value).collect();
+        assert_eq!((taken.len(), taken.iter().all(|value| *value == 1)), (made, true));
     }
 }

@@ -69,6 +69,8 @@ pub struct Outcome {
     pub waited_ms: u32,
     /// How long the sender's window had been closed when this packet opened it, ms, if that was long.
     pub reopened_ms: u32,
+    /// How long the originator waited for this first byte of an answer, µs; 0 if it is none.
+    pub first_byte_us: u32,
     /// How often the other side had sent the segment that was stuck and that this packet acknowledges after all; 0 if
     /// none was.
     pub arrived_sends: u16,

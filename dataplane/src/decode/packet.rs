@@ -253,6 +253,12 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// A segment that begins or ends a connection.
+    #[inline(always)]
+    pub fn is_control(&self) -> bool {
+        self.tcp.flags & (flags::SYN | flags::FIN | flags::RST) != 0
+    }
+
     const BLANK: Packet = Packet {
         class: Class::NonIp,
         has_flow: false,

@@ -9,7 +9,7 @@ use dataplane_sys::Table;
 
 use super::record::{Direction, Flow, NONE, flow_flag};
 use super::timer::Wheel;
-use crate::decode::FlowKey;
+use crate::decode::{FlowKey, Packet};
 use crate::source::Nanos;
 
 const WAYS: usize = 8;
@@ -137,15 +137,23 @@ impl FlowTable {
 
     /// Starts loading the lines of the likeliest flow; its bucket should be here by now.
     #[inline(always)]
-    pub fn prefetch_flow(&self, hash: u64, from_low: bool) {
+    pub fn prefetch_flow(&self, hash: u64, packet: &Packet) {
         let bucket = &self.buckets[(hash & self.mask) as usize];
         let tag = tag_of(hash);
         for way in 0..WAYS {
             if bucket.tags[way] == tag && bucket.slots[way] != NONE {
-                let flow = &self.flows[bucket.slots[way] as usize];
+                let slot = bucket.slots[way];
+                let flow = &self.flows[slot as usize];
                 dataplane_sys::prefetch(&flow.key);
-                dataplane_sys::prefetch(&flow.dirs[usize::from(!from_low)]);
-                dataplane_sys::prefetch(&flow.dirs[usize::from(from_low)]);
+                dataplane_sys::prefetch(&flow.dirs[0]);
+                dataplane_sys::prefetch(&flow.dirs[1]);
+                if packet.is_control() || self.is_half_open(slot) {
+                    // It begins or ends: that is more than its packets' numbers.
+                    dataplane_sys::prefetch(&flow.senders);
+                    dataplane_sys::prefetch(&flow.start_ns);
+                    dataplane_sys::prefetch(&flow.rare);
+                    dataplane_sys::prefetch(&flow.story);
+                }
                 return;
             }
         }

@@ -87,10 +87,10 @@ impl Engine {
         let payload = payload.get(..packet.tcp.payload as usize).unwrap_or(payload);
         let Apps { slab, hellos, services, .. } = &mut self.apps;
         let mut tables = Tables { slab, waits: hellos, services };
-        let untimed = flow.first_byte_us == 0;
         app::follow(flow, slot, &mut tables, packet, payload, (stamp.ts, self.now), outcome);
-        if untimed && flow.first_byte_us > 0 {
-            self.account.latency.first_byte.count(u64::from(flow.first_byte_us) * 1000);
+        // Not asked of the flow, where it lies in a line that is nearly never in the cache.
+        if outcome.first_byte_us > 0 {
+            self.account.latency.first_byte.count(u64::from(outcome.first_byte_us) * 1000);
         }
     }
 

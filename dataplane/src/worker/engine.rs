@@ -262,7 +262,7 @@ impl Engine {
         if made {
             self.enter_state_table(slot);
         }
-        if packet.tcp.flags & (flags::SYN | flags::FIN | flags::RST) != 0 || outcome.established {
+        if packet.is_control() || outcome.established {
             self.count_activity(slot, &outcome, packet, closes);
         }
         self.remember_flow(slot, stamp, packet, bytes, made || moved);

@@ -262,7 +262,8 @@ impl<S: Source> Worker<S> {
             self.hashes[i] = Hashes { flow, identity };
         }
         for i in 0..self.batch.packets.len() {
-            self.engine.table.prefetch_flow(self.hashes[i].flow, self.packets[i].from_low);
+            let packet = &self.packets[i];
+            self.engine.table.prefetch_flow(self.hashes[i].flow, packet);
         }
     }
 

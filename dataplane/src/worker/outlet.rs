@@ -50,12 +50,22 @@ pub struct Queues {
 
 impl Queues {
     pub fn new(messages: usize, rows: bool) -> Queues {
+        Queues::sized(messages, rows.then_some(ROWS))
+    }
+
+    /// For a worker and a judge that take turns on one thread: with room for all that `rules` may match at once, and
+    /// else so small that they stay in the cache.
+    pub fn taking_turns(rules: usize, rows: bool) -> Queues {
+        Queues::sized(8 * rules, rows.then_some(2 * RESERVE))
+    }
+
+    fn sized(messages: usize, rows: Option<usize>) -> Queues {
         let messages = messages.max(2 * RESERVE);
         Queues {
             messages: Arc::new(ArrayQueue::new(messages)),
             hits: Arc::new(ArrayQueue::new(messages)),
             siblings: Arc::new(ArrayQueue::new(messages)),
-            rows: rows.then(|| Arc::new(ArrayQueue::new(ROWS))),
+            rows: rows.map(|rows| Arc::new(ArrayQueue::new(rows))),
             found: false,
             commands: Arc::new(ArrayQueue::new(COMMANDS)),
             handover: Arc::new(Handover::new()),
@@ -209,7 +219,7 @@ mod tests {
     #[test]
     fn however_many_rules_there_are_rows_find_room() {
         let rules = 10_000;
-        let queues = Queues::new(8 * rules, true);
+        let queues = Queues::taking_turns(rules, true);
         let mut outlet = Outlet::new(queues.clone(), 0, rules);
         let flow: Flow = bytemuck::Zeroable::zeroed();
         for _ in 0..5_000 {

@@ -107,6 +107,7 @@ fn server_answers(
     }
     if first {
         flow.first_byte_us = micros(took);
+        out.first_byte_us = flow.first_byte_us;
         if status.is_none() && took < LATE {
             return;
         }

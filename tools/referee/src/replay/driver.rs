@@ -68,9 +68,9 @@ impl<'a> Replay<'a> {
         outputs: Outputs,
     ) -> Replay<'a> {
         let tally = (!outputs.to_stdout()).then(Tally::default);
-        // Room for all that may match at once: nothing is lost of a replay.
-        let messages = config.messages.max(8 * rules.most_on_an_event());
-        let queues = Queues::new(messages, tally.is_some() || outputs.wants(Kind::Flows));
+        // Nothing is lost of a replay.
+        let rows = tally.is_some() || outputs.wants(Kind::Flows);
+        let queues = Queues::taking_turns(rules.most_on_an_event(), rows);
         let (recording, recorder) = recording.unzip();
         Replay {
             observer: None,
@@ -103,6 +103,10 @@ impl<'a> Replay<'a> {
             let step = self.worker.step();
             self.messages();
             self.rows();
+            if step == Step::Full {
+                // Verdicts go out, and commands back, in the order they would if the queues had room for all of it.
+                continue;
+            }
             self.verdicts();
             self.send();
             progress.step(self.worker.source().inner(), || self.worker.account().received);
