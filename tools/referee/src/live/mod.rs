@@ -120,7 +120,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         store: store.clone(),
         quiet,
         notify,
-        metrics: metrics::Metrics::new(control.ticking),
+        metrics: metrics::Metrics::new(control.ticking, board.as_ref().map(|board| board.requests())),
         control,
         board,
     };

@@ -93,7 +93,7 @@ impl Run {
             notify: self.notify,
             board: board.clone(),
         };
-        let publisher = board.map(|board| Publisher::new(board, threads.chunks));
+        let publisher = board.map(Publisher::new);
         let mut watch = Watch::new(ports, clock, threads.shared.len(), publisher);
         ready();
         let began = Instant::now();
