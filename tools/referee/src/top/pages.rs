@@ -50,8 +50,8 @@ fn latencies(model: &Model) -> Vec<Line<'static>> {
 /// Three digits.
 fn ms(us: u64) -> String {
     let digits = match us {
-        ..10_000 => 2,
-        ..100_000 => 1,
+        0..10_000 => 2,
+        10_000..100_000 => 1,
         _ => 0,
     };
     format!("{:.digits$}", us as f64 / 1000.0)
