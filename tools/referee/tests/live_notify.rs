@@ -39,6 +39,8 @@ fn a_file_and_the_log_are_told_and_a_webhook_that_is_not_there_holds_up_nobody()
     let (event, subject) = (&events[0], &opened["subject"]);
     assert_eq!((&event["event_type"], &event["proto"]), (&Value::from("incident"), &Value::from("TCP")));
     assert_eq!((&event["src_ip"], &event["dest_port"]), (&subject["src"], &subject["dport"]));
+    assert_eq!(event["in_iface"], "tap0");
+    assert!(event["community_id"].as_str().is_some_and(|id| id.starts_with("1:")), "{event}");
     assert_eq!(
         (&event["incident"]["id"], &event["incident"]["state"]),
         (&opened["id"], &Value::from("open"))

@@ -34,7 +34,6 @@ pub mod tls;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -51,6 +50,7 @@ use crate::board::Board;
 use crate::control::Live;
 use crate::control::request::Requests;
 use crate::error::Failure;
+use crate::report::metrics::served::Requests as Served;
 use crate::report::proof::Proofs;
 
 /// Threads for what waits for a disk.
@@ -82,8 +82,8 @@ pub struct App {
     pub auth: Auth,
     pub limits: Limits,
     pub spool: Spool,
-    /// Faults in handlers.
-    pub faults: AtomicU64,
+    /// How long requests took.
+    pub served: Arc<Served>,
     /// True once all is over: who follows events is let go.
     pub over: watch::Receiver<bool>,
 }
@@ -126,6 +126,7 @@ impl Api {
 impl App {
     fn new(backend: Backend, config: ApiConfig, url: Option<String>, over: watch::Receiver<bool>) -> App {
         App {
+            served: backend.board.requests(),
             board: backend.board,
             auth: Auth::new(config.tokens.clone()),
             limits: Limits::new(config.requests_per_second),
@@ -136,7 +137,6 @@ impl App {
             rules: backend.rules,
             config,
             url,
-            faults: AtomicU64::new(0),
             over,
         }
     }

@@ -6,8 +6,8 @@
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -23,6 +23,7 @@ use super::auth::{Peer, Role, Who};
 use super::call::{Answer, Answering, Call, bad_parameter};
 use super::limits;
 use super::problem::{Kind, Problem};
+use crate::report::metrics::served::OTHER;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
@@ -115,12 +116,13 @@ pub fn router(app: &Arc<App>) -> Router {
             verbs.push("HEAD");
         }
         let allowed = verbs.join(", ");
+        let counted = Arc::clone(app);
         let refuse = move |request: Request<Body>| {
             let problem =
                 Problem::new(Kind::MethodNotAllowed, format!("{} can't be done here", request.method()))
                     .help(format!("this path takes {allowed}"))
                     .header(ALLOW, &allowed);
-            std::future::ready(finish(problem.respond(request.uri().path())))
+            std::future::ready(refused(&counted, path, problem, &request))
         };
         let mut methods = MethodRouter::new();
         for route in here {
@@ -129,24 +131,34 @@ pub fn router(app: &Arc<App>) -> Router {
         }
         router = router.route(path, methods.fallback(refuse));
     }
-    router.fallback(|request: Request<Body>| {
+    let counted = Arc::clone(app);
+    router.fallback(move |request: Request<Body>| {
         let problem =
             Problem::new(Kind::NotFound, "no such path").help("/api/v1/openapi.json lists those there are");
-        std::future::ready(finish(problem.respond(request.uri().path())))
+        std::future::ready(refused(&counted, OTHER, problem, &request))
     })
+}
+
+/// There is no such route.
+fn refused(app: &App, path: &'static str, problem: Problem, request: &Request<Body>) -> Response<Body> {
+    let response = finish(problem.respond(request.uri().path()));
+    app.served.count(OTHER, path, response.status().as_u16(), Duration::ZERO);
+    response
 }
 
 /// One request, from its first header line to an answer.
 async fn take(app: Arc<App>, route: &'static Route, request: Request<Body>) -> Response<Body> {
+    let began = Instant::now();
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
-    let faults = Arc::clone(&app);
+    let served = Arc::clone(&app.served);
     let done = Caught(Box::pin(answer(app, route, parts, body))).await;
-    let answer = done.unwrap_or_else(|()| {
-        faults.faults.fetch_add(1, Ordering::Relaxed);
-        Err(Problem::new(Kind::Internal, "the answer failed; this is a fault of Referee, please report it"))
-    });
-    finish(answer.unwrap_or_else(|problem| problem.respond(&path)))
+    let fault = "the answer failed; this is a fault of Referee, please report it";
+    let answer = done.unwrap_or_else(|()| Err(Problem::new(Kind::Internal, fault)));
+    let response = finish(answer.unwrap_or_else(|problem| problem.respond(&path)));
+    let status = response.status().as_u16();
+    served.count(route.verb.name(), route.path, status, began.elapsed());
+    response
 }
 
 async fn answer(app: Arc<App>, route: &'static Route, mut parts: Parts, body: Body) -> Answer {

@@ -1,6 +1,6 @@
 //! The box itself: version, health, books, figures over time, metrics, and the description of this interface.
 //!
-//! API thread. Copies what main published in the last second.
+//! API thread. What main published in the last second; books and metrics are worded here when they are first asked for.
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
@@ -82,10 +82,10 @@ impl App {
 
 async fn books(call: Call) -> Answer {
     call.app.live()?;
-    let books = call.app.board.latest().books.clone();
-    match *books {
+    let latest = call.app.board.latest();
+    match &*latest.books {
         Value::Null => Err(Problem::new(Kind::Busy, "the first second is not over").help("ask again")),
-        _ => json(&*books),
+        books => json(books),
     }
 }
 
@@ -103,7 +103,7 @@ async fn series(call: Call) -> Answer {
 
 async fn metrics(call: Call) -> Answer {
     call.app.live()?;
-    let page = call.app.board.latest().metrics.to_string();
+    let page = call.app.board.latest().metrics.clone();
     Ok(text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", page))
 }
 

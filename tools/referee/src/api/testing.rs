@@ -16,7 +16,7 @@ use tower::ServiceExt;
 use super::auth::{Grant, Peer, Token, digest};
 use super::{ApiConfig, App, Backend, routes};
 use crate::board::tests::incident;
-use crate::board::{Board, BoxInfo, Published};
+use crate::board::{Board, BoxInfo, Published, later};
 use crate::recording::Prepared;
 
 pub const READ: &str = "token-to-read";
@@ -67,8 +67,8 @@ pub fn tried(live: bool, change: impl FnOnce(&mut ApiConfig)) -> Tried {
     let board = Board::new(info);
     if live {
         board.opened(&incident("0123456789abcdef", 7_000_000_000), true);
-        let books = Arc::new(serde_json::json!({"received": 1, "balanced": null}));
-        let metrics = "# HELP referee_up 1\n".into();
+        let books = later(|| serde_json::json!({"received": 1, "balanced": null}));
+        let metrics = later(|| "# HELP referee_up 1\n".to_owned());
         board.publish(Published { books, metrics, ..Published::default() }, Default::default());
     }
     over(board, folder, change)

@@ -4,9 +4,10 @@
 //! takes it. Everything has a fixed size: what is older goes.
 
 pub mod series;
+pub mod spread;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use dataplane::flow::row::FlowRow;
 use dataplane::judge::Incident;
@@ -14,6 +15,7 @@ use dataplane::source::Nanos;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::report::metrics::served::Requests;
 use series::{Sample, Series};
 
 /// Incidents of this run that are remembered once they have closed.
@@ -90,15 +92,29 @@ pub struct Check {
     pub help: Option<String>,
 }
 
+/// Made when somebody first asks for it, on their thread, and once.
+pub type Later<T> = LazyLock<T, Box<dyn FnOnce() -> T + Send>>;
+
+pub fn later<T>(make: impl FnOnce() -> T + Send + 'static) -> Later<T> {
+    LazyLock::new(Box::new(make))
+}
+
 /// What main has found out in the last second.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub struct Published {
     /// The `--ledger` object so far; null before the first second and without a run.
-    pub books: Arc<Value>,
+    pub books: Later<Value>,
     /// The page of metrics; empty without a run.
-    pub metrics: Arc<str>,
+    pub metrics: Later<String>,
     pub interfaces: Vec<InterfaceState>,
     pub checks: Vec<Check>,
+}
+
+impl Default for Published {
+    fn default() -> Self {
+        let (books, metrics) = (later(Value::default), later(String::default));
+        Published { books, metrics, interfaces: Vec::new(), checks: Vec::new() }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -118,15 +134,21 @@ struct Inner {
 pub struct Board {
     info: BoxInfo,
     inner: Mutex<Inner>,
+    /// The other way round: the api thread counts, the metrics show it.
+    requests: Arc<Requests>,
 }
 
 impl Board {
     pub fn new(info: BoxInfo) -> Arc<Board> {
-        Arc::new(Board { info, inner: Mutex::default() })
+        Arc::new(Board { info, ..Board::default() })
     }
 
     pub fn info(&self) -> &BoxInfo {
         &self.info
+    }
+
+    pub fn requests(&self) -> Arc<Requests> {
+        Arc::clone(&self.requests)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -194,10 +216,13 @@ impl Board {
     /// Once a second.
     pub fn publish(&self, published: Published, sample: Sample) {
         let data = serde_json::to_string(&sample).unwrap_or_default();
+        let mut latest = Arc::new(published);
         let mut inner = self.lock();
-        inner.latest = Arc::new(published);
+        std::mem::swap(&mut inner.latest, &mut latest);
         inner.series.push(sample);
         inner.happened("books", data);
+        // What was made of the second before is taken apart while nobody waits.
+        drop(inner);
     }
 
     pub fn latest(&self) -> Arc<Published> {
@@ -251,6 +276,8 @@ impl Inner {
 
 #[cfg(test)]
 pub mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use dataplane::judge::Subject;
     use rules::{Scope, Severity};
 
@@ -295,6 +322,25 @@ pub mod tests {
         assert_eq!((entry.state, entry.captured), (State::Withdrawn, true));
         let json = serde_json::to_value(&*entry).unwrap();
         assert_eq!((json["id"].as_str(), json["state"].as_str()), (Some("a"), Some("withdrawn")));
+    }
+
+    #[test]
+    fn what_is_long_to_make_is_made_once_and_only_if_asked_for() {
+        let made = Arc::new(AtomicU32::new(0));
+        let published = |second: u32| {
+            let made = Arc::clone(&made);
+            let metrics = later(move || format!("{second} {}", made.fetch_add(1, Ordering::Relaxed)));
+            Published { metrics, ..Published::default() }
+        };
+        let board = Board::new(BoxInfo::default());
+        assert_eq!(*board.latest().books, Value::Null);
+        (0..10).for_each(|second| board.publish(published(second), Sample::default()));
+        assert_eq!(made.load(Ordering::Relaxed), 0, "nobody has asked");
+        let latest = board.latest();
+        assert_eq!((&**board.latest().metrics, &**latest.metrics), ("9 0", "9 0"));
+        board.publish(published(10), Sample::default());
+        assert_eq!((&**board.latest().metrics, &**latest.metrics), ("10 1", "9 0"));
+        assert_eq!(made.load(Ordering::Relaxed), 2);
     }
 
     #[test]

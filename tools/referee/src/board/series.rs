@@ -1,11 +1,13 @@
 //! Figures of the last hour by second and of the last day by minute, for plots.
 //!
-//! Main pushes one sample a second, readers copy; memory is fixed: 3,600 + 1,440 samples.
+//! Main pushes one sample a second, readers copy; memory is fixed: 3,600 + 1,440 samples of half a KiB.
 
 use std::collections::VecDeque;
 
 use dataplane::source::Nanos;
 use serde::Serialize;
+
+use super::spread::Spreads;
 
 const SECONDS: usize = 3600;
 const MINUTES: usize = 1440;
@@ -35,6 +37,8 @@ pub struct Sample {
     pub flows: u64,
     pub open: u64,
     pub history_s: f32,
+    /// How long things took that ended in it.
+    pub latency: Spreads,
 }
 
 impl Sample {
@@ -52,6 +56,7 @@ impl Sample {
             events: self.events + later.events,
             hits: self.hits + later.hits,
             incidents: self.incidents + later.incidents,
+            latency: self.latency.join(later.latency),
             ..later
         }
     }
@@ -109,6 +114,8 @@ fn push(samples: &mut VecDeque<Sample>, sample: Sample, most: usize) {
 
 #[cfg(test)]
 mod tests {
+    use dataplane::latency::Latency;
+
     use super::*;
 
     fn second(number: u64) -> Sample {
@@ -126,6 +133,23 @@ mod tests {
         assert_eq!((tens[0].seconds, tens[0].packets, tens[0].flows), (10, 100, 609));
         let minutes = series.read(0, 60);
         assert_eq!(minutes.iter().map(|minute| minute.packets).collect::<Vec<_>>(), [600, 600]);
+    }
+
+    #[test]
+    fn latencies_of_a_step_are_of_all_that_was_counted_in_it() {
+        let (mut now, mut series) = (Latency::default(), Series::default());
+        for number in 10..30 {
+            let before = now;
+            // Twice as many that took long in every tenth second as there are short ones in all others.
+            let (ms, times) = if number % 10 == 0 { (1000, 18) } else { (1, 1) };
+            (0..times).for_each(|_| now.connect.count(ms * 1_000_000));
+            series.push(Sample { latency: Spreads::between(&before, &now), ..second(number) });
+        }
+        let p50 =
+            |sample: &Sample| serde_json::to_value(sample).unwrap()["latency"]["connect"]["p50_us"].clone();
+        let (seconds, tens) = (series.read(0, 1), series.read(0, 10));
+        assert_eq!((p50(&seconds[0]), p50(&seconds[9])), (786_432.into(), 768.into()));
+        assert_eq!((tens.len(), p50(&tens[1])), (2, 655_360.into()));
     }
 
     #[test]

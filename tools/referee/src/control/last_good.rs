@@ -11,6 +11,7 @@ use std::sync::Arc;
 use rules::{LoadError, Override, RuleSet, SourceFile};
 use serde::{Deserialize, Serialize};
 
+use super::Control;
 use super::command::Mistake;
 use crate::config::{Config, Placed};
 use crate::error::Failure;
@@ -130,6 +131,24 @@ pub fn keep(folder: &Path, origin: &Origin, files: &[SourceFile]) -> io::Result<
     file.write_all(&serde_json::to_vec(&kept)?)?;
     file.sync_all()?;
     fs::rename(&beside, folder.join(NAME))
+}
+
+impl Control {
+    /// Keeps the set in force for a restart.
+    pub(super) fn remember(&mut self) {
+        let Some(folder) = &self.keep else { return };
+        match keep(folder, &self.made.origin, &self.made.files) {
+            Ok(()) => self.unkept = false,
+            Err(error) if !self.unkept => {
+                self.unkept = true;
+                let folder = folder.display();
+                self.say(format!(
+                    "{folder}: the rules in force can't be kept there for a restart with broken ones: {error}"
+                ));
+            }
+            Err(_) => {}
+        }
+    }
 }
 
 #[cfg(test)]

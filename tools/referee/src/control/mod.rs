@@ -21,7 +21,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -125,7 +125,7 @@ impl Prepared {
         }
         let sets = Sets::new(start.rules, handovers);
         let ((notes, said), (records, recorded)) = (channel(), channel());
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, turns) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (live, judge) = (Arc::clone(sets.live()), sets.judge());
         let (ticking, question) = (Ticking::begun(), Arc::new(Question::default()));
         let made = Made::new(&origin, start.params, start.files.clone());
@@ -139,6 +139,7 @@ impl Prepared {
             terminal,
             over,
             stop: Arc::clone(&stop),
+            turns: Arc::clone(&turns),
             poll,
             sets,
             made,
@@ -156,7 +157,7 @@ impl Prepared {
         };
         let thread =
             thread::Builder::new().name("control".to_owned()).spawn(|| control.run()).map_err(failed)?;
-        Ok(Handle { live, judge, question, ticking, said, requests, recorded, waker, stop, thread })
+        Ok(Handle { live, judge, question, ticking, said, requests, recorded, waker, stop, turns, thread })
     }
 }
 
@@ -176,6 +177,7 @@ pub struct Handle {
     pub recorded: Receiver<Record>,
     waker: Arc<Waker>,
     stop: Arc<AtomicBool>,
+    turns: Arc<AtomicU64>,
     thread: JoinHandle<Demands>,
 }
 
@@ -185,6 +187,11 @@ impl Handle {
         self.stop.store(true, Ordering::Release);
         // It looks once a second anyway.
         let _ = self.waker.wake();
+    }
+
+    /// Turns it has taken: while these grow, it is not stuck. It takes one a second when there is nothing to do.
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
     }
 
     /// Waits for its end, and gives the captures there were; none if it ended by a fault of its own.
@@ -205,6 +212,7 @@ struct Control {
     terminal: bool,
     over: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
+    turns: Arc<AtomicU64>,
     poll: Poll,
     sets: Sets,
     /// What the set in force was made of.
@@ -234,6 +242,7 @@ impl Control {
         }
         let mut events = Events::with_capacity(8);
         while !self.stop.load(Ordering::Acquire) {
+            self.goes_on();
             let nap = if self.settling.is_some() { LOOKS.1 } else { LOOKS.0 };
             // Whatever ended the wait, everything is looked at.
             let _ = self.poll.poll(&mut events, Some(nap));
@@ -243,10 +252,14 @@ impl Control {
             }
             self.settle();
             if let Some(socket) = self.socket.take() {
-                socket.serve(|line| self.answer(line));
+                socket.serve(|line| {
+                    self.goes_on();
+                    self.answer(line)
+                });
                 self.socket = Some(socket);
             }
             while let Ok(Request { command, reply }) = self.requests.try_recv() {
+                self.goes_on();
                 reply(self.obey(command));
             }
             self.sets.free();
@@ -254,6 +267,11 @@ impl Control {
         }
         self.demands.stop();
         self.demands
+    }
+
+    /// One thing after the other, each of which may take a while, is no standing still.
+    fn goes_on(&self) {
+        self.turns.fetch_add(1, Ordering::Relaxed);
     }
 
     fn say(&self, text: impl Into<String>) {
@@ -374,20 +392,45 @@ impl Control {
         self.errors = errors;
         done
     }
+}
 
-    /// Keeps the set in force for a restart.
-    fn remember(&mut self) {
-        let Some(folder) = &self.keep else { return };
-        match last_good::keep(folder, &self.made.origin, &self.made.files) {
-            Ok(()) => self.unkept = false,
-            Err(error) if !self.unkept => {
-                self.unkept = true;
-                let folder = folder.display();
-                self.say(format!(
-                    "{folder}: the rules in force can't be kept there for a restart with broken ones: {error}"
-                ));
-            }
-            Err(_) => {}
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::service::{CONTROL_STUCK, Service, Supervised};
+
+    fn ask(handle: &Handle, then: impl FnOnce() + Send + 'static) {
+        let request = Request { command: command::Command::Demands {}, reply: Box::new(|_| then()) };
+        assert!(handle.requests.ask(request).is_ok());
+    }
+
+    #[test]
+    fn a_thread_that_is_held_up_is_known_by_its_turns() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.rhai"), "rule \"a\" on rst then { }").unwrap();
+        let asked = Asked { config: None, rules: Some(folder.path().to_path_buf()), set: Vec::new() };
+        let origin = asked.origin().unwrap();
+        let start = last_good::start(&origin, None).unwrap();
+        let prepared = Prepared::new(asked, origin, None, None).unwrap();
+        let handle = prepared.spawn(start, Vec::new(), Means::default(), Arc::default()).unwrap();
+        let ((entered, inside), (leave, left)) = (channel(), channel::<()>());
+        ask(&handle, move || {
+            entered.send(()).unwrap();
+            left.recv().unwrap();
+        });
+        inside.recv().unwrap();
+        let thread = Supervised { name: "control".to_owned(), patience: CONTROL_STUCK };
+        let began = Instant::now();
+        let mut service = Service::ready([thread].into_iter(), began);
+        let mut look = |at| service.look(at, [handle.turns()].into_iter(), "");
+        assert!(look(began).is_empty());
+        assert_eq!(look(began + CONTROL_STUCK), ["thread control took no turn for 30 s"]);
+        let (done, over) = channel();
+        leave.send(()).unwrap();
+        ask(&handle, move || done.send(()).unwrap());
+        over.recv().unwrap();
+        assert!(look(began + CONTROL_STUCK * 2).is_empty());
+        handle.stop();
+        assert!(handle.join().is_some());
     }
 }

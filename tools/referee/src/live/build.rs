@@ -23,6 +23,7 @@ use rules::RuleSet;
 
 use super::judge::{self, Told, Verdicts};
 use super::layout::Layout;
+use super::service::{self, Supervised};
 use super::worker;
 use crate::config::{Config, Redispatch};
 use crate::control;
@@ -65,6 +66,13 @@ pub struct Threads {
 }
 
 impl Threads {
+    /// Those that are supervised, in the order of their turns.
+    pub fn supervised(&self) -> impl Iterator<Item = Supervised> {
+        let workers = (0..self.shared.len()).map(|number| format!("worker-{number}"));
+        let names = workers.chain(["judge".to_owned()]);
+        names.map(|name| Supervised { name, patience: service::STUCK })
+    }
+
     /// The turns that each worker and the judge have taken.
     pub fn turns(&self) -> impl Iterator<Item = u64> {
         let workers = self.shared.iter().map(|shared| &shared.turns);

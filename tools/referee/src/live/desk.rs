@@ -81,7 +81,7 @@ impl Desk {
                 self.tell_closed(*incident, captured);
             }
             judge::Told::Failing(what) => self.say(&what),
-            judge::Told::Standing(judged) => self.metrics.judged = *judged,
+            judge::Told::Standing(judged) => self.metrics.judged = judged.into(),
             judge::Told::Open(open) => {
                 if let Some(board) = &self.board {
                     board.standing(open);

@@ -1,22 +1,28 @@
 //! The metrics of a live run: gathered from those who count, and written every ten seconds.
 //!
-//! Main thread, between two looks. Reads what others published; nobody waits for it.
+//! Main thread, between two looks. Reads what others published; nobody waits for it. For those who ask through the HTTP
+//! interface the api thread words what main has seen.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use dataplane::filter::Refused;
 use dataplane::ledger::{DropReason, WorkerAccount};
 use dataplane::record::WriterAccount;
-use dataplane::source::live::{Port, PortReport};
+use dataplane::source::live::PortReport;
+use rules::RuleSet;
 
 use super::judge::Judged;
 use super::worker::Snapshot;
 use crate::control::Live;
 use crate::filter::Advice;
 use crate::notify::account::Told;
+use crate::recording::Recorded;
 use crate::report::cost::{Ticking, standing};
+use crate::report::finished::{Finished, Inputs, InterfaceReport, Kept};
 use crate::report::metrics::interfaces::Watched;
+use crate::report::metrics::served::Requests;
 use crate::report::metrics::troubles::Troubles;
 use crate::report::metrics::{OfWorker, Sample, Store, counted, text};
 use crate::report::outputs::{Kind, Outputs};
@@ -27,7 +33,7 @@ const EVERY: u64 = 10;
 
 pub struct Metrics {
     /// What the judge said last.
-    pub judged: Judged,
+    pub judged: Arc<Judged>,
     /// Incidents, as the desk has them.
     pub troubles: Troubles,
     began: SystemTime,
@@ -35,71 +41,108 @@ pub struct Metrics {
     pub ticking: Ticking,
     /// About the filter.
     pub advice: Advice,
+    /// Of the HTTP interface, if there is one.
+    requests: Option<Arc<Requests>>,
 }
 
-/// What main sees of the others.
-#[derive(Clone)]
-pub struct Seen<'a> {
-    pub ports: &'a [Port],
-    pub reports: &'a [PortReport],
-    pub snapshots: &'a [Snapshot],
+/// What main looks at once a second.
+pub struct Looked {
+    pub interfaces: Vec<InterfaceReport>,
+    pub snapshots: Vec<Snapshot>,
     pub writer: Option<WriterAccount>,
     pub notified: Vec<Told>,
-    pub live: &'a Live,
+    /// Of all recorders.
+    pub chunks: usize,
+}
+
+/// All that main sees of the others at one moment. Whoever wants more than figures words it, on a thread of its own
+/// choosing: nobody is asked again.
+pub struct Seen {
+    pub at: SystemTime,
+    began: SystemTime,
+    pub looked: Looked,
+    /// Of all workers.
+    pub worker: WorkerAccount,
+    pub judged: Arc<Judged>,
+    troubles: Troubles,
+    pub rules: Arc<RuleSet>,
+    reloads: (u64, u64),
+    generations: Vec<u32>,
+    ticking: Ticking,
+    requests: Option<Arc<Requests>>,
 }
 
 impl Metrics {
-    pub fn new(ticking: Ticking) -> Metrics {
+    pub fn new(ticking: Ticking, requests: Option<Arc<Requests>>) -> Metrics {
         Metrics {
-            judged: Judged::default(),
+            judged: Arc::default(),
             troubles: Troubles::default(),
             began: SystemTime::now(),
             looks: 0,
             ticking,
             advice: Advice::default(),
+            requests,
+        }
+    }
+
+    /// As things stand now, by what the judge said last.
+    pub fn seen(&self, looked: Looked, live: &Live) -> Seen {
+        let mut worker = WorkerAccount::default();
+        looked.snapshots.iter().for_each(|snapshot| worker.add(&snapshot.account));
+        Seen {
+            at: SystemTime::now(),
+            began: self.began,
+            looked,
+            worker,
+            judged: Arc::clone(&self.judged),
+            troubles: self.troubles.shown(),
+            rules: live.rules(),
+            reloads: live.reloads(),
+            generations: live.workers().collect(),
+            ticking: self.ticking,
+            requests: self.requests.clone(),
         }
     }
 
     /// Once a second: asks the judge, and a second later writes what it said.
-    pub fn look(&mut self, asked: &AtomicBool, outputs: &mut Outputs, seen: Seen) {
+    pub fn look(&mut self, asked: &AtomicBool, outputs: &mut Outputs, seen: &Seen) {
         if !outputs.wants(Kind::Metrics) {
             return;
         }
         match self.looks % EVERY {
             0 => asked.store(true, Ordering::Relaxed),
-            1 => outputs.metrics(false, || self.page(seen)),
+            1 => outputs.metrics(false, || seen.page()),
             _ => {}
         }
         self.looks += 1;
     }
+}
 
-    /// As things stand now, by what the judge said last.
-    pub fn page(&self, seen: Seen) -> String {
-        text(&self.sample(seen))
+impl Seen {
+    /// The page of metrics.
+    pub fn page(&self) -> String {
+        text(&self.sample())
     }
 
-    fn sample<'a>(&'a self, seen: Seen<'a>) -> Sample<'a> {
-        let Seen { ports, reports, snapshots, writer, notified, live } = seen;
-        let rules = live.rules();
-        let counted = counted(&rules);
-        let mut worker = WorkerAccount::default();
-        snapshots.iter().for_each(|snapshot| worker.add(&snapshot.account));
-        let watched = |(port, report): (&'a Port, &'a PortReport)| {
-            Watched::new(&port.nic().name, port.to_string(), report)
-        };
-        let refused = refused(reports);
+    fn sample(&self) -> Sample<'_> {
+        let Looked { interfaces, snapshots, writer, notified, .. } = &self.looked;
+        let reports = || interfaces.iter().map(|interface| &interface.port);
+        let mut worker = self.worker;
+        let refused = refused(reports());
         worker.received += refused.packets;
         worker.filtered += refused.packets;
-        let now = SystemTime::now();
-        let Judged { account: judge, standing: gauges, bodies, counted: taken, timing } = &self.judged;
+        let Judged { account: judge, standing: gauges, bodies, counted: taken, timing } = &*self.judged;
         Sample {
             running: true,
             began: self.began.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs_f64()),
             workers: snapshots.iter().map(of_worker).collect(),
             refused,
-            lost: DropReason::ALL.map(|reason| reports.iter().map(|r| r.dropped[reason as usize]).sum()),
+            lost: DropReason::ALL.map(|reason| reports().map(|r| r.dropped[reason as usize]).sum()),
             late: snapshots.iter().map(|snapshot| snapshot.late).sum(),
-            interfaces: ports.iter().zip(reports).map(watched).collect(),
+            interfaces: interfaces
+                .iter()
+                .map(|i| Watched::new(&i.name, i.capture.clone(), &i.port))
+                .collect(),
             live_flows: snapshots.iter().map(|snapshot| snapshot.live).sum(),
             peak_flows: snapshots.iter().map(|snapshot| snapshot.peak).sum(),
             history_seconds: snapshots.iter().map(|s| s.horizon).min().map(|ns| ns as f64 / 1e9),
@@ -108,25 +151,58 @@ impl Metrics {
             counted: taken,
             timing: Some(timing),
             troubles: &self.troubles,
-            notified,
-            standing: counted.then_some(gauges),
-            store: writer.map(|account| Store { lag_ns: lag(&worker, &account, now), account }),
-            costs: standing(&rules, Some(&self.ticking)),
-            rules: InForce::new(&rules, live.reloads(), live.workers().collect()),
+            notified: notified.clone(),
+            standing: counted(&self.rules).then_some(gauges),
+            store: writer.clone().map(|account| Store { lag_ns: lag(&worker, &account, self.at), account }),
+            costs: standing(&self.rules, Some(&self.ticking)),
+            rules: InForce::new(&self.rules, self.reloads, self.generations.clone()),
+            requests: self.requests.as_deref(),
             worker,
+        }
+    }
+
+    /// The run as if it had ended now.
+    pub fn finished(&self) -> Finished {
+        let Looked { interfaces, snapshots, writer, notified, chunks } = &self.looked;
+        let Judged { account: judge, standing, bodies, counted, timing } = (*self.judged).clone();
+        Finished {
+            worker: self.worker,
+            live: snapshots.iter().map(|snapshot| snapshot.live).sum(),
+            peak: snapshots.iter().map(|snapshot| snapshot.peak).sum(),
+            judge,
+            standing,
+            counted,
+            timing,
+            troubles: Troubles::default(),
+            notified: notified.clone(),
+            bodies,
+            chunks: (*chunks, 0),
+            recorded: writer.clone().map(|account| Recorded {
+                account,
+                stalled: false,
+                failures: Vec::new(),
+            }),
+            inputs: Inputs::Interfaces {
+                reports: interfaces.clone(),
+                clock_steps: 0,
+                late: snapshots.iter().map(|snapshot| snapshot.late).sum(),
+            },
+            kept: Kept::default(),
+            reloads: self.reloads,
+            seconds: 0.0,
+            ticking: Some(self.ticking),
         }
     }
 }
 
 /// What filters in the kernel left out.
-fn refused(reports: &[PortReport]) -> Refused {
-    let sum = |of: fn(&PortReport) -> u64| reports.iter().map(of).sum();
-    Refused {
-        packets: sum(|report| report.filtered),
-        tagged: sum(|report| report.filtered_tagged),
-        related: sum(|report| report.related),
+fn refused<'a>(reports: impl Iterator<Item = &'a PortReport>) -> Refused {
+    reports.fold(Refused::default(), |all, report| Refused {
+        packets: all.packets + report.filtered,
+        tagged: all.tagged + report.filtered_tagged,
+        related: all.related + report.related,
         unjudged: 0,
-    }
+    })
 }
 
 fn of_worker(snapshot: &Snapshot) -> OfWorker {

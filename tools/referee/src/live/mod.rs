@@ -98,7 +98,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     privileges::give_up()?;
     let recording = prepared.map(Prepared::start_live).transpose()?;
     let quiet = outputs.to_stdout() || notify.as_ref().is_some_and(notify::Prepared::to_stdout);
-    let notify = notify.map(notify::Prepared::spawn).transpose()?;
+    let notify = notify.map(|notify| notify.captures_from(&interfaces).spawn()).transpose()?;
     let means = Means {
         store: store.as_deref().map(|folder| folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf())),
         links: built.links.clone(),
@@ -120,7 +120,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         store: store.clone(),
         quiet,
         notify,
-        metrics: metrics::Metrics::new(control.ticking),
+        metrics: metrics::Metrics::new(control.ticking, board.as_ref().map(|board| board.requests())),
         control,
         board,
     };

@@ -1,30 +1,29 @@
 //! What those who ask through the HTTP interface see of a live run: main puts it on the board, once a second and whenever
 //! an incident opens or closes.
 //!
-//! Main thread. Adds up and words what others counted; asks nobody but the judge, who answers when it has time.
+//! Main thread. Adds up what others counted; asks nobody but the judge, who answers when it has time. Books and metrics are
+//! worded on the api thread, when they are asked for.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
-use dataplane::ledger::WorkerAccount;
+use dataplane::latency::Latency;
+use dataplane::source::live::Port;
 use serde_json::Value;
 
-use super::judge::Judged;
-use super::metrics::{Metrics, Seen};
+use super::metrics::Seen;
 use super::status::Figures;
 use crate::api::{self, Api, Backend, DEFAULT_SOCKET};
 use crate::board::series::Sample;
-use crate::board::{Board, Check, InterfaceState, Published, Standing};
+use crate::board::spread::Spreads;
+use crate::board::{Board, Check, InterfaceState, Published, Standing, later};
 use crate::config::Config;
 use crate::control::{Handle, socket};
 use crate::error::Failure;
-use crate::recording::Recorded;
-use crate::report::finished::{Finished, Inputs, InterfaceReport, Kept};
 use crate::report::ledger::Ledger;
-use crate::report::metrics::troubles::Troubles;
 use crate::serve;
 
 /// Seconds that health looks back on.
@@ -77,6 +76,23 @@ struct Totals {
     flows_created: u64,
     events: u64,
     hits: u64,
+    latency: Latency,
+}
+
+impl Totals {
+    fn new(figures: Figures, seen: &Seen) -> Totals {
+        let refused: u64 = seen.looked.interfaces.iter().map(|interface| interface.port.filtered).sum();
+        let worker = &seen.worker;
+        Totals {
+            figures,
+            filtered: worker.filtered + refused,
+            kept: worker.kept.kept,
+            flows_created: worker.flows_created,
+            events: worker.events.raised,
+            hits: worker.events.matched,
+            latency: worker.latency,
+        }
+    }
 }
 
 pub struct Publisher {
@@ -85,46 +101,33 @@ pub struct Publisher {
     /// Of the last minute, oldest first.
     before: VecDeque<Totals>,
     generation: u32,
-    chunks: usize,
 }
 
 impl Publisher {
-    pub fn new(board: Arc<Board>, chunks: usize) -> Publisher {
-        Publisher { board, looks: 0, before: VecDeque::from([Totals::default()]), generation: 0, chunks }
+    pub fn new(board: Arc<Board>) -> Publisher {
+        Publisher { board, looks: 0, before: VecDeque::from([Totals::default()]), generation: 0 }
     }
 
-    /// Once a second.
-    pub fn look(&mut self, asked: &AtomicBool, metrics: &Metrics, figures: Figures, seen: &Seen) {
+    /// Once a second. What is long to word is worded by whoever asks for it, if anybody does.
+    pub fn look(&mut self, asked: &AtomicBool, figures: Figures, ports: &[Port], seen: &Arc<Seen>) {
         if self.looks.is_multiple_of(ASKS) {
             asked.store(true, Ordering::Relaxed);
         }
         self.looks += 1;
-        let rules = seen.live.rules();
-        if rules.generation() != self.generation {
-            self.generation = rules.generation();
-            self.board.rules(self.generation, rules.hash());
+        if seen.rules.generation() != self.generation {
+            self.generation = seen.rules.generation();
+            self.board.rules(self.generation, seen.rules.hash());
         }
-        let finished = self.so_far(metrics, seen);
-        let now = Totals {
-            figures,
-            filtered: finished.worker.filtered
-                + seen.reports.iter().map(|report| report.filtered).sum::<u64>(),
-            kept: finished.worker.kept.kept,
-            flows_created: finished.worker.flows_created,
-            events: finished.worker.events.raised,
-            hits: finished.worker.events.matched,
-        };
-        let mut books = serde_json::to_value(Ledger::of(&finished, &rules)).unwrap_or(Value::Null);
-        // Nothing balances while packets are on their way.
-        books["balanced"] = Value::Null;
-        let at_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
-        let interfaces: Vec<InterfaceState> = seen.ports.iter().map(interface).collect();
+        let now = Totals::new(figures, seen);
+        let interfaces: Vec<InterfaceState> = ports.iter().map(interface).collect();
+        let (books, metrics) = (Arc::clone(seen), Arc::clone(seen));
         let published = Published {
-            books: Arc::new(books),
-            metrics: metrics.page(seen.clone()).into(),
-            checks: self.checks(&now, &interfaces, metrics, seen),
+            books: later(move || books_of(&books)),
+            metrics: later(move || metrics.page()),
+            checks: self.checks(&now, &interfaces, seen),
             interfaces,
         };
+        let at_ns = seen.at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
         let sample = sample(self.before.back().unwrap_or(&now), &now, at_ns);
         if self.before.len() > LOOKS_BACK {
             self.before.pop_front();
@@ -133,54 +136,7 @@ impl Publisher {
         self.board.publish(published, sample);
     }
 
-    /// The run as if it had ended now.
-    fn so_far(&self, metrics: &Metrics, seen: &Seen) -> Finished {
-        let mut worker = WorkerAccount::default();
-        seen.snapshots.iter().for_each(|snapshot| worker.add(&snapshot.account));
-        let Judged { account: judge, standing, bodies, counted, timing } = metrics.judged.clone();
-        let report =
-            |(port, report): (&dataplane::source::live::Port, &dataplane::source::live::PortReport)| {
-                InterfaceReport {
-                    name: port.nic().name.clone(),
-                    capture: port.to_string(),
-                    filter: port.filter().cloned(),
-                    port: report.clone(),
-                    driver: Default::default(),
-                }
-            };
-        let writer = seen.writer.clone();
-        Finished {
-            worker,
-            live: seen.snapshots.iter().map(|snapshot| snapshot.live).sum(),
-            peak: seen.snapshots.iter().map(|snapshot| snapshot.peak).sum(),
-            judge,
-            standing,
-            counted,
-            timing,
-            troubles: Troubles::default(),
-            notified: seen.notified.clone(),
-            bodies,
-            chunks: (self.chunks, 0),
-            recorded: writer.map(|account| Recorded { account, stalled: false, failures: Vec::new() }),
-            inputs: Inputs::Interfaces {
-                reports: seen.ports.iter().zip(seen.reports).map(report).collect(),
-                clock_steps: 0,
-                late: seen.snapshots.iter().map(|snapshot| snapshot.late).sum(),
-            },
-            kept: Kept::default(),
-            reloads: seen.live.reloads(),
-            seconds: 0.0,
-            ticking: Some(metrics.ticking),
-        }
-    }
-
-    fn checks(
-        &self,
-        now: &Totals,
-        interfaces: &[InterfaceState],
-        metrics: &Metrics,
-        seen: &Seen,
-    ) -> Vec<Check> {
+    fn checks(&self, now: &Totals, interfaces: &[InterfaceState], seen: &Seen) -> Vec<Check> {
         let then = self.before.front().unwrap_or(now).figures;
         let since = |count: fn(&Figures) -> u64| count(&now.figures).saturating_sub(count(&then));
         let (packets, lost) = (since(|figures| figures.seen), since(|figures| figures.dropped));
@@ -193,8 +149,7 @@ impl Publisher {
         let down: Vec<&str> =
             interfaces.iter().filter(|one| !one.link).map(|one| one.name.as_str()).collect();
         let quiet = packets == 0 && self.looks > LOOKS_BACK as u64;
-        let off =
-            metrics.judged.bodies.failures.iter().filter(|failure| failure.switched_off.is_some()).count();
+        let off = seen.judged.bodies.failures.iter().filter(|failure| failure.switched_off.is_some()).count();
         let mut checks = vec![
             check(
                 "links",
@@ -228,7 +183,7 @@ impl Publisher {
                 "the incidents rule_switched_off say why",
             ),
         ];
-        if let Some(writer) = &seen.writer {
+        if let Some(writer) = &seen.looked.writer {
             let what = match &writer.last_error {
                 Some(error) if writer.failing => format!("the store can't be written to: {error}"),
                 _ => "the store takes what it is given".to_owned(),
@@ -245,7 +200,14 @@ impl Publisher {
     }
 }
 
-fn interface(port: &dataplane::source::live::Port) -> InterfaceState {
+fn books_of(seen: &Seen) -> Value {
+    let mut books = serde_json::to_value(Ledger::of(&seen.finished(), &seen.rules)).unwrap_or(Value::Null);
+    // Nothing balances while packets are on their way.
+    books["balanced"] = Value::Null;
+    books
+}
+
+fn interface(port: &Port) -> InterfaceState {
     let nic = port.nic();
     InterfaceState {
         name: nic.name.clone(),
@@ -272,5 +234,6 @@ fn sample(before: &Totals, now: &Totals, at_ns: u64) -> Sample {
         flows: now.figures.flows,
         open: now.figures.open,
         history_s: now.figures.history as f32 / 1e9,
+        latency: Spreads::between(&before.latency, &now.latency),
     }
 }

@@ -18,7 +18,7 @@ use super::build::Threads;
 use super::desk::Desk;
 use super::metrics::Metrics;
 use super::publish::Publisher;
-use super::service::{self, Service};
+use super::service::{self, Service, Supervised};
 use super::signals::Signals;
 use super::status::Status;
 use super::watch::Watch;
@@ -93,11 +93,12 @@ impl Run {
             notify: self.notify,
             board: board.clone(),
         };
-        let publisher = board.map(|board| Publisher::new(board, threads.chunks));
+        let publisher = board.map(Publisher::new);
         let mut watch = Watch::new(ports, clock, threads.shared.len(), publisher);
         ready();
         let began = Instant::now();
-        let mut service = Service::ready(threads.turns().count(), began);
+        let control_thread = Supervised { name: "control".to_owned(), patience: service::CONTROL_STUCK };
+        let mut service = Service::ready(threads.supervised().chain([control_thread]), began);
         let mut next = began + SECOND;
         let failure = loop {
             match threads.inbox.recv_timeout(LOOK) {
@@ -107,7 +108,8 @@ impl Run {
             }
             let looked = if Instant::now() >= next {
                 next = Instant::now() + SECOND;
-                let stuck = service.look(Instant::now(), threads.turns(), desk.status.line());
+                let turns = threads.turns().chain([control.turns()]);
+                let stuck = service.look(Instant::now(), turns, desk.status.line());
                 stuck.iter().for_each(|what| desk.say(what));
                 watch.look(&threads, &control.live, &mut desk)
             } else {

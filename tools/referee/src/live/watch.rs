@@ -14,7 +14,7 @@ use dataplane_sys::statistics::statistics;
 use super::build::Threads;
 use super::desk::Desk;
 use super::links::Links;
-use super::metrics::Seen;
+use super::metrics::Looked;
 use super::publish::Publisher;
 use super::status::Figures;
 use super::supervise::died;
@@ -92,18 +92,34 @@ impl Watch {
         desk.unjudged(self.snapshots.iter().map(|snapshot| snapshot.account.events.hits_dropped).sum());
         let figures = self.figures(&reports, desk);
         desk.status.show(figures);
-        let writer = desk.recording.as_ref().map(Recording::account);
-        let notified = desk.notify.as_ref().map(Notify::account).unwrap_or_default();
-        let (ports, snapshots) = (&self.ports, &self.snapshots);
-        let seen = Seen { ports, reports: &reports, snapshots, writer, notified, live };
+        let looked = Looked {
+            interfaces: self.interfaces_of(&reports),
+            snapshots: self.snapshots.clone(),
+            writer: desk.recording.as_ref().map(Recording::account),
+            notified: desk.notify.as_ref().map(Notify::account).unwrap_or_default(),
+            chunks: threads.chunks,
+        };
+        let seen = Arc::new(desk.metrics.seen(looked, live));
         if let Some(publisher) = &mut self.publisher {
-            publisher.look(&threads.asked, &desk.metrics, figures, &seen);
+            publisher.look(&threads.asked, figures, &self.ports, &seen);
         }
-        desk.metrics.look(&threads.asked, &mut desk.outputs, seen);
+        desk.metrics.look(&threads.asked, &mut desk.outputs, &seen);
         desk.metrics.advice.look(&self.ports, &reports).iter().for_each(|what| desk.say(what));
         threads.unpinned().iter().for_each(|what| desk.say(what));
         desk.look();
         self.links.look(&self.ports, &mut |what| desk.say(what))
+    }
+
+    /// Each as it is captured from; what its driver counted is told at the end.
+    fn interfaces_of(&self, reports: &[PortReport]) -> Vec<InterfaceReport> {
+        let of = |(port, report): (&Port, &PortReport)| InterfaceReport {
+            name: port.nic().name.clone(),
+            capture: port.to_string(),
+            filter: port.filter().cloned(),
+            port: report.clone(),
+            driver: BTreeMap::new(),
+        };
+        self.ports.iter().zip(reports).map(of).collect()
     }
 
     pub fn reports(&self) -> Result<Vec<PortReport>, Failure> {

@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use dataplane::community;
 use dataplane::judge::{Incident, Subject};
 use dataplane::source::Nanos;
 use rules::Severity;
@@ -29,6 +30,8 @@ pub struct Form {
     pub event_type: &'static str,
     /// This host's name.
     pub host: String,
+    /// The interface that is captured from, if it is one: of several nobody says which brought a flow.
+    pub in_iface: Option<String>,
 }
 
 impl Form {
@@ -42,6 +45,9 @@ impl Form {
         event.insert("timestamp".to_owned(), timestamp(at).into());
         if let Some(id) = incident.flow_ids.first().and_then(|id| u64::from_str_radix(id, 16).ok()) {
             event.insert("flow_id".to_owned(), (id & ((1 << FLOW_ID_BITS) - 1)).into());
+        }
+        if let Some(interface) = &self.in_iface {
+            event.insert("in_iface".to_owned(), interface.as_str().into());
         }
         event.insert("event_type".to_owned(), self.event_type.into());
         about(&incident.subject, &mut event);
@@ -94,6 +100,9 @@ fn about(subject: &Subject, event: &mut Map<String, Value>) {
             say("dest_ip", address(dst));
             say("dest_port", (*dport).into());
             say("proto", proto.to_uppercase().into());
+            if let Some(proto) = with_ports(proto) {
+                say("community_id", community::of(proto, (*src, *sport), (*dst, *dport), [0; 2]).into());
+            }
         }
         Subject::Host { host } => say("src_ip", address(host)),
         Subject::Service { dst, dport, proto } => {
@@ -102,6 +111,16 @@ fn about(subject: &Subject, event: &mut Map<String, Value>) {
             say("proto", proto.to_uppercase().into());
         }
         Subject::Link { .. } => {}
+    }
+}
+
+/// The number of a protocol whose flows are told apart by ports: an ICMP flow's Community ID takes its types, which an
+/// incident has not.
+fn with_ports(proto: &str) -> Option<u8> {
+    match proto {
+        "tcp" => Some(6),
+        "udp" => Some(17),
+        _ => None,
     }
 }
 
@@ -138,7 +157,7 @@ mod tests {
     use crate::report::metrics::tests::incident;
 
     fn form() -> Form {
-        Form { event_type: "incident", host: "box".to_owned() }
+        Form { event_type: "incident", host: "box".to_owned(), in_iface: Some("tap0".to_owned()) }
     }
 
     fn note(state: State, subject: Subject) -> Note {
@@ -151,7 +170,8 @@ mod tests {
         let expected = json!({
             "timestamp": "2025-10-09T08:53:20.123456+0000", "flow_id": 0x4_ba98_7654_3210_u64,
             "event_type": "incident", "src_ip": "10.0.0.1", "src_port": 40_000, "dest_ip": "10.0.0.2",
-            "dest_port": 443, "proto": "TCP", "host": "box",
+            "dest_port": 443, "proto": "TCP", "host": "box", "in_iface": "tap0",
+            "community_id": "1:UWHKJ/x6OQ1YiVv4rIl0t3yhjg8=",
             "alert": {
                 "action": "allowed", "gid": 1, "signature_id": signature("rst_after_idle"), "rev": 1,
                 "signature": "rst_after_idle", "category": "network", "severity": 2,
@@ -174,7 +194,7 @@ mod tests {
         let fields = |subject| {
             let event = form().of(&note(State::Closed, subject));
             assert_eq!(event["timestamp"], "2025-10-09T08:53:21.000000+0000");
-            let names = ["src_ip", "src_port", "dest_ip", "dest_port", "proto"];
+            let names = ["src_ip", "src_port", "dest_ip", "dest_port", "proto", "community_id"];
             names.into_iter().filter(|name| event.get(name).is_some()).collect::<Vec<_>>()
         };
         let ip: IpAddr = "2001:db8::1".parse().unwrap();
@@ -182,6 +202,11 @@ mod tests {
         let service = Subject::Service { dst: ip, dport: 53, proto: "udp".to_owned() };
         assert_eq!(fields(service), ["dest_ip", "dest_port", "proto"]);
         assert_eq!(fields(Subject::Link { link: "all" }), [""; 0]);
+        let ping = Subject::Flow { proto: "icmpv6".to_owned(), src: ip, sport: 0, dst: ip, dport: 0 };
+        assert_eq!(fields(ping), ["src_ip", "src_port", "dest_ip", "dest_port", "proto"]);
+        let several = Form { in_iface: None, ..form() };
+        let event = several.of(&note(State::Open, Subject::Host { host: ip }));
+        assert!(event.get("in_iface").is_none());
         let flowless = Incident { flow_ids: Vec::new(), ..incident("port_scan") };
         assert!(form().of(&Note { state: State::Open, incident: flowless }).get("flow_id").is_none());
     }

@@ -110,7 +110,7 @@ impl Prepared {
         Ok(Some(Prepared {
             wanted: config.wanted.clone(),
             sinks: sinks(config)?,
-            form: Form { event_type: config.event_type, host: host_name() },
+            form: Form { event_type: config.event_type, host: host_name(), in_iface: None },
             hooks: config.webhooks.iter().map(hook).collect::<Result<_, _>>()?,
             to_stdout: config.stdout.is_some(),
             patience,
@@ -120,6 +120,15 @@ impl Prepared {
     /// Standard output belongs to it.
     pub fn to_stdout(&self) -> bool {
         self.to_stdout
+    }
+
+    /// Where the packets come from.
+    pub fn captures_from(mut self, interfaces: &[String]) -> Prepared {
+        self.form.in_iface = match interfaces {
+            [one] => Some(one.clone()),
+            _ => None,
+        };
+        self
     }
 
     /// # Errors

@@ -20,7 +20,7 @@ pub fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn form() -> Form {
-    Form { event_type: "incident", host: "box".to_owned() }
+    Form { event_type: "incident", host: "box".to_owned(), in_iface: None }
 }
 
 fn said() -> (Said, Receiver<String>) {

@@ -33,13 +33,10 @@ impl InForce {
     }
 
     pub(super) fn show(&self, page: &mut Text) {
-        page.gauge("referee_rules", "Rules in force.").account("rules.loaded", &[], self.loaded as u64);
+        page.gauge("referee_rules", "Rules in force.").only("rules.loaded", self.loaded as u64);
         page.gauge("referee_rules_info", "The set of rules in force.").labelled(&[("hash", &self.hash)], 1);
-        page.gauge("referee_rules_generation", "Sets of rules that were in force so far.").account(
-            "rules.generation",
-            &[],
-            self.generation.into(),
-        );
+        page.gauge("referee_rules_generation", "Sets of rules that were in force so far.")
+            .only("rules.generation", self.generation.into());
         if !self.workers.is_empty() {
             page.gauge("referee_worker_rules_generation", "The same, as each worker goes by it.");
             for (worker, generation) in self.workers.iter().enumerate() {

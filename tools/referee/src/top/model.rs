@@ -6,6 +6,8 @@ use serde_json::Value;
 
 /// Seconds that curves show at most.
 pub const SECONDS: usize = 300;
+/// Seconds that a latency may be old.
+const LATELY: usize = 10;
 
 /// A page of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,6 +143,15 @@ impl Model {
         self.told.series.iter().map(|sample| number(sample, name)).collect()
     }
 
+    /// What half and 95 % took at most, µs, in the newest of the last seconds in which something was measured.
+    pub fn latency(&self, name: &str) -> Option<(u64, u64)> {
+        let newest = self.told.series.iter().rev().take(LATELY).map(|sample| &sample["latency"][name]);
+        newest
+            .filter(|spread| spread.is_object())
+            .map(|of| (number(of, "p50_us"), number(of, "p95_us")))
+            .next()
+    }
+
     /// The figure of the last second.
     pub fn last(&self, name: &str) -> u64 {
         self.told.series.last().map_or(0, |sample| number(sample, name))
@@ -203,5 +214,11 @@ mod tests {
         model.take(Told { series, ..Told::default() });
         assert_eq!((model.curve("packets").len(), model.last("packets")), (SECONDS, 999));
         assert_eq!((model.last("history_s"), model.last("none")), (9, 0));
+        let dns = |n: u64| if n == 12 { json!({ "p50_us": 840, "p95_us": 1900 }) } else { Value::Null };
+        let sample = |n: u64| json!({ "latency": { "dns_answer": dns(n) } });
+        model.take(Told { series: (0..20).map(sample).collect(), ..Told::default() });
+        assert_eq!((model.latency("dns_answer"), model.latency("connect")), (Some((840, 1900)), None));
+        model.take(Told { series: (0..30).map(sample).collect(), ..Told::default() });
+        assert_eq!(model.latency("dns_answer"), None, "too old");
     }
 }

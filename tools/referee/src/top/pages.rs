@@ -13,7 +13,9 @@ use super::view::{Looks, chosen, clean, curve, dim, plain};
 use crate::term::count;
 
 pub(super) fn traffic(frame: &mut Frame, area: Rect, model: &Model, looks: Looks) {
-    let rows: [Rect; 3] = Layout::vertical([Constraint::Ratio(1, 3); 3]).areas(area);
+    let [curves, last] = Layout::vertical([Constraint::Min(3), Constraint::Length(2)]).areas(area);
+    frame.render_widget(Paragraph::new(latencies(model)), last);
+    let rows: [Rect; 3] = Layout::vertical([Constraint::Ratio(1, 3); 3]).areas(curves);
     let figures = [
         [("packets/s", "packets", Color::Green), ("bytes/s", "bytes", Color::Green)],
         [("lost/s", "dropped", Color::Red), ("flows begun/s", "flows_created", Color::Cyan)],
@@ -29,6 +31,30 @@ pub(super) fn traffic(frame: &mut Frame, area: Rect, model: &Model, looks: Looks
             curve(frame, place, &title, &data, looks.of(colour), looks);
         }
     }
+}
+
+/// What half and 95 % took at most, lately.
+fn latencies(model: &Model) -> Vec<Line<'static>> {
+    let of = |(title, name): (&str, &str)| match model.latency(name) {
+        Some((p50, p95)) => format!("{title} {} / {}", ms(p50), ms(p95)),
+        None => format!("{title} -"),
+    };
+    let round_trips = [("to servers", "rtt_server"), ("to clients", "rtt_client")].map(of);
+    let waits = [("connect", "connect"), ("first byte", "first_byte"), ("DNS", "dns_answer")].map(of);
+    vec![
+        Line::raw(format!("half / 95 % within, ms:  round trip {}", round_trips.join("   "))),
+        Line::raw(waits.join("   ")),
+    ]
+}
+
+/// Three digits.
+fn ms(us: u64) -> String {
+    let digits = match us {
+        0..10_000 => 2,
+        10_000..100_000 => 1,
+        _ => 0,
+    };
+    format!("{:.digits$}", us as f64 / 1000.0)
 }
 
 pub(super) fn rules(frame: &mut Frame, area: Rect, model: &Model, looks: Looks) {

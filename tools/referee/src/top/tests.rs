@@ -26,6 +26,10 @@ fn told() -> Told {
         json!({
             "at_ns": n, "packets": n * 10, "bytes": n * 1000, "dropped": u64::from(n == 55), "flows": 5000 + n,
             "flows_created": n, "history_s": 42.5,
+            "latency": {
+                "rtt_server": { "count": 3, "p50_us": 840, "p95_us": 12_340, "p99_us": 9 }, "rtt_client": null,
+                "connect": { "count": 3, "p50_us": 840_000, "p95_us": 8_388_608, "p99_us": 9 },
+            },
         })
     };
     Told {
@@ -151,7 +155,14 @@ fn every_page_fits_and_says_what_it_is_for() {
     for (tab, words) in [
         (
             Tab::Traffic,
-            &["packets/s 590  (most 590)", "flows 5,059", "history, s 42", "flows begun/s 59"][..],
+            &[
+                "packets/s 590  (most 590)",
+                "flows 5,059",
+                "history, s 42",
+                "flows begun/s 59",
+                "half / 95 % within, ms:  round trip to servers 0.84 / 12.3   to clients -",
+                "connect 840 / 8389   first byte -   DNS -",
+            ][..],
         ),
         (Tab::Rules, &["rst_after_idle", "12,345", "31.2", "in shadow", "guard ns"][..]),
         (Tab::Books, &["received", "1,000,001", "dropped: rx_ring_full", "judge: hits"][..]),

@@ -1,7 +1,7 @@
 // What packets are kept, and asking for more of them.
 
 import { get, maybe, query, repeat, send } from "./api.js";
-import { el, show } from "./dom.js";
+import { el, field, show } from "./dom.js";
 import { bytes, count, endpoint, span, when } from "./words.js";
 
 const PAGE = 100;
@@ -40,28 +40,15 @@ export async function enter({ main, at, box, signal }) {
 }
 
 function form(asked) {
-    const field = (name, label, hint) =>
-        el(
-            "label",
-            null,
-            label,
-            el("input", {
-                name,
-                id: `of-${name}`,
-                value: asked[name],
-                placeholder: hint,
-                autocomplete: "off",
-                spellcheck: "false",
-            }),
-        );
+    const input = (name, label, hint) => field("of", name, label, { value: asked[name], hint });
     const node = el(
         "form",
         { class: "filter", role: "search" },
-        field("host", "Host", "10.0.0.1"),
-        field("incident", "Incident", "id"),
-        field("flow", "Flow", "id, 16 digits"),
-        field("since", "Since", "15m, or a time"),
-        field("until", "Until", "1m"),
+        input("host", "Host", "10.0.0.1"),
+        input("incident", "Incident", "id"),
+        input("flow", "Flow", "id, 16 digits"),
+        input("since", "Since", "15m, or a time"),
+        input("until", "Until", "1m"),
         el("button", { type: "submit" }, "Find"),
     );
     node.addEventListener("submit", (event) => {
@@ -159,27 +146,12 @@ function table(flows, asked) {
 
 function demand(place, signal) {
     const said = el("p", { class: "error", role: "alert" });
-    const field = (name, label, value, hint) =>
-        el(
-            "label",
-            null,
-            label,
-            el("input", {
-                name,
-                id: `demand-${name}`,
-                value,
-                placeholder: hint,
-                autocomplete: "off",
-                spellcheck: "false",
-                required: name === "expression",
-            }),
-        );
     const node = el(
         "form",
         { class: "filter" },
-        field("expression", "Keep packets that match", "", "host 10.0.0.1 and port 443"),
-        field("last_s", "Of the last (s)", "30"),
-        field("for_s", "And the next (s)", "60"),
+        field("demand", "expression", "Keep packets that match", { hint: "host 10.0.0.1 and port 443", required: true }),
+        field("demand", "last_s", "Of the last (s)", { value: "30" }),
+        field("demand", "for_s", "And the next (s)", { value: "60" }),
         el("button", { type: "submit", class: "primary" }, "Capture"),
         said,
     );

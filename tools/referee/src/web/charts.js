@@ -31,6 +31,14 @@ export function path(placed) {
         .join("");
 }
 
+// Those with nothing on either side, of which a line shows nothing.
+export function alone(placed) {
+    return placed
+        .filter((point, i) => point && !placed[i - 1] && !placed[i + 1])
+        .map(([x, y]) => `M${x.toFixed(1)} ${y.toFixed(1)}h0`)
+        .join("");
+}
+
 export function spark(values) {
     const { width, height } = SPARK;
     const most = Math.max(...values.map((value) => value ?? 0), 1e-9);
@@ -80,7 +88,8 @@ function describe(readout, shown, say) {
     readout.textContent = shown
         .map((line) => {
             const there = line.values.filter((value) => value !== null && value !== undefined);
-            return `${line.name}: now ${say(there.at(-1))}, at most ${say(Math.max(...there))}`;
+            const when = there.at(-1) === line.values.at(-1) ? "now" : "last";
+            return `${line.name}: ${when} ${say(there.at(-1))}, at most ${say(Math.max(...there))}`;
         })
         .join(" · ");
 }
@@ -146,6 +155,7 @@ function render(picture, { title, shown, times, axis, scale }) {
             { transform: `translate(${MARGIN.left} ${MARGIN.top})` },
             area ? [area] : [],
             svg("path", { class: `curve ${line.css}`, d: path(placed) }),
+            svg("path", { class: `curve dots ${line.css}`, d: alone(placed) }),
         );
     });
     show(

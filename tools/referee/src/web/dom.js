@@ -109,6 +109,13 @@ export function fitted(node, draw, signal) {
     });
 }
 
+// A line of text to fill in; `about` keeps the ids of a page's forms apart.
+export function field(about, name, label, { value = "", hint = "", required = false } = {}) {
+    const id = `${about}-${name}`;
+    const rest = { placeholder: hint, autocomplete: "off", spellcheck: "false", required };
+    return el("label", null, label, el("input", { name, id, value, ...rest }));
+}
+
 // A command in a box of its own, with its button.
 export function command(text, label) {
     return el("div", { class: "command" }, el("code", null, text), copyButton(text, label ?? "Copy"));

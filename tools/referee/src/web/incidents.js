@@ -2,7 +2,7 @@
 
 import { get, query } from "./api.js";
 import { line } from "./card.js";
-import { el, show } from "./dom.js";
+import { el, field, show } from "./dom.js";
 import { day } from "./words.js";
 
 const PAGE = 100;
@@ -41,20 +41,7 @@ function form(asked) {
                 ),
             ),
         );
-    const field = (name, label, hint) =>
-        el(
-            "label",
-            null,
-            label,
-            el("input", {
-                name,
-                id: `by-${name}`,
-                value: asked[name],
-                placeholder: hint,
-                autocomplete: "off",
-                spellcheck: "false",
-            }),
-        );
+    const input = (name, label, hint) => field("by", name, label, { value: asked[name], hint });
     const node = el(
         "form",
         { class: "filter", role: "search" },
@@ -69,9 +56,9 @@ function form(asked) {
             ["warning", "Warning"],
             ["info", "Info"],
         ]),
-        field("host", "Host", "10.0.0.1"),
-        field("kind", "Kind", "rst_after_idle"),
-        field("text", "Words", "in the explanation"),
+        input("host", "Host", "10.0.0.1"),
+        input("kind", "Kind", "rst_after_idle"),
+        input("text", "Words", "in the explanation"),
         el("button", { type: "submit" }, "Find"),
     );
     const go = () => {

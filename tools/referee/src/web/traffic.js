@@ -4,14 +4,32 @@ import { get, metrics, query, repeat } from "./api.js";
 import { chart, perSecond } from "./charts.js";
 import { el, show, state } from "./dom.js";
 import { latencies } from "./latency.js";
-import { count, short, span } from "./words.js";
+import { count, ms, short, span } from "./words.js";
 
 const SPANS = { "5m": ["5 minutes", 300, 1], "1h": ["An hour", 3600, 10], "24h": ["A day", 86400, 60] };
+
+// At an axis, which has little room, without the unit: the title has it.
+const bits = perSecond("bit/s");
+const AXES = new Map([
+    [bits, (value) => short(value)],
+    [ms, (value) => ms(value, "")],
+]);
+
+// How long something took: half of it, and nearly all.
+const latency = (title, name) => [
+    `${title}, ms`,
+    ms,
+    [
+        ["95\u202f% within", "b", `latency.${name}.p95_us`, "level"],
+        ["half within", "a", `latency.${name}.p50_us`, "level"],
+    ],
+    true,
+];
 
 // What is drawn: [title, unit words, lines [name, colour, figure, how], by decades]. `rate`: a count over the step's seconds.
 const PLOTS = [
     ["Packets a second", perSecond(""), [["packets", "a", "packets", "rate"]]],
-    ["Bits a second", perSecond("bit/s"), [["traffic", "a", "bytes", "bits"]]],
+    ["Bits a second", bits, [["traffic", "a", "bytes", "bits"]]],
     [
         "Lost, a second",
         perSecond(""),
@@ -20,25 +38,11 @@ const PLOTS = [
             ["kept but not written", "warn", "unwritten", "rate"],
         ],
     ],
-    [
-        "Round trip times, median",
-        (value) => span(value / 1e6),
-        [
-            ["to servers", "a", "rtt_server_us", "level"],
-            ["to clients", "b", "rtt_client_us", "level"],
-        ],
-        true,
-    ],
-    [
-        "Waiting for services, median",
-        (value) => span(value / 1e6),
-        [
-            ["connect", "a", "connect_us", "level"],
-            ["first byte", "b", "first_byte_us", "level"],
-            ["DNS answer", "c", "dns_us", "level"],
-        ],
-        true,
-    ],
+    latency("Round trip to servers", "rtt_server"),
+    latency("Round trip to clients", "rtt_client"),
+    latency("Connecting", "connect"),
+    latency("First byte of an answer", "first_byte"),
+    latency("DNS answers", "dns_answer"),
     ["Flows known", perSecond(""), [["now", "a", "flows", "level"]]],
     ["New flows, a second", perSecond(""), [["new", "a", "flows_created", "rate"]]],
     [
@@ -53,8 +57,9 @@ const PLOTS = [
     ["History in memory", (value) => span(value), [["seconds", "a", "history_s", "level"]]],
 ];
 
-function figure(sample, name, how) {
-    const value = sample[name];
+// Null where there is none.
+export function figure(sample, name, how) {
+    const value = name.split(".").reduce((at, part) => at?.[part], sample);
     if (value === null || value === undefined) {
         return null;
     }
@@ -132,7 +137,7 @@ export function plots(samples, signal) {
                   lines: drawn,
                   times,
                   say,
-                  axis: lines[0][3] === "bits" ? (value) => short(value) : say,
+                  axis: AXES.get(say) ?? say,
                   log,
                   signal,
                   none: "The first seconds are not over.",

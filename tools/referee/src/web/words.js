@@ -149,6 +149,15 @@ export function span(seconds) {
     return hours < 48 ? `${hours}\u202fh` : `${Math.round(hours / 24)} days`;
 }
 
+// A latency, always in milliseconds, so that what stands side by side compares.
+export function ms(micros, unit = "\u202fms") {
+    if (!Number.isFinite(micros)) {
+        return "–";
+    }
+    const value = micros / 1000;
+    return `${value >= 1000 ? count(value) : Number(value.toPrecision(3))}${unit}`;
+}
+
 export function ago(ns, now = Date.now()) {
     const seconds = now / 1000 - ns / 1e9;
     return seconds < 1.5 ? "just now" : `${span(Math.round(seconds))} ago`;

@@ -6,6 +6,7 @@
 
 pub mod interfaces;
 mod judge;
+pub mod served;
 mod text;
 mod traffic;
 pub mod troubles;
@@ -26,6 +27,7 @@ use super::rules::InForce;
 use crate::filter;
 use crate::notify::account::Told;
 use interfaces::Watched;
+use served::Requests;
 pub(super) use text::Text;
 use troubles::Troubles;
 
@@ -82,6 +84,8 @@ pub struct Sample<'a> {
     pub store: Option<Store>,
     pub rules: InForce,
     pub costs: Standings,
+    /// Of the HTTP interface, while there is one.
+    pub requests: Option<&'a Requests>,
 }
 
 impl<'a> Sample<'a> {
@@ -118,6 +122,7 @@ impl<'a> Sample<'a> {
             store: f.recorded.as_ref().map(store),
             rules: InForce::new(rules, f.reloads, Vec::new()),
             costs: cost::standing(rules, f.ticking.as_ref()),
+            requests: None,
         }
     }
 }
@@ -156,5 +161,6 @@ fn page(sample: &Sample) -> Text {
         judge::state_tables(&mut page, standing);
     }
     cost::show(&mut page, &sample.costs);
+    sample.requests.iter().for_each(|requests| requests.show(&mut page));
     page
 }

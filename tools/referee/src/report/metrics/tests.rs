@@ -264,6 +264,9 @@ fn everything() -> String {
     let mut costs = cost::standing(&rules, None);
     costs.0.iter_mut().for_each(|s| (s.guard_ns, s.guard_samples, s.faults) = (Some(30.0), 4, 1));
     let store = Store { account: writer(4000), lag_ns: Some(0) };
+    let requests = Requests::default();
+    requests.count("GET", "/api/v1/incidents/{id}", 200, std::time::Duration::from_millis(2));
+    requests.count(served::OTHER, served::OTHER, 404, std::time::Duration::ZERO);
     text(&Sample {
         running: true,
         began: Some(1_760_000_000.5),
@@ -272,6 +275,7 @@ fn everything() -> String {
         store: Some(store),
         rules: rules_now,
         costs,
+        requests: Some(&requests),
         ..Sample::last(&finished, &rules)
     })
 }

@@ -58,6 +58,11 @@ impl Text {
         self
     }
 
+    /// The family's one value, an account of the ledger.
+    pub fn only(&mut self, path: &str, value: u64) {
+        self.account(path, &[], value);
+    }
+
     /// Each bucket holds what is in those before it, as Prometheus wants it; bounds and sum in seconds.
     pub fn durations<const FIRST: u32>(&mut self, labels: Labels, durations: &Durations<FIRST>) {
         let mut below = 0;

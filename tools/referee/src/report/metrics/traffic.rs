@@ -10,25 +10,15 @@ use crate::report::ledger::CLASSES;
 
 pub(super) fn packets(page: &mut Text, s: &Sample) {
     let w = &s.worker;
-    page.counter("referee_received_packets_total", "Packets received, lost ones included.").account(
-        "received",
-        &[],
-        w.received + s.lost.iter().sum::<u64>(),
-    );
-    page.counter("referee_received_bytes_total", "Bytes of the packets taken.").account(
-        "bytes",
-        &[],
-        w.bytes,
-    );
+    page.counter("referee_received_packets_total", "Packets received, lost ones included.")
+        .only("received", w.received + s.lost.iter().sum::<u64>());
+    page.counter("referee_received_bytes_total", "Bytes of the packets taken.").only("bytes", w.bytes);
     page.counter("referee_analysed_packets_total", "Packets analysed, by what they are.");
     for (class, packets) in CLASSES.iter().zip(w.classes) {
         page.account(&format!("classes.{class}"), &[("class", class)], packets);
     }
-    page.counter("referee_filtered_packets_total", "Packets left out by a filter.").account(
-        "filtered",
-        &[],
-        w.filtered,
-    );
+    page.counter("referee_filtered_packets_total", "Packets left out by a filter.")
+        .only("filtered", w.filtered);
     filter(page, s);
     page.counter("referee_dropped_packets_total", "Packets received and not analysed, by the reason.");
     for reason in DropReason::ALL {
@@ -39,17 +29,11 @@ pub(super) fn packets(page: &mut Text, s: &Sample) {
         "referee_handed_over_packets_total",
         "Packets one worker took and gave to another, who has their flow.",
     )
-    .account("handed_over", &[], w.handed_over);
-    page.counter("referee_duplicate_packets_total", "Packets the mirror delivered a second time.").account(
-        "span_duplicates",
-        &[],
-        w.span_duplicates,
-    );
-    page.counter("referee_late_packets_total", "Packets taken after packets with a later time.").account(
-        "late",
-        &[],
-        s.late,
-    );
+    .only("handed_over", w.handed_over);
+    page.counter("referee_duplicate_packets_total", "Packets the mirror delivered a second time.")
+        .only("span_duplicates", w.span_duplicates);
+    page.counter("referee_late_packets_total", "Packets taken after packets with a later time.")
+        .only("late", s.late);
     page.counter("referee_fragments_total", "Later IP fragments, by whether their first one was known.")
         .account("fragments.followed", &[("fate", "followed")], w.fragments_followed)
         .account("fragments.unmatched", &[("fate", "unmatched")], w.fragments_unmatched);
@@ -57,12 +41,9 @@ pub(super) fn packets(page: &mut Text, s: &Sample) {
         "referee_fragmented_packets_evicted_total",
         "Fragmented packets forgotten for want of room.",
     )
-    .account("fragments.evicted", &[], w.fragments_evicted);
-    page.counter("referee_icmp_unmatched_total", "ICMP errors about flows that are not known.").account(
-        "icmp_unmatched",
-        &[],
-        w.icmp_unmatched,
-    );
+    .only("fragments.evicted", w.fragments_evicted);
+    page.counter("referee_icmp_unmatched_total", "ICMP errors about flows that are not known.")
+        .only("icmp_unmatched", w.icmp_unmatched);
 }
 
 fn filter(page: &mut Text, s: &Sample) {
@@ -70,35 +51,25 @@ fn filter(page: &mut Text, s: &Sample) {
         "referee_related_packets_total",
         "Packets a filter doesn't name that belong to what it names.",
     )
-    .account("filter.related", &[], s.refused.related);
+    .only("filter.related", s.refused.related);
     page.counter("referee_filtered_vlan_packets_total", "Of the packets left out, those with a VLAN tag.")
-        .account("filter.filtered_vlan", &[], s.refused.tagged);
+        .only("filter.filtered_vlan", s.refused.tagged);
     page.counter(
         "referee_filtered_other_link_packets_total",
         "Of the packets left out, those of a link type for which the filter means nothing.",
     )
-    .account("filter.filtered_other_link", &[], s.refused.unjudged);
+    .only("filter.filtered_other_link", s.refused.unjudged);
 }
 
 pub(super) fn kept(page: &mut Text, s: &Sample) {
     let (w, k) = (&s.worker, &s.worker.kept);
     let none = WriterAccount::default();
     let writer = s.store.as_ref().map_or(&none, |store| &store.account);
-    page.counter("referee_kept_packets_total", "Packets selected for a capture.").account(
-        "kept",
-        &[],
-        k.kept,
-    );
-    page.counter("referee_written_packets_total", "Packets written to the store.").account(
-        "written",
-        &[],
-        writer.written_packets,
-    );
-    page.counter("referee_written_bytes_total", "Compressed bytes written to the store.").account(
-        "chunks.bytes_written",
-        &[],
-        writer.bytes_written,
-    );
+    page.counter("referee_kept_packets_total", "Packets selected for a capture.").only("kept", k.kept);
+    page.counter("referee_written_packets_total", "Packets written to the store.")
+        .only("written", writer.written_packets);
+    page.counter("referee_written_bytes_total", "Compressed bytes written to the store.")
+        .only("chunks.bytes_written", writer.bytes_written);
     page.counter("referee_unwritten_packets_total", "Packets selected and not written, by the reason.");
     for reason in UnwrittenReason::ALL {
         let packets = k.unwritten[reason as usize] + writer.unwritten(reason);
@@ -109,7 +80,7 @@ pub(super) fn kept(page: &mut Text, s: &Sample) {
         .account("holds.refused", &[("fate", "refused")], w.holds_refused)
         .account("holds.unanswered", &[("fate", "unanswered")], w.holds_unanswered);
     page.counter("referee_history_cut_packets_total", "Packets of which history remembers a part only.")
-        .account("history.cut", &[], w.history_cut);
+        .only("history.cut", w.history_cut);
     page.counter("referee_flow_tails_total", "Last packets of flows that fell silent, by their fate.")
         .account("history.tails_rescued", &[("fate", "rescued")], w.tails_rescued)
         .account("history.tails_forgotten", &[("fate", "forgotten")], w.tails_forgotten)
@@ -126,7 +97,7 @@ pub(super) fn kept(page: &mut Text, s: &Sample) {
 
 fn store(page: &mut Text, writer: &WriterAccount) {
     page.counter("referee_store_chunks_total", "Chunks of packets that the writer took from workers.")
-        .account("chunks.handed_over", &[], writer.chunks);
+        .only("chunks.handed_over", writer.chunks);
     page.counter("referee_store_segments_total", "Segments of the store, by what was done with them.")
         .account("chunks.segments", &[("fate", "begun")], writer.segments)
         .account("chunks.segments_abandoned", &[("fate", "abandoned")], writer.segments_abandoned)
@@ -134,7 +105,7 @@ fn store(page: &mut Text, writer: &WriterAccount) {
     page.counter("referee_store_deleted_bytes_total", "Bytes of the segments deleted to make room.")
         .is(writer.bytes_deleted);
     page.counter("referee_store_sync_failures_total", "Segments that might not survive a power cut.")
-        .account("chunks.sync_failures", &[], writer.sync_failures);
+        .only("chunks.sync_failures", writer.sync_failures);
 }
 
 /// Only where there is a store.
@@ -159,22 +130,12 @@ fn now(page: &mut Text, store: &Store) {
 
 pub(super) fn flows(page: &mut Text, s: &Sample) {
     let w = &s.worker;
-    page.gauge("referee_flows", "Flows in the table.").account("flows.live", &[], s.live_flows.into());
-    page.gauge("referee_flows_peak", "The most there were, as the sum of each worker's most.").account(
-        "flows.peak_live",
-        &[],
-        s.peak_flows.into(),
-    );
-    page.counter("referee_flows_created_total", "Flows begun.").account(
-        "flows.created",
-        &[],
-        w.flows_created,
-    );
-    page.counter("referee_flows_ended_total", "Flows that ended by themselves.").account(
-        "flows.ended",
-        &[],
-        w.flows_ended,
-    );
+    page.gauge("referee_flows", "Flows in the table.").only("flows.live", s.live_flows.into());
+    page.gauge("referee_flows_peak", "The most there were, as the sum of each worker's most.")
+        .only("flows.peak_live", s.peak_flows.into());
+    page.counter("referee_flows_created_total", "Flows begun.").only("flows.created", w.flows_created);
+    page.counter("referee_flows_ended_total", "Flows that ended by themselves.")
+        .only("flows.ended", w.flows_ended);
     page.counter("referee_flows_evicted_total", "Flows that had to make room while alive, by their state.")
         .account("flows.evicted", &[("state", "established")], w.flows_evicted)
         .account("flows.half_open_evicted", &[("state", "half_open")], w.half_open_evicted);
@@ -182,17 +143,17 @@ pub(super) fn flows(page: &mut Text, s: &Sample) {
         "referee_flows_split_total",
         "Flows that two workers have, so that each judges a part of them.",
     )
-    .account("flows.split", &[], w.flows_split);
+    .only("flows.split", w.flows_split);
     page.counter("referee_flows_without_record_total", "Flows whose record found no room, by its kind.")
         .account("flows.without_trouble_record", &[("record", "trouble")], w.trouble_refused)
         .account("flows.without_app_record", &[("record", "application")], w.apps_refused);
     page.counter("referee_dns_questions_forgotten_total", "DNS questions forgotten for want of room.")
-        .account("flows.dns_questions_forgotten", &[], w.questions_forgotten);
+        .only("flows.dns_questions_forgotten", w.questions_forgotten);
     page.counter("referee_connections_total", "Connections that came about, by whose packets were seen.")
         .account("flows.connections_whole", &[("seen", "both_ends")], w.connections_whole)
         .account("flows.connections_one_sided", &[("seen", "one_end")], w.connections_one_sided);
     page.counter("referee_siblings_evicted_total", "Services whose healthy flows were forgotten for others.")
-        .account("history.siblings_evicted", &[], w.siblings_evicted);
+        .only("history.siblings_evicted", w.siblings_evicted);
     latencies(page, s);
 }
 

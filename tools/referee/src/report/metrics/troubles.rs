@@ -31,6 +31,11 @@ pub struct Troubles {
 }
 
 impl Troubles {
+    /// As they are shown, without what it takes to count on.
+    pub fn shown(&self) -> Troubles {
+        Troubles { told: self.told.clone(), open: HashMap::new() }
+    }
+
     pub fn opened(&mut self, incident: &Incident) {
         let (named, told) = self.of(incident);
         told.all += 1;

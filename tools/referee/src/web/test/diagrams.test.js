@@ -5,11 +5,12 @@ import { test } from "node:test";
 import { readFileSync, readdirSync } from "node:fs";
 
 import { balances } from "../books.js";
-import { decades, path, points } from "../charts.js";
+import { alone, decades, path, points } from "../charts.js";
 import { described, isForeign, labelOf, layout, noteOf, roundTrips } from "../ladder.js";
 import { counts, histograms, quantile } from "../latency.js";
 import { offset } from "../rule-editor.js";
 import { busier, ceiling, ticks, timeScale, trace } from "../sequence.js";
+import { figure } from "../traffic.js";
 
 const FOLDER = new URL("fixtures/", import.meta.url);
 const fixtures = readdirSync(FOLDER)
@@ -221,4 +222,17 @@ test("a mistake's line and column are found in the text", () => {
     assert.equal(offset("ab\ncd\nef", 2, 2), 4);
     assert.equal(offset("ab", 9, 9), 2);
     assert.equal(offset("ab\ncd", 1, 99), 2);
+});
+
+test("figures of a step, and those that stand alone", () => {
+    const sample = { seconds: 10, packets: 50, bytes: 10, latency: { connect: { p95_us: 840 }, dns_answer: null } };
+    assert.equal(figure(sample, "packets", "rate"), 5);
+    assert.equal(figure(sample, "bytes", "bits"), 8);
+    assert.equal(figure(sample, "latency.connect.p95_us", "level"), 840);
+    assert.equal(figure(sample, "latency.dns_answer.p95_us", "level"), null);
+    assert.equal(figure({}, "latency.connect.p95_us", "level"), null);
+    const placed = points([1, null, 2, 2, null, null, 3], 60, 3, 3);
+    assert.equal(alone(placed), "M0.0 2.0h0M60.0 0.0h0");
+    assert.equal(path(placed), "M0.0 2.0M20.0 1.0L30.0 1.0M60.0 0.0");
+    assert.equal(alone([]), "");
 });

@@ -63,6 +63,10 @@ const incidents = () => (scene === "hostile" ? hostile(made()) : made());
 function series(since) {
     const now = Math.floor(Date.now() / 1000);
     const wave = (i, base, swing) => Math.round(base + swing * Math.sin(i / 9) + swing * 0.4 * Math.sin(i / 2.3));
+    const spread = (i, base, swing) => {
+        const p50 = wave(i, base, swing);
+        return { count: 12, p50_us: p50, p95_us: Math.round(p50 * (1.6 + 0.3 * Math.sin(i / 5))), p99_us: 3 * p50 };
+    };
     return Array.from({ length: 300 }, (_, back) => now - 299 + back)
         .filter((at) => at * 1e9 > since)
         .map((at) => ({
@@ -81,11 +85,14 @@ function series(since) {
             flows: wave(at, 21000, 2500),
             open: scene === "live" ? 4 : 0,
             history_s: 71 + (at % 5),
-            rtt_server_us: wave(at, 840, 90),
-            rtt_client_us: wave(at, 21000, 4000),
-            connect_us: wave(at, 23000, 4000),
-            first_byte_us: wave(at, 61000, 22000),
-            dns_us: wave(at, 1900, 700),
+            latency: {
+                rtt_server: spread(at, 840, 90),
+                rtt_client: spread(at, 21000, 4000),
+                connect: spread(at, 23000, 4000),
+                // Little is measured of this, so that most seconds have none.
+                first_byte: at % 7 < 2 ? spread(at, 61000, 22000) : null,
+                dns_answer: at % 9 ? null : spread(at, 1900, 700),
+            },
         }));
 }
 

@@ -13,6 +13,7 @@ import {
     endpoint,
     explained,
     headline,
+    ms,
     sentences,
     short,
     span,
@@ -46,6 +47,16 @@ test("times", () => {
         "25 h",
         "12 days",
     ]);
+    assert.deepEqual([0, 64, 1920, 23456, 999.6e3, 8388608, null].map((us) => plain(ms(us))), [
+        "0 ms",
+        "0.064 ms",
+        "1.92 ms",
+        "23.5 ms",
+        "1000 ms",
+        "8 389 ms",
+        "–",
+    ]);
+    assert.equal(plain(ms(1e6, "")), "1 000");
     assert.equal(when(0, 86400e3), "1970-01-01 00:00:00 UTC");
     assert.equal(when(60e9, 120e3), "00:01:00 UTC");
     assert.equal(ago(60e9, 61e3), "just now");
