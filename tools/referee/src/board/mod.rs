@@ -4,6 +4,7 @@
 //! takes it. Everything has a fixed size: what is older goes.
 
 pub mod series;
+pub mod streams;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,6 +16,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use series::{Sample, Series};
+use streams::Streams;
 
 /// Incidents of this run that are remembered once they have closed.
 const CLOSED: usize = 10_000;
@@ -117,12 +119,13 @@ struct Inner {
 #[derive(Debug, Default)]
 pub struct Board {
     info: BoxInfo,
+    pub streams: Streams,
     inner: Mutex<Inner>,
 }
 
 impl Board {
     pub fn new(info: BoxInfo) -> Arc<Board> {
-        Arc::new(Board { info, inner: Mutex::default() })
+        Arc::new(Board { info, streams: Streams::default(), inner: Mutex::default() })
     }
 
     pub fn info(&self) -> &BoxInfo {

@@ -12,6 +12,7 @@ use dataplane::source::live::{Port, PortReport};
 
 use super::judge::Judged;
 use super::worker::Snapshot;
+use crate::board::streams::Streamed;
 use crate::control::Live;
 use crate::filter::Advice;
 use crate::notify::account::Told;
@@ -45,6 +46,8 @@ pub struct Seen<'a> {
     pub snapshots: &'a [Snapshot],
     pub writer: Option<WriterAccount>,
     pub notified: Vec<Told>,
+    /// Of the HTTP interface, if there is one.
+    pub streamed: Option<Streamed>,
     pub live: &'a Live,
 }
 
@@ -79,7 +82,7 @@ impl Metrics {
     }
 
     fn sample<'a>(&'a self, seen: Seen<'a>) -> Sample<'a> {
-        let Seen { ports, reports, snapshots, writer, notified, live } = seen;
+        let Seen { ports, reports, snapshots, writer, notified, streamed, live } = seen;
         let rules = live.rules();
         let counted = counted(&rules);
         let mut worker = WorkerAccount::default();
@@ -109,6 +112,7 @@ impl Metrics {
             timing: Some(timing),
             troubles: &self.troubles,
             notified,
+            streamed,
             standing: counted.then_some(gauges),
             store: writer.map(|account| Store { lag_ns: lag(&worker, &account, now), account }),
             costs: standing(&rules, Some(&self.ticking)),

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use dataplane::ledger::WorkerAccount;
+use dataplane::source::Interface;
 use serde_json::Value;
 
 use super::judge::Judged;
@@ -50,10 +51,11 @@ pub fn spawn(
     prepared: api::Prepared,
     board: Arc<Board>,
     store: Option<PathBuf>,
+    interfaces: Vec<Interface>,
     control: &Handle,
 ) -> Result<Api, Failure> {
     let (requests, rules) = (Some(control.requests.clone()), Some(Arc::clone(&control.live)));
-    Api::spawn(prepared, Backend { board, store, requests, rules })
+    Api::spawn(prepared, Backend { board, store, requests, rules, interfaces })
 }
 
 /// The API's usual socket; beside that of the control thread if this is elsewhere, so that several runs can be.

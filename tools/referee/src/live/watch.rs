@@ -94,8 +94,9 @@ impl Watch {
         desk.status.show(figures);
         let writer = desk.recording.as_ref().map(Recording::account);
         let notified = desk.notify.as_ref().map(Notify::account).unwrap_or_default();
+        let streamed = desk.board.as_ref().map(|board| board.streams.now());
         let (ports, snapshots) = (&self.ports, &self.snapshots);
-        let seen = Seen { ports, reports: &reports, snapshots, writer, notified, live };
+        let seen = Seen { ports, reports: &reports, snapshots, writer, notified, streamed, live };
         if let Some(publisher) = &mut self.publisher {
             publisher.look(&threads.asked, &desk.metrics, figures, &seen);
         }
