@@ -170,7 +170,7 @@ mod tests {
         for cut in 0..=bytes.len() {
             let (len, packets) = whole(&bytes[..cut]).unwrap();
             let before = ends.iter().filter(|end| **end <= cut);
-            assert_eq!(len, before.clone().last().copied().unwrap_or(0), "{cut}");
+            assert_eq!(len, before.clone().next_back().copied().unwrap_or(0), "{cut}");
             assert_eq!(packets, before.filter(|end| **end > 48).count() as u64);
         }
         assert_eq!(whole(&[7; 30]), None);
