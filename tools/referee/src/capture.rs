@@ -186,6 +186,7 @@ mod tests {
             missed_bytes: 0,
             ended: false,
             full: false,
+            scanned: true,
             fragments: false,
             store: "/s".into(),
         };

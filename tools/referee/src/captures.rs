@@ -3,6 +3,8 @@
 //! Main thread, possibly while a recorder writes to the same store. Finding and ordering packets is
 //! `dataplane::record`'s; here are the command line's questions and answers.
 
+pub mod live;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};

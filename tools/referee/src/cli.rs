@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use rules::Override;
 
 use crate::capture::CaptureArgs;
+use crate::captures::live::LiveArgs;
 use crate::client::ReachArgs;
 use crate::control::socket::DEFAULT_PATH;
 use crate::doctor::DoctorArgs;
@@ -195,6 +196,8 @@ pub enum CapturesCommand {
     List(ListArgs),
     /// The packets kept, as one pcapng ordered by time
     Get(GetArgs),
+    /// The packets that a run under way keeps, as it keeps them, as one pcapng without end
+    Live(LiveArgs),
 }
 
 #[derive(Args)]

@@ -55,6 +55,7 @@ fn main() -> ExitCode {
         Command::Capture(args) => capture::run(&args),
         Command::Captures(CapturesCommand::List(args)) => captures::list(&args),
         Command::Captures(CapturesCommand::Get(args)) => captures::get(&args),
+        Command::Captures(CapturesCommand::Live(args)) => captures::live::run(&args),
         Command::Rules(RulesCommand::Check(args)) => rules::check::rules(&args),
         Command::Rules(RulesCommand::List(args)) if args.live => control::client::rules(&args),
         Command::Rules(RulesCommand::List(args)) => rules::list::list(&args),

@@ -57,7 +57,13 @@ pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     let signals = Signals::listen()?;
     let api = Api::spawn(
         prepared,
-        Backend { board: Board::new(info), store: Some(store), requests: None, rules: None },
+        Backend {
+            board: Board::new(info),
+            store: Some(store),
+            requests: None,
+            rules: None,
+            interfaces: Vec::new(),
+        },
     )?;
     ready();
     while !signals.came() {

@@ -11,17 +11,22 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::ops::Range;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use common::running::{self, KEEP_ALL, Running, until};
+use common::wire::{Wire, cut_off};
 use common::{Bench, Ran, lines};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use tests::live::need_root;
+use tests::live::{Namespace, Shape, need_root};
 
 const REFEREE: &str = env!("CARGO_BIN_EXE_referee");
 const TOKEN: &str = "a token of the test's own";
@@ -62,20 +67,9 @@ impl Served {
         Served { bench, child, said, incident }
     }
 
-    /// A program of Wireshark's that sees Referee, and it alone, in the extcap folder.
     fn wireshark(&self, program: &str, args: &[&str]) -> Command {
-        let folder = self.bench.path("extcap");
-        if !folder.exists() {
-            fs::create_dir(&folder).unwrap();
-            symlink(REFEREE, folder.join("referee")).unwrap();
-        }
-        let script = "mount --bind \"$1\" \"$2\" && shift 2 && exec \"$@\"";
-        let mut command = Command::new("unshare");
-        command.args(["-m", "sh", "-c", script, "sh"]).arg(&folder).arg(extcap_folder().unwrap());
-        command.arg(program).args(args).current_dir(self.bench.dir.path()).stdin(Stdio::null());
+        let mut command = wireshark(&self.bench, program, args);
         command.env("REFEREE_API_SOCKET", self.bench.path("api.sock"));
-        // Neither settings nor boxes of whoever runs the test.
-        command.env("HOME", self.bench.path("home")).env_remove("XDG_CONFIG_HOME");
         command
     }
 
@@ -96,6 +90,22 @@ impl Drop for Served {
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
         let _ = self.child.wait();
     }
+}
+
+/// A program of Wireshark's that sees Referee, and it alone, in the extcap folder.
+fn wireshark(bench: &Bench, program: &str, args: &[&str]) -> Command {
+    let folder = bench.path("extcap");
+    if !folder.exists() {
+        fs::create_dir(&folder).unwrap();
+        symlink(REFEREE, folder.join("referee")).unwrap();
+    }
+    let script = "mount --bind \"$1\" \"$2\" && shift 2 && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", script, "sh"]).arg(&folder).arg(extcap_folder().unwrap());
+    command.arg(program).args(args).current_dir(bench.dir.path()).stdin(Stdio::null());
+    // Neither settings nor boxes of whoever runs the test.
+    command.env("HOME", bench.path("home")).env_remove("XDG_CONFIG_HOME");
+    command
 }
 
 fn packets(capture: &Path) -> usize {
@@ -194,32 +204,129 @@ fn another_box_is_reached_by_address_and_token() {
     assert_eq!(packets(&served.bench.path("lab.pcapng")), expected);
 }
 
+/// A run on a wire of its own, and what Wireshark's programs need to reach it.
+struct Recording {
+    namespace: Namespace,
+    wire: Wire,
+    bench: Bench,
+    running: Running,
+}
+
+impl Recording {
+    fn new(rule: &str) -> Recording {
+        let (namespace, bench) = (Namespace::new(), running::bench());
+        let wire = Wire::new(&namespace, Shape::default());
+        running::rules(&bench, rule);
+        let running = Running::start(&namespace, &bench, &["-i", "tap0", "--rules", "rules", "--store", "s"]);
+        Recording { namespace, wire, bench, running }
+    }
+
+    fn tshark(&self, args: &[&str]) -> Child {
+        let mut tshark = wireshark(&self.bench, "tshark", args);
+        tshark.env("REFEREE_API_SOCKET", self.bench.path(&format!("{}.api", running::SOCKET)));
+        tshark.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// Sends connections that are cut off, to a service's port and the next in turn, until a program has seen enough.
+    fn send_until_over(&mut self, mut child: Child, service: u16, ports: &mut Range<u16>) -> Ran {
+        until("enough packets", || {
+            if let Some(port) = ports.next() {
+                self.wire.send_all(&cut_off(port, service + port % 2));
+            }
+            thread::sleep(Duration::from_millis(50));
+            child.try_wait().unwrap()
+        });
+        child.wait_with_output().unwrap().into()
+    }
+
+    fn end(self) {
+        self.wire.all_arrived(&self.namespace);
+        let ended = self.running.stop();
+        ended.books();
+        ended.ran.exits(0);
+    }
+}
+
 #[test]
-fn new_incidents_come_as_they_are_found() {
-    if !possible("new_incidents_come_as_they_are_found") {
+fn what_is_kept_comes_as_it_is_kept() {
+    if !possible("what_is_kept_comes_as_it_is_kept") {
         return;
     }
-    let served = Served::new(&[]);
-    let mut tshark = served.wireshark("tshark", &["-n", "-i", "referee-live", "-c", "5"]);
-    let mut tshark = tshark.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    // It may not have begun when the first of these is found, which is then no news.
-    let scenarios =
-        ["rst_midflow", "pmtu_blackhole", "zero_window_stall", "half_open", "syn_no_synack", "rst_injected"];
-    let over = scenarios.into_iter().any(|scenario| {
-        served.bench.capture(scenario, 60.0);
-        served.bench.replay(&["--store", "s", &format!("{scenario}.pcap")]).exits(0);
-        let ended = |_| {
-            thread::sleep(Duration::from_millis(100));
-            tshark.try_wait().unwrap().is_some()
-        };
-        (0..300).any(ended)
-    });
-    if !over {
-        let _ = tshark.kill();
+    let mut recording = Recording::new(KEEP_ALL);
+    let mut ports = 4000..5000;
+    let fields = ["-n", "-l", "-T", "fields", "-e", "tcp.port"];
+    for (filter, both) in [(&[][..], true), (&["-f", "port 81"], false)] {
+        let tshark = recording.tshark(&[&["-i", "referee-live", "-c", "20"], filter, &fields].concat());
+        let shown = recording.send_until_over(tshark, 80, &mut ports).exits(0).stdout;
+        assert_eq!(shown.lines().count(), 20, "{shown}");
+        let of = |service: &str| shown.lines().any(|line| line.split(',').any(|port| port == service));
+        assert_eq!((of("80"), of("81")), (both, true), "{shown}");
     }
-    let shown = tshark.wait_with_output().unwrap();
-    assert!(over, "nothing came in three minutes: {}", String::from_utf8_lossy(&shown.stdout));
-    assert_eq!(shown.stdout.iter().filter(|byte| **byte == b'\n').count(), 5);
+    let wrong: Ran = recording
+        .tshark(&["-i", "referee-live", "-f", "port port", "-c", "1"])
+        .wait_with_output()
+        .unwrap()
+        .into();
+    wrong.says(&["syntax error"]);
+    recording.end();
+}
+
+#[test]
+fn a_capture_filter_captures_on_demand() {
+    if !possible("a_capture_filter_captures_on_demand") {
+        return;
+    }
+    // Rules that find nothing: all that is kept is asked for.
+    let mut recording = Recording::new("rule \"nothing\" on rst when flow.dport == 1 then { }\n");
+    let listed: Ran = recording.tshark(&["-D"]).wait_with_output().unwrap().into();
+    let shown = listed.exits(0).stdout;
+    assert!(shown.contains("referee-demand (Referee: capture on demand (capture filter))"), "{shown}");
+    // The past: it ends by itself.
+    let (past, gone) = (recording.bench.path("past.pcapng"), recording.bench.path("gone.pcapng"));
+    (4000..4010).for_each(|port| recording.wire.send_all(&cut_off(port, 443 + port % 2)));
+    recording.wire.all_arrived(&recording.namespace);
+    let times = ["-o", "extcap.referee_demand.last:600", "-o", "extcap.referee_demand.for:0"];
+    let demand = |recording: &Recording, file: &Path, more: &[&str]| {
+        let file = file.to_str().unwrap();
+        let args = [&["-i", "referee-demand", "-f", "port 443", "-w", file], more].concat();
+        recording.tshark(&args)
+    };
+    until("the past to be captured", || {
+        let ran: Ran = demand(&recording, &past, &times).wait_with_output().unwrap().into();
+        ran.exits(0);
+        (packets(&past) == 25).then_some(())
+    });
+    // Past and present in one, until Wireshark has had enough: then the box stops, too.
+    let times = ["-o", "extcap.referee_demand.last:600", "-o", "extcap.referee_demand.for:3600", "-c", "60"];
+    let both = demand(&recording, &gone, &times);
+    recording.send_until_over(both, 443, &mut (5000..60_000)).exits(0);
+    let seen = running::tshark(&recording.bench, "gone.pcapng", &["tcp.port", "frame.time_delta"]);
+    assert_eq!(seen.len(), 60);
+    assert!(seen.iter().all(|line| line.split([',', '\t']).any(|port| port == "443")), "{seen:?}");
+    assert!(seen.iter().all(|line| !line.contains('-')), "the past comes first: {seen:?}");
+    let command = json!({"command": "demands"});
+    until("the box to stop", || {
+        let told = asked(&recording.bench.path(running::SOCKET), &command);
+        let all = told["demands"].as_array().unwrap().clone();
+        all.iter().all(|one| one["state"] == "done").then(|| assert_eq!(all.last().unwrap()["ended"], true))
+    });
+    // Wireshark asks whether a filter is one while it is typed.
+    let extcap = |filter: &str| -> Ran {
+        let args = ["--extcap-interface", "referee-demand", "--extcap-capture-filter", filter];
+        recording.bench.run(&args).exits(0)
+    };
+    assert_eq!(extcap("port 443").stdout, "");
+    assert!(extcap("port port").stdout.contains("syntax error"));
+    recording.end();
+}
+
+/// What a run says on its own socket.
+fn asked(socket: &Path, command: &Value) -> Value {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    writeln!(stream, "{command}").unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    serde_json::from_str(&line).unwrap()
 }
 
 /// dumpcap runs no extcap programs, but reads their pipes.

@@ -8,12 +8,14 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use common::Bench;
 use common::running::{self, KEEP_ALL, PATIENCE, Running, TELL_RESETS, bench, rules, until};
 use common::wire::{Wire, cut_off};
+use common::{Bench, Ran};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tests::live::{Namespace, Shape, need_root};
 
@@ -221,4 +223,86 @@ fn a_crowd_that_asks_costs_no_packet() {
     assert_eq!((books["received"].as_u64(), books["analysed"].as_u64()), (Some(sent), Some(sent)), "{books}");
     assert_eq!(books["events"]["hits_dropped"], 0, "{books}");
     ended.ran.exits(0);
+}
+
+/// `referee captures live …` against the run, once it has begun.
+fn follow(bench: &Bench, to: &str, args: &[&str]) -> Child {
+    let mut command = bench.command(&["captures", "live", "-w", to, "--socket"]);
+    let child = command.arg(socket(bench)).args(args).stderr(Stdio::piped()).spawn().unwrap();
+    until("its first bytes", || fs::metadata(bench.path(to)).is_ok_and(|meta| meta.len() > 0).then_some(()));
+    child
+}
+
+fn said(child: Child) -> Ran {
+    child.wait_with_output().unwrap().into()
+}
+
+/// Destination ports of the packets that a file has by now, its last one cut or not.
+fn ports(bench: &Bench, file: &str) -> Vec<String> {
+    let mut tshark = Command::new("tshark");
+    tshark.current_dir(bench.dir.path()).args(["-n", "-r", file, "-T", "fields", "-e", "tcp.port"]);
+    let out = tshark.output().unwrap();
+    String::from_utf8(out.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn what_is_kept_is_followed_while_it_is_kept() {
+    if !need_root("what is kept, followed") {
+        return;
+    }
+    let (namespace, bench) = (Namespace::new(), bench());
+    running::settings(&bench, FAST);
+    let mut wire = Wire::new(&namespace, Shape::default());
+    rules(&bench, KEEP_ALL);
+    let running = Running::start(&namespace, &bench, &ARGS);
+    let all = follow(&bench, "all.pcapng", &[]);
+    let some = follow(&bench, "some.pcapng", &["tcp port 81"]);
+    // Wireshark shows packets as they come, through a pipe.
+    let pipe = "\"$0\" captures live -w - --socket \"$1\" 2>said | tshark -n -l -i - -c 10 2>/dev/null";
+    let mut piped = Command::new("sh");
+    piped.args(["-c", pipe, env!("CARGO_BIN_EXE_referee")]).arg(socket(&bench)).current_dir(bench.dir.path());
+    let mut piped = piped.stdout(Stdio::piped()).spawn().unwrap();
+    until("it to follow", || {
+        let (_, page) = ask(&socket(&bench), "GET", "/metrics", "").ok()?;
+        String::from_utf8_lossy(&page).contains("referee_live_streams 3\n").then_some(())
+    });
+    (0..20).for_each(|number| wire.send_all(&cut_off(4000 + number, 80 + number % 2)));
+    until("the packets of one port", || (ports(&bench, "some.pcapng").len() == 50).then_some(()));
+    let mut shown = String::new();
+    piped.stdout.take().unwrap().read_to_string(&mut shown).unwrap();
+    piped.wait().unwrap();
+    assert_eq!(shown.lines().count(), 10, "{shown}");
+    // One is ended, the other ends with the run: each is whole.
+    kill_process(Pid::from_child(&some), Signal::INT).unwrap();
+    said(some).exits(0).says(&["50 packets written to some.pcapng"]);
+    let wrong = bench.run(&[
+        "captures",
+        "live",
+        "port port",
+        "-w",
+        "no",
+        "--socket",
+        &socket(&bench).display().to_string(),
+    ]);
+    wrong.exits(2).says(&["syntax error"]);
+    assert!(!bench.path("no").exists());
+    until("the counts", || {
+        let (_, page) = ask(&socket(&bench), "GET", "/metrics", "").ok()?;
+        let page = String::from_utf8_lossy(&page).into_owned();
+        let left = page
+            .lines()
+            .find_map(|line| line.strip_prefix("referee_live_streams_ended_total{ending=\"left\"} "));
+        (left? == "2").then_some(())
+    });
+    let ended = running.stop();
+    assert_eq!(ended.books()["kept"], 100, "{}", ended.books());
+    ended.ran.exits(0);
+    said(all).exits(0).says(&["the run has ended", "100 packets written to all.pcapng"]);
+    for (file, count) in [("all.pcapng", 100), ("some.pcapng", 50)] {
+        let mut seen = running::tshark(&bench, file, &["tcp.srcport", "tcp.dstport", "tcp.flags", "tcp.len"]);
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), count, "{file}: each packet once");
+    }
+    assert!(ports(&bench, "some.pcapng").iter().all(|ports| ports.split(',').any(|port| port == "81")));
 }

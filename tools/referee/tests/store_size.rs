@@ -6,10 +6,12 @@
 mod common;
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 
 use common::Bench;
+use common::running::Running;
 use dataplane::record::{IncidentLog, RealDisk, RecordConfig, Store, StoredPacket, Writer, recorder};
 use dataplane::source::{Interface, LinkType};
 use serde_json::json;
@@ -73,28 +75,57 @@ fn peak_kib(process: u32) -> u64 {
     peak.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
 }
 
-#[test]
-fn an_export_takes_less_than_64_mib_whatever_its_size() {
+/// A store of so many MiB, or of `REFEREE_EXPORT_MIB`; and its packets.
+fn large_store(bench: &Bench) -> u64 {
     let mib = std::env::var("REFEREE_EXPORT_MIB").ok().and_then(|mib| mib.parse().ok()).unwrap_or(160u64);
-    let bench = Bench::new();
-    let store = Store::create(&bench.path("s")).unwrap();
     let packets = mib * (1 << 20) / FRAME as u64;
-    store_of(&store, packets);
-    let args = ["captures", "get", "--store", "s", "-w", "-"];
-    let mut child = bench.command(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut out = child.stdout.take().unwrap();
+    store_of(&Store::create(&bench.path("s")).unwrap(), packets);
+    packets
+}
+
+/// Reads to the end. Bytes, and the most memory the process had: while more comes than a pipe holds, it waits for us.
+fn read_out(mut out: impl Read, process: u32) -> (u64, u64) {
     let (mut piece, mut total, mut peak) = (vec![0; 1 << 20], 0, 0);
     loop {
         let read = out.read(&mut piece).unwrap();
         if read == 0 {
-            break;
+            return (total, peak);
         }
-        // While more is written than the pipe holds, the writer waits for us.
-        peak = peak.max(peak_kib(child.id()));
+        peak = peak.max(peak_kib(process));
         total += read as u64;
     }
+}
+
+#[test]
+fn an_export_takes_less_than_64_mib_whatever_its_size() {
+    let bench = Bench::new();
+    let packets = large_store(&bench);
+    let args = ["captures", "get", "--store", "s", "-w", "-"];
+    let mut child = bench.command(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let (total, peak) = read_out(child.stdout.take().unwrap(), child.id());
     assert!(child.wait().unwrap().success());
     assert!(total > packets * FRAME as u64, "{total} bytes");
     println!("{} MiB exported with {peak} KiB at most", total >> 20);
     assert!(peak > 0 && peak < 64 << 10, "{peak} KiB");
+}
+
+#[test]
+fn so_does_a_download_of_it() {
+    let bench = Bench::new();
+    let packets = large_store(&bench);
+    let mut command = bench.command(&["serve", "--store", "s", "--socket", "api.sock"]);
+    let serving = Running::spawn(command.stdout(Stdio::null()));
+    for (query, how) in [("?stream=true", "as it is made"), ("", "made ready before")] {
+        let mut stream = UnixStream::connect(bench.path("api.sock")).unwrap();
+        let path = format!("/api/v1/captures/download{query}");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200", "{how}");
+        let (total, peak) = read_out(stream, serving.id());
+        assert!(total > packets * FRAME as u64, "{total} bytes");
+        println!("{} MiB downloaded, {how}, with {peak} KiB at most", total >> 20);
+        assert!(peak > 0 && peak < 64 << 10, "{peak} KiB");
+    }
+    serving.stop().ran.exits(0);
 }

@@ -87,7 +87,11 @@ impl io::Write for Sink {
 
     fn flush(&mut self) -> io::Result<()> {
         if self.piece.is_empty() {
-            return Ok(());
+            // Who has nothing to say learns, too, that nobody listens any more.
+            return match self.pieces.is_closed() {
+                true => Err(io::ErrorKind::BrokenPipe.into()),
+                false => Ok(()),
+            };
         }
         let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
         self.send(Ok(piece.into()))

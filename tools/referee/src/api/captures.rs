@@ -37,8 +37,10 @@ pub const ROUTES: &[Route] = &[
 async fn list(call: Call) -> Answer {
     let (query, limit) = (query(&call)?, call.limit()?);
     let after = call.parsed("after", "the `next` of the page before", cursor)?;
-    let mut flows =
-        call.app.job(move |store| list_by(store, &query, &*index::finder(store)).map_err(unlisted)).await?;
+    let mut flows = call
+        .app
+        .job(move |store, _| list_by(store, &query, &*index::finder(store)).map_err(unlisted))
+        .await?;
     let key = |flow: &FlowSummary| (flow.first_ns, flow.flow_id);
     if let Some(after) = after {
         flows.retain(|flow| key(flow) > after);
@@ -72,6 +74,6 @@ async fn download(call: Call) -> Answer {
         return download::stream(&call, query, &name, place).await;
     }
     let app = std::sync::Arc::clone(&call.app);
-    let spooled = call.app.job(move |store| app.spool.make(store, &query)).await?;
+    let spooled = call.app.job(move |store, given_up| app.spool.make(store, &query, given_up)).await?;
     download::send(&call, spooled, &name, place)
 }

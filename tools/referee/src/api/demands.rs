@@ -47,7 +47,7 @@ fn ns(name: &str, seconds: Option<f64>) -> Result<Option<u64>, Problem> {
     }
 }
 
-fn refused(Refusal { reason, error, help }: Refusal) -> Problem {
+pub fn refused(Refusal { reason, error, help }: Refusal) -> Problem {
     match reason {
         Reason::NoStore => Problem::new(Kind::NoStore, error).help(help),
         Reason::Busy => later(5.0, &error),
@@ -69,6 +69,11 @@ async fn about(call: &Call, command: Command) -> Result<DemandState, Problem> {
         command::Answer::Denied(refusal) => Err(refused(refusal)),
         _ => Err(unexpected()),
     }
+}
+
+/// How one stands.
+pub async fn standing(call: &Call, id: &str) -> Result<DemandState, Problem> {
+    about(call, Command::DemandGet { id: id.to_owned() }).await
 }
 
 async fn begin(call: Call) -> Answer {
@@ -99,8 +104,7 @@ async fn list(call: Call) -> Answer {
 }
 
 async fn show(call: Call) -> Answer {
-    let id = call.path("id").to_owned();
-    json(&told(&about(&call, Command::DemandGet { id }).await?))
+    json(&told(&standing(&call, call.path("id")).await?))
 }
 
 async fn end(call: Call) -> Answer {

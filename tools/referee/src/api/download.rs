@@ -14,7 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::body::{PIECE, Pieces, Sink};
 use super::call::{Answer, Call, text};
-use super::jobs::unreadable;
+use super::jobs::{Waiting, unreadable};
 use super::problem::{Kind, Problem};
 use super::spool::{Spooled, export_to};
 
@@ -123,12 +123,13 @@ pub async fn stream(call: &Call, query: Query, name: &str, place: OwnedSemaphore
     let job = call.app.limits.job().await?;
     let (sender, body) = Pieces::new(None, Some(place));
     let (begun, beginning) = tokio::sync::oneshot::channel();
+    let (waiting, given_up) = Waiting::begin();
     tokio::task::spawn_blocking(move || {
         let _job = job;
         let mut out = Begun { sink: Sink::new(sender), begun: Some(begun) };
-        let exported = Store::open(&folder)
-            .map_err(unreadable)
-            .and_then(|store| export_to(&store, &query, &mut out).map_err(super::jobs::unexported));
+        let exported = Store::open(&folder).map_err(unreadable).and_then(|store| {
+            export_to(&store, &query, &given_up, &mut out).map_err(super::jobs::unexported)
+        });
         match (exported, out.begun.take()) {
             // Nothing has gone out: it can still be said.
             (Err(problem), Some(begun)) => drop(begun.send(Err(problem))),
@@ -142,6 +143,8 @@ pub async fn stream(call: &Call, query: Query, name: &str, place: OwnedSemaphore
     beginning
         .await
         .unwrap_or_else(|_| Err(Problem::new(Kind::Internal, "a job failed; this is a fault of Referee")))?;
+    // From here on its body says whether somebody is there.
+    waiting.over();
     let mut response = text(StatusCode::OK, PCAPNG, if call.head { Body::empty() } else { Body::new(body) });
     put(&mut response, CONTENT_DISPOSITION, &format!("attachment; filename=\"{name}\""));
     Ok(response)

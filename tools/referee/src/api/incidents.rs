@@ -90,7 +90,7 @@ impl Newest {
         if app.store.is_some() {
             let ids: HashSet<String> = known.iter().map(|entry| entry.incident.id.clone()).collect();
             search = app
-                .job(move |store| {
+                .job(move |store, _| {
                     let visit = |_, record: IncidentRecord| {
                         if !ids.contains(&record.id) {
                             search.take(of_store(record));
@@ -211,7 +211,7 @@ async fn one(call: Call) -> Answer {
         None if call.app.store.is_none() => None,
         None => {
             let id = id.clone();
-            call.app.job(move |store| store.incident(&id).map_err(unreadable)).await?.map(of_store)
+            call.app.job(move |store, _| store.incident(&id).map_err(unreadable)).await?.map(of_store)
         }
     };
     let Some(mut object) = found else { return Err(no_incident(&id)) };

@@ -3,6 +3,7 @@
 //! API thread hands them over. Reads only; the writer knows nothing of it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dataplane::record::list::ListError;
@@ -18,21 +19,45 @@ pub const QUERY: [&str; 4] = ["incident", "flow", "community_id", "host"];
 /// How long the store may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Has a job give up once nobody waits for it any more.
+pub struct Waiting(Option<Arc<AtomicBool>>);
+
+impl Waiting {
+    /// And what the job is to look at now and then.
+    pub fn begin() -> (Waiting, Arc<AtomicBool>) {
+        let given_up = Arc::new(AtomicBool::new(false));
+        (Waiting(Some(Arc::clone(&given_up))), given_up)
+    }
+
+    /// The job may go on without.
+    pub fn over(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|given_up| given_up.store(true, Ordering::Relaxed));
+    }
+}
+
 impl App {
-    /// Does something with the store where waiting for a disk is no harm.
+    /// Does something with the store where waiting for a disk is no harm. The work is told when its client has left, or has
+    /// waited long enough.
     pub async fn job<T: Send + 'static>(
         self: &Arc<Self>,
-        work: impl FnOnce(&Store) -> Result<T, Problem> + Send + 'static,
+        work: impl FnOnce(&Store, &Arc<AtomicBool>) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
         let folder = self.store.clone().ok_or_else(|| {
             Problem::new(Kind::NoStore, "nothing is recorded here")
                 .help("`referee run --store DIR` keeps packets")
         })?;
         let place = self.limits.job().await?;
+        let (_waiting, given_up) = Waiting::begin();
         let done = tokio::task::spawn_blocking(move || {
             let _place = place;
             let store = Store::open(&folder).map_err(unreadable)?;
-            work(&store)
+            work(&store, &given_up)
         });
         let done = tokio::time::timeout(PATIENCE, done).await.map_err(|_| {
             Problem::new(Kind::Busy, "the store takes too long to be read").help("narrow it by host or time")
@@ -115,5 +140,51 @@ pub fn unexported(error: ExportError) -> Problem {
         ExportError::Stopped | ExportError::Sorted => {
             Problem::new(Kind::Busy, "it was given up").help("ask again")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::super::testing::tried;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_job_gives_up_when_nobody_waits_for_it() {
+        let tried = tried(false, |_| {});
+        let app = Arc::clone(&tried.app);
+        let ((begun, begins), (ended, ends)) = (oneshot::channel(), oneshot::channel());
+        let asked = tokio::spawn(async move {
+            let work = move |_: &Store, given_up: &Arc<AtomicBool>| {
+                begun.send(()).unwrap();
+                while !given_up.load(Ordering::Relaxed) {
+                    std::thread::yield_now();
+                }
+                ended.send(()).unwrap();
+                Ok(())
+            };
+            app.job(work).await
+        });
+        begins.await.unwrap();
+        asked.abort();
+        ends.await.unwrap();
+    }
+
+    #[test]
+    fn a_download_is_not_made_for_nobody() {
+        let tried = tried(false, |_| {});
+        let store = Store::open(tried.folder.path()).unwrap();
+        let make =
+            |given_up| tried.app.spool.make(&store, &Query::default(), &Arc::new(AtomicBool::new(given_up)));
+        assert_eq!(make(true).map(drop).unwrap_err().kind, Kind::Busy);
+        assert!(make(false).is_ok());
+    }
+
+    #[test]
+    fn a_stream_that_has_begun_is_not_given_up() {
+        let (waiting, given_up) = Waiting::begin();
+        waiting.over();
+        assert!(!given_up.load(Ordering::Relaxed));
     }
 }

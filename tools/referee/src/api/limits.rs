@@ -21,8 +21,9 @@ pub const CONNECTIONS: usize = 64;
 pub const HEADER_TIME: Duration = Duration::from_secs(10);
 pub const BODY_TIME: Duration = Duration::from_secs(30);
 pub const READER_TIME: Duration = Duration::from_secs(60);
-/// Followers of events at once; downloads being read; jobs on disk at once, and those that may wait for one.
+/// Followers of events at once, and of packets; downloads being read; jobs on disk at once, and those that may wait for one.
 const STREAMS: usize = 16;
+const LIVE: usize = 4;
 const DOWNLOADS: usize = 4;
 const JOBS: usize = 4;
 const WAITING: usize = 4;
@@ -73,11 +74,12 @@ impl Buckets {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
-    requests: Buckets,
-    logins: Buckets,
+    requests: Arc<Buckets>,
+    logins: Arc<Buckets>,
     streams: Arc<Semaphore>,
+    live: Arc<Semaphore>,
     downloads: Arc<Semaphore>,
     jobs: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
@@ -93,9 +95,10 @@ impl Limits {
     pub fn new(requests_per_second: u32) -> Limits {
         let per_second = f64::from(requests_per_second);
         Limits {
-            requests: Buckets::new(per_second, BURST.max(per_second)),
-            logins: Buckets::new(LOGINS / 60.0, LOGINS),
+            requests: Arc::new(Buckets::new(per_second, BURST.max(per_second))),
+            logins: Arc::new(Buckets::new(LOGINS / 60.0, LOGINS)),
             streams: Arc::new(Semaphore::new(STREAMS)),
+            live: Arc::new(Semaphore::new(LIVE)),
             downloads: Arc::new(Semaphore::new(DOWNLOADS)),
             jobs: Arc::new(Semaphore::new(JOBS)),
             waiting: Arc::new(Semaphore::new(WAITING + JOBS)),
@@ -118,6 +121,17 @@ impl Limits {
     pub fn stream(&self) -> Result<OwnedSemaphorePermit, Problem> {
         let place = Arc::clone(&self.streams).try_acquire_owned();
         place.map_err(|_| later(5.0, &format!("{STREAMS} clients follow already")))
+    }
+
+    pub fn live(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let place = Arc::clone(&self.live).try_acquire_owned();
+        place.map_err(|_| later(10.0, &format!("{LIVE} clients follow what is kept already")))
+    }
+
+    /// Waits until nobody follows packets, and lets nobody begin.
+    pub async fn none_live(&self) {
+        let all = self.live.acquire_many(LIVE as u32).await;
+        all.into_iter().for_each(|all| all.forget());
     }
 
     pub fn download(&self) -> Result<OwnedSemaphorePermit, Problem> {

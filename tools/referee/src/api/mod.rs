@@ -17,6 +17,7 @@ mod incidents;
 mod jobs;
 pub mod kinds;
 pub mod limits;
+mod live;
 pub mod packets;
 mod problem;
 mod routes;
@@ -37,6 +38,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use dataplane::source::Interface;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
@@ -55,7 +57,8 @@ use crate::report::proof::Proofs;
 
 /// Threads for what waits for a disk.
 const BLOCKING: usize = 4;
-/// How long those may go on once all is over.
+/// How long a follower of packets has for the last of them, and how long anybody may go on once all is over.
+const LAST_PACKETS: Duration = Duration::from_secs(3);
 const LAST_WORD: Duration = Duration::from_millis(200);
 const NICE: i32 = 10;
 
@@ -67,6 +70,8 @@ pub struct Backend {
     /// The control thread and the rules in force, of a run.
     pub requests: Option<Requests>,
     pub rules: Option<Arc<Live>>,
+    /// Those that a run captures from.
+    pub interfaces: Vec<Interface>,
 }
 
 /// What every handler has.
@@ -76,6 +81,7 @@ pub struct App {
     pub proofs: Option<Proofs>,
     pub requests: Option<Requests>,
     pub rules: Option<Arc<Live>>,
+    pub interfaces: Vec<Interface>,
     pub config: ApiConfig,
     /// Where a browser on the network finds this; none without a TCP listener.
     pub url: Option<String>,
@@ -116,7 +122,7 @@ impl Api {
         Ok(Api { over, thread })
     }
 
-    /// Ends it: open connections are cut.
+    /// Ends it: who follows packets has the last of them; other connections are cut.
     pub fn stop(self) {
         let _ = self.over.send(true);
         let _ = self.thread.join();
@@ -135,6 +141,7 @@ impl App {
             store: backend.store,
             requests: backend.requests,
             rules: backend.rules,
+            interfaces: backend.interfaces,
             config,
             url,
             over,
@@ -146,12 +153,13 @@ fn serve(runtime: Runtime, app: Arc<App>, listeners: Vec<server::Listener>) {
     // Whoever captures comes first; a system that refuses this serves all the same.
     let _ = rustix::process::setpriority_process(None, NICE);
     let mut over = app.over.clone();
-    let router = routes::router(&app);
+    let (router, limits) = (routes::router(&app), app.limits.clone());
     runtime.block_on(async move {
         for listener in listeners {
             tokio::spawn(server::listen(listener, router.clone()));
         }
         let _ = over.wait_for(|over| *over).await;
+        let _ = tokio::time::timeout(LAST_PACKETS, limits.none_live()).await;
     });
     runtime.shutdown_timeout(LAST_WORD);
 }

@@ -88,11 +88,12 @@ impl Route {
 
 /// Every route there is.
 pub fn all() -> impl Iterator<Item = &'static Route> {
-    let tables: [&'static [Route]; 11] = [
+    let tables: [&'static [Route]; 12] = [
         super::system::ROUTES,
         super::incidents::ROUTES,
         super::captures::ROUTES,
         super::demands::ROUTES,
+        super::live::ROUTES,
         super::events::ROUTES,
         super::flows::ROUTES,
         super::kinds::ROUTES,

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -77,13 +77,18 @@ impl Spool {
         Spool { most, total: Arc::default(), remembered: Mutex::default() }
     }
 
-    /// What the query matches, as one capture file. Waits for the disk.
-    pub fn make(&self, store: &Store, query: &Query) -> Result<Arc<Spooled>, Problem> {
+    /// What the query matches, as one capture file, unless it is given up. Waits for the disk.
+    pub fn make(
+        &self,
+        store: &Store,
+        query: &Query,
+        given_up: &Arc<AtomicBool>,
+    ) -> Result<Arc<Spooled>, Problem> {
         let state = state(store);
         if let Some(known) = self.known(query, &state) {
             return Ok(known);
         }
-        let prepared = found(store, query).map_err(unexported)?;
+        let prepared = found(store, query, given_up).map_err(unexported)?;
         let room = self.take(prepared.len()).ok_or_else(no_room)?;
         let (file, len) = prepared.into_file().map_err(unexported)?;
         let hash = Sha256::digest(format!("{state} {len} {query}"));
@@ -117,13 +122,19 @@ impl Spool {
     }
 }
 
-fn found(store: &Store, query: &Query) -> Result<Prepared, ExportError> {
-    prepare(store, query, &*index::finder(store), &dataplane::record::Spool::beside(store))
+fn found(store: &Store, query: &Query, given_up: &Arc<AtomicBool>) -> Result<Prepared, ExportError> {
+    let spool = dataplane::record::Spool::beside(store).stopped_by(Arc::clone(given_up));
+    prepare(store, query, &*index::finder(store), &spool)
 }
 
 /// The same without a file between.
-pub fn export_to(store: &Store, query: &Query, out: &mut dyn Write) -> Result<(), ExportError> {
-    found(store, query)?.write(out).map(drop)
+pub fn export_to(
+    store: &Store,
+    query: &Query,
+    given_up: &Arc<AtomicBool>,
+    out: &mut dyn Write,
+) -> Result<(), ExportError> {
+    found(store, query, given_up)?.write(out).map(drop)
 }
 
 /// Another one whenever what lies in the store is another.

@@ -79,7 +79,8 @@ fn over(board: Arc<Board>, folder: tempfile::TempDir, change: impl FnOnce(&mut A
     change(&mut config);
     let (over, watching) = tokio::sync::watch::channel(false);
     let store: &Path = folder.path();
-    let backend = Backend { board, store: Some(store.to_path_buf()), requests: None, rules: None };
+    let store = Some(store.to_path_buf());
+    let backend = Backend { board, store, requests: None, rules: None, interfaces: vec![tap()] };
     let app = Arc::new(App::new(backend, config, Some("https://box:1".to_owned()), watching));
     Tried { router: routes::router(&app), app, folder, over }
 }
@@ -106,7 +107,8 @@ impl Tried {
         let response = self.raw(peer, request.body(Body::from(body.to_owned())).unwrap()).await;
         let (parts, body) = response.into_parts();
         // What never ends is left after its headers.
-        let endless = parts.headers.get("content-type").is_some_and(|kind| kind == "text/event-stream");
+        let endless = parts.headers.get("content-type").is_some_and(|kind| kind == "text/event-stream")
+            || path.contains("/captures/live") && parts.status == 200;
         let body = if endless { Body::empty() } else { body };
         let bytes = body.collect().await.unwrap().to_bytes().to_vec();
         Answered { status: parts.status.as_u16(), headers: parts.headers, bytes }
@@ -130,18 +132,22 @@ pub fn tcp() -> Peer {
     Peer::Tcp(IpAddr::from([192, 0, 2, 1]))
 }
 
-/// One flow's packets, and the incident that names it.
-pub fn store_with_a_flow(folder: &Path) {
-    let (prepared, mut recorders) = Prepared::new(folder, &RecordConfig::default(), 1).unwrap();
-    let mut recording = prepared.start().unwrap();
-    let mut recorder = recorders.pop().unwrap();
-    recorder.announce(&Interface {
+pub fn tap() -> Interface {
+    Interface {
         name: "tap0".to_owned(),
         description: "test".to_owned(),
         link: LinkType::Ethernet,
         link_number: 1,
         snap_len: 0,
-    });
+    }
+}
+
+/// One flow's packets, and the incident that names it.
+pub fn store_with_a_flow(folder: &Path) {
+    let (prepared, mut recorders) = Prepared::new(folder, &RecordConfig::default(), 1).unwrap();
+    let mut recording = prepared.start().unwrap();
+    let mut recorder = recorders.pop().unwrap();
+    recorder.announce(&tap());
     for number in 0..20_u64 {
         let mut bytes =
             vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0, 0, 140, 0, 1, 0x40, 0, 64, 6, 0, 0];

@@ -5,6 +5,7 @@
 
 pub mod series;
 pub mod spread;
+pub mod streams;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 
 use crate::report::metrics::served::Requests;
 use series::{Sample, Series};
+use streams::Streams;
 
 /// Incidents of this run that are remembered once they have closed.
 const CLOSED: usize = 10_000;
@@ -133,6 +135,7 @@ struct Inner {
 #[derive(Debug, Default)]
 pub struct Board {
     info: BoxInfo,
+    pub streams: Streams,
     inner: Mutex<Inner>,
     /// The other way round: the api thread counts, the metrics show it.
     requests: Arc<Requests>,

@@ -203,6 +203,18 @@ impl Client {
     }
 }
 
+/// Text as it stands in an address.
+pub fn encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    text.bytes().fold(String::new(), |mut said, byte| {
+        match plain(byte) {
+            true => said.push(byte.into()),
+            false => said.push_str(&format!("%{byte:02X}")),
+        }
+        said
+    })
+}
+
 /// Reads an answer to its end.
 fn read(body: Box<dyn Read + Send>, limit: u64) -> Result<Vec<u8>, Failure> {
     let mut text = Vec::new();

@@ -72,6 +72,8 @@ pub struct DemandState {
     /// It was ended early: by somebody, or because it had all it may have.
     pub ended: bool,
     pub full: bool,
+    /// All of history that was wanted has been gone through.
+    pub scanned: bool,
     /// Later fragments of what is wanted come with it.
     pub fragments: bool,
     pub store: PathBuf,
@@ -177,7 +179,7 @@ impl Demands {
             return refuse(Reason::NoStore, "this run records nothing, so it can capture nothing", help);
         }
         let (last, lasts) = times(wish)?;
-        let selection = self.selection(&wish.expression)?;
+        let selection = selection(&wish.expression, &self.means.links)?;
         if self.all.iter().filter(|asked| !asked.demand.counts().done).count() >= DEMANDS {
             let what = format!("{DEMANDS} captures are under way, as many as there can be");
             return refuse(Reason::Busy, what, "wait until one is done, or end one");
@@ -199,27 +201,6 @@ impl Demands {
         self.all.push(Asked { demand, expression, begun, told: false, kept: Arc::default() });
         self.tell(self.all.len() - 1);
         Ok(self.state(&self.all[self.all.len() - 1]))
-    }
-
-    fn selection(&self, expression: &str) -> Result<Selection, Refusal> {
-        if expression.len() > EXPRESSION {
-            return refuse(Reason::Limit, "the expression is too long", "name nets instead of hosts");
-        }
-        if let Err(word) = without_names(expression) {
-            let what =
-                format!("`{word}` is no word of pcap-filter's, and names of hosts are not looked up here");
-            return refuse(Reason::Expression, what, "give addresses; `getent hosts NAME` shows a host's");
-        }
-        Selection::new(expression, &self.means.links).or_else(|error| {
-            let help = match &error {
-                error if error.is_library() => "install it: apt-get install libpcap0.8",
-                FilterError::Compile(_) => {
-                    "pcap-filter(7) has the syntax, the one of tcpdump; quote an expression of several words"
-                }
-                _ => "name hosts, nets or ports instead",
-            };
-            refuse(Reason::Expression, error.to_string(), help)
-        })
     }
 
     /// All that are remembered.
@@ -309,6 +290,7 @@ impl Demands {
             missed_bytes: lapped,
             ended: over == Some(Over::Ended),
             full: over == Some(Over::Full),
+            scanned: scanned || done,
             fragments: false,
             store: self.means.store.clone().unwrap_or_default(),
         }
@@ -356,6 +338,30 @@ fn times(wish: &Wish) -> Result<(Nanos, Nanos), Refusal> {
         }
     }
     Ok((last, lasts))
+}
+
+/// What an expression selects of packets of these link types (LINKTYPE_ numbers). Asks no DNS.
+///
+/// # Errors
+/// It can't be had, in libpcap's words.
+pub fn selection(expression: &str, links: &[u16]) -> Result<Selection, Refusal> {
+    if expression.len() > EXPRESSION {
+        return refuse(Reason::Limit, "the expression is too long", "name nets instead of hosts");
+    }
+    if let Err(word) = without_names(expression) {
+        let what = format!("`{word}` is no word of pcap-filter's, and names of hosts are not looked up here");
+        return refuse(Reason::Expression, what, "give addresses; `getent hosts NAME` shows a host's");
+    }
+    Selection::new(expression, links).or_else(|error| {
+        let help = match &error {
+            error if error.is_library() => "install it: apt-get install libpcap0.8",
+            FilterError::Compile(_) => {
+                "pcap-filter(7) has the syntax, the one of tcpdump; quote an expression of several words"
+            }
+            _ => "name hosts, nets or ports instead",
+        };
+        refuse(Reason::Expression, error.to_string(), help)
+    })
 }
 
 fn fresh_id() -> u64 {

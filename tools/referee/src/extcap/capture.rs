@@ -4,17 +4,13 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::thread;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-
-use super::Call;
 use super::boxes::Boxes;
-use super::interfaces::{INCIDENT, LIVE, NEWEST, is_id, newest_id};
-use super::live;
+use super::interfaces::{DEMAND, INCIDENT, LIVE, NEWEST, is_id, newest_id};
+use super::{Call, demand, live};
 use crate::client::Client;
 use crate::error::Failure;
+use crate::live::signals::end_when_told;
 
 const PIECE: usize = 64 << 10;
 
@@ -22,33 +18,27 @@ const PIECE: usize = 64 << 10;
 /// Usage: it is not said what to capture. Failed: the box can't be reached or refuses, or the pipe is none.
 pub fn run(call: &Call, interface: &str) -> Result<(), Failure> {
     let client = Client::reach(&Boxes::load()?.meant(call)?)?;
-    let incident = if interface == LIVE { None } else { Some(incident(call, interface)?) };
     let fifo = call.value("fifo").ok_or_else(|| Failure::usage("--fifo names no pipe"))?;
-    end_when_told()?;
     let open = || {
         File::options().write(true).open(fifo).map_err(|error| Failure::failed(format!("{fifo}: {error}")))
     };
-    let Some(incident) = incident else { return live::run(&client, &mut open()?) };
+    if interface == DEMAND {
+        return demand::run(&client, call, open);
+    }
+    // Whoever ends it has what it wanted.
+    end_when_told(|| {})?;
+    if interface == LIVE {
+        return live::run(&client, call.value("extcap-capture-filter").unwrap_or_default(), open);
+    }
+    let incident = incident(call, interface)?;
     let incident = if incident == NEWEST { newest_id(&client)? } else { incident };
     let mut from = client.get(&download(&incident))?.body;
     copy(&mut from, &mut open()?).map(drop)
 }
 
 /// Where an incident's packets are.
-pub fn download(incident: &str) -> String {
+fn download(incident: &str) -> String {
     format!("/api/v1/captures/download?incident={incident}&stream=true")
-}
-
-/// Whoever ends it has what it wanted.
-fn end_when_told() -> Result<(), Failure> {
-    let failed = |error: io::Error| Failure::failed(format!("signals can't be listened to: {error}"));
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
-    let wait = move || {
-        if signals.forever().next().is_some() {
-            std::process::exit(0);
-        }
-    };
-    thread::Builder::new().name("signals".to_owned()).spawn(wait).map(drop).map_err(failed)
 }
 
 /// Which incident is meant: that of the interface, the one whose id was typed, or the one chosen.

@@ -9,14 +9,17 @@ use serde_json::Value;
 
 use super::Call;
 use super::boxes::{Boxes, THIS};
+use super::demand::{LAST, LASTS};
 use super::grammar::Sentences;
 use crate::client::{Client, ReachArgs};
 use crate::error::Failure;
 use crate::time;
 
-/// The packets of incidents as they are found.
+/// What is kept, as it is.
 pub const LIVE: &str = "referee-live";
 pub const INCIDENT: &str = "referee-incident";
+/// What Wireshark's capture filter names.
+pub const DEMAND: &str = "referee-demand";
 
 /// How long a list may wait for a box.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -84,6 +87,8 @@ pub fn list(boxes: &Boxes) -> String {
     let help = "file:///usr/share/doc/referee/wireshark.md";
     said.say("extcap", &[("version", version), ("help", help), ("display", "Referee")]);
     said.say("interface", &[("value", LIVE), ("display", "Referee: flagged flows, as they are found")]);
+    let demand = "Referee: capture on demand (capture filter)";
+    said.say("interface", &[("value", DEMAND), ("display", demand)]);
     said.say("interface", &[("value", INCIDENT), ("display", "Referee: an incident")]);
     for incident in newest(&boxes.this()) {
         let name = format!("{INCIDENT}-{}", incident.id);
@@ -144,6 +149,13 @@ pub fn config(call: &Call, interface: &str, boxes: &Boxes) -> String {
         let tip = ("tooltip", "16 hexadecimal digits, as they stand under an incident");
         dialog.ask("id", "Or one with this id", "string", &[tip]);
     }
+    if interface == DEMAND {
+        for (call, display, (usual, range)) in
+            [("last", "Seconds of the past", LAST), ("for", "Seconds from now on", LASTS)]
+        {
+            dialog.ask(call, display, "integer", &[("range", range), ("default", usual)]);
+        }
+    }
     let place = ("group", "Box");
     if !boxes.named.is_empty() {
         let number = dialog.ask("box", "Box", "selector", &[place]);
@@ -193,6 +205,9 @@ mod tests {
         assert!(said.starts_with(first), "{said}");
         let east = "value {arg=2}{value=east}{display=east, https://east:8443}{default=false}\n";
         assert!(said.contains(east), "{said}");
+        let said = config(&Call::default(), DEMAND, &boxes);
+        let last = "arg {number=0}{call=--last}{display=Seconds of the past}{type=integer}{range=0,3600}{default=30}";
+        assert!(said.starts_with(last) && said.contains("arg {number=1}{call=--for}"), "{said}");
         assert_eq!(config(&Call::default(), "other", &boxes), "");
         assert_eq!(dlts(INCIDENT), "dlt {number=1}{name=EN10MB}{display=Ethernet}\n");
     }
@@ -201,7 +216,7 @@ mod tests {
     fn there_is_a_list_where_nothing_runs() {
         let boxes = Boxes { socket: Some("/nonexistent/api.sock".into()), ..Boxes::default() };
         let said = list(&boxes);
-        assert_eq!(said.lines().count(), 3, "{said}");
+        assert_eq!(said.lines().count(), 4, "{said}");
         assert!(
             said.starts_with("extcap {version=") && said.contains("interface {value=referee-incident}"),
             "{said}"

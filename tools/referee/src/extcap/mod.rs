@@ -6,6 +6,7 @@
 
 mod boxes;
 mod capture;
+mod demand;
 mod grammar;
 mod install;
 mod interfaces;
@@ -119,6 +120,9 @@ pub fn answer(call: &Call) -> Result<(), Failure> {
         interfaces::dlts(interface)
     } else if call.asks("extcap-config") {
         interfaces::config(call, interface, &boxes)
+    } else if [interfaces::LIVE, interfaces::DEMAND].contains(&interface) {
+        // Whether a filter is one; without a filter there is nothing wrong with it.
+        demand::mistake(call.value("extcap-capture-filter").unwrap_or_default())
     } else {
         String::new()
     };

@@ -46,8 +46,7 @@ pub struct Built {
     threads: Vec<Body>,
     lanes: Vec<judge::Lane>,
     chunks: usize,
-    /// Link types of the interfaces, LINKTYPE_ numbers.
-    pub links: Vec<u16>,
+    pub interfaces: Vec<Interface>,
 }
 
 type Body = Box<dyn FnOnce() -> worker::Ended + Send>;
@@ -177,7 +176,7 @@ impl Parts<'_> {
                 "the kernel does not give the history's memory at once: packets will wait for it, piece by piece",
             );
         }
-        maker.built.links = interfaces.iter().map(|interface| interface.link_number).collect();
+        maker.built.interfaces = interfaces.to_vec();
         Ok(maker.built)
     }
 }

@@ -15,6 +15,7 @@ use rules::RuleSet;
 
 use super::judge::Judged;
 use super::worker::Snapshot;
+use crate::board::streams::Streamed;
 use crate::control::Live;
 use crate::filter::Advice;
 use crate::notify::account::Told;
@@ -51,6 +52,8 @@ pub struct Looked {
     pub snapshots: Vec<Snapshot>,
     pub writer: Option<WriterAccount>,
     pub notified: Vec<Told>,
+    /// Of the HTTP interface, if there is one.
+    pub streamed: Option<Streamed>,
     /// Of all recorders.
     pub chunks: usize,
 }
@@ -125,7 +128,7 @@ impl Seen {
     }
 
     fn sample(&self) -> Sample<'_> {
-        let Looked { interfaces, snapshots, writer, notified, .. } = &self.looked;
+        let Looked { interfaces, snapshots, writer, notified, streamed, .. } = &self.looked;
         let reports = || interfaces.iter().map(|interface| &interface.port);
         let mut worker = self.worker;
         let refused = refused(reports());
@@ -152,6 +155,7 @@ impl Seen {
             timing: Some(timing),
             troubles: &self.troubles,
             notified: notified.clone(),
+            streamed: *streamed,
             standing: counted(&self.rules).then_some(gauges),
             store: writer.clone().map(|account| Store { lag_ns: lag(&worker, &account, self.at), account }),
             costs: standing(&self.rules, Some(&self.ticking)),
@@ -163,7 +167,7 @@ impl Seen {
 
     /// The run as if it had ended now.
     pub fn finished(&self) -> Finished {
-        let Looked { interfaces, snapshots, writer, notified, chunks } = &self.looked;
+        let Looked { interfaces, snapshots, writer, notified, chunks, .. } = &self.looked;
         let Judged { account: judge, standing, bodies, counted, timing } = (*self.judged).clone();
         Finished {
             worker: self.worker,

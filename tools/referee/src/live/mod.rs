@@ -84,7 +84,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let (api, board) = publish::prepare(&config, &args.socket)?.unzip();
     let rows = Rows::wanted(outputs.wants(Kind::Flows), board.is_some());
     let parts = Parts { config: &config, layout: &layout, clock: &clock, rules: &rules, rows, redispatch };
-    let built = parts.build(std::mem::take(&mut taken.queues), recorders)?;
+    let mut built = parts.build(std::mem::take(&mut taken.queues), recorders)?;
     let mut ports = taken.ports;
     // As it will be written to; from the next line on packets are taken.
     prepared.as_ref().map(|prepared| privileges::without(|| prepared.probe())).transpose()?;
@@ -99,16 +99,19 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let recording = prepared.map(Prepared::start_live).transpose()?;
     let quiet = outputs.to_stdout() || notify.as_ref().is_some_and(notify::Prepared::to_stdout);
     let notify = notify.map(|notify| notify.captures_from(&interfaces).spawn()).transpose()?;
+    let interfaces = std::mem::take(&mut built.interfaces);
     let means = Means {
         store: store.as_deref().map(|folder| folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf())),
-        links: built.links.clone(),
+        links: interfaces.iter().map(|interface| interface.link_number).collect(),
         boxes: built.demands(),
         bytes: config.demand_bytes,
     };
     let control = control.spawn(start, built.handovers(), means, signals.stop())?;
     let threads = built.spawn(&rules, &config.judge, &control)?;
-    let api = api.zip(board.clone()).map(|(api, board)| publish::spawn(api, board, store.clone(), &control));
-    let api = api.transpose()?;
+    let api = api
+        .zip(board.clone())
+        .map(|(api, board)| publish::spawn(api, board, store.clone(), interfaces, &control))
+        .transpose()?;
     let run = supervise::Run {
         ports,
         clock,

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::UNIX_EPOCH;
 
 use dataplane::latency::Latency;
+use dataplane::source::Interface;
 use dataplane::source::live::Port;
 use serde_json::Value;
 
@@ -49,10 +50,11 @@ pub fn spawn(
     prepared: api::Prepared,
     board: Arc<Board>,
     store: Option<PathBuf>,
+    interfaces: Vec<Interface>,
     control: &Handle,
 ) -> Result<Api, Failure> {
     let (requests, rules) = (Some(control.requests.clone()), Some(Arc::clone(&control.live)));
-    Api::spawn(prepared, Backend { board, store, requests, rules })
+    Api::spawn(prepared, Backend { board, store, requests, rules, interfaces })
 }
 
 /// The API's usual socket; beside that of the control thread if this is elsewhere, so that several runs can be.

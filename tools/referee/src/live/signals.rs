@@ -1,12 +1,14 @@
 //! What ends a run from outside: SIGINT and SIGTERM.
 //!
-//! Handlers only set a flag; main looks at it.
+//! Handlers only set a flag; main looks at it. A program that waits for others has a thread wait for the signal.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
+use signal_hook::iterator::Signals as Waiting;
 
 use crate::error::Failure;
 
@@ -37,4 +39,20 @@ impl Signals {
     pub fn stop(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.stop)
     }
+}
+
+/// From now on a signal ends this program, with success, once `last` is done.
+///
+/// # Errors
+/// Failed: signals can't be listened to.
+pub fn end_when_told(last: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::failed(format!("signals can't be listened to: {error}"));
+    let mut signals = Waiting::new([SIGINT, SIGTERM]).map_err(failed)?;
+    let wait = move || {
+        if signals.forever().next().is_some() {
+            last();
+            std::process::exit(0);
+        }
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(wait).map(drop).map_err(failed)
 }

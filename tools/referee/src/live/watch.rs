@@ -97,6 +97,7 @@ impl Watch {
             snapshots: self.snapshots.clone(),
             writer: desk.recording.as_ref().map(Recording::account),
             notified: desk.notify.as_ref().map(Notify::account).unwrap_or_default(),
+            streamed: desk.board.as_ref().map(|board| board.streams.now()),
             chunks: threads.chunks,
         };
         let seen = Arc::new(desk.metrics.seen(looked, live));

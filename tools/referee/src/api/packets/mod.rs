@@ -9,6 +9,7 @@ mod survey;
 
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use dataplane::decode::{Packet, decode};
 use dataplane::record::list::ListError;
@@ -66,13 +67,18 @@ async fn answer(call: Call) -> Answer {
     let number = |id: &String| u64::from_str_radix(id, 16).ok();
     let open = open.map(|entry| entry.incident.flow_ids.iter().filter_map(number).collect());
     let app = Arc::clone(&call.app);
-    json(&call.app.job(move |store| packets(store, &app.spool, &id, open, flow, most)).await?)
+    json(
+        &call
+            .app
+            .job(move |store, given_up| packets(store, (&app.spool, given_up), &id, open, flow, most))
+            .await?,
+    )
 }
 
 /// The packets of `flow`, or of the incident's first flow of which anything is kept.
 fn packets(
     store: &Store,
-    spool: &Spool,
+    (spool, given_up): (&Spool, &Arc<AtomicBool>),
     incident: &str,
     open: Option<Vec<u64>>,
     flow: Option<u64>,
@@ -94,7 +100,7 @@ fn packets(
     };
     flows.truncate(FLOWS);
     let Some(id) = shown else { return Ok(nothing(flows)) };
-    let spooled = spool.make(store, &Query { flow: Some(id), ..Query::default() })?;
+    let spooled = spool.make(store, &Query { flow: Some(id), ..Query::default() }, given_up)?;
     let mut survey = Survey::default();
     each(&spooled, |recorded, packet| survey.take(recorded, packet)).map_err(broken)?;
     let chosen = Chosen::of(&survey, most);

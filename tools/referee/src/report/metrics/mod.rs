@@ -24,6 +24,7 @@ use rules::{RuleSet, Scope};
 use super::cost::{self, Standings};
 use super::finished::{Counted, Finished, Inputs, InterfaceReport, Timing};
 use super::rules::InForce;
+use crate::board::streams::Streamed;
 use crate::filter;
 use crate::notify::account::Told;
 use interfaces::Watched;
@@ -79,6 +80,8 @@ pub struct Sample<'a> {
     pub timing: Option<&'a Timing>,
     pub troubles: &'a Troubles,
     pub notified: Vec<Told>,
+    /// Live, with the HTTP interface.
+    pub streamed: Option<Streamed>,
     /// `None` if no rule asks what many flows show, and so nobody counts it.
     pub standing: Option<&'a Standing>,
     pub store: Option<Store>,
@@ -118,6 +121,7 @@ impl<'a> Sample<'a> {
             timing: live.then_some(&f.timing),
             troubles: &f.troubles,
             notified: f.notified.clone(),
+            streamed: None,
             standing: counted(rules).then_some(&f.standing),
             store: f.recorded.as_ref().map(store),
             rules: InForce::new(rules, f.reloads, Vec::new()),
@@ -155,6 +159,7 @@ fn page(sample: &Sample) -> Text {
     judge::judged(&mut page, sample.judge);
     judge::incidents(&mut page, sample);
     judge::told(&mut page, &sample.notified);
+    traffic::streamed(&mut page, sample.streamed);
     sample.rules.show(&mut page);
     super::rules::metrics(&mut page, sample.bodies);
     if let Some(standing) = sample.standing {

@@ -273,6 +273,7 @@ fn everything() -> String {
         workers: vec![worker, worker],
         history_seconds: Some(9.5),
         store: Some(store),
+        streamed: Some(Streamed::default()),
         rules: rules_now,
         costs,
         requests: Some(&requests),

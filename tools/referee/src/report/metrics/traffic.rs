@@ -6,6 +6,7 @@ use dataplane::record::WriterAccount;
 
 use super::text::Text;
 use super::{OfWorker, Sample, Store};
+use crate::board::streams::{Ending, Streamed};
 use crate::report::ledger::CLASSES;
 
 pub(super) fn packets(page: &mut Text, s: &Sample) {
@@ -125,6 +126,16 @@ fn now(page: &mut Text, store: &Store) {
             "While selected packets are not in the store yet: the age of the newest that is.",
         )
         .is(lag as f64 / 1e9);
+    }
+}
+
+/// Who follows what is kept.
+pub(super) fn streamed(page: &mut Text, streamed: Option<Streamed>) {
+    let Some(Streamed { open, ended }) = streamed else { return };
+    page.gauge("referee_live_streams", "Readers that follow what is kept.").is(open);
+    page.counter("referee_live_streams_ended_total", "Those there were, by how they ended.");
+    for (ending, count) in Ending::ALL.iter().zip(ended) {
+        page.labelled(&[("ending", ending.name())], count);
     }
 }
 
