@@ -9,10 +9,11 @@ use rules::event::Event;
 
 use super::Outcome;
 use super::facts::{client_rtt_us, server_rtt_us};
+use super::sequence::span;
 use super::wait::ms;
-use crate::decode::{Packet, flags};
+use crate::decode::{Packet, Tcp, flags};
 use crate::flow::Flow;
-use crate::flow::record::{Direction, dir_flag, flow_flag, sign};
+use crate::flow::record::{Direction, before, dir_flag, flow_flag, sign};
 use crate::flow::sender::sender_flag;
 use crate::source::Nanos;
 
@@ -22,8 +23,9 @@ const TTL_APART: u8 = 2;
 const ID_STEP: u16 = 64;
 /// The same up to a RST, which other connections of the host may have gone before.
 const ID_LEAP: u16 = 4096;
-/// A packet this long after a RST was not overtaken by it, ms.
+/// A packet this long after a RST was not overtaken by it, ms, if it has something new; and if it has nothing.
 const OVERTAKEN_MS: u32 = 20;
+const OVERTAKEN_AT_MOST_MS: u32 = 2000;
 /// A device nearby answers within less, µs.
 const TELLING_RTT_US: u64 = 5000;
 /// So many packets after a RST prove that the socket lives, whatever the RST looked like.
@@ -41,7 +43,7 @@ pub(super) fn follow(flow: &mut Flow, dir: usize, packet: &Packet, now: Nanos, o
     if own.ttl_min != own.ttl_max || own.shows(sign::RST) {
         vote(flow, dir, packet.ttl);
         if flow.dirs[dir].shows(sign::RST) {
-            lives_on(flow, dir, now, out);
+            lives_on(flow, dir, &packet.tcp, now, out);
         }
     }
 }
@@ -147,10 +149,17 @@ fn reset(flow: &mut Flow, dir: usize, packet: &Packet, now: Nanos) {
 
 /// A packet of a side in whose name a RST was seen.
 #[cold]
-fn lives_on(flow: &mut Flow, dir: usize, now: Nanos, out: &mut Outcome) {
+fn lives_on(flow: &mut Flow, dir: usize, tcp: &Tcp, now: Nanos, out: &mut Outcome) {
+    let (own, other) = (&flow.dirs[dir], &flow.dirs[dir ^ 1]);
+    let rst_ms = flow.senders[dir].rst_ms;
+    let since = |time: Nanos| ms(time).wrapping_sub(rst_ms).cast_signed();
+    // Sent before a RST that ends the stream, it could say neither.
+    let new_data = before(own.expected, tcp.seq.wrapping_add(span(tcp)));
+    let new_ack = tcp.ack == other.next_seq && since(other.advanced_ns()) > 0;
+    let overtaken = if new_data || new_ack { OVERTAKEN_MS } else { OVERTAKEN_AT_MOST_MS };
     let own = &mut flow.senders[dir];
     own.after_rst = own.after_rst.saturating_add(1);
-    if ms(now).wrapping_sub(own.rst_ms) > OVERTAKEN_MS {
+    if since(now) > overtaken.cast_signed() {
         own.bits |= sender_flag::LIVED_ON;
     }
     // Often enough to hear of a turn in the verdict, and no more often.

@@ -10,6 +10,7 @@ use crate::decode::frames::Seg;
 use crate::flow::record::NONE;
 use crate::flow::trouble::{DirectionTrouble, Trouble};
 
+mod sack;
 mod verdicts;
 
 const MS: Nanos = 1_000_000;

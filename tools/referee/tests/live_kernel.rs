@@ -70,8 +70,7 @@ const CASES: [Case; 21] = [
     // Linux takes the offer back at its first repeat; one lost SYN is no incident.
     case("ECN-setup SYNs dropped", Mark::Port(1013), healthy, &[], &["ecn_syn_blackhole"]),
     Case {
-        // Rarely a burst of losses looks as if SACK blocks were altered: a false alarm still to be understood.
-        allowed: &["loss_limited", "sack_garbled"],
+        allowed: &["loss_limited"],
         ..case("1 in 20 lost", Mark::Port(1014), upload, &[], &["retransmission"])
     },
     case("silent DNS", Mark::Port(53), dns, &["dns_unanswered", "dns_timeout_retry"], &[]),

@@ -90,6 +90,24 @@ fn who_goes_on_has_not_reset() {
         t.take(MS, Seg::new(false, ACK, 401, 101).data(400));
         assert_eq!(t.flow.rst_injected(B), Some(false));
     });
+    // Nor are those that came by a much longer way, and acknowledgements among them.
+    twice(|t| {
+        t.handshake().a(ACK, 1, 1, 100);
+        t.rst(MS, 801, 64);
+        t.take(150 * MS, Seg::new(false, ACK, 1, 1).data(400));
+        t.b(ACK, 401, 101, 400).b(ACK, 801, 101, 0);
+        assert_eq!(t.flow.rst_injected(B), Some(false));
+        t.take(3 * S, Seg::new(false, ACK, 801, 101));
+        assert_eq!(t.flow.rst_injected(B), Some(true), "no way is that long");
+    });
+    // Who only listens acknowledges what was sent after the RST.
+    twice(|t| {
+        t.handshake().a(ACK, 1, 1, 100);
+        t.rst(MS, 1, 64);
+        t.a(ACK, 101, 1, 400).b(ACK, 1, 501, 0);
+        t.a(ACK, 501, 1, 400).b(ACK, 1, 901, 0);
+        assert_eq!(t.flow.rst_injected(B), Some(true));
+    });
 }
 
 #[test]
