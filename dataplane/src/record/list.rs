@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::source::Nanos;
 
+use super::incidents::LinePlace;
 use super::query::{Finder, Query, QueryError, ReadAll, Walk};
 use super::read::Recorded;
 use super::store::{Store, StoreError};
@@ -134,14 +135,14 @@ struct Named {
 /// Tells each flow which incidents name it, as they were last written.
 fn name_incidents(store: &Store, flows: &mut BTreeMap<u64, Entry>) -> Result<(), StoreError> {
     // Of incidents that name a listed flow: where the first such line is, and the flows of the last line.
-    let mut naming: HashMap<String, (u64, Vec<u64>)> = HashMap::new();
+    let mut naming: HashMap<String, (LinePlace, Vec<u64>)> = HashMap::new();
     store.each_incident(|place, line: Named| {
         let named = line.flow_ids.iter().filter_map(|id| u64::from_str_radix(id, 16).ok());
         let named: Vec<u64> = named.filter(|flow| flows.contains_key(flow)).collect();
         if named.is_empty() {
             naming.remove(&line.id);
         } else {
-            naming.entry(line.id).or_insert((place.at, Vec::new())).1 = named;
+            naming.entry(line.id).or_insert((place, Vec::new())).1 = named;
         }
     })?;
     let mut naming: Vec<_> = naming.into_iter().map(|(id, (at, named))| (at, id, named)).collect();

@@ -9,6 +9,7 @@ pub mod chunk;
 pub mod disk;
 pub mod export;
 pub mod follow;
+mod incident_log;
 pub mod incidents;
 pub mod list;
 mod pcapng;
@@ -26,7 +27,8 @@ mod writer_thread;
 pub use chunk::{Recorder, WriterPort, recorder};
 pub use disk::{Disk, RealDisk};
 pub use export::{ExportError, ExportSummary, Prepared, Spool, export, prepare};
-pub use incidents::{IncidentLines, IncidentLog, IncidentRecord};
+pub use incident_log::IncidentLog;
+pub use incidents::{FileIdentity, IncidentFiles, IncidentRecord, LinePlace, Told};
 pub use list::{FlowSummary, list, list_by};
 pub use query::{Finder, Query, ReadAll, Sought};
 pub use read::{Ending, Recorded, SegmentReader};
@@ -78,6 +80,8 @@ pub struct RecordConfig {
     pub store_bytes: u64,
     /// A closed segment is deleted when it ended so long ago; 0: none is for its age.
     pub store_age: Nanos,
+    /// Bytes of the incidents' two files together; beyond it the older half is deleted.
+    pub incidents_bytes: u64,
     /// zstd level, 1 to 19; others are brought into that range.
     pub compression_level: i32,
 }
@@ -92,6 +96,7 @@ impl Default for RecordConfig {
             segment_age: 300 * 1_000_000_000,
             store_bytes: 10 << 30,
             store_age: 0,
+            incidents_bytes: 256 << 20,
             compression_level: 3,
         }
     }

@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use crate::source::Nanos;
 
+use super::incidents::{IncidentFiles, Told};
 use super::read::{Ending, Recorded, SegmentReader};
 use super::store::{Store, StoreError};
 use super::tuple::{addresses, community_id, endpoints};
@@ -76,8 +77,8 @@ pub trait Finder {
     /// Segments, by file name and size, that hold no packet of `sought`. All others are read.
     fn without(&self, sought: &Sought<'_>) -> HashSet<(String, u64)>;
 
-    /// A byte of the incidents' file such that no line before it tells of this incident's last word; `None`: not known.
-    fn incident(&self, id: &str) -> Option<u64>;
+    /// Where this incident's last line is, and which lines need not be looked at for a later one; `None`: not known.
+    fn incident(&self, files: &IncidentFiles, id: &str) -> Option<Told>;
 }
 
 /// What is sought in the segments.
@@ -102,7 +103,7 @@ impl Finder for ReadAll {
         HashSet::new()
     }
 
-    fn incident(&self, _: &str) -> Option<u64> {
+    fn incident(&self, _: &IncidentFiles, _: &str) -> Option<Told> {
         None
     }
 }
@@ -119,12 +120,7 @@ impl Walk {
     pub(super) fn new(store: &Store, query: &Query, finder: &dyn Finder) -> Result<Walk, QueryError> {
         let mut flows = query.flow.map(|flow| HashSet::from([flow]));
         if let Some(id) = &query.incident {
-            let known = finder.incident(id).unwrap_or(0);
-            let incident = match store.incident_after(id, known)? {
-                // The file is not the one the finder knew.
-                None if known > 0 => store.incident(id)?,
-                found => found,
-            };
+            let incident = store.incident_by(id, finder)?;
             let named: HashSet<u64> =
                 incident.ok_or_else(|| QueryError::NoIncident(id.clone()))?.flows().collect();
             narrow(&mut flows, named);

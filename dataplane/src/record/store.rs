@@ -1,7 +1,7 @@
 //! A store on disk: its folders and its segments' names.
 //!
 //! Runs on main at start (opening) and wherever captures are read. Never on a worker. Segments are written by `writer`
-//! and read by `query`; the incidents' file is `incidents`'.
+//! and read by `query`; the incidents' files are `incidents`'.
 
 use std::fs::{self, File};
 use std::io;
@@ -30,7 +30,7 @@ pub enum StoreError {
     Read { path: PathBuf, source: io::Error },
 }
 
-/// A store's folder: `segments/` and `incidents.jsonl`.
+/// A store's folder: `segments/`, `incidents.jsonl` and an older one of these.
 #[derive(Clone, Debug)]
 pub struct Store {
     root: PathBuf,
@@ -97,6 +97,11 @@ impl Store {
     /// Where the incidents are, one JSON object a line.
     pub fn incidents_path(&self) -> PathBuf {
         self.root.join("incidents.jsonl")
+    }
+
+    /// Where they are once there are too many for one file.
+    pub fn older_incidents_path(&self) -> PathBuf {
+        self.root.join("incidents.1.jsonl")
     }
 }
 

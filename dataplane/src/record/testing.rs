@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use crate::source::{Interface, LinkType, Nanos};
 
 use super::read::SegmentReader;
-use super::{Disk, RecordConfig, Recorder, StoredPacket, Writer, recorder};
+use super::{Disk, IncidentRecord, RecordConfig, Recorder, Store, StoredPacket, Writer, recorder};
 
 pub(super) const SECOND: Nanos = 1_000_000_000;
 /// A time to count from: 14 November 2023.
@@ -219,4 +219,16 @@ pub(super) fn numbers(segment: &[u8]) -> Vec<u64> {
         numbers.push(packet.packet_id << 8 >> 8);
     }
     numbers
+}
+
+/// All incidents as last written, in the order of their first line.
+pub(super) fn incidents(store: &Store) -> Vec<IncidentRecord> {
+    let mut records: Vec<IncidentRecord> = Vec::new();
+    store
+        .each_incident(|_, record: IncidentRecord| match records.iter_mut().find(|one| one.id == record.id) {
+            Some(known) => *known = record,
+            None => records.push(record),
+        })
+        .unwrap();
+    records
 }

@@ -31,6 +31,8 @@ pub struct WriterAccount {
     /// Segments deleted by retention, and their bytes.
     pub segments_deleted: u64,
     pub bytes_deleted: u64,
+    /// Bytes of incidents deleted to make room or for their age; for whoever appends them to add.
+    pub incident_bytes_deleted: u64,
     /// Compressed bytes appended.
     pub bytes_written: u64,
     /// Segments whose fsync failed: written, but a power cut might lose them.

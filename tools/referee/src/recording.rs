@@ -43,8 +43,9 @@ pub struct Recording {
     folder: String,
     /// Keeps the store's index, in a live run.
     index: Option<Follower>,
-    /// What people were told of the index.
+    /// What people were told of the index, and of the incidents' bound.
     index_trouble: Option<String>,
+    bound_trouble: Option<String>,
 }
 
 /// How the recording ended.
@@ -76,7 +77,8 @@ impl Prepared {
     ) -> Result<(Prepared, Vec<Recorder>), Failure> {
         let failed = |error: StoreError| Failure::failed(error);
         let store = Store::create(folder).map_err(failed)?;
-        let log = IncidentLog::open(&store).map_err(failed)?;
+        let age = (config.store_age > 0).then(|| Duration::from_nanos(config.store_age));
+        let log = IncidentLog::open(&store).map_err(failed)?.bounded(config.incidents_bytes, age);
         let (recorders, ports) = (0..workers).map(|worker| recorder(config, worker)).unzip();
         let disk = Box::new(RealDisk::new(&store.segments()));
         let writer = Writer::new(disk, config.clone(), ports).map_err(|error| unwritable(folder, &error))?;
@@ -117,6 +119,7 @@ impl Prepared {
             folder,
             index: None,
             index_trouble: None,
+            bound_trouble: None,
         })
     }
 
@@ -207,11 +210,12 @@ impl Recording {
     /// begins to refuse or to take again what it is given.
     pub fn look(&mut self) -> Option<String> {
         self.writer.advance(now());
+        self.log.grow_old(SystemTime::now());
         self.retry();
         let account = self.writer.account();
         let failing = account.failing || self.log_error.is_some();
         if failing == self.failing {
-            return self.look_at_index();
+            return self.look_at_bound().or_else(|| self.look_at_index());
         }
         self.failing = failing;
         let store = &self.folder;
@@ -223,6 +227,18 @@ impl Recording {
         Some(format!(
             "the store {store} can't be written to: {cause}; analysis goes on, packets that can't be kept are counted"
         ))
+    }
+
+    /// Says in words when more incidents are kept than should be.
+    fn look_at_bound(&mut self) -> Option<String> {
+        let trouble = self.log.trouble().map(str::to_owned);
+        if trouble == self.bound_trouble {
+            return None;
+        }
+        self.bound_trouble.clone_from(&trouble);
+        trouble.map(|what| {
+            format!("the incidents of the store {} are more than they should be: {what}", self.folder)
+        })
     }
 
     /// Says in words when the index begins to be refused, or for another reason.
@@ -240,7 +256,7 @@ impl Recording {
 
     /// What was written so far, and what the disk refused.
     pub fn account(&self) -> WriterAccount {
-        self.writer.account()
+        WriterAccount { incident_bytes_deleted: self.log.deleted(), ..self.writer.account() }
     }
 
     /// Packets that the disk refused so far.
@@ -251,7 +267,8 @@ impl Recording {
     /// After the recorder has flushed: closes the segments and ends the thread.
     pub fn finish(mut self) -> Recorded {
         self.retry();
-        let account = self.writer.stop();
+        let incident_bytes_deleted = self.log.deleted();
+        let account = WriterAccount { incident_bytes_deleted, ..self.writer.stop() };
         drop(self.index);
         let lost: u64 = account.unwritten_packets.iter().sum();
         let mut failures = Vec::new();

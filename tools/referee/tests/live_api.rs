@@ -6,6 +6,7 @@ mod common;
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -26,10 +27,20 @@ const FAST: &str = "[api]\nrequests_per_second = 100_000\n";
 
 /// Status and body of one request.
 fn ask(socket: &PathBuf, verb: &str, path: &str, body: &str) -> std::io::Result<(u16, Vec<u8>)> {
+    ask_with("application/json", socket, verb, path, body)
+}
+
+fn ask_with(
+    kind: &str,
+    socket: &PathBuf,
+    verb: &str,
+    path: &str,
+    body: &str,
+) -> std::io::Result<(u16, Vec<u8>)> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let request = format!(
-        "{verb} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n\
+        "{verb} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {kind}\r\n\
          Content-Length: {}\r\n\r\n{body}",
         body.len()
     );
@@ -88,6 +99,65 @@ fn rules_are_told(bench: &Bench) {
     fs::write(bench.path("rules/own.rhai"), [KEEP_ALL, TELL_RESETS].concat()).unwrap();
     let (status, done) = tell(bench, "POST", "/api/v1/rules/reload", &json!({}));
     assert_eq!((status, &done["errors"]), (200, &json!([])), "{done}");
+}
+
+/// Rule files are looked at, refused, written, gone by and deleted.
+fn rule_files_are_sent(bench: &Bench) {
+    let send = |verb: &str, name: &str, text: &str| -> (u16, Value) {
+        let path = format!("/api/v1/rules/files/{name}");
+        let (status, body) = ask_with("text/plain", &socket(bench), verb, &path, text).unwrap();
+        let whole = String::from_utf8_lossy(&body).into_owned();
+        (status, serde_json::from_slice(&body).unwrap_or(Value::String(whole)))
+    };
+    let names = || {
+        let files = get(bench, "/api/v1/rules/files");
+        assert_eq!(
+            (&files["writable"], &files["items"][0]["shipped"]),
+            (&json!(true), &json!(false)),
+            "{files}"
+        );
+        files["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["name"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let on_disk = || fs::read_dir(bench.path("rules")).unwrap().count();
+    assert_eq!(names(), ["own.rhai"]);
+    assert_eq!(send("GET", "own.rhai", "").1, json!([KEEP_ALL, TELL_RESETS].concat()));
+    let more = TELL_RESETS.replace("\"reset\"", "\"more\"");
+    let (status, problem) = send("PUT", "more.rhai", &more.replace("rule ", "rul "));
+    assert_eq!((status, &problem["type"]), (422, &json!("/problems/rules-refused")), "{problem}");
+    assert!(problem["errors"][0]["file"].as_str().unwrap().ends_with("rules/more.rhai"), "{problem}");
+    assert_eq!(on_disk(), 1, "nothing was changed");
+    let (status, done) = send("PUT", "more.rhai", &more);
+    assert_eq!((status, &done["added"], &done["live"]), (200, &json!(["more"]), &json!(true)), "{done}");
+    assert_eq!(
+        (names(), fs::read_to_string(bench.path("rules/more.rhai")).unwrap()),
+        (vec!["more.rhai".to_owned(), "own.rhai".to_owned()], more.clone())
+    );
+    // The same name of a rule in two files.
+    assert_eq!(send("PUT", "again.rhai", &more).0, 422);
+    for name in ["..%2Fout.rhai", ".hidden.rhai", "a.txt", "%2e%2e.rhai", "a%00.rhai"] {
+        let (status, problem) = send("PUT", name, &more);
+        assert_eq!((status, &problem["type"]), (400, &json!("/problems/bad-parameter")), "{name}: {problem}");
+    }
+    let (status, problem) = send("GET", "nope.rhai", "");
+    assert_eq!((status, &problem["type"]), (404, &json!("/problems/no-such-rule-file")), "{problem}");
+    // A folder that this user may not write to, as a service's often is.
+    let mode = |mode| fs::set_permissions(bench.path("rules"), fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o555);
+    assert_eq!(get(bench, "/api/v1/rules/files")["writable"], false);
+    let (status, problem) = send("DELETE", "more.rhai", "");
+    mode(0o755);
+    assert_eq!((status, &problem["type"]), (409, &json!("/problems/rules-unwritable")), "{problem}");
+    assert!(problem["help"].as_str().unwrap().contains("ReadWritePaths="), "{problem}");
+    let (status, done) = send("DELETE", "more.rhai", "");
+    assert_eq!((status, &done["removed"]), (200, &json!(["more"])), "{done}");
+    assert_eq!(send("DELETE", "more.rhai", "").0, 404);
+    assert_eq!(send("DELETE", "own.rhai", "").0, 422, "the last one");
+    assert_eq!((on_disk(), names()), (1, vec!["own.rhai".to_owned()]));
 }
 
 /// Packets that passed before anybody asked.
@@ -149,6 +219,7 @@ fn a_run_shows_what_it_finds_and_does_what_it_is_told() {
     assert!(status == 200 && String::from_utf8_lossy(&page).contains("referee_running 1"));
     assert!(!get(&bench, "/api/v1/series?step=1")["items"].as_array().unwrap().is_empty());
     rules_are_told(&bench);
+    rule_files_are_sent(&bench);
     packets_are_wished_for(&bench);
 
     let kept = until("the packets on disk", || {

@@ -423,7 +423,7 @@ mod tests {
         packets.sort_by_key(|p| (p.0, p.1, p.4.is_empty()));
         packets.dedup_by_key(|p| (p.0, p.1));
         let mut words: Vec<Vec<String>> = vec![Vec::new(); packets.len()];
-        for incident in store.incidents().unwrap() {
+        for incident in incidents(store) {
             let said = format!(
                 "referee verdict: {} (incident {})\n{}",
                 incident.rule, incident.id, incident.explain

@@ -5,13 +5,12 @@
 //! they are, and the best packet so far. The words are read again when they are written.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
 use std::io;
 
 use serde::Deserialize;
 
 use super::super::StoreError;
-use super::super::incidents::{IncidentLines, LinePlace, read_again};
+use super::super::incidents::{IncidentFiles, LinePlace};
 use super::super::pcapng::{self, Finished};
 use super::super::store::Store;
 
@@ -115,7 +114,7 @@ impl Flows {
 
 /// All verdicts of an export.
 pub(super) struct Verdicts {
-    log: Option<File>,
+    files: IncidentFiles,
     rules: Vec<String>,
     incidents: Vec<Told>,
     claims: Vec<Claim>,
@@ -127,17 +126,15 @@ impl Verdicts {
     /// Finds the incidents that name a flow of the export, each as last written.
     pub(super) fn find(store: &Store, flows: &Flows) -> Result<Verdicts, StoreError> {
         let mut found = Found::default();
-        let mut log = None;
-        if let Some(mut lines) = IncidentLines::open(store, 0)? {
-            while let Some(line) = lines.next_line()? {
-                if let Some(parsed) = line.parse() {
-                    found.take(line.place, &parsed, flows);
-                }
+        let files = store.incident_files()?;
+        let mut lines = files.lines(&[]);
+        while let Some(line) = lines.next_line()? {
+            if let Some(parsed) = line.parse() {
+                found.take(line.place, &parsed, flows);
             }
-            log = Some(lines.into_file());
         }
         let mut kept: Vec<Entry> = found.by_id.into_values().collect();
-        kept.sort_unstable_by_key(|entry| entry.first_at);
+        kept.sort_unstable_by_key(|entry| entry.first);
         let (mut incidents, mut claims) = (Vec::with_capacity(kept.len()), Vec::new());
         for entry in kept {
             let incident = u32::try_from(incidents.len()).unwrap_or(u32::MAX);
@@ -146,7 +143,7 @@ impl Verdicts {
             incidents.push(entry.told);
         }
         claims.sort_unstable_by_key(|claim| (claim.flow, claim.incident));
-        Ok(Verdicts { log, rules: found.rules, incidents, claims, settled: Vec::new() })
+        Ok(Verdicts { files, rules: found.rules, incidents, claims, settled: Vec::new() })
     }
 
     /// Every packet of the export must come by, in order.
@@ -186,10 +183,8 @@ impl Verdicts {
         let mut words = Vec::new();
         while let Some((_, nth)) = self.settled.get(*next).filter(|(at, _)| *at == packet) {
             *next += 1;
-            let (Some(log), Some(incident)) = (&self.log, self.incidents.get(*nth as usize)) else {
-                continue;
-            };
-            let line: Line = serde_json::from_slice(&read_again(log, incident.place)?)?;
+            let Some(incident) = self.incidents.get(*nth as usize) else { continue };
+            let line: Line = serde_json::from_slice(&self.files.read_again(incident.place)?)?;
             words.push(line.words());
         }
         Ok(words)
@@ -199,7 +194,7 @@ impl Verdicts {
 struct Entry {
     told: Told,
     /// Of the first line that named a flow of the export.
-    first_at: u64,
+    first: LinePlace,
     flows: Vec<u64>,
 }
 
@@ -231,7 +226,7 @@ impl Found {
         if self.by_id.len() >= INCIDENTS_LIMIT {
             self.drop_oldest();
         }
-        self.by_id.insert(line.id.clone(), Entry { told, first_at: place.at, flows: named });
+        self.by_id.insert(line.id.clone(), Entry { told, first: place, flows: named });
     }
 
     fn rule(&mut self, name: &str) -> u32 {
@@ -246,10 +241,10 @@ impl Found {
 
     /// Makes room: the older half goes.
     fn drop_oldest(&mut self) {
-        let mut at: Vec<u64> = self.by_id.values().map(|entry| entry.told.place.at).collect();
+        let mut at: Vec<LinePlace> = self.by_id.values().map(|entry| entry.told.place).collect();
         let middle = at.len() / 2;
         let horizon = *at.select_nth_unstable(middle).1;
-        self.by_id.retain(|_, entry| entry.told.place.at >= horizon);
+        self.by_id.retain(|_, entry| entry.told.place >= horizon);
     }
 }
 
@@ -287,7 +282,7 @@ mod tests {
                 explain: "x".into(),
                 advise: String::new(),
             };
-            found.take(LinePlace { at: number, len: 1 }, &line, &flows);
+            found.take(LinePlace { file: 0, at: number, len: 1 }, &line, &flows);
         }
         assert!(found.by_id.len() <= INCIDENTS_LIMIT && found.by_id.len() > INCIDENTS_LIMIT / 2);
         assert!(

@@ -19,8 +19,8 @@ use super::routes::Route;
 
 pub const ROUTES: &[Route] = &[
     // `theme` and `still` are read by the page itself.
-    Route::get("/", Role::Open, |call| Box::pin(index(call))).with(&["theme", "still"]),
-    Route::get("/assets/{hash}/{name}", Role::Open, |call| Box::pin(asset(call))),
+    Route::get("/", Role::Open, |call| Box::pin(index(call))).with(&["theme", "still"]).giving(&[]),
+    Route::get("/assets/{hash}/{name}", Role::Open, |call| Box::pin(asset(call))).giving(&[]),
 ];
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
@@ -53,6 +53,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("login.js", SCRIPT, include_str!("../web/login.js")),
     ("now.js", SCRIPT, include_str!("../web/now.js")),
     ("proof.js", SCRIPT, include_str!("../web/proof.js")),
+    ("rule-box.js", SCRIPT, include_str!("../web/rule-box.js")),
     ("rule-editor.js", SCRIPT, include_str!("../web/rule-editor.js")),
     ("rules.js", SCRIPT, include_str!("../web/rules.js")),
     ("sequence.js", SCRIPT, include_str!("../web/sequence.js")),

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::auth::Role;
 use super::call::{Answer, Call, bad_parameter, json};
-use super::download;
+use super::download::{self, PCAPNG};
 use super::jobs::{QUERY, query, unlisted};
 use super::routes::Route;
 use crate::index;
@@ -23,15 +23,9 @@ pub const ROUTES: &[Route] = &[
         "limit",
         "after",
     ]),
-    Route::get("/api/v1/captures/download", Role::Packets, |call| Box::pin(download(call))).with(&[
-        "incident",
-        "flow",
-        "community_id",
-        "host",
-        "since",
-        "until",
-        "stream",
-    ]),
+    Route::get("/api/v1/captures/download", Role::Packets, |call| Box::pin(download(call)))
+        .giving(&[PCAPNG])
+        .with(&["incident", "flow", "community_id", "host", "since", "until", "stream"]),
 ];
 
 async fn list(call: Call) -> Answer {

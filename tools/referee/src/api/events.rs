@@ -15,7 +15,8 @@ use super::call::{Answer, Call, bad_parameter, text};
 use super::routes::Route;
 use crate::board::Event;
 
-pub const ROUTES: &[Route] = &[Route::get("/api/v1/events", Role::Read, |call| Box::pin(follow(call)))];
+pub const ROUTES: &[Route] =
+    &[Route::get("/api/v1/events", Role::Read, |call| Box::pin(follow(call))).giving(&["text/event-stream"])];
 
 /// How often it is looked, and after how long a silence a sign of life is sent.
 const LOOK: Duration = Duration::from_millis(250);

@@ -1,12 +1,12 @@
 //! `incidents`: those of this run as main has them, and those of the store; one list, newest first.
 //!
-//! API thread; the store's are read on threads for files.
+//! API thread; the store's are read on threads for files, through its index.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use dataplane::record::IncidentRecord;
+use dataplane::record::{IncidentRecord, Store};
 use dataplane::source::Nanos;
 use serde_json::{Map, Value, json};
 
@@ -17,6 +17,9 @@ use super::jobs::{no_incident, unreadable};
 use super::problem::Problem;
 use super::routes::Route;
 use crate::board::{Entry, State};
+use crate::index;
+use crate::index::held::Held;
+use crate::index::incidents::{Shown, Sieve, walk, withdrawn};
 
 /// Incidents of the same kind that one is shown with.
 const SIMILAR: usize = 10;
@@ -38,12 +41,29 @@ fn of_board(entry: &Entry) -> Object {
 }
 
 fn of_store(record: IncidentRecord) -> Object {
+    let withdrawn = withdrawn(&record);
     let Ok(Value::Object(mut object)) = serde_json::to_value(record) else { return Object::new() };
-    let withdrawn = object.get("withdrawn") == Some(&Value::Bool(true));
     object.insert("state".to_owned(), json!(if withdrawn { State::Withdrawn } else { State::Closed }));
-    // Only the segments know.
+    // Said last, of those that are shown.
     object.insert("captured".to_owned(), Value::Null);
     object
+}
+
+/// Says of incidents of the store whether packets of them are kept there; null where the index doesn't know.
+fn say_captured<'o>(store: &Store, objects: impl Iterator<Item = &'o mut Object>, this_run: Option<Nanos>) {
+    let Some(held) = Held::now(store) else { return };
+    for object in objects.filter(|object| object.get("captured") == Some(&Value::Null)) {
+        let ids = object.get("flow_ids").and_then(Value::as_array).into_iter().flatten();
+        let flows: Vec<u64> = ids.filter_map(|id| u64::from_str_radix(id.as_str()?, 16).ok()).collect();
+        let last_ns = object.get("last_ns").and_then(Value::as_u64).unwrap_or(0);
+        object.insert("captured".to_owned(), json!(held.any(&flows, last_ns, this_run)));
+    }
+}
+
+/// When the run began that writes to the store, if one does.
+fn this_run(app: &App) -> Option<Nanos> {
+    let info = app.board.info();
+    info.live.then_some(info.started_ns)
 }
 
 /// The newest of those that are wanted and stand behind a place in the list.
@@ -83,26 +103,61 @@ impl Newest {
         }
     }
 
-    /// Goes through the store's; whatever this run knows goes before what was written of it.
-    async fn search(self, app: &Arc<App>) -> Result<Newest, Problem> {
-        let known = app.board.entries();
-        let mut search = self;
-        if app.store.is_some() {
-            let ids: HashSet<String> = known.iter().map(|entry| entry.incident.id.clone()).collect();
-            search = app
-                .job(move |store, _| {
-                    let visit = |_, record: IncidentRecord| {
-                        if !ids.contains(&record.id) {
-                            search.take(of_store(record));
-                        }
-                    };
-                    store.each_incident(visit).map_err(unreadable)?;
-                    Ok(search)
-                })
-                .await?;
+    /// There are enough, and this place is behind them all.
+    fn ends_before(&self, key: (Nanos, &str)) -> bool {
+        let oldest = self.found.first_key_value().map(|((ns, id), _)| (*ns, id.as_str()));
+        self.more && oldest.is_some_and(|oldest| key < oldest)
+    }
+
+    /// Goes through this run's and then the store's; whatever this run knows goes before what was written of it.
+    async fn search(mut self, app: &Arc<App>) -> Result<Newest, Problem> {
+        let mut known = app.board.entries();
+        let place = |entry: &Entry| (entry.incident.first_ns, entry.incident.id.clone());
+        known.sort_by_cached_key(|entry| std::cmp::Reverse(place(entry)));
+        for entry in &known {
+            let (ns, id) = place(entry);
+            if self.ends_before((ns, &id)) {
+                break;
+            }
+            self.take(of_board(entry));
         }
-        known.iter().for_each(|entry| search.take(of_board(entry)));
-        Ok(search)
+        if app.store.is_none() || self.wanted.state.as_deref() == Some("open") {
+            return Ok(self);
+        }
+        let this_run = this_run(app);
+        let ids: HashSet<String> = known.iter().map(|entry| entry.incident.id.clone()).collect();
+        app.job(move |store, _| {
+            let sieve = self.sieve();
+            let mut visit = |shown: Shown, record: IncidentRecord| {
+                if ids.contains(&record.id) {
+                    return true;
+                }
+                let object = of_store(record);
+                let enough = shown == Shown::Newest && self.ends_before(key(&object));
+                if !enough {
+                    self.take(object);
+                }
+                !enough
+            };
+            walk(store, &sieve, &mut visit).map_err(unreadable)?;
+            say_captured(store, self.found.values_mut(), this_run);
+            Ok(self)
+        })
+        .await
+    }
+
+    /// What the store's index can pass over.
+    fn sieve(&self) -> Sieve {
+        let wanted = &self.wanted;
+        Sieve {
+            after: self.after.clone(),
+            kind: wanted.kind.clone(),
+            severity: wanted.severity.clone(),
+            withdrawn: wanted.state.as_ref().map(|state| state == "withdrawn"),
+            host: wanted.host,
+            since: wanted.since,
+            until: wanted.until,
+        }
     }
 
     /// Newest first.
@@ -210,8 +265,14 @@ async fn one(call: Call) -> Answer {
         Some(entry) => Some(of_board(&entry)),
         None if call.app.store.is_none() => None,
         None => {
-            let id = id.clone();
-            call.app.job(move |store, _| store.incident(&id).map_err(unreadable)).await?.map(of_store)
+            let (id, this_run) = (id.clone(), this_run(&call.app));
+            let find = move |store: &Store, _: &GivenUp| {
+                let found = store.incident_by(&id, &*index::finder(store)).map_err(unreadable)?;
+                let mut found = found.map(of_store);
+                say_captured(store, found.iter_mut(), this_run);
+                Ok(found)
+            };
+            call.app.job(find).await?
         }
     };
     let Some(mut object) = found else { return Err(no_incident(&id)) };

@@ -11,12 +11,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::{Kind, Problem};
 
-/// Body of a request, bytes; its address; its header lines.
+/// Body of a request, bytes; its address; its header lines, and bytes of them.
 pub const BODY: usize = 1 << 20;
 pub const URI: usize = 8 << 10;
 pub const HEADERS: usize = 100;
-/// Connections of one listener.
+pub const HEADER_BYTES: usize = 32 << 10;
+/// Connections of one listener; more that are told so at once, and how long one may take to hear it.
 pub const CONNECTIONS: usize = 64;
+pub const REFUSALS: usize = 16;
+pub const REFUSAL_TIME: Duration = Duration::from_secs(2);
 /// How long a client may take for its header, for the body, and to take anything of an answer.
 pub const HEADER_TIME: Duration = Duration::from_secs(10);
 pub const BODY_TIME: Duration = Duration::from_secs(30);

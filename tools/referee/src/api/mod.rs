@@ -4,6 +4,7 @@
 //! One thread of its own, with a few more for what reads files; niced, and beside the workers' CPUs. It reads what main
 //! put on the [`Board`], what lies in the store, and asks the control thread; no worker, judge or writer waits for it.
 
+mod accept;
 pub mod assets;
 pub mod auth;
 mod body;
@@ -21,6 +22,7 @@ mod live;
 pub mod packets;
 mod problem;
 mod routes;
+mod rule_files;
 mod rules;
 mod server;
 mod session;

@@ -8,7 +8,7 @@ use axum::http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 /// Kind, status, title.
-pub const KINDS: [(Kind, &str, u16, &str); 26] = [
+pub const KINDS: [(Kind, &str, u16, &str); 32] = [
     (Kind::BadParameter, "bad-parameter", 400, "a parameter is not understood"),
     (Kind::BadBody, "bad-body", 400, "the body is not understood"),
     (Kind::BadExpression, "bad-expression", 400, "the expression can't be captured by"),
@@ -19,13 +19,17 @@ pub const KINDS: [(Kind, &str, u16, &str); 26] = [
     (Kind::NoSuchIncident, "no-such-incident", 404, "there is no such incident"),
     (Kind::NoSuchFlow, "no-such-flow", 404, "there is no such flow"),
     (Kind::NoSuchRule, "no-such-rule", 404, "there is no such rule"),
+    (Kind::NoSuchRuleFile, "no-such-rule-file", 404, "there is no such rule file"),
     (Kind::NoSuchDemand, "no-such-demand", 404, "there is no such capture on demand"),
     (Kind::NothingKept, "nothing-kept", 404, "no packet is kept of this"),
     (Kind::MethodNotAllowed, "method-not-allowed", 405, "this path does not take that method"),
+    (Kind::NotAcceptable, "not-acceptable", 406, "what is here is of none of the types asked for"),
     (Kind::BodyTimeout, "body-timeout", 408, "the body took too long to come"),
     (Kind::NoRun, "no-run", 409, "no capture is under way here"),
     (Kind::NoStore, "no-store", 409, "nothing is recorded here"),
     (Kind::StoreUnreadable, "store-unreadable", 409, "the store can't be read"),
+    (Kind::NoRulesFolder, "no-rules-folder", 409, "the run has no folder of rules to change"),
+    (Kind::RulesUnwritable, "rules-unwritable", 409, "the folder of the rules can't be written to"),
     (Kind::NoRoom, "no-room", 409, "there is no room to prepare this download"),
     (Kind::Busy, "busy", 409, "the run has not answered in time"),
     (Kind::BodyTooLarge, "body-too-large", 413, "the body is larger than what is taken"),
@@ -34,7 +38,9 @@ pub const KINDS: [(Kind, &str, u16, &str); 26] = [
     (Kind::BadRange, "bad-range", 416, "the file has no such bytes"),
     (Kind::RulesRefused, "rules-refused", 422, "the rules have mistakes"),
     (Kind::TooMany, "too-many-requests", 429, "too many at once"),
+    (Kind::HeadersTooLarge, "headers-too-large", 431, "the header lines are more than what is taken"),
     (Kind::Internal, "internal", 500, "a fault of Referee's own"),
+    (Kind::Full, "full", 503, "as many connections are open as may be"),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,13 +55,17 @@ pub enum Kind {
     NoSuchIncident,
     NoSuchFlow,
     NoSuchRule,
+    NoSuchRuleFile,
     NoSuchDemand,
     NothingKept,
     MethodNotAllowed,
+    NotAcceptable,
     BodyTimeout,
     NoRun,
     NoStore,
     StoreUnreadable,
+    NoRulesFolder,
+    RulesUnwritable,
     NoRoom,
     Busy,
     BodyTooLarge,
@@ -64,7 +74,9 @@ pub enum Kind {
     BadRange,
     RulesRefused,
     TooMany,
+    HeadersTooLarge,
     Internal,
+    Full,
 }
 
 impl Kind {

@@ -19,6 +19,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::App;
+use super::accept;
 use super::auth::{Peer, Role, Who};
 use super::call::{Answer, Answering, Call, bad_parameter};
 use super::limits;
@@ -58,7 +59,20 @@ impl Verb {
 pub enum Takes {
     Nothing,
     Json,
+    Text,
 }
+
+impl Takes {
+    const fn kind(self) -> Option<&'static str> {
+        match self {
+            Takes::Nothing => None,
+            Takes::Json => Some("application/json"),
+            Takes::Text => Some("text/plain"),
+        }
+    }
+}
+
+const JSON: &[&str] = &["application/json"];
 
 /// One route.
 pub struct Route {
@@ -68,16 +82,23 @@ pub struct Route {
     /// Names of the parameters after the `?`.
     pub params: &'static [&'static str],
     pub takes: Takes,
+    /// Types of what it answers with; none: those of many files.
+    pub gives: &'static [&'static str],
     pub handler: fn(Call) -> Answering,
 }
 
 impl Route {
     pub const fn get(path: &'static str, role: Role, handler: fn(Call) -> Answering) -> Route {
-        Route { verb: Verb::Get, path, role, params: &[], takes: Takes::Nothing, handler }
+        Route { verb: Verb::Get, path, role, params: &[], takes: Takes::Nothing, gives: JSON, handler }
     }
 
     pub const fn with(self, params: &'static [&'static str]) -> Route {
         Route { params, ..self }
+    }
+
+    /// Something else than JSON.
+    pub const fn giving(self, gives: &'static [&'static str]) -> Route {
+        Route { gives, ..self }
     }
 
     /// Another verb than GET.
@@ -98,6 +119,7 @@ pub fn all() -> impl Iterator<Item = &'static Route> {
         super::flows::ROUTES,
         super::kinds::ROUTES,
         super::rules::ROUTES,
+        super::rule_files::ROUTES,
         super::session::ROUTES,
         super::packets::ROUTES,
         super::assets::ROUTES,
@@ -167,21 +189,37 @@ async fn answer(app: Arc<App>, route: &'static Route, mut parts: Parts, body: Bo
     if parts.uri.path_and_query().is_some_and(|whole| whole.as_str().len() > limits::URI) {
         return Err(Problem::new(Kind::UriTooLong, format!("at most {} bytes are taken", limits::URI)));
     }
+    small(&parts.headers)?;
     known_host(&app, peer, &parts.headers)?;
     let who = app.auth.who(peer, &parts.headers, &app.limits)?;
     app.limits.request(&who.key)?;
     who.may(route.role, app.config.read_captures)?;
     own_page(&who, route.verb, &parts.headers)?;
+    accept::any_of(route.gives, &parts.headers)?;
     let path = RawPathParams::from_request_parts(&mut parts, &()).await;
     let path = path.map_err(|_| Problem::new(Kind::NotFound, "the path is no UTF-8"))?;
     let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let params = params(&parts.uri, route.params)?;
-    let body = match route.takes {
-        Takes::Nothing => Bytes::new(),
-        Takes::Json => read(&parts.headers, body).await?,
+    let body = match route.takes.kind() {
+        None => Bytes::new(),
+        Some(kind) => read(&parts.headers, body, kind).await?,
     };
     let head = parts.method == Method::HEAD;
     (route.handler)(Call { app, who, peer, headers: parts.headers, head, path, params, body }).await
+}
+
+/// The server reads a few more than are taken, for an answer to be given.
+fn small(headers: &HeaderMap) -> Result<(), Problem> {
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    match headers.len() > limits::HEADERS || bytes > limits::HEADER_BYTES {
+        false => Ok(()),
+        true => {
+            let (lines, kib) = (limits::HEADERS, limits::HEADER_BYTES >> 10);
+            let what = format!("at most {lines} lines and {kib} KiB are taken");
+            Err(Problem::new(Kind::HeadersTooLarge, what)
+                .help("a browser may have too many cookies for this host"))
+        }
+    }
 }
 
 /// The name a browser was led here by: one that anybody could have given this address is refused (DNS rebinding).
@@ -242,13 +280,13 @@ fn params(uri: &Uri, known: &[&str]) -> Result<Vec<(String, String)>, Problem> {
     Ok(pairs)
 }
 
-/// A body that is a JSON object.
-async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+/// A body of the type that is taken.
+async fn read(headers: &HeaderMap, body: Body, taken: &str) -> Result<Bytes, Problem> {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
     let kind = kind.split(';').next().unwrap_or("").trim();
-    if !kind.eq_ignore_ascii_case("application/json") {
+    if !kind.eq_ignore_ascii_case(taken) {
         let what = format!("the body is {kind:?}", kind = kind.chars().take(100).collect::<String>());
-        return Err(Problem::new(Kind::UnsupportedMediaType, what).help("Content-Type: application/json"));
+        return Err(Problem::new(Kind::UnsupportedMediaType, what).help(format!("Content-Type: {taken}")));
     }
     let large = || Problem::new(Kind::BodyTooLarge, format!("at most {} bytes are taken", limits::BODY));
     let told = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
@@ -267,7 +305,7 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
 }
 
 /// What goes with every answer.
-fn finish(mut response: Response<Body>) -> Response<Body> {
+pub fn finish(mut response: Response<Body>) -> Response<Body> {
     let always = [
         ("x-content-type-options", "nosniff"),
         ("referrer-policy", "no-referrer"),

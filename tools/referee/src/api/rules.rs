@@ -131,7 +131,7 @@ async fn checked(call: Call) -> Answer {
 }
 
 /// What came of a change, or why there was none.
-fn changed(answer: command::Answer) -> Answer {
+pub fn changed(answer: command::Answer) -> Answer {
     match answer {
         command::Answer::Reload(Reloaded { errors, generation, hash, .. }) if !errors.is_empty() => {
             let number = crate::term::plural(errors.len() as u64, "mistake");

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::http::Response;
+use axum::http::header::RETRY_AFTER;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -22,18 +24,21 @@ use rustix::fs::Mode;
 use rustix::process::umask;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 use super::auth::Peer;
 use super::body::Patient;
+use super::problem::{Kind, Problem};
+use super::routes::finish;
 use super::settings::{ApiConfig, DEFAULT_SOCKET};
 use super::{limits, tls};
 use crate::error::Failure;
 use crate::term;
 
-/// Largest header section of a request.
+/// Largest header section of a request, and its lines, that is read; `routes` refuses less, in words.
 const BUFFER: usize = 64 << 10;
+const HEADERS: usize = 400;
 /// After a failed accept, such as for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -190,17 +195,61 @@ fn group_id(group: &str) -> Option<u32> {
 
 /// Takes clients in until the runtime ends.
 pub async fn listen(listener: Listener, router: Router) {
-    let places = Arc::new(Semaphore::new(limits::CONNECTIONS));
+    let door = Door::new();
     let listened = match listener {
-        Listener::Unix(listener, _file) => unix(listener, router, &places).await,
-        Listener::Tcp(listener, tls) => tcp(listener, TlsAcceptor::from(tls), router, &places).await,
+        Listener::Unix(listener, _file) => unix(listener, router, &door).await,
+        Listener::Tcp(listener, tls) => tcp(listener, TlsAcceptor::from(tls), router, &door).await,
     };
     if let Err(error) = listened {
         term::note(&format!("the API can't listen any more: {error}"));
     }
 }
 
-async fn unix(listener: UnixListener, router: Router, places: &Arc<Semaphore>) -> io::Result<()> {
+/// How many are in, and how many stand in the door to be told that there is no place.
+struct Door {
+    places: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
+}
+
+/// A place, and whether it is one of those within.
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    inside: bool,
+}
+
+impl Door {
+    fn new() -> Door {
+        let [places, refusals] =
+            [limits::CONNECTIONS, limits::REFUSALS].map(|many| Arc::new(Semaphore::new(many)));
+        Door { places, refusals }
+    }
+
+    /// `None`: so many come that there is no time to answer each.
+    fn enter(&self) -> Option<Place> {
+        let take = |from: &Arc<Semaphore>| Arc::clone(from).try_acquire_owned().ok();
+        let inside = take(&self.places).map(|permit| Place { _permit: permit, inside: true });
+        inside.or_else(|| take(&self.refusals).map(|permit| Place { _permit: permit, inside: false }))
+    }
+}
+
+/// What finds no place is told so, and when to come again.
+fn full() -> Response<Body> {
+    let problem = Problem::new(Kind::Full, format!("{} connections are open", limits::CONNECTIONS))
+        .help("close some, or come again")
+        .header(RETRY_AFTER, "1");
+    finish(problem.respond("/"))
+}
+
+async fn refuse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) {
+    let service = service_fn(|_| std::future::ready(Ok::<_, std::convert::Infallible>(full())));
+    let connection = http1::Builder::new()
+        .keep_alive(false)
+        .max_buf_size(BUFFER)
+        .serve_connection(TokioIo::new(stream), service);
+    let _ = tokio::time::timeout(limits::REFUSAL_TIME, connection).await;
+}
+
+async fn unix(listener: UnixListener, router: Router, door: &Door) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(listener)?;
     loop {
@@ -208,23 +257,21 @@ async fn unix(listener: UnixListener, router: Router, places: &Arc<Semaphore>) -
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        // Who finds no place is let go at once: it knows better than by waiting.
-        let Ok(place) = Arc::clone(places).try_acquire_owned() else { continue };
+        // Who finds no place even in the door is let go at once: it knows better than by waiting.
+        let Some(place) = door.enter() else { continue };
         let uid = stream.peer_cred().map_or(u32::MAX, |cred| cred.uid());
-        let connection = serve(stream, Peer::Unix { uid }, router.clone());
+        let router = router.clone();
         tokio::spawn(async move {
-            connection.await;
+            match place.inside {
+                true => serve(stream, Peer::Unix { uid }, router).await,
+                false => refuse(stream).await,
+            }
             drop(place);
         });
     }
 }
 
-async fn tcp(
-    listener: TcpListener,
-    tls: TlsAcceptor,
-    router: Router,
-    places: &Arc<Semaphore>,
-) -> io::Result<()> {
+async fn tcp(listener: TcpListener, tls: TlsAcceptor, router: Router, door: &Door) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     loop {
@@ -232,13 +279,17 @@ async fn tcp(
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        let Ok(place) = Arc::clone(places).try_acquire_owned() else { continue };
+        let Some(place) = door.enter() else { continue };
         let (tls, router) = (tls.clone(), router.clone());
         tokio::spawn(async move {
             let _ = stream.set_nodelay(true);
             // One that says nothing, or no TLS, holds up nobody else.
-            if let Ok(Ok(stream)) = tokio::time::timeout(limits::HEADER_TIME, tls.accept(stream)).await {
-                serve(stream, Peer::Tcp(from.ip()), router).await;
+            let patience = if place.inside { limits::HEADER_TIME } else { limits::REFUSAL_TIME };
+            if let Ok(Ok(stream)) = tokio::time::timeout(patience, tls.accept(stream)).await {
+                match place.inside {
+                    true => serve(stream, Peer::Tcp(from.ip()), router).await,
+                    false => refuse(stream).await,
+                }
             }
             drop(place);
         });
@@ -257,8 +308,47 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, pe
         .header_read_timeout(limits::HEADER_TIME)
         .max_buf_size(BUFFER)
         .max_header_size(BUFFER)
-        .max_headers(limits::HEADERS)
+        .max_headers(HEADERS)
         .serve_connection(stream, service);
     // How a client leaves is its business.
     let _ = connection.await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_finds_no_place_is_told_and_one_who_comes_later_is_let_in() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let door = Door::new();
+            let mut inside: Vec<_> = (0..limits::CONNECTIONS).map(|_| door.enter().unwrap()).collect();
+            assert!(inside.iter().all(|place| place.inside));
+            let waiting: Vec<_> = (0..limits::REFUSALS).map(|_| door.enter().unwrap()).collect();
+            assert!(waiting.iter().all(|place| !place.inside) && door.enter().is_none());
+            inside.pop();
+            assert!(door.enter().unwrap().inside);
+        });
+    }
+
+    #[test]
+    fn the_answer_at_the_door_is_a_problem_of_its_own() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let text = runtime.block_on(async {
+            let (mut client, server) = tokio::io::duplex(64 << 10);
+            client.write_all(b"GET /api/v1/incidents HTTP/1.1\r\nhost: box\r\n\r\n").await.unwrap();
+            let served = tokio::spawn(refuse(server));
+            let mut text = String::new();
+            client.read_to_string(&mut text).await.unwrap();
+            served.await.unwrap();
+            text
+        });
+        assert!(text.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{text}");
+        for part in ["application/problem+json", "retry-after: 1\r\n", "connection: close", "/problems/full"]
+        {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
 }

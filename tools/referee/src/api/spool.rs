@@ -147,7 +147,8 @@ fn state(store: &Store) -> String {
             told.iter().for_each(|number| hash.update(number.to_le_bytes()));
         }
     };
-    note(&store.root().join("incidents.jsonl"));
+    note(&store.incidents_path());
+    note(&store.older_incidents_path());
     let mut segments: Vec<PathBuf> =
         fs::read_dir(store.segments()).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     segments.sort();

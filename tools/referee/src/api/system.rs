@@ -18,7 +18,7 @@ pub const ROUTES: &[Route] = &[
     Route::get("/api/v1/books", Role::Read, |call| Box::pin(books(call))),
     Route::get("/api/v1/series", Role::Read, |call| Box::pin(series(call))).with(&["since", "step"]),
     Route::get("/api/v1/openapi.json", Role::Open, |call| Box::pin(description(call))),
-    Route::get("/metrics", Role::Read, |call| Box::pin(metrics(call))),
+    Route::get("/metrics", Role::Read, |call| Box::pin(metrics(call))).giving(&["text/plain"]),
     Route::get("/healthz", Role::Open, |call| Box::pin(healthz(call))),
 ];
 

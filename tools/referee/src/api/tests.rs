@@ -327,6 +327,95 @@ fn one_list_of_this_run_and_of_the_store() {
 }
 
 #[test]
+fn pages_are_the_same_through_the_index_and_say_what_is_kept() {
+    run(async {
+        let tried = tried(false, |_| {});
+        let store = tried.folder.path();
+        let mut log = std::fs::OpenOptions::new().append(true).open(store.join("incidents.jsonl")).unwrap();
+        for n in 0..100_u64 {
+            use std::io::Write;
+            let line = json!({"id": format!("{:016x}", n % 70), "kind": "a", "rule": "a", "severity": "info", "first_ns": n % 70,
+                "last_ns": n, "flow_ids": ["00000000000000ee"], "explain": "", "advise": "", "withdrawn": n > 90,
+                "subject": {"host": format!("10.0.0.{}", n % 7)}});
+            writeln!(log, "{line}").unwrap();
+        }
+        let all = async |query: &str| -> Vec<Value> {
+            let (mut all, mut after) = (Vec::new(), String::new());
+            loop {
+                let page = tried.get(&format!("/api/v1/incidents?limit=7{query}{after}")).await.json();
+                all.extend(page["items"].as_array().unwrap_or_else(|| panic!("{page}")).clone());
+                match page["next"].as_str() {
+                    Some(next) => after = format!("&after={next}"),
+                    None => return all,
+                }
+            }
+        };
+        let queries =
+            ["", "&kind=a", "&host=10.0.0.3", "&state=withdrawn", "&since=60&until=65", "&text=10.0.0.5"];
+        let mut read = Vec::new();
+        for query in queries {
+            read.push(all(query).await);
+        }
+        assert_eq!(read.iter().map(Vec::len).collect::<Vec<_>>(), [71, 70, 10, 9, 36, 10]);
+        assert!(read[0].iter().all(|one| one["captured"].is_null()), "nobody knows without an index");
+        crate::index::rebuild(store, true).unwrap();
+        for (query, mut read) in queries.into_iter().zip(read) {
+            for one in &mut read {
+                one["captured"] = json!(one["id"] == "00000000000000aa");
+            }
+            assert_eq!(all(query).await, read, "{query}");
+        }
+        let one = tried.get("/api/v1/incidents/00000000000000aa").await.json();
+        assert_eq!(one["captured"], true);
+    });
+}
+
+#[test]
+fn what_a_client_does_not_take_and_what_is_too_much() {
+    run(async {
+        let tried = tried(true, |_| {});
+        let ask = async |path: &str, headers: &[(&str, &str)]| {
+            tried.ask(Peer::Unix { uid: 0 }, "GET", path, headers, "").await
+        };
+        for (path, accept) in [
+            ("/api/v1/version", "text/html"),
+            ("/metrics", "application/json"),
+            ("/api/v1/events", "application/json"),
+            ("/api/v1/captures/download", "application/json;q=0.5, text/*"),
+        ] {
+            is_problem(&ask(path, &[("accept", accept)]).await, 406, "not-acceptable");
+        }
+        assert_eq!(ask("/", &[("accept", "image/png")]).await.status, 200);
+        let names: Vec<String> = (0..120).map(|n| format!("x-{n}")).collect();
+        let many: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "1")).collect();
+        is_problem(&ask("/api/v1/version", &many).await, 431, "headers-too-large");
+        let long = "x".repeat(40_000);
+        is_problem(&ask("/api/v1/version", &[("cookie", long.as_str())]).await, 431, "headers-too-large");
+    });
+}
+
+#[test]
+fn rule_files_are_those_of_a_run() {
+    run(async {
+        let tried = tried(false, |_| {});
+        let one = "/api/v1/rules/files/a.rhai";
+        for (verb, path) in [("GET", "/api/v1/rules/files"), ("GET", one), ("PUT", one), ("DELETE", one)] {
+            let text = [("content-type", "text/plain; charset=utf-8")];
+            is_problem(&tried.ask(Peer::Unix { uid: 0 }, verb, path, &text, "x").await, 409, "no-run");
+        }
+        let json = [("content-type", "application/json")];
+        is_problem(
+            &tried.ask(Peer::Unix { uid: 0 }, "PUT", one, &json, "{}").await,
+            415,
+            "unsupported-media-type",
+        );
+        let text = [("content-type", "text/plain")];
+        let large = "x".repeat((1 << 20) + 1);
+        is_problem(&tried.ask(Peer::Unix { uid: 0 }, "PUT", one, &text, &large).await, 413, "body-too-large");
+    });
+}
+
+#[test]
 fn a_download_whole_and_in_parts() {
     run(async {
         let tried = tried(false, |_| {});

@@ -256,6 +256,7 @@ fn worker(r: &mut Reader<'_>, raw: &raw::Worker, c: &mut WorkerConfig) {
 
 fn record(r: &mut Reader<'_>, raw: &raw::Store, c: &mut RecordConfig) {
     r.set(&mut c.store_bytes, &raw.max_mib, "max_mib", 1..=1 << 34, MIB);
+    r.set(&mut c.incidents_bytes, &raw.incidents_max_mib, "incidents_max_mib", 1..=1 << 20, MIB);
     r.set(&mut c.store_age, &raw.max_age_h, "max_age_h", 0..=87_600, 3600 * SECOND);
     r.set(&mut c.segment_bytes, &raw.segment_mib, "segment_mib", 1..=4096, MIB);
     r.set(&mut c.segment_age, &raw.segment_age_s, "segment_age_s", 1..=DAY_S, SECOND);

@@ -72,6 +72,7 @@ pub struct Store {
     pub dir: Option<String>,
     pub max_mib: Number,
     pub max_age_h: Number,
+    pub incidents_max_mib: Number,
     pub segment_mib: Number,
     pub segment_age_s: Number,
     pub chunk_kib: Number,

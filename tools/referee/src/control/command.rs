@@ -6,6 +6,7 @@ use rules::LoadError;
 use serde::{Deserialize, Serialize};
 
 use super::demands::{DemandState, Refusal, Wish};
+use super::files::{FileRefusal, RuleFiles};
 use super::switches::{Switch, Switched};
 use crate::report::cost::RuleStanding;
 
@@ -31,6 +32,14 @@ pub enum Command {
     DemandGet { id: String },
     /// Have one end early.
     DemandEnd { id: String },
+    /// The rule files there are.
+    RuleFiles {},
+    /// One of them.
+    RuleFile { name: String },
+    /// Write one, if the rules with it are without mistakes, and go by them.
+    RuleFilePut(RuleText),
+    /// Delete one, if the rules without it are, and go by them.
+    RuleFileDelete { name: String },
 }
 
 /// What comes back.
@@ -44,6 +53,9 @@ pub enum Answer {
     Demands { demands: Vec<DemandState> },
     Denied(Refusal),
     Checked(Checked),
+    Files(RuleFiles),
+    File(RuleText),
+    FileDenied(FileRefusal),
     Refused { error: String },
 }
 

@@ -10,6 +10,7 @@ use mio::Waker;
 
 use super::Control;
 use super::command::{Answer, Command};
+use super::files::FileRefusal;
 use crate::rules::check;
 
 /// Requests that may wait.
@@ -47,6 +48,10 @@ impl Requests {
     }
 }
 
+fn answer<T>(done: Result<T, FileRefusal>, of: impl FnOnce(T) -> Answer) -> Answer {
+    done.map_or_else(Answer::FileDenied, of)
+}
+
 impl Control {
     /// A line of the socket's, answered by a line.
     pub(super) fn answer(&mut self, line: &str) -> String {
@@ -74,6 +79,10 @@ impl Control {
             Command::Demands {} => Answer::Demands { demands: self.demands.list() },
             Command::DemandGet { id } => Answer::of(self.demands.get(&id)),
             Command::DemandEnd { id } => Answer::of(self.demands.end(&id)),
+            Command::RuleFiles {} => answer(self.rule_files(), Answer::Files),
+            Command::RuleFile { name } => answer(self.rule_file(&name), Answer::File),
+            Command::RuleFilePut(file) => answer(self.put_rule_file(file), Answer::Reload),
+            Command::RuleFileDelete { name } => answer(self.delete_rule_file(&name), Answer::Reload),
         }
     }
 }

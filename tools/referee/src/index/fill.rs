@@ -10,17 +10,15 @@ use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dataplane::record::{IncidentLines, IncidentRecord, SegmentFile, Store};
+use dataplane::record::{SegmentFile, Store};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
+use super::incidents::follow;
 use super::scan::{Scan, Scanned, scan};
 use super::schema;
 
 /// A worker's last segment is taken for closed when it has not grown for so many looks.
 const QUIET_LOOKS: u32 = 30;
-
-/// Incident lines in one transaction.
-const LINES: usize = 1000;
 
 /// Why the index can't be filled.
 #[derive(Debug)]
@@ -105,7 +103,7 @@ impl Filler {
                 Scanned::Done(_) | Scanned::NotYet => {}
             }
         }
-        self.follow_incidents(db, stop)
+        follow(&self.store, db, stop)
     }
 
     /// Whether a worker's last segment has just become quiet: it is read once then, and again only after it grew.
@@ -119,50 +117,16 @@ impl Filler {
         }
         *looks == QUIET_LOOKS
     }
-
-    fn follow_incidents(&self, db: &mut Connection, stop: &AtomicBool) -> Result<(), Trouble> {
-        let Ok(meta) = self.store.incidents_path().metadata() else { return Ok(()) };
-        let file = (meta.dev().cast_signed(), meta.ino().cast_signed());
-        let followed = followed(db)?.filter(|(known, at)| *known == file && *at <= meta.len());
-        if followed.is_none() {
-            db.execute("DELETE FROM incidents", [])?;
-        }
-        let mut at = followed.map_or(0, |(_, at)| at);
-        let Some(mut lines) = IncidentLines::open(&self.store, at).map_err(Trouble::other)? else {
-            return Ok(());
-        };
-        let mut more = true;
-        while more && !stop.load(Ordering::Relaxed) {
-            let step = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            for _ in 0..LINES {
-                let line = lines.next_line().map_err(Trouble::other)?.filter(|line| line.ended);
-                let Some(line) = line else {
-                    more = false;
-                    break;
-                };
-                at = line.place.at + u64::from(line.place.len) + 1;
-                let Some(record) = line.parse::<IncidentRecord>() else { continue };
-                let sql =
-                    "INSERT INTO incidents(id, at) VALUES(?1, ?2) ON CONFLICT(id) DO UPDATE SET at = ?2";
-                step.prepare_cached(sql)?.execute(params![record.id, line.place.at.cast_signed()])?;
-            }
-            let sql = "INSERT INTO followed(file, device, inode, at) VALUES('incidents.jsonl', ?1, ?2, ?3)
-                ON CONFLICT(file) DO UPDATE SET device = ?1, inode = ?2, at = ?3";
-            step.execute(sql, params![file.0, file.1, at.cast_signed()])?;
-            step.commit()?;
-        }
-        Ok(())
-    }
 }
 
 /// What went wrong, and whether the file is broken.
-struct Trouble {
+pub struct Trouble {
     what: String,
     broken: bool,
 }
 
 impl Trouble {
-    fn other(error: impl fmt::Display) -> Trouble {
+    pub fn other(error: impl fmt::Display) -> Trouble {
         Trouble { what: error.to_string(), broken: false }
     }
 }
@@ -171,15 +135,6 @@ impl From<rusqlite::Error> for Trouble {
     fn from(error: rusqlite::Error) -> Self {
         Trouble { broken: schema::is_broken(&error), what: error.to_string() }
     }
-}
-
-/// Device and inode of the incidents' file, and how far it was read.
-pub fn followed(db: &Connection) -> rusqlite::Result<Option<((i64, i64), u64)>> {
-    let sql = "SELECT device, inode, at FROM followed WHERE file = 'incidents.jsonl'";
-    let mut found = db.prepare_cached(sql)?;
-    let mut rows = found.query([])?;
-    let Some(row) = rows.next()? else { return Ok(None) };
-    Ok(Some(((row.get(0)?, row.get(1)?), row.get::<_, i64>(2)?.cast_unsigned())))
 }
 
 fn identity(store: &Store) -> Option<(u64, u64)> {

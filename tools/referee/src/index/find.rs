@@ -1,15 +1,15 @@
-//! Asks the index: which segments hold nothing of what is sought, and where to begin in the incidents' file.
+//! Asks the index: which segments hold nothing of what is sought, and where an incident's last line is.
 //!
 //! Wherever captures are read. Any trouble with the index means that it knows nothing, and the segments are read.
 
 use std::collections::HashSet;
-use std::os::unix::fs::MetadataExt;
 
-use dataplane::record::{Finder, Sought, Store};
+use dataplane::record::{Finder, IncidentFiles, Sought, Store, Told};
 use rusqlite::{Connection, params};
 use serde::Serialize;
 
-use super::fill::{followed, octets, time};
+use super::fill::{octets, time};
+use super::incidents;
 use super::schema;
 
 /// Flows looked up one by one; with more, every segment is read.
@@ -17,13 +17,12 @@ const FLOWS_LIMIT: usize = 50_000;
 
 /// An index that can be asked.
 pub struct Index {
-    store: Store,
-    db: Connection,
+    pub(super) db: Connection,
 }
 
 impl Index {
     pub fn open(store: &Store) -> Option<Index> {
-        Some(Index { store: store.clone(), db: schema::open_to_read(store)? })
+        Some(Index { db: schema::open_to_read(store)? })
     }
 
     /// Names and sizes of the segments with nothing of what is sought.
@@ -66,21 +65,6 @@ impl Index {
         }
         Ok(empty)
     }
-
-    fn line(&self, id: &str) -> rusqlite::Result<Option<u64>> {
-        let meta = self.store.incidents_path().metadata().ok();
-        let file = meta.map(|meta| ((meta.dev().cast_signed(), meta.ino().cast_signed()), meta.len()));
-        let Some((file, len)) = file else { return Ok(None) };
-        let step = self.db.unchecked_transaction()?;
-        let Some(at) = followed(&step)?.filter(|(known, at)| *known == file && *at <= len).map(|(_, at)| at)
-        else {
-            return Ok(None);
-        };
-        let mut known = step.prepare_cached("SELECT at FROM incidents WHERE id = ?1")?;
-        let mut rows = known.query([id])?;
-        let Some(row) = rows.next()? else { return Ok(Some(at)) };
-        row.get::<_, i64>(0).map(|at| Some(at.cast_unsigned()))
-    }
 }
 
 impl Finder for Index {
@@ -88,8 +72,8 @@ impl Finder for Index {
         self.empty_ones(sought).unwrap_or_default()
     }
 
-    fn incident(&self, id: &str) -> Option<u64> {
-        self.line(id).ok().flatten()
+    fn incident(&self, files: &IncidentFiles, id: &str) -> Option<Told> {
+        incidents::told(&self.db, files, id).ok().flatten()
     }
 }
 

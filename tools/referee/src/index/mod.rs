@@ -8,6 +8,8 @@
 mod fill;
 mod find;
 mod follow;
+pub mod held;
+pub mod incidents;
 mod scan;
 mod schema;
 #[cfg(test)]

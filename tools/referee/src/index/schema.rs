@@ -15,7 +15,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 const APPLICATION_ID: i32 = 0x5246_4958;
 
 /// Of the tables below.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 
 /// How long to wait for another process that writes.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -33,8 +33,18 @@ CREATE TABLE extents(
     PRIMARY KEY(flow_id, segment_id)) WITHOUT ROWID;
 CREATE TABLE addresses(addr BLOB, segment_id INTEGER, PRIMARY KEY(addr, segment_id)) WITHOUT ROWID;
 CREATE TABLE communities(id TEXT, segment_id INTEGER, PRIMARY KEY(id, segment_id)) WITHOUT ROWID;
-CREATE TABLE incidents(id TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE followed(file TEXT PRIMARY KEY, device INTEGER NOT NULL, inode INTEGER NOT NULL, at INTEGER NOT NULL);
+CREATE TABLE logs(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, device INTEGER NOT NULL, inode INTEGER NOT NULL, head INTEGER NOT NULL,
+    at INTEGER NOT NULL);
+CREATE TABLE incidents(
+    n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, log_id INTEGER NOT NULL, at INTEGER NOT NULL, len INTEGER NOT NULL,
+    first INTEGER NOT NULL, last INTEGER NOT NULL, kind TEXT NOT NULL, severity TEXT NOT NULL,
+    withdrawn INTEGER NOT NULL);
+CREATE TABLE subjects(addr BLOB, n INTEGER, PRIMARY KEY(addr, n)) WITHOUT ROWID;
+CREATE INDEX incidents_by_log ON incidents(log_id);
+CREATE INDEX incidents_by_time ON incidents(first, id, last, severity, withdrawn);
+CREATE INDEX incidents_by_kind ON incidents(kind, first, id);
+CREATE INDEX subjects_by_incident ON subjects(n);
 CREATE INDEX extents_by_segment ON extents(segment_id);
 CREATE INDEX addresses_by_segment ON addresses(segment_id);
 CREATE INDEX communities_by_segment ON communities(segment_id);

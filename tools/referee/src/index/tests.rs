@@ -120,7 +120,7 @@ fn store(folder: &Path) -> Store {
     Store::create(&folder.join("store")).unwrap()
 }
 
-fn fill(store: &Store, all: bool) {
+pub fn fill(store: &Store, all: bool) {
     Filler::new(store).look(&AtomicBool::new(false), all).unwrap();
 }
 
@@ -268,27 +268,4 @@ fn a_segment_that_changed_is_read_again() {
     fs::write(&segment.path, damaged).unwrap();
     fill(&store, false);
     assert!(skipped(&store).is_empty(), "a damaged one is always read, so that it is told");
-}
-
-#[test]
-fn incidents_are_followed_line_by_line_and_from_the_beginning_of_another_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = store(folder.path());
-    let mut log = IncidentLog::open(&store).unwrap();
-    let line = |log: &mut IncidentLog, id: &str| log.append(&json!({"id": id})).unwrap();
-    line(&mut log, "a");
-    line(&mut log, "b");
-    fill(&store, false);
-    let at = |id: &str| finder(&store).incident(id);
-    assert_eq!((at("a"), at("b"), at("c")), (Some(0), Some(11), Some(22)));
-    line(&mut log, "a");
-    fs::OpenOptions::new().append(true).open(store.incidents_path()).unwrap();
-    fill(&store, false);
-    assert_eq!((at("a"), at("b"), at("c")), (Some(22), Some(11), Some(33)));
-    drop(log);
-    fs::write(store.root().join("other"), "{\"id\":\"c\"}\n").unwrap();
-    fs::rename(store.root().join("other"), store.incidents_path()).unwrap();
-    assert_eq!(at("a"), None);
-    fill(&store, false);
-    assert_eq!((at("a"), at("c")), (Some(11), Some(0)));
 }

@@ -98,7 +98,7 @@ impl Ledger {
                 "chunks": f.chunks.0, "free": f.chunks.1, "handed_over": writer.chunks,
                 "segments": writer.segments, "segments_abandoned": writer.segments_abandoned,
                 "segments_deleted": writer.segments_deleted, "bytes_written": writer.bytes_written,
-                "sync_failures": writer.sync_failures,
+                "sync_failures": writer.sync_failures, "incident_bytes_deleted": writer.incident_bytes_deleted,
             }),
             balanced: unbalanced.is_empty(),
             input_complete: complete,

@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::captures::store_folder;
 use crate::cli::ExplainArgs;
 use crate::error::Failure;
+use crate::index;
 use crate::term::{self, Paint, count, plural, wrap};
 use crate::time::utc;
 
@@ -31,19 +32,38 @@ pub fn explain(args: &ExplainArgs) -> Result<(), Failure> {
         None => {
             let folder = store_folder(args.store.as_deref(), args.config.as_deref())?;
             let store = Store::open(&folder).map_err(Failure::failed)?;
-            let named = store.incident(&args.incident).map_err(Failure::failed)?;
-            let records = match named {
-                Some(record) => vec![record],
-                // The beginning of an id, perhaps.
-                None => store.incidents().map_err(Failure::failed)?,
-            };
-            (records, folder.display().to_string())
+            let place = folder.display().to_string();
+            (kept(&store, &args.incident, &place)?, place)
         }
     };
     let record = find(&records, &args.incident, &place)?;
     match args.json {
         true => term::show(|out| writeln!(out, "{}", as_json(record))),
         false => term::show(|out| tell(out, record)),
+    }
+}
+
+/// Of those of a store, the incident with this id, or those whose ids begin so: two at most, as more are no help.
+fn kept(store: &Store, id: &str, place: &str) -> Result<Vec<IncidentRecord>, Failure> {
+    if let Some(record) = store.incident_by(id, &*index::finder(store)).map_err(Failure::failed)? {
+        return Ok(vec![record]);
+    }
+    let mut like: Vec<IncidentRecord> = Vec::new();
+    let each = store.each_incident(|_, record: IncidentRecord| {
+        if id.is_empty() || !record.id.starts_with(id) {
+            return;
+        }
+        let room = like.len() < 2;
+        match like.iter_mut().find(|known| known.id == record.id) {
+            Some(known) => *known = record,
+            None if room => like.push(record),
+            None => {}
+        }
+    });
+    each.map_err(Failure::failed)?;
+    match like.is_empty() {
+        false => Ok(like),
+        true => Err(unknown(id, store.count_incidents().map_err(Failure::failed)?.0, place)),
     }
 }
 
@@ -84,13 +104,14 @@ fn find<'r>(records: &'r [IncidentRecord], id: &str, place: &str) -> Result<&'r 
                 format!("{id} begins the ids of several incidents in {place}: {}, {}", one.id, other.id);
             Err(Failure::failed(what).help("give more of its digits"))
         }
-        (None, _) => {
-            let number = plural(records.len() as u64, "incident");
-            let what = format!("there is no incident {id} among the {number} of {place}");
-            Err(Failure::failed(what)
-                .help("replay and run print the id of each; `captures list` those of a store"))
-        }
+        (None, _) => Err(unknown(id, records.len() as u64, place)),
     }
+}
+
+fn unknown(id: &str, among: u64, place: &str) -> Failure {
+    let number = plural(among, "incident");
+    let what = format!("there is no incident {id} among the {number} of {place}");
+    Failure::failed(what).help("replay and run print the id of each; `captures list` those of a store")
 }
 
 /// Type, unit and meaning of a fact, as rules name it.

@@ -13,7 +13,7 @@ use crate::config::{Config, Placed};
 use crate::error::Failure;
 
 /// Longest rule file read, bytes.
-const FILE_LIMIT: u64 = 1 << 20;
+pub const FILE_LIMIT: u64 = 1 << 20;
 
 /// Most rule files in one set.
 const FILES_LIMIT: usize = 10_000;
@@ -37,10 +37,29 @@ impl Origin {
         Origin { library: path.is_none() || config.rules_library, path, params: params(config, set) }
     }
 
-    /// The files as they are now, as far as they can be read. One of a shipped file's name stands in for it.
+    /// The files as they are now, as far as they can be read.
     fn gather(&self) -> Gathered {
         let own =
             self.path.as_ref().map_or_else(Gathered::default, |path| gather(std::slice::from_ref(path)));
+        self.with_library(own)
+    }
+
+    /// What the folder would make with one of its files changed: another text, or none any more.
+    ///
+    /// # Errors
+    /// The folder can't be read.
+    pub fn changed(&self, folder: &Path, file: &Path, text: Option<String>) -> std::io::Result<Gathered> {
+        let mut others = in_folder(folder)?;
+        others.retain(|other| other != file);
+        // Without any, this is the same mistake as when they are loaded.
+        let last = others.is_empty() && text.is_none();
+        let mut own = if last { nothing_in(folder) } else { gather(&others) };
+        own.files.extend(text.map(|text| SourceFile { name: file.display().to_string(), text }));
+        Ok(self.with_library(own))
+    }
+
+    /// One of a shipped file's name stands in for it.
+    fn with_library(&self, own: Gathered) -> Gathered {
         let base = |file: &SourceFile| Path::new(&file.name).file_name().map(ToOwned::to_owned);
         let mut files = if self.library { rules::library() } else { Vec::new() };
         files.retain(|shipped| !own.files.iter().any(|file| base(file) == base(shipped)));
@@ -162,22 +181,41 @@ fn named(path: &Path) -> Result<Vec<PathBuf>, LoadError> {
     if !fs::metadata(path).map_err(failed)?.is_dir() {
         return Ok(vec![path.to_path_buf()]);
     }
+    let names = in_folder(path).map_err(failed)?;
+    match names.is_empty() {
+        true => Err(no_files(path)),
+        false => Ok(names),
+    }
+}
+
+fn no_files(folder: &Path) -> LoadError {
+    let help = format!("rule files end in .{EXTENSION}; name the folder they are in");
+    mistake(folder, "this folder holds no rule files", &help)
+}
+
+fn nothing_in(folder: &Path) -> Gathered {
+    Gathered { files: Vec::new(), unread: vec![no_files(folder)] }
+}
+
+/// The rule files of a folder, sorted.
+pub fn in_folder(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut names = Vec::new();
-    for entry in fs::read_dir(path).map_err(failed)? {
-        let file = entry.map_err(failed)?.path();
+    for entry in fs::read_dir(folder)? {
+        let file = entry?.path();
         // A link to nothing is a mistake, not a rule less.
         if is_rule_file(&file) && (file.is_file() || fs::metadata(&file).is_err()) {
             names.push(file);
         }
     }
-    if names.is_empty() {
-        let help = format!("rule files end in .{EXTENSION}; name the folder they are in");
-        return Err(mistake(path, "this folder holds no rule files", &help));
-    }
+    names.sort();
     Ok(names)
 }
 
-fn read_file(path: &Path) -> Result<SourceFile, LoadError> {
+/// One rule file.
+///
+/// # Errors
+/// Why it can't be read.
+pub fn read_file(path: &Path) -> Result<SourceFile, LoadError> {
     let failed = |error| cannot_read(path, &error);
     if fs::metadata(path).map_err(failed)?.len() > FILE_LIMIT {
         return Err(mistake(path, "it has more than 1 MiB, so it is no rule file", ""));

@@ -28,7 +28,7 @@ export function tell(type, detail) {
 }
 
 async function ask(method, path, body, signal) {
-    const options = { method, signal, headers: { accept: "application/json" }, credentials: "same-origin" };
+    const options = { method, signal, headers: { accept: "application/json, text/plain" }, credentials: "same-origin" };
     // What takes no body is sent none.
     if (body !== undefined) {
         options.body = typeof body === "string" ? body : JSON.stringify(body);

@@ -2,6 +2,7 @@
 
 import { send } from "./api.js";
 import { command, el, show } from "./dom.js";
+import { box, draft, ofFile } from "./rule-box.js";
 import { plural } from "./words.js";
 
 const PAUSE_MS = 400;
@@ -29,10 +30,10 @@ export function numbered(text, bad = new Set()) {
     return text.split("\n").map((_, i) => [i + 1, bad.has(i + 1)]);
 }
 
-export function editor(mayOperate, signal) {
+export function editor(mayOperate, live, signal) {
     const name = el("input", {
         id: "rule-file",
-        value: "mine.rhai",
+        value: draft.name,
         spellcheck: "false",
         autocomplete: "off",
         size: "24",
@@ -46,23 +47,28 @@ export function editor(mayOperate, signal) {
         "aria-label": "Text of the rule",
         "aria-describedby": "rule-said",
         placeholder: EXAMPLE,
+        value: draft.text,
     });
     const gutter = el("pre", { class: "gutter", "aria-hidden": "true" });
     const said = el("div", { id: "rule-said", role: "status", "aria-live": "polite" });
-    const save = el("a", { class: "button primary", hidden: true }, "Save the file");
+    const download = el("a", { class: "button", hidden: true }, "Download");
     const told = (errors, ...words) => {
-        const bad = new Set(errors.map((one) => one.line));
+        const own = errors.filter((one) => ofFile(one, name.value));
+        const bad = new Set(own.map((one) => one.line));
         const lines = numbered(area.value || EXAMPLE, bad);
         show(
             gutter,
             lines.map(([number, wrong]) => el("span", { class: wrong ? "bad" : "" }, number)),
         );
-        save.hidden = !area.value.trim() || errors.length > 0;
-        show(said, errors.length ? mistakes(errors, (one) => go(area, one)) : words);
+        download.hidden = !area.value.trim();
+        kept.checked(own.length);
+        const find = (one) => (ofFile(one, name.value) ? () => go(area, one) : null);
+        show(said, words, errors.length ? mistakes(errors, find) : null);
     };
+    const kept = box({ name, area, told, mayOperate, live, signal });
     const check = checking(name, area, told);
-    typing(area, gutter, check, signal);
-    save.addEventListener("click", () => saved(save, name.value, area.value));
+    typing(area, gutter, check, signal, kept.save);
+    download.addEventListener("click", () => downloaded(download, name.value, area.value));
     queueMicrotask(check);
     return el(
         "section",
@@ -71,21 +77,34 @@ export function editor(mayOperate, signal) {
             "div",
             { class: "titlerow" },
             el("h2", null, "Write a rule"),
-            el("span", { class: "controls" }, el("label", null, "File ", name), opening(name, area), save),
+            el(
+                "span",
+                { class: "controls" },
+                el("label", null, "File ", name),
+                kept.state,
+                kept.open,
+                opening(name, area),
+                download,
+                kept.save,
+            ),
         ),
         el("div", { class: "code" }, gutter, area),
         said,
         el("p", { class: "muted small" }, "Tab indents; Shift+Tab leaves the text."),
-        el("p", { class: "muted small" }, "In force it comes from the box’s rules folder: put the file there, and"),
+        kept.where,
+        el("p", { class: "muted small" }, "It can also be put into the box’s rules folder by hand:"),
         command("referee rules reload"),
         mayOperate ? el("p", null, reloading(said)) : null,
     );
 }
 
-function mistakes(errors, go) {
+// `find` gives what leads to a mistake, or nothing where that is not in this text.
+function mistakes(errors, find) {
     const one = (mistake) => {
-        const place = `${mistake.line}:${mistake.column}`;
-        const there = el("button", { type: "button", class: "quiet place", onclick: () => go(mistake) }, place);
+        const [go, place] = [find(mistake), `${mistake.line}:${mistake.column}`];
+        const there = go
+            ? el("button", { type: "button", class: "quiet place", onclick: go }, place)
+            : el("span", { class: "place" }, `${mistake.file}:${place}`);
         const help = mistake.help ? el("p", { class: "muted small" }, mistake.help) : null;
         return el("li", null, mistake.line ? there : null, ` ${mistake.message}`, help);
     };
@@ -102,7 +121,7 @@ function go(area, mistake) {
 // Asks the box; only the answer to the newest question counts.
 function checking(name, area, told) {
     let asked = 0;
-    return async () => {
+    const check = async () => {
         const turn = (asked += 1);
         const files = [{ name: name.value || "mine.rhai", text: area.value }];
         if (!area.value.trim()) {
@@ -128,9 +147,11 @@ function checking(name, area, told) {
             told([], el("p", { class: "error" }, [error.message, error.help].filter(Boolean).join(": ")));
         }
     };
+    check.forget = () => (asked += 1);
+    return check;
 }
 
-function typing(area, gutter, check, signal) {
+function typing(area, gutter, check, signal, save) {
     let timer = null;
     area.addEventListener("input", () => {
         show(
@@ -148,6 +169,11 @@ function typing(area, gutter, check, signal) {
             area.dispatchEvent(new Event("input"));
         }
     });
+    // What the box says of the file when it is saved stands above what was asked before.
+    save.addEventListener("click", () => {
+        clearTimeout(timer);
+        check.forget();
+    });
     signal.addEventListener("abort", () => clearTimeout(timer));
 }
 
@@ -164,7 +190,7 @@ function opening(name, area) {
     return el("label", { class: "button" }, "Open a file …", file);
 }
 
-function saved(link, name, text) {
+function downloaded(link, name, text) {
     const address = URL.createObjectURL(new Blob([text], { type: "text/plain" }));
     link.href = address;
     link.download = name || "mine.rhai";
@@ -183,13 +209,13 @@ function reloading(said) {
             show(
                 said,
                 el("p", { class: done.errors?.length ? "error" : "good" }, words),
-                done.errors?.length ? mistakes(done.errors, () => {}) : null,
+                done.errors?.length ? mistakes(done.errors, () => null) : null,
             );
         } catch (error) {
             show(
                 said,
                 el("p", { class: "error" }, error.message),
-                error.errors.length ? mistakes(error.errors, () => {}) : null,
+                error.errors.length ? mistakes(error.errors, () => null) : null,
             );
         } finally {
             button.disabled = false;

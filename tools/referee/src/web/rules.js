@@ -29,7 +29,7 @@ export async function enter({ main, at, signal }) {
             "No run is under way here: there are no rules in force to look at. What is written below can be checked all the same.",
         );
     }
-    show(main, el("h1", null, "Rules"), without, table, editor(mayOperate && !without, signal));
+    show(main, el("h1", null, "Rules"), without, table, editor(mayOperate && !without, !without, signal));
     if (wanted) {
         document.getElementById(`rule-${wanted}`)?.scrollIntoView({ block: "center" });
     }

@@ -22,6 +22,7 @@ use super::jobs::{no_incident, unlisted, unreadable};
 use super::problem::{Kind, Problem};
 use super::routes::Route;
 use super::spool::{Spool, Spooled};
+use crate::index;
 use sketch::{Row, Sketch};
 use survey::{Base, Ends, Survey};
 
@@ -134,7 +135,7 @@ fn nothing(flows: Vec<FlowSummary>) -> Packets {
 
 /// Flows of which something is kept, in the order in which the incident names them.
 fn of_closed(store: &Store, incident: &str) -> Result<Vec<FlowSummary>, Problem> {
-    let record = store.incident(incident).map_err(unreadable)?;
+    let record = store.incident_by(incident, &*index::finder(store)).map_err(unreadable)?;
     let named: Vec<u64> = record.ok_or_else(|| no_incident(incident))?.flows().collect();
     let query = Query { incident: Some(incident.to_owned()), ..Query::default() };
     let mut flows = dataplane::record::list(store, &query).map_err(unlisted)?;

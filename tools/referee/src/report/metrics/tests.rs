@@ -85,7 +85,7 @@ fn judge(mut next: u64) -> JudgeAccount {
 fn writer(mut next: u64) -> WriterAccount {
     let mut w = WriterAccount::default();
     fill!(next, w; written_packets, chunks, segments, segments_abandoned, segments_deleted, bytes_deleted, bytes_written,
-        sync_failures, newest_ns, chunks_free);
+        incident_bytes_deleted, sync_failures, newest_ns, chunks_free);
     w
 }
 

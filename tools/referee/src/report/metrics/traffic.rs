@@ -105,6 +105,11 @@ fn store(page: &mut Text, writer: &WriterAccount) {
         .account("chunks.segments_deleted", &[("fate", "deleted")], writer.segments_deleted);
     page.counter("referee_store_deleted_bytes_total", "Bytes of the segments deleted to make room.")
         .is(writer.bytes_deleted);
+    page.counter(
+        "referee_store_deleted_incident_bytes_total",
+        "Bytes of incidents deleted to make room or for their age.",
+    )
+    .account("chunks.incident_bytes_deleted", &[], writer.incident_bytes_deleted);
     page.counter("referee_store_sync_failures_total", "Segments that might not survive a power cut.")
         .only("chunks.sync_failures", writer.sync_failures);
 }

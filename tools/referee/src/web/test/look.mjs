@@ -106,10 +106,36 @@ async function used(browser, base) {
         "the caret at the mistake",
         "document.activeElement.id === 'rule-text' && document.activeElement.selectionStart === 29",
     );
+    await saving(browser);
     if (pictures) {
         await browser.picture(join(out, "editor-dark-1280.png"));
     }
     browser.faults.forEach((words) => fault("keyboard", words));
+}
+
+async function saving(browser) {
+    const expect = async (what, condition) => {
+        if (!(await browser.until(condition))) {
+            fault("saving", `not found: ${what}`);
+        }
+    };
+    const write = (text) =>
+        browser.run(`{
+            const area = document.getElementById("rule-text");
+            area.value = ${JSON.stringify(text)};
+            area.dispatchEvent(new Event("input"));
+        }`);
+    const [state, save] = ["document.getElementById('rule-state').innerText", "document.getElementById('rule-save')"];
+    const understood = "document.getElementById('rule-said').innerText.includes('understood')";
+    await write('rule "mine" on rst\nwhen flow.late\nthen {}\n');
+    await expect("that it is not saved", `${state} === 'not saved' && ${understood} && !${save}.disabled`);
+    await browser.run(`${save}.click()`);
+    await expect("the box's refusal at its line", "document.querySelector('.gutter .bad')?.innerText === '2'");
+    await expect("that it is still not saved", `${state} === 'not saved'`);
+    await write('rule "mine" on rst\nwhen flow.rst_seen\nthen {}\n');
+    await expect("the mistake gone", `${understood} && !${save}.disabled`);
+    await browser.run(`${save}.click()`);
+    await expect("that it is saved", `document.getElementById('rule-said').innerText.includes('Saved') && !${state}`);
 }
 
 async function gone(browser, base) {

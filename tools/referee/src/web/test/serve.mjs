@@ -200,6 +200,32 @@ function check(body) {
           };
 }
 
+// The rules folder; one file is there from the beginning.
+const kept = new Map([["mine.rhai", 'rule "mine" on rst\nthen {}\n']]);
+
+const ruleFiles = () => ({
+    folder: "/etc/referee/rules",
+    writable: true,
+    items: [
+        ...[...kept].map(([name, text]) => ({ name, bytes: text.length, shipped: false })),
+        { name: "rst_storm.rhai", bytes: 2000, shipped: true },
+    ],
+});
+
+function ruleFile(name, method, text) {
+    if (method !== "PUT") {
+        return kept.has(name) ? [200, kept.get(name)] : [404, { type: "/problems/no-such-rule-file", title: "none" }];
+    }
+    const { errors } = check(JSON.stringify({ files: [{ name, text: text.replace("late", "oops") }] }));
+    if (errors.length) {
+        const told = errors.map((one) => ({ ...one, file: `/etc/referee/rules/${name}` }));
+        const detail = "1 mistake in the rules as they would be; nothing was changed";
+        return [422, { type: "/problems/rules-refused", title: "refused", status: 422, detail, errors: told }];
+    }
+    kept.set(name, text);
+    return [200, { ...rules(), rules: 43, live: true, added: [], changed: [name], removed: [], errors: [] }];
+}
+
 function api(path, search, method, body) {
     const problem = (status, type, detail) => [status, { type: `/problems/${type}`, title: type, status, detail }];
     if (scene === "login" && path !== "health") {
@@ -209,6 +235,9 @@ function api(path, search, method, body) {
     }
     const all = incidents();
     const [head, id, part] = path.split("/");
+    if (live && head === "rules" && id === "files" && part) {
+        return ruleFile(part, method, body);
+    }
     switch (path) {
         case "version":
             return [
@@ -244,6 +273,8 @@ function api(path, search, method, body) {
             return live ? [200, rules()] : problem(409, "no-run", "this shows a store, and no capture is under way");
         case "rules/check":
             return [200, check(body)];
+        case "rules/files":
+            return live ? [200, ruleFiles()] : problem(409, "no-run", "this shows a store, and no capture is under way");
         case "captures":
             return [200, { items: fixture("packets-1fbd5c4e4df9d78b.json").flows, next: null }];
         case "captures/demands":
