@@ -266,13 +266,14 @@ async fn one(call: Call) -> Answer {
         None if call.app.store.is_none() => None,
         None => {
             let (id, this_run) = (id.clone(), this_run(&call.app));
-            let find = move |store: &Store, _: &GivenUp| {
-                let found = store.incident_by(&id, &*index::finder(store)).map_err(unreadable)?;
-                let mut found = found.map(of_store);
-                say_captured(store, found.iter_mut(), this_run);
-                Ok(found)
-            };
-            call.app.job(find).await?
+            call.app
+                .job(move |store, _| {
+                    let found = store.incident_by(&id, &*index::finder(store)).map_err(unreadable)?;
+                    let mut found = found.map(of_store);
+                    say_captured(store, found.iter_mut(), this_run);
+                    Ok(found)
+                })
+                .await?
         }
     };
     let Some(mut object) = found else { return Err(no_incident(&id)) };

@@ -27,7 +27,8 @@ use crate::control::demands::{DemandState, Stage, selection};
 
 pub const ROUTES: &[Route] =
     &[Route::get("/api/v1/captures/live", Role::Packets, |call| Box::pin(follow(call)))
-        .with(&["expression", "demand"])];
+        .with(&["expression", "demand"])
+        .giving(&[PCAPNG])];
 
 /// How often it is looked how a capture on demand stands.
 const LOOK: Duration = Duration::from_millis(500);

@@ -109,7 +109,7 @@ impl Route {
 
 /// Every route there is.
 pub fn all() -> impl Iterator<Item = &'static Route> {
-    let tables: [&'static [Route]; 12] = [
+    let tables: [&'static [Route]; 13] = [
         super::system::ROUTES,
         super::incidents::ROUTES,
         super::captures::ROUTES,
