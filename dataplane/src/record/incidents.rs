@@ -231,7 +231,7 @@ impl IncidentLog {
             Ok((file, busy, last != [b'\n']))
         };
         match open() {
-            Ok((_, true, _)) => Err(StoreError::Busy { path }),
+            Ok((_, true, _)) => Err(StoreError::Busy { path: store.root().to_path_buf() }),
             Ok((file, false, cut)) => Ok(IncidentLog { file, path, cut }),
             Err(source) => Err(StoreError::Unwritable { path, source }),
         }
@@ -278,7 +278,9 @@ mod tests {
             |store: &Store| -> Vec<_> { store.incidents().unwrap().into_iter().map(|i| i.id).collect() };
         assert_eq!(ids(&store), ["a", "b"]);
         let mut first = IncidentLog::open(&store).unwrap();
-        assert!(matches!(IncidentLog::open(&store), Err(StoreError::Busy { .. })));
+        let busy = IncidentLog::open(&store).unwrap_err().to_string();
+        let named = format!("another program is writing to the store {};", store.root().display());
+        assert!(busy.starts_with(&named), "{busy}");
         first.append(&json!({"id": "d"})).unwrap();
         assert_eq!(ids(&store), ["a", "b", "d"]);
         let incidents = store.incidents().unwrap();
