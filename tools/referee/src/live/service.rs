@@ -7,8 +7,6 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
-use crate::term::plural;
-
 /// How long a thread may take for one turn before it counts as stuck. Each takes 10 ms at most when there is nothing to do.
 const STUCK: Duration = Duration::from_secs(10);
 
@@ -56,42 +54,58 @@ pub struct Service {
     watched: bool,
     places: Vec<Place>,
     /// Threads that are stuck, when that was last told.
-    stuck: usize,
+    stuck: Vec<usize>,
 }
 
 impl Service {
-    /// From here on no packet is missed. `threads` are supervised.
+    /// From here on no packet is missed. `threads` are supervised: workers, then the judge.
     pub fn ready(threads: usize, now: Instant) -> Service {
         tell(&[NotifyState::Ready]);
         Service {
             watched: sd_notify::watchdog_enabled().is_some(),
             places: vec![Place { turns: 0, moved: now }; threads],
-            stuck: 0,
+            stuck: Vec::new(),
         }
     }
 
     /// Once a second: how it goes, and that all is well unless a thread is stuck. Returns what people should know of that.
     pub fn look(&mut self, now: Instant, turns: impl Iterator<Item = u64>, status: &str) -> Option<String> {
         let stuck = self.stuck_at(now, turns);
-        if self.watched && stuck == 0 {
+        if self.watched && stuck.is_empty() {
             tell(&[NotifyState::Watchdog, NotifyState::Status(status)]);
         } else {
             tell(&[NotifyState::Status(status)]);
         }
-        let worse = stuck > std::mem::replace(&mut self.stuck, stuck);
-        worse.then(|| {
-            let after = if self.watched { "; systemd will end this run if it stays so" } else { "" };
-            format!("{} took no turn for {} s{after}", plural(stuck as u64, "thread"), STUCK.as_secs())
-        })
+        let before = std::mem::replace(&mut self.stuck, stuck);
+        let newly: Vec<usize> =
+            self.stuck.iter().copied().filter(|thread| !before.contains(thread)).collect();
+        (!newly.is_empty()).then(|| self.words(&newly))
     }
 
-    fn stuck_at(&mut self, now: Instant, turns: impl Iterator<Item = u64>) -> usize {
+    /// The last thread is the judge's, the others are workers'.
+    fn words(&self, stuck: &[usize]) -> String {
+        let judge = self.places.len().saturating_sub(1);
+        let name = |thread: &usize| match *thread == judge {
+            true => "the judge".to_owned(),
+            false => format!("worker {thread}"),
+        };
+        let names: Vec<String> = stuck.iter().map(name).collect();
+        let loses = match stuck.iter().any(|thread| *thread != judge) {
+            true => "packets that find no room meanwhile are lost and counted",
+            false => "no incident is told meanwhile",
+        };
+        let after = if self.watched { "; systemd will end this run if it stays so" } else { "" };
+        format!("{} took no turn for {} s: {loses}{after}", names.join(", "), STUCK.as_secs())
+    }
+
+    fn stuck_at(&mut self, now: Instant, turns: impl Iterator<Item = u64>) -> Vec<usize> {
         for (place, turns) in self.places.iter_mut().zip(turns) {
             if place.turns != turns {
                 *place = Place { turns, moved: now };
             }
         }
-        self.places.iter().filter(|place| now.saturating_duration_since(place.moved) >= STUCK).count()
+        let stuck = |place: &Place| now.saturating_duration_since(place.moved) >= STUCK;
+        (0..).zip(&self.places).filter(|(_, place)| stuck(place)).map(|(thread, _)| thread).collect()
     }
 }
 
@@ -107,11 +121,13 @@ mod tests {
         assert_eq!(service.look(after(1), [1, 1].into_iter(), ""), None);
         assert_eq!(service.look(after(10), [2, 1].into_iter(), ""), None);
         let said = service.look(after(11), [3, 1].into_iter(), "");
-        assert_eq!(said.as_deref(), Some("1 thread took no turn for 10 s"));
+        assert_eq!(said.as_deref(), Some("the judge took no turn for 10 s: no incident is told meanwhile"));
         // Once is enough.
         assert_eq!(service.look(after(12), [4, 1].into_iter(), ""), None);
-        assert_eq!(service.stuck, 1);
+        assert_eq!(service.stuck, [1]);
         assert_eq!(service.look(after(13), [5, 2].into_iter(), ""), None);
-        assert_eq!(service.stuck, 0);
+        assert!(service.stuck.is_empty());
+        let said = service.look(after(23), [5, 2].into_iter(), "").unwrap();
+        assert!(said.starts_with("worker 0, the judge took no turn for 10 s: packets that find"), "{said}");
     }
 }
