@@ -21,6 +21,7 @@ stage=target/package
 rm -rf "$stage"
 mkdir -p "$stage"
 "$release/referee" generate "$stage"
+"$release/wiregen" generate "$stage/man1"
 # Wireshark looks for extcap programs beside its libraries.
 extcap=$stage/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH)/wireshark/extcap
 mkdir -p "$extcap" "$stage/bin"

@@ -22,9 +22,7 @@ pub enum StoreError {
     Create { path: PathBuf, source: io::Error },
     #[error("cannot write to the store {path}: {source}; check its owner, its mode and the file system")]
     Unwritable { path: PathBuf, source: io::Error },
-    #[error(
-        "another program is writing to the store of {path}; end that, or give this one a store of its own"
-    )]
+    #[error("another program is writing to the store {path}; end that, or give this one a store of its own")]
     Busy { path: PathBuf },
     #[error("cannot read {path}: {source}")]
     Read { path: PathBuf, source: io::Error },

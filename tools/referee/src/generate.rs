@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, CommandFactory as _};
+use clap::{Arg, ArgAction, Args, CommandFactory as _};
 use clap_complete::Shell;
 
 use crate::cli::Cli;
@@ -48,13 +48,61 @@ pub fn generate(folder: &Path) -> Result<(), Failure> {
 fn write(folder: &Path) -> io::Result<()> {
     let pages = folder.join("man1");
     fs::create_dir_all(&pages)?;
-    clap_mangen::generate_to(Cli::command(), &pages)?;
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    manual(&command, &pages)?;
     let completions = folder.join("completions");
     fs::create_dir_all(&completions)?;
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         clap_complete::generate_to(shell, &mut Cli::command(), NAME, &completions)?;
     }
     Ok(())
+}
+
+/// A page for a command and each below it.
+fn manual(command: &clap::Command, folder: &Path) -> io::Result<()> {
+    let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
+    shown.into_iter().try_for_each(|command| manual(command, folder))?;
+    let page = command.clone().override_usage(synopsis(command));
+    clap_mangen::Man::new(page).generate_to(folder).map(drop)
+}
+
+/// How it is called, with the names of all values.
+fn synopsis(command: &clap::Command) -> String {
+    let name = command.get_bin_name().unwrap_or_else(|| command.get_name());
+    let shown: Vec<&Arg> = command.get_arguments().filter(|arg| !arg.is_hide_set()).collect();
+    let options = shown.iter().filter(|arg| !arg.is_positional()).map(|arg| call(arg));
+    let positionals = shown.iter().filter(|arg| arg.is_positional()).map(|arg| call(arg));
+    let below = command.get_subcommands().any(|command| !command.is_hide_set());
+    let below =
+        below.then(|| if command.is_subcommand_required_set() { "COMMAND" } else { "[COMMAND]" }.to_owned());
+    [name.to_owned()].into_iter().chain(options).chain(positionals).chain(below).collect::<Vec<_>>().join(" ")
+}
+
+/// One argument: `[-i IFACE]...`.
+fn call(arg: &Arg) -> String {
+    let dashed = match (arg.get_short(), arg.get_long()) {
+        (Some(short), Some(long)) => format!("-{short}|--{long}"),
+        (Some(short), None) => format!("-{short}"),
+        (None, Some(long)) => format!("--{long}"),
+        (None, None) => String::new(),
+    };
+    let takes = arg.is_positional() || arg.get_action().takes_values();
+    let values = arg
+        .get_value_names()
+        .filter(|_| takes)
+        .map(|names| names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(" "));
+    let words = [dashed, values.unwrap_or_default()];
+    let call = words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+    let many = match arg.get_action() {
+        ArgAction::Append => "...",
+        _ if arg.get_num_args().is_some_and(|range| range.max_values() > 1) => "...",
+        _ => "",
+    };
+    match arg.is_required_set() {
+        true => format!("{call}{many}"),
+        false => format!("[{call}]{many}"),
+    }
 }
 
 #[cfg(test)]
@@ -69,6 +117,12 @@ mod tests {
         let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
         shown.for_each(|command| pages(command, &format!("{name}-"), all));
         all.insert(format!("{name}.1"));
+    }
+
+    fn synopsis_of(name: &str) -> String {
+        let mut command = Cli::command();
+        command.build();
+        synopsis(command.find_subcommand(name).unwrap())
     }
 
     #[test]
@@ -90,6 +144,14 @@ mod tests {
         assert_eq!(files, ["_referee", "referee.bash", "referee.fish"].map(str::to_owned).into());
         let page = fs::read_to_string(folder.path().join("man1/referee-run.1")).unwrap();
         assert!(page.contains("zero\\-copy") && page.contains("mirrored traffic"), "{page}");
+        let called = synopsis_of("run");
+        for part in
+            ["referee run [-i IFACE]...", " [--store DIR]", " [--json]", " [--set RULE.PARAM=VALUE]..."]
+        {
+            assert!(called.contains(part), "{part} is not in {called}");
+        }
+        assert!(page.contains("[\\-i IFACE]..."), "{page}");
+        assert!(synopsis_of("replay").ends_with(" FILE..."), "{}", synopsis_of("replay"));
         let bash = fs::read_to_string(folder.path().join("completions/referee.bash")).unwrap();
         assert!(bash.contains("--zero-copy") && bash.contains("captures"), "{bash}");
     }

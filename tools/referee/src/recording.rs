@@ -4,6 +4,7 @@
 //! how fast the disk is leaves no trace in what is written. A live run doesn't wait.
 
 use std::collections::VecDeque;
+use std::io;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -75,7 +76,7 @@ impl Prepared {
         config: &RecordConfig,
         workers: u16,
     ) -> Result<(Prepared, Vec<Recorder>), Failure> {
-        let failed = |error: StoreError| Failure::failed(error);
+        let failed = |error: StoreError| refused(folder, error);
         let store = Store::create(folder).map_err(failed)?;
         let age = (config.store_age > 0).then(|| Duration::from_nanos(config.store_age));
         let log = IncidentLog::open(&store).map_err(failed)?.bounded(config.incidents_bytes, age);
@@ -92,11 +93,8 @@ impl Prepared {
     /// # Errors
     /// Failed: it can't.
     pub fn probe(&self) -> Result<(), Failure> {
-        Store::create(Path::new(&self.folder)).map(drop).map_err(|error| {
-            Failure::failed(error).help(
-                "the store's folders must belong to the user that runs referee: it gives up its privileges",
-            )
-        })
+        let folder = Path::new(&self.folder);
+        Store::create(folder).map(drop).map_err(|error| refused(folder, error))
     }
 
     /// Starts the writer's thread.
@@ -133,6 +131,25 @@ impl Prepared {
         let store = Store::open(Path::new(&recording.folder)).map_err(Failure::failed)?;
         recording.index = Some(Follower::spawn(&store));
         Ok(recording)
+    }
+}
+
+/// A store that somebody else has, in part or as a whole, is no use: privileges are given up.
+fn refused(folder: &Path, error: StoreError) -> Failure {
+    let denied = match &error {
+        StoreError::Create { source, .. } | StoreError::Unwritable { source, .. } => {
+            source.kind() == io::ErrorKind::PermissionDenied
+        }
+        _ => false,
+    };
+    let failure = Failure::failed(error);
+    match denied {
+        true => failure.help(format!(
+            "all of a store belongs to the user that writes it; to give it back to the owner of its folder: \
+             chown -R --reference={0} {0}",
+            folder.display()
+        )),
+        false => failure,
     }
 }
 

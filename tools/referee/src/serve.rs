@@ -16,6 +16,7 @@ use crate::board::{Board, BoxInfo};
 use crate::captures::store_folder;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::error::Failure;
+use crate::live::owner;
 use crate::live::signals::Signals;
 
 const LOOK: Duration = Duration::from_millis(100);
@@ -49,6 +50,9 @@ pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     let store = store_folder(args.store.as_deref(), args.config.as_deref())?;
     Store::open(&store).map_err(Failure::failed)?;
     let info = info(false);
+    let socket = config.socket(Path::new(api::DEFAULT_SOCKET));
+    // A certificate that is made lies in the store.
+    owner::settle_for(Some(&store), &[socket])?;
     let prepared = api::Prepared::new(&config, Path::new(api::DEFAULT_SOCKET), &info.hostname)?;
     let Some(prepared) = prepared else {
         return Err(Failure::usage("there is no place to listen at")

@@ -79,6 +79,17 @@ fn a_test_says_who_heard_it() {
         .run(&["notify", "test", "--config", "r.toml"])
         .exits(1)
         .says(&["syslog", "not everybody could be told"]);
+    // One that can't even be opened keeps nobody from the others.
+    let stdout = "[notify.file]\npath = \"no/eve.json\"\n[[notify.webhook]]\nname = \"chat\"\nurl = \"http://127.0.0.1:9/\"\n\
+                  secret_file = \"none\"\n[notify.syslog]\nsocket = \"none\"\n";
+    bench.file("r.toml", stdout);
+    let told = bench.run(&["notify", "test", "--config", "r.toml"]).exits(1);
+    for said in ["syslog: 0 told, 1 failed\n", "file: can't be told: [notify.file] ", "chat: can't be told: "]
+    {
+        assert!(told.stdout.contains(said), "{said} is not in {}", told.stdout);
+    }
+    let checked = bench.run(&["config", "check", "--config", "r.toml"]).exits(0);
+    checked.says(&["[notify.file] ", "there is no folder ", "no log daemon listens there", "chat: "]);
     bench.file("r.toml", "[notify]\n");
     bench.run(&["notify", "test", "--config", "r.toml"]).exits(2).says(&["names nobody"]);
 }

@@ -136,3 +136,72 @@ fn shells_and_packages_get_what_they_need() {
     bench.file("file", "");
     bench.run(&["generate", "file/x"]).exits(1).says(&["file/x"]);
 }
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// What the settings' examples name is there once the package is installed, and the service may write to it.
+#[test]
+fn the_package_and_the_unit_bring_the_folders_that_are_documented() {
+    let read = |name: &str| std::fs::read_to_string(repository().join("packaging").join(name)).unwrap();
+    let unit = read("referee.service");
+    for line in ["LogsDirectory=referee", "LogsDirectoryMode=0750", "StateDirectory=referee"] {
+        assert!(unit.lines().any(|one| one == line), "{line}");
+    }
+    assert!(read("referee.toml").contains("path = \"/var/log/referee/eve.json\""));
+    assert!(read("deb/postinst").contains("in /var/lib/referee /var/log/referee; do"));
+}
+
+/// Pages refer to each other as in the sources: the package brings what they name, at the same place below its folder.
+#[test]
+fn the_package_brings_what_its_pages_name() {
+    let manifest = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
+    // Source and place of each asset, up to what stands for many names.
+    let assets: Vec<(String, String)> = manifest
+        .lines()
+        .filter(|line| line.contains("usr/share/doc/referee/"))
+        .filter_map(|line| {
+            let mut quoted = line.split('"').skip(1).step_by(2);
+            let (source, place) = (quoted.next()?, quoted.next()?);
+            let source = match source.strip_prefix("../../") {
+                Some(source) => source.to_owned(),
+                None => format!("tools/referee/{source}"),
+            };
+            Some((source, place.strip_prefix("usr/share/doc/referee/")?.to_owned()))
+        })
+        .collect();
+    let brought = |path: &str| {
+        assets.iter().any(|(source, place)| {
+            let (folder, name) = source.rsplit_once('/').unwrap_or(("", source));
+            match (folder.strip_suffix("/**"), name) {
+                (Some(folder), "*") => path.starts_with(folder) && place.trim_end_matches('/') == folder,
+                (None, "*") => path.starts_with(folder) && place.trim_end_matches('/') == folder,
+                _ => path == source && (place.is_empty() || place.trim_end_matches('/') == folder),
+            }
+        })
+    };
+    let mut pages = vec!["README.md".to_owned()];
+    let docs = std::fs::read_dir(repository().join("docs")).unwrap();
+    pages.extend(docs.map(|entry| format!("docs/{}", entry.unwrap().file_name().into_string().unwrap())));
+    let mut missing = Vec::new();
+    for page in pages.iter().filter(|page| page.ends_with(".md")) {
+        let text = std::fs::read_to_string(repository().join(page)).unwrap();
+        let folder = if page.contains('/') { "docs/" } else { "" };
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
+            let path = match target.strip_prefix("../") {
+                Some(path) => path.to_owned(),
+                None => format!("{folder}{target}"),
+            };
+            // Licences and news have places of their own; the sources are for those who have them.
+            let elsewhere = ["LICENSE", "CHANGELOG", "ARCHITECTURE", "dataplane/", "tests/", "docs/http"];
+            let elsewhere = target.is_empty()
+                || target.contains("://")
+                || elsewhere.iter().any(|one| path.starts_with(one));
+            if !elsewhere && repository().join(&path).exists() && !brought(&path) {
+                missing.push(format!("{page}: {path}"));
+            }
+        }
+    }
+    assert!(missing.is_empty() && assets.len() > 4, "{missing:?}");
+}

@@ -48,6 +48,23 @@ fn wrong_settings_exit_2_with_line_and_nearest_key() {
 }
 
 #[test]
+fn where_rules_come_from_is_said_of_each() {
+    let bench = Bench::new();
+    std::fs::create_dir(bench.path("own")).unwrap();
+    bench.file("own/a.rhai", "rule \"own_a\" on rst\nthen { incident(\"info\", \"a\"); }\n");
+    let said = |library: &str| {
+        bench.file("c.toml", format!("[rules]\ndir = \"own\"\n{library}"));
+        bench.run(&["config", "check", "--config", "c.toml"]).exits(0).stdout
+    };
+    assert!(said("").contains("\nrules: 1 (own), 0 set\n"), "{}", said(""));
+    let both = said("library = true\n");
+    assert!(
+        both.contains(" (shipped, and 1 file of own), 0 set\n") && !both.contains("rules: 1 ("),
+        "{both}"
+    );
+}
+
+#[test]
 fn cpus_that_are_not_there_are_told_and_not_run_on() {
     let bench = Bench::new();
     bench.file("c.toml", "[capture]\ncores = [9999]\n");

@@ -91,6 +91,12 @@ enum Command {
     Talk(TalkArgs),
     #[command(flatten)]
     Wire(wire_cli::WireCommand),
+    /// Writes what a package installs
+    #[command(hide = true)]
+    Generate {
+        /// Where its man pages go
+        folder: PathBuf,
+    },
 }
 
 #[derive(Args)]
@@ -221,6 +227,9 @@ fn run(command: Command) -> Result<()> {
             write_live(&out, &options, file.style())
         }
         Command::Wire(command) => wire_cli::run(command),
+        Command::Generate { folder } => std::fs::create_dir_all(&folder)
+            .and_then(|()| clap_mangen::generate_to(<Cli as clap::CommandFactory>::command(), &folder))
+            .with_context(|| format!("man pages can't be made in {}", folder.display())),
         Command::List => {
             let mut out = io::stdout().lock();
             for name in scenario::NAMES {

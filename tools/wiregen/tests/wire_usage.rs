@@ -39,3 +39,13 @@ fn wrong_usage_is_found_before_anything_else() {
         assert_eq!(code, 2, "{arguments:?}: {said}");
     }
 }
+
+#[test]
+fn every_command_has_a_page() {
+    let folder = std::env::temp_dir().join(format!("wiregen-pages-{}", std::process::id()));
+    let (code, said) = wiregen(&["generate", &folder.display().to_string()]);
+    let there = |name: &str| folder.join(name).exists();
+    let all = there("wiregen.1") && there("wiregen-scenario.1") && !there("wiregen-generate.1");
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert!(code == 0 && all, "{said}");
+}

@@ -59,7 +59,7 @@ impl Peer {
 pub struct Who {
     /// `None`: nobody known.
     pub grant: Option<Grant>,
-    /// Through the Unix socket.
+    /// Through the Unix socket, by a user of this host.
     pub local: bool,
     /// By a browser's cookie, which goes along with whatever a page makes the browser ask.
     pub by_cookie: bool,
@@ -120,6 +120,14 @@ fn find<'a>(wanted: &[u8; 32], all: impl Iterator<Item = &'a [u8; 32]>) -> Optio
     (found as usize).checked_sub(1)
 }
 
+/// What a user of this host may who opened the Unix socket: root and whose it is, all; its group, to read.
+fn at_socket(uid: u32) -> Grant {
+    match uid == 0 || uid == rustix::process::geteuid().as_raw() {
+        true => Grant::Operate,
+        false => Grant::Read,
+    }
+}
+
 impl Auth {
     pub fn new(tokens: Vec<Token>) -> Auth {
         Auth { tokens, ..Auth::default() }
@@ -127,8 +135,8 @@ impl Auth {
 
     /// Who a request's headers say it is. What is presented and unknown counts as a failed login.
     pub fn who(&self, peer: Peer, headers: &HeaderMap, limits: &Limits) -> Result<Who, Problem> {
-        if let Peer::Unix { .. } = peer {
-            return Ok(Who { grant: Some(Grant::Operate), local: true, by_cookie: false, key: peer.key() });
+        if let Peer::Unix { uid } = peer {
+            return Ok(Who { grant: Some(at_socket(uid)), local: true, by_cookie: false, key: peer.key() });
         }
         let nobody = Who { grant: None, local: false, by_cookie: false, key: peer.key() };
         if let Some(given) = headers.get(AUTHORIZATION) {
@@ -166,13 +174,10 @@ impl Auth {
         self.tokens.get(number)
     }
 
-    /// A one-time code for a browser, which may operate.
-    pub fn code(&self) -> Option<String> {
+    /// A one-time code for a browser, which may what its maker may.
+    pub fn code(&self, grant: Grant) -> Option<String> {
         let code = fresh()?;
-        remember(
-            &self.codes,
-            Secret { digest: digest(&code), grant: Grant::Operate, until: Instant::now() + CODE },
-        );
+        remember(&self.codes, Secret { digest: digest(&code), grant, until: Instant::now() + CODE });
         Some(code)
     }
 
@@ -260,8 +265,12 @@ impl Who {
         match self.grant {
             None => Err(unauthorized("nobody said who asks")),
             Some(grant) if grant >= needed => Ok(()),
-            Some(_) => Err(Problem::new(Kind::Forbidden, "the role `read` may not do that")
-                .help("use a token of the role `operate`")),
+            Some(_) => {
+                Err(Problem::new(Kind::Forbidden, "the role `read` may not do that").help(match self.local {
+                    true => "ask as root, or as the user that runs referee",
+                    false => "use a token of the role `operate`",
+                }))
+            }
         }
     }
 }
@@ -314,7 +323,7 @@ mod tests {
     #[test]
     fn a_code_is_good_once_and_a_session_until_it_is_left() {
         let (auth, limits, peer) = (auth(), Limits::new(20), Peer::Tcp("192.0.2.1".parse().unwrap()));
-        let code = auth.code().unwrap();
+        let code = auth.code(Grant::Operate).unwrap();
         let (session, grant) = auth.log_in(peer, &code, true, &limits).unwrap();
         assert_eq!(grant, Grant::Operate);
         assert_eq!(auth.log_in(peer, &code, true, &limits).unwrap_err().status(), 401);
@@ -341,5 +350,19 @@ mod tests {
         assert_eq!(status(Some(Grant::Read), Role::Operate), 403);
         assert_eq!(status(Some(Grant::Operate), Role::Operate), 200);
         assert_eq!(status(Some(Grant::Operate), Role::Local), 403);
+    }
+
+    #[test]
+    fn at_the_socket_only_root_and_its_owner_operate() {
+        let auth = auth();
+        let own = rustix::process::geteuid().as_raw();
+        for (uid, grant) in [(0, Grant::Operate), (own, Grant::Operate), (own + 4242, Grant::Read)] {
+            let who = auth.who(Peer::Unix { uid }, &HeaderMap::new(), &Limits::new(20)).unwrap();
+            assert!(who.local && who.grant == Some(grant), "{who:?}");
+        }
+        let limits = Limits::new(20);
+        let code = auth.code(Grant::Read).unwrap();
+        let (_, grant) = auth.log_in(Peer::Unix { uid: 0 }, &code, true, &limits).unwrap();
+        assert_eq!(grant, Grant::Read, "a code is worth no more than who asked for it");
     }
 }

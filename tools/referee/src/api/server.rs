@@ -20,8 +20,6 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use rustix::fs::Mode;
-use rustix::process::umask;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -33,6 +31,7 @@ use super::problem::{Kind, Problem};
 use super::routes::finish;
 use super::settings::{ApiConfig, DEFAULT_SOCKET};
 use super::{limits, tls};
+use crate::control::socket;
 use crate::error::Failure;
 use crate::term;
 
@@ -88,7 +87,7 @@ impl Prepared {
     pub fn new(config: &ApiConfig, usual: &Path, hostname: &str) -> Result<Option<Prepared>, Failure> {
         let mut listeners = Vec::new();
         let asked = config.socket.as_deref();
-        let socket = asked.unwrap_or(usual);
+        let socket = config.socket(usual);
         if !socket.as_os_str().is_empty() {
             match bind(socket, config.group.as_deref()) {
                 Ok(listener) => {
@@ -162,20 +161,8 @@ fn bind(path: &Path, group: Option<&str>) -> Result<UnixListener, String> {
     {
         std::fs::DirBuilder::new().mode(0o755).create(folder).map_err(said)?;
     }
-    // The mode is right from the first moment: narrow, until the group is that which is meant.
-    let before = umask(Mode::RWXG | Mode::RWXO);
-    let bound = UnixListener::bind(path).or_else(|error| {
-        let abandoned = error.kind() == io::ErrorKind::AddrInUse
-            && matches!(std::os::unix::net::UnixStream::connect(path),
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused);
-        if !abandoned {
-            return Err(error);
-        }
-        std::fs::remove_file(path)?;
-        UnixListener::bind(path)
-    });
-    umask(before);
-    let listener = bound.map_err(said)?;
+    // Narrow, until the group is that which is meant.
+    let listener = socket::listen(path).map_err(said)?;
     if let Some(group) = group {
         let gid = group_id(group).ok_or_else(|| format!("there is no group {group}"))?;
         std::os::unix::fs::chown(path, None, Some(gid)).map_err(said)?;

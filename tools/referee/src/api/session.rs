@@ -65,7 +65,7 @@ fn cookie(response: &mut Response<Body>, value: &str, age: u64) {
 
 /// A one-time code for a browser, and where that is to go with it.
 async fn code(call: Call) -> Answer {
-    let Some(code) = call.app.auth.code() else {
+    let Some(code) = call.who.grant.and_then(|grant| call.app.auth.code(grant)) else {
         return Err(Problem::new(Kind::Busy, "the system gives no random numbers"));
     };
     json(&json!({ "code": code, "expires_s": CODE.as_secs(), "url": call.app.url }))

@@ -3,7 +3,7 @@
 //! Plain values, made by `config`; main thread.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::auth::Token;
 
@@ -33,6 +33,13 @@ pub struct ApiConfig {
     /// Disk space for downloads being prepared, bytes.
     pub spool_bytes: u64,
     pub requests_per_second: u32,
+}
+
+impl ApiConfig {
+    /// The Unix socket; empty for none.
+    pub fn socket<'a>(&'a self, usual: &'a Path) -> &'a Path {
+        self.socket.as_deref().unwrap_or(usual)
+    }
 }
 
 impl Default for ApiConfig {

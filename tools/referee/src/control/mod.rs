@@ -32,7 +32,6 @@ use dataplane::worker::Handover;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use rules::{Override, RuleSet, SourceFile};
-use signal_hook::consts::SIGHUP;
 
 use self::command::{Mistake, Reloaded, Status};
 use self::demands::{Demands, Means, Record};
@@ -85,6 +84,8 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// `hangups` has a byte for each SIGHUP.
+    ///
     /// # Errors
     /// Failed: the system refuses something that it never does.
     pub fn new(
@@ -92,12 +93,10 @@ impl Prepared {
         origin: Origin,
         keep: Option<PathBuf>,
         socket: Option<Socket>,
+        hangups: UnixStream,
     ) -> Result<Prepared, Failure> {
         let failed = |error: io::Error| Failure::failed(format!("rules can't be watched: {error}"));
         let watch = Watch::new().map_err(failed)?;
-        let (hangups, signalled) = UnixStream::pair().map_err(failed)?;
-        hangups.set_nonblocking(true).map_err(failed)?;
-        signal_hook::low_level::pipe::register(SIGHUP, signalled).map_err(failed)?;
         let terminal = io::stderr().is_terminal();
         Ok(Prepared { asked, origin, keep, socket, watch, hangups, terminal })
     }

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,6 +32,45 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
+/// Listens there, where only the owner may connect. A socket that an earlier run left behind gives way.
+///
+/// # Errors
+/// Somebody listens there, or may; or the file can't be made.
+pub fn listen(path: &Path) -> io::Result<UnixListener> {
+    clear(path);
+    // The mode is right from the first moment. No other thread makes files yet.
+    let before = umask(Mode::RWXG | Mode::RWXO);
+    let bound = UnixListener::bind(path);
+    umask(before);
+    bound.map_err(|error| match (error.kind(), fs::symlink_metadata(path)) {
+        (io::ErrorKind::AddrInUse, Ok(meta)) => io::Error::new(error.kind(), in_the_way(path, &meta)),
+        _ => error,
+    })
+}
+
+/// Removes a socket that nobody listens at any more.
+pub fn clear(path: &Path) {
+    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    let socket = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
+    if socket && UnixStream::connect(path).is_err_and(refused) {
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// Why there can't be a socket.
+fn in_the_way(path: &Path, meta: &fs::Metadata) -> String {
+    let place = path.display();
+    match UnixStream::connect(path) {
+        Ok(_) => "another run listens there".to_owned(),
+        Err(_) if !meta.file_type().is_socket() => "there is something that is no socket".to_owned(),
+        Err(error) => format!(
+            "a socket of another user (uid {}) is there, and whether anybody listens can't be told ({error}); if nobody \
+             does: rm {place}",
+            meta.uid()
+        ),
+    }
+}
+
 impl Socket {
     /// Makes it. One that an earlier run left behind gives way.
     ///
@@ -43,19 +82,7 @@ impl Socket {
         {
             fs::DirBuilder::new().mode(0o755).create(folder)?;
         }
-        // The mode is right from the first moment. No other thread makes files yet.
-        let before = umask(Mode::RWXG | Mode::RWXO);
-        let bound = UnixListener::bind(path).or_else(|error| {
-            let abandoned = error.kind() == io::ErrorKind::AddrInUse
-                && matches!(UnixStream::connect(path), Err(e) if e.kind() == io::ErrorKind::ConnectionRefused);
-            if !abandoned {
-                return Err(error);
-            }
-            fs::remove_file(path)?;
-            UnixListener::bind(path)
-        });
-        umask(before);
-        let listener = bound?;
+        let listener = listen(path)?;
         listener.set_nonblocking(true)?;
         Ok(Socket { listener, identity: identity(path), path: path.to_path_buf() })
     }

@@ -21,6 +21,7 @@ use crate::error::{Code, Failure};
 use crate::live::layout::{Layout, Wanted as Queues, local_cores};
 use crate::live::mode::Mode;
 use crate::live::not_there;
+use crate::live::owner::Owner;
 use crate::term;
 use check::{Check, ready};
 use host::Wanted;
@@ -121,7 +122,12 @@ fn examine(args: &DoctorArgs, config: &Config) -> Result<Report, Failure> {
     let ring_bytes = asked.iter().map(|one| one.ring_bytes(config.ring_packets)).sum();
     let mut checks = host::checks(&Wanted { ring_bytes, workers: layout.workers });
     if let Some(store) = args.store.as_deref().or(config.store_dir.as_deref()) {
-        checks.extend(disk::checks(store, config.record.store_bytes));
+        // As the user who will write it: what root may is no answer.
+        let bytes = config.record.store_bytes;
+        checks.extend(match Owner::of(Some(store)) {
+            Some(owner) => owner.borrow(|| disk::checks(store, bytes, Some(&owner.name)))?,
+            None => disk::checks(store, bytes, None),
+        });
     }
     let cores = dataplane_sys::allowed_cores().unwrap_or_default();
     let on: Vec<usize> = (0..layout.workers).filter_map(|worker| layout.core_of(worker)).collect();

@@ -84,7 +84,7 @@ fn subject(subject: &Value) -> String {
 pub fn list(boxes: &Boxes) -> String {
     let mut said = Sentences::default();
     let version = env!("CARGO_PKG_VERSION");
-    let help = "file:///usr/share/doc/referee/wireshark.md";
+    let help = "file:///usr/share/doc/referee/docs/wireshark.md";
     said.say("extcap", &[("version", version), ("help", help), ("display", "Referee")]);
     said.say("interface", &[("value", LIVE), ("display", "Referee: flagged flows, as they are found")]);
     let demand = "Referee: capture on demand (capture filter)";

@@ -21,6 +21,7 @@ use std::sync::atomic::AtomicBool;
 use dataplane::record::{Finder, ReadAll, Store};
 
 use crate::error::Failure;
+use crate::live::owner;
 use crate::term::{self, count, plural};
 
 pub use find::{Known, known};
@@ -46,6 +47,7 @@ pub fn rebuild(folder: &Path, json: bool) -> Result<(), Failure> {
             "captures are found without it, by reading every segment; the user must own the store's folder",
         )
     };
+    owner::settle_for(Some(folder), &[])?;
     let mut filler = fill::Filler::anew(&store).map_err(|error| unwritable(&error))?;
     filler.look(&AtomicBool::new(false), true).map_err(|error| unwritable(&error))?;
     let filled = known(&store).ok_or_else(|| unwritable(&"it is not there after all"))?;

@@ -12,6 +12,7 @@ mod links;
 mod memory;
 mod metrics;
 pub mod mode;
+pub mod owner;
 mod pace;
 mod privileges;
 mod publish;
@@ -63,6 +64,7 @@ const WORKERS: usize = 256;
 /// interface. Failed: an output, the store, or the books.
 pub fn run(args: &RunArgs) -> Result<(), Failure> {
     agree(args)?;
+    let hangups = signals::hangups()?;
     let path = settings_path(args);
     let config = settings(path.as_deref())?;
     let store = args.common.store.as_deref().or(config.store_dir.as_deref()).map(Path::to_path_buf);
@@ -71,7 +73,6 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let start = last_good::start(&origin, keep.as_deref())?;
     let rules = Arc::clone(&start.rules);
     let outputs = Outputs::open(&args.outputs, args.json, &[])?;
-    let notify = privileges::without(|| notify::Prepared::new(&config.notify, outputs.to_stdout()))?;
     let clock = Arc::new(CaptureClock::sampled());
     let interfaces = interfaces(args, &config)?;
     let layout = lay_out(args, &config, &interfaces)?;
@@ -79,6 +80,9 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let mut taken = open_ports(args, &config, &interfaces, &clock, &layout)?;
     let redispatch = redispatches(&config, &layout, &taken);
     tell_workers(&taken, layout.workers, redispatch);
+    // From here on files are made.
+    owner::settle(store.as_deref(), &args.socket, &config)?;
+    let notify = privileges::without(|| notify::Prepared::new(&config.notify, outputs.to_stdout()))?;
     let (prepared, recorders) = prepare(store.as_deref(), &config, layout.workers)?;
     let signals = signals::Signals::listen()?;
     let (api, board) = publish::prepare(&config, &args.socket)?.unzip();
@@ -86,13 +90,11 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let parts = Parts { config: &config, layout: &layout, clock: &clock, rules: &rules, rows, redispatch };
     let mut built = parts.build(std::mem::take(&mut taken.queues), recorders)?;
     let mut ports = taken.ports;
-    // As it will be written to; from the next line on packets are taken.
-    prepared.as_ref().map(|prepared| privileges::without(|| prepared.probe())).transpose()?;
-    privileges::without(|| outputs.probe())?;
+    privileges::without(|| probe(prepared.as_ref(), &outputs))?;
     tell_unreadable(&origin, &start);
     let asked =
         control::Asked { config: path, rules: args.common.rules.clone(), set: args.common.set.clone() };
-    let control = control::Prepared::new(asked, origin, keep, listen(&args.socket)?)?;
+    let control = control::Prepared::new(asked, origin, keep, listen(&args.socket)?, hangups)?;
     settle::links(&ports, &signals);
     ports.iter_mut().try_for_each(Port::begin).map_err(refused)?;
     privileges::give_up()?;
@@ -146,6 +148,12 @@ fn agree(args: &RunArgs) -> Result<(), Failure> {
         );
     }
     Ok(())
+}
+
+/// Whether all can be written to by whoever this is now.
+fn probe(store: Option<&Prepared>, outputs: &Outputs) -> Result<(), Failure> {
+    store.map_or(Ok(()), Prepared::probe)?;
+    outputs.probe()
 }
 
 /// Rules that can be read now may be out of reach without privileges.

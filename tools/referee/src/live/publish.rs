@@ -57,8 +57,9 @@ pub fn spawn(
     Api::spawn(prepared, Backend { board, store, requests, rules, interfaces })
 }
 
-/// The API's usual socket; beside that of the control thread if this is elsewhere, so that several runs can be.
-fn beside(control: &Path) -> PathBuf {
+/// The API's usual socket, of a run whose control thread listens at `control`; beside that if it is elsewhere, so that
+/// several runs can be.
+pub fn beside(control: &Path) -> PathBuf {
     match control == Path::new(socket::DEFAULT_PATH) {
         true => PathBuf::from(DEFAULT_SOCKET),
         false => {

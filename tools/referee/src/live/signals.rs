@@ -1,16 +1,31 @@
-//! What ends a run from outside: SIGINT and SIGTERM.
+//! What ends a run from outside: SIGINT and SIGTERM; and SIGHUP, which reloads its rules.
 //!
-//! Handlers only set a flag; main looks at it. A program that waits for others has a thread wait for the signal.
+//! Handlers only set a flag, which main looks at, or write a byte, which the control thread reads. A program that waits for
+//! others has a thread wait for the signal.
 
+use std::io;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals as Waiting;
+use signal_hook::{flag, low_level};
 
 use crate::error::Failure;
+
+/// A byte for each SIGHUP from now on. One that comes while a run is being set up waits there, and ends nothing.
+///
+/// # Errors
+/// Failed: signals can't be listened to.
+pub fn hangups() -> Result<UnixStream, Failure> {
+    let failed = |error: io::Error| Failure::failed(format!("signals can't be listened to: {error}"));
+    let (hangups, signalled) = UnixStream::pair().map_err(failed)?;
+    hangups.set_nonblocking(true).map_err(failed)?;
+    low_level::pipe::register(SIGHUP, signalled).map_err(failed)?;
+    Ok(hangups)
+}
 
 /// The signals that end a run. A second one ends it at once.
 pub struct Signals {

@@ -45,6 +45,15 @@ impl Out {
         }
     }
 
+    /// Where it is.
+    fn place(&self) -> Option<&Path> {
+        match self {
+            Out::File(file) => Some(&file.path),
+            Out::Stdout => None,
+            Out::Syslog(log) => Some(&log.to),
+        }
+    }
+
     /// Bytes of a line at most.
     fn limit(&self) -> usize {
         match self {
@@ -167,7 +176,10 @@ impl Sink {
     /// When it begins to fail, and when it works again.
     fn news(&mut self, put: io::Result<()>, said: &Said) {
         match (&put, self.failing) {
-            (Err(error), false) => said.say(format!("notify: {} can't be told: {error}", self.name)),
+            (Err(error), false) => {
+                let place = self.out.place().map_or(String::new(), |path| format!(" ({})", path.display()));
+                said.say(format!("notify: {}{place} can't be told: {error}", self.name));
+            }
             (Ok(()), true) => said.say(format!("notify: {} can be told again", self.name)),
             _ => return,
         }

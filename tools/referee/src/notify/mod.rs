@@ -8,6 +8,7 @@ pub mod account;
 mod eve;
 mod limit;
 mod lines;
+mod reach;
 #[cfg(test)]
 pub mod tests;
 mod try_out;
@@ -24,12 +25,13 @@ use rustix::time::{ClockId, clock_gettime};
 use signal_hook::consts::SIGHUP;
 use tokio::sync::watch;
 
-use crate::config::notify::{NotifyConfig, Wanted};
+use crate::config::notify::{FileConfig, NotifyConfig, Wanted, WebhookConfig};
 use crate::error::Failure;
 use account::{Counts, Told};
 use eve::Form;
 use limit::Limit;
 use lines::{LogFile, Out, Sink, Syslog};
+pub use reach::out_of_reach;
 pub use try_out::{NotifyCommand, try_out};
 use webhook::queue::Queue;
 use webhook::{Hook, Pace};
@@ -90,31 +92,33 @@ impl Prepared {
     /// # Errors
     /// Usage: a file that can't be opened or read, standard output for two purposes. Failed: no socket, no signals.
     pub fn new(config: &NotifyConfig, stdout: bool) -> Result<Option<Prepared>, Failure> {
-        Prepared::with(config, stdout, Pace::default(), PATIENCE)
+        if config.is_empty() {
+            return Ok(None);
+        }
+        let (prepared, refused) = Prepared::some(config, stdout, Pace::default(), PATIENCE);
+        refused.into_iter().next().map_or(Ok(Some(prepared)), |(_, failure)| Err(failure))
     }
 
-    fn with(
+    /// Opens what can be opened; and who can't be told at all, by name, and why.
+    fn some(
         config: &NotifyConfig,
         stdout: bool,
         pace: Pace,
         patience: Duration,
-    ) -> Result<Option<Prepared>, Failure> {
-        if config.is_empty() {
-            return Ok(None);
-        }
-        if config.stdout.is_some() && stdout {
-            let what = "[notify.stdout]: other output goes to standard output already";
-            return Err(Failure::usage(what).help("let one of the two go to a file"));
-        }
-        let hook = |hook| Hook::new(hook, config.page.clone(), pace);
-        Ok(Some(Prepared {
+    ) -> (Prepared, Vec<(String, Failure)>) {
+        let mut refused = Vec::new();
+        let sinks = sinks(config, stdout);
+        let hook = |hook: &WebhookConfig| (hook.name.clone(), Hook::new(hook, config.page.clone(), pace));
+        let hooks: Vec<(String, Result<Hook, Failure>)> = config.webhooks.iter().map(hook).collect();
+        let prepared = Prepared {
             wanted: config.wanted.clone(),
-            sinks: sinks(config)?,
+            sinks: opened(sinks, &mut refused),
             form: Form { event_type: config.event_type, host: host_name(), in_iface: None },
-            hooks: config.webhooks.iter().map(hook).collect::<Result<_, _>>()?,
+            hooks: opened(hooks, &mut refused),
             to_stdout: config.stdout.is_some(),
             patience,
-        }))
+        };
+        (prepared, refused)
     }
 
     /// Standard output belongs to it.
@@ -180,31 +184,51 @@ impl Prepared {
     }
 }
 
-fn sinks(config: &NotifyConfig) -> Result<Vec<Sink>, Failure> {
+/// Those that could be opened.
+fn opened<T>(all: Vec<(String, Result<T, Failure>)>, refused: &mut Vec<(String, Failure)>) -> Vec<T> {
+    let mut open = Vec::new();
+    for (name, one) in all {
+        match one {
+            Ok(one) => open.push(one),
+            Err(failure) => refused.push((name, failure)),
+        }
+    }
+    open
+}
+
+fn sinks(config: &NotifyConfig, stdout: bool) -> Vec<(String, Result<Sink, Failure>)> {
     let mut sinks = Vec::new();
-    let mut add = |name, out, per_minute| {
+    let mut add = |name: &'static str, out: Result<Out, Failure>, per_minute| {
         let (limit, counts) = (Limit::new(per_minute), Arc::new(Counts::default()));
-        sinks.push(Sink { name, out, limit, counts, failing: false });
+        sinks.push((name.to_owned(), out.map(|out| Sink { name, out, limit, counts, failing: false })));
     };
     if let Some(file) = &config.file {
-        let reopen = Arc::new(AtomicBool::new(false));
-        signal_hook::flag::register(SIGHUP, Arc::clone(&reopen))
-            .map_err(|error| Failure::failed(format!("signals can't be listened to: {error}")))?;
-        let open = LogFile::open(&file.path, reopen).map_err(|error| {
-            let what = format!("[notify.file] {}: can't be opened: {error}", file.path.display());
-            Failure::usage(what).help("name a path in a folder that belongs to the user that runs referee")
-        })?;
-        add("file", Out::File(open), file.per_minute);
+        add("file", log_file(file), file.per_minute);
     }
-    if let Some(stdout) = &config.stdout {
-        add("stdout", Out::Stdout, stdout.per_minute);
+    if let Some(out) = &config.stdout {
+        let taken = "[notify.stdout]: other output goes to standard output already";
+        let free = match stdout {
+            true => Err(Failure::usage(taken).help("let one of the two go to a file")),
+            false => Ok(Out::Stdout),
+        };
+        add("stdout", free, out.per_minute);
     }
     if let Some(syslog) = &config.syslog {
         let socket = Syslog::new(syslog)
-            .map_err(|error| Failure::failed(format!("notify: no socket can be made: {error}")))?;
-        add("syslog", Out::Syslog(socket), syslog.per_minute);
+            .map_err(|error| Failure::failed(format!("notify: no socket can be made: {error}")));
+        add("syslog", socket.map(Out::Syslog), syslog.per_minute);
     }
-    Ok(sinks)
+    sinks
+}
+
+fn log_file(file: &FileConfig) -> Result<Out, Failure> {
+    let reopen = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(SIGHUP, Arc::clone(&reopen))
+        .map_err(|error| Failure::failed(format!("signals can't be listened to: {error}")))?;
+    LogFile::open(&file.path, reopen).map(Out::File).map_err(|error| {
+        let what = format!("[notify.file] {}: can't be opened: {error}", file.path.display());
+        Failure::usage(what).help("name a path in a folder that belongs to the user that runs referee")
+    })
 }
 
 /// Main's end.

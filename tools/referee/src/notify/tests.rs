@@ -146,12 +146,23 @@ fn everybody_is_told_and_counted() {
     assert_eq!(words, ["file: 3 told", "syslog: 0 told, 3 failed"]);
     assert!(!told[0].missed() && told[1].missed());
     assert_eq!(kinds(&path), ["kind_0", "kind_1", "kind_2"]);
-    assert_eq!(notify.news().len(), 1);
+    let said = notify.news();
+    let none = folder.path().join("none");
+    assert!(
+        said.len() == 1 && said[0].contains(&format!("syslog ({}) can't be told", none.display())),
+        "{said:?}"
+    );
     let stdout = NotifyConfig {
         stdout: Some(crate::config::notify::StdoutConfig { per_minute: 0 }),
         ..NotifyConfig::default()
     };
     assert!(Prepared::new(&stdout, true).is_err() && Prepared::new(&stdout, false).is_ok());
     let file = Some(FileConfig { path: folder.path().join("no/such"), per_minute: 0 });
-    assert!(Prepared::new(&NotifyConfig { file, ..NotifyConfig::default() }, false).is_err());
+    let half = NotifyConfig { file, ..config };
+    assert!(Prepared::new(&half, false).is_err());
+    // The others can be told all the same.
+    let (prepared, refused) = Prepared::some(&half, false, Pace::default(), PATIENCE);
+    assert_eq!(refused.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["file"]);
+    let mut notify = prepared.spawn().unwrap();
+    assert_eq!(notify.finish().iter().map(Told::words).collect::<Vec<_>>(), ["syslog: 0 told"]);
 }

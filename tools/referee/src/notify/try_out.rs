@@ -13,6 +13,7 @@ use super::webhook::Pace;
 use super::{Note, Prepared, State, now_ns};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::error::Failure;
+use crate::live::owner;
 use crate::term;
 
 #[derive(Subcommand)]
@@ -34,21 +35,26 @@ pub fn try_out(config: Option<&Path>) -> Result<(), Failure> {
     let path = config.unwrap_or(Path::new(DEFAULT_PATH));
     let settings = Config::load(Some(path))?;
     let pace = Pace { give_up: Duration::ZERO, ..Pace::default() };
-    let Some(prepared) = Prepared::with(&settings.notify, false, pace, PATIENCE)? else {
+    if settings.notify.is_empty() {
         let what = format!("{}: [notify] names nobody to be told", path.display());
         return Err(Failure::usage(what).help("docs/notify.md has an example of each"));
-    };
+    }
+    // A file that is made is that of whoever will run.
+    owner::settle_for(settings.store_dir.as_deref(), &[])?;
+    let (prepared, refused) = Prepared::some(&settings.notify, false, pace, PATIENCE);
     let mut notify = prepared.spawn()?;
     notify.hand_on(&std::sync::Arc::new(Note { state: State::Open, incident: test() }));
     let told = notify.finish();
     notify.news().iter().for_each(|what| term::note(what));
-    let out = told.iter().map(|told| format!("{}\n", told.words())).collect::<String>();
+    let cannot =
+        refused.iter().map(|(name, failure)| format!("{name}: can't be told: {}\n", failure.message));
+    let out = told.iter().map(|told| format!("{}\n", told.words())).chain(cannot).collect::<String>();
     // On standard error if the other is itself told.
     match settings.notify.stdout {
         Some(_) => out.lines().for_each(term::note),
         None => term::show(|to| to.write_all(out.as_bytes()))?,
     }
-    match told.iter().any(|told| told.missed()) {
+    match !refused.is_empty() || told.iter().any(|told| told.missed()) {
         true => Err(Failure::failed("not everybody could be told")),
         false => Ok(()),
     }

@@ -19,6 +19,7 @@ use crate::cli::ReplayArgs;
 use crate::config::Config;
 use crate::error::{Code, Failure};
 use crate::filter;
+use crate::live::owner;
 use crate::recording::{Prepared, Recording};
 use crate::report::outputs::Outputs;
 use crate::report::tell;
@@ -42,6 +43,9 @@ pub fn run(args: &ReplayArgs) -> Result<(), Failure> {
     let source = filtered.map_err(|error| filter::failure(&error))?;
     let outputs = Outputs::open(&args.outputs, false, &args.files)?;
     let store = args.common.store.as_deref();
+    if owner::settle_for(store, &[])? {
+        outputs.probe()?;
+    }
     let recording = store.map(|folder| record_in(folder, &config)).transpose()?;
     let worker = WorkerConfig { lossless: true, ..config.worker };
     let replay = Replay::new(source, &worker, config.judge.clone(), Arc::clone(&rules), recording, outputs);

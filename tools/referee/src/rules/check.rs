@@ -3,10 +3,12 @@
 //! Main thread. Loads and prints; runs no rule and touches no packet.
 
 use std::ffi::OsStr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use rules::{LoadError, SourceFile};
+use rustix::process::geteuid;
 use serde::Serialize;
 
 use super::{list, load};
@@ -16,6 +18,8 @@ use crate::control::command::{Checked, RuleText};
 use crate::control::last_good::mistakes;
 use crate::error::Failure;
 use crate::live::layout::without_core;
+use crate::live::owner::Owner;
+use crate::notify;
 use crate::term;
 
 /// What can be done with the settings.
@@ -98,6 +102,16 @@ pub fn texts(origin: &load::Origin, others: &[SourceFile], given: Vec<RuleText>)
     }
 }
 
+/// Of those who are to be told, as the user who will run sees it, as far as the caller can.
+fn out_of_reach(config: &Config) -> Result<Vec<String>, Failure> {
+    let store = config.store_dir.as_deref();
+    if let Some(owner) = Owner::of(store) {
+        return owner.borrow(|| notify::out_of_reach(&config.notify, true));
+    }
+    let own = store.and_then(|store| std::fs::metadata(store).ok()).map(|meta| meta.uid());
+    Ok(notify::out_of_reach(&config.notify, own == Some(geteuid().as_raw())))
+}
+
 /// Reads the settings and the rules they name.
 ///
 /// # Errors
@@ -109,9 +123,19 @@ pub fn config(path: &Path) -> Result<(), Failure> {
     if let Some(refused) = without_core(&config) {
         term::note(&format!("{refused}; `run` refuses to start here"));
     }
+    for what in out_of_reach(&config)? {
+        term::note(&format!("{what}; `run` refuses to start here, or can't tell it"));
+    }
+    let own = load::gather(config.rules_dir.as_slice()).files.len() as u64;
+    let from = match &config.rules_dir {
+        None => "shipped".to_owned(),
+        Some(dir) if config.rules_library => {
+            format!("shipped, and {} of {}", term::plural(own, "file"), dir.display())
+        }
+        Some(dir) => dir.display().to_string(),
+    };
     term::show(|out| {
         writeln!(out, "{}: no mistakes", path.display())?;
-        let from = config.rules_dir.as_ref().map_or("shipped".to_owned(), |dir| dir.display().to_string());
         writeln!(out, "rules: {} ({from}), {} set", rules.rules().len(), config.params.len())?;
         match &config.store_dir {
             Some(dir) => writeln!(out, "store: {}", dir.display()),
