@@ -386,7 +386,10 @@ fn a_window_closed_for_an_hour_and_a_segment_stuck_for_long_are_one_incident() {
         }
         wire.put(0, 3_600_000 * MS, seg(true, ACK, 201, 1401, 0));
     });
-    assert_eq!((kinds(&outcome.opened), kinds(&outcome.incidents)), (vec!["zero_window_stall"], vec!["zero_window_stall"]));
+    assert_eq!(
+        (kinds(&outcome.opened), kinds(&outcome.incidents)),
+        (vec!["zero_window_stall"], vec!["zero_window_stall"])
+    );
     let stuck_for_long = stuck(1460, &DOUBLING.map(|at| at * 1000), None);
     assert_eq!(kinds(&stuck_for_long.opened), ["pmtu_blackhole"]);
 }

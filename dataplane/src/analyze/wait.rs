@@ -187,8 +187,8 @@ fn go_on(flow: &mut Flow, now: Nanos, out: &mut Outcome) {
     let lasted = now.saturating_sub(since) / 1_000_000;
     while flow.rare.stall_checks < CHECKS && check_ms(flow.rare.stall_checks) < lasted {
         flow.rare.stall_checks += 1;
-        out.rearm = true;
     }
+    out.rearm |= flow.rare.stall_checks > DOUBLED;
 }
 
 /// When a wait is looked at, ms after it began.
