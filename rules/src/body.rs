@@ -21,7 +21,7 @@ use rhai::{AST, Caches, Engine, EvalAltResult, Scope as RhaiScope};
 pub(crate) use crate::body::engine::STATE;
 use crate::body::engine::{Run, Stage};
 use crate::body::memory::Memory;
-use crate::body::meter::Meter;
+use crate::body::meter::{Clocks, Meter};
 use crate::body::views::Subjects;
 use crate::event::Event;
 use crate::facts::{FlowFacts, HostFacts, LinkFacts, ServiceFacts};
@@ -67,7 +67,7 @@ pub struct BodyLimits {
     pub depth: usize,
     /// Bytes of one text.
     pub string_len: usize,
-    /// Wall-clock time; `None` in replay, where only operation limits keep output reproducible.
+    /// Processor time; `None` in replay, where only operation limits keep output reproducible.
     pub deadline: Option<Duration>,
 }
 
@@ -84,7 +84,7 @@ pub enum BodyError {
     /// It used more operations, depth, variables or memory than it may.
     #[error("{place}: rule `{rule}` was stopped: {message}")]
     Limit { rule: String, place: Place, message: String },
-    /// It ran longer than the deadline.
+    /// It had the processor for longer than the deadline.
     #[error("{place}: rule `{rule}` was stopped: it ran longer than {limit:?}")]
     Deadline { rule: String, place: Place, limit: Duration },
     /// It failed.
@@ -127,13 +127,13 @@ pub struct Bodies {
 
 impl Bodies {
     pub fn new(rules: Arc<RuleSet>, limits: BodyLimits) -> Bodies {
-        let (stage, meter) = (Stage::default(), Meter::new(limits.operations));
+        let (stage, meter) = (Stage::default(), Meter::new(limits.operations, Clocks::REAL));
         let engine = engine::build(&stage, &limits, &meter);
         let (found, memories, spent) = (BTreeMap::new(), BTreeMap::new(), Duration::ZERO);
         Bodies { rules, engine, stage, meter, limits, found, memories, spent }
     }
 
-    /// How long the last run took; zero without a deadline, where no clock is read.
+    /// How long the last run had the processor; zero without a deadline, where no clock is read.
     pub fn spent(&self) -> Duration {
         self.spent
     }
@@ -176,14 +176,13 @@ impl Bodies {
             memory,
             ..Run::default()
         });
-        let began = self.limits.deadline.map(|_| Instant::now());
-        self.meter.begin(self.limits.deadline);
+        let began = self.meter.begin(self.limits.deadline);
         let found = self.found.entry(rule).or_default();
         let run = catch_unwind(AssertUnwindSafe(|| evaluate(&self.engine, &body.ast, found)));
         if !matches!(run, Ok(Ok(()))) {
             self.found.remove(&rule);
         }
-        self.spent = began.map_or(Duration::ZERO, |began| began.elapsed());
+        self.spent = began.map_or(Duration::ZERO, |began| self.meter.spent(began));
         let (verdict, memory) = self.stage.take(matches!(run, Ok(Ok(()))));
         if !memory.is_empty() {
             self.memories.insert(meta.name.clone(), memory);
@@ -254,3 +253,5 @@ fn without_position(error: &EvalAltResult) -> String {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unknown;

@@ -188,8 +188,8 @@ pub fn event_doc(event: Event) -> &'static str {
             "A packet followed from a side in whose name a RST was seen; raised for the 1st, 2nd, 4th, 8th …"
         }
         Event::Stalled => {
-            "One side sends and nothing at all comes back, or its window is closed; raised 5, 10, 20, 40 … s after \
-             that began, and when it ends after 5 s or more."
+            "One side sends and nothing at all comes back, or its window is closed; raised 5, 10, 20, 40 s after \
+             that began, every 40 s from then on as long as there are attempts, and when it ends after 5 s or more."
         }
         Event::Disproved => {
             "What a rule has said of this flow may be wrong after all: a segment that was stuck has arrived, or the \

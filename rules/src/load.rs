@@ -109,12 +109,8 @@ fn refuse_repeated_names(files: &mut [RuleFile]) {
             }
             let place = format!("{}:{}", file.name, at.line().unwrap_or(0));
             if let Some(first) = seen.get(text) {
-                let message = format!("there is already a rule \"{text}\"");
-                refusals.push(Refusal::new(
-                    *at,
-                    message,
-                    &format!("the other one is at {first}; rename one"),
-                ));
+                let message = format!("there is already a rule \"{text}\" at {first}");
+                refusals.push(Refusal::new(*at, message, &format!("rename one: this, or that of {first}")));
             } else {
                 seen.insert(text.clone(), place);
             }

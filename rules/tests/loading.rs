@@ -154,7 +154,9 @@ fn the_top_of_a_file_holds_params_constants_rules_and_functions() {
 
 #[test]
 fn the_form_of_a_rule() {
-    refused("rule x on rst then { }", 1, 6, "Expecting a string");
+    refused("rule x on rst then { }", 1, 6, "stand in double quotes");
+    refused("rule \"x\" on rst severity warning then { }", 1, 26, "stand in double quotes");
+    refused("rule \"x\" on rst when flow.dport = 80 then { }", 1, 33, "compared with `==`, not `=`");
     refused("rule \"x\" when true then { }", 1, 10, "expected `on`");
     refused("rule \"x\" on rst { }", 1, 17, "expected `when` or `then`");
     refused("rule \"x\" on rst when true { }", 1, 27, "expected `then`");
@@ -221,7 +223,9 @@ fn all_errors_of_all_files_are_reported_in_order() {
     assert_eq!(places, [("a.rhai", 1), ("a.rhai", 2), ("a.rhai", 3), ("b.rhai", 1), ("b.rhai", 2)]);
     assert!(found[4].message.contains("already a rule \"a\""), "{}", found[4].message);
     assert!(found[4].help.as_ref().unwrap().contains("a.rhai:1"));
-    assert!(found[4].to_string().starts_with("b.rhai:2:6: there is already a rule \"a\"\n  help: "));
+    assert!(
+        found[4].to_string().starts_with("b.rhai:2:6: there is already a rule \"a\" at a.rhai:1\n  help: ")
+    );
 }
 
 #[test]

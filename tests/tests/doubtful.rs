@@ -324,6 +324,76 @@ fn a_window_opened_past_the_tap_was_open() {
     assert_eq!((kinds(&outcome.incidents), kinds(&outcome.withdrawn)), (vec![], vec!["zero_window_stall"]));
 }
 
+/// The server answers once; then the client sends, and repeats it after each of these, seconds; a second connection moves
+/// the clock.
+fn unanswered(sends: &[u64], until: u64, then: impl FnOnce(&mut Wire)) -> Outcome {
+    let mut wire = Wire::default();
+    wire.open(0, 0);
+    wire.put(0, 30 * MS, seg(true, ACK | PSH, 1, 1, 200));
+    wire.put(0, 50 * MS, seg(false, ACK | PSH, 1, 201, 400));
+    wire.put(0, 60 * MS, seg(true, ACK, 201, 401, 0));
+    for at in [0].iter().chain(sends) {
+        wire.put(0, 100 * MS + at * 1000 * MS, seg(true, ACK | PSH, 201, 401, 300));
+    }
+    then(&mut wire);
+    for (n, at) in (0..=until).step_by(50).enumerate() {
+        wire.put(100 + n as u16, at * 1000 * MS, seg(true, ACK, 1, 1, 0));
+    }
+    wire.run()
+}
+
+/// As a sender's timer doubles, no longer than 120 s.
+const DOUBLING: [u64; 14] = [1, 3, 7, 15, 31, 63, 127, 247, 367, 487, 607, 727, 847, 967];
+
+#[test]
+fn one_silence_is_one_incident_however_long() {
+    // The sender gave up after 31 s, and after 15 minutes, as Linux does.
+    for (sends, words) in [(5, "It stopped trying after 31 s"), (14, "It stopped trying after 967 s")] {
+        let outcome = unanswered(&DOUBLING[..sends], 4000, |_| {});
+        assert_eq!(kinds(&outcome.opened), ["half_open"], "{sends}");
+        let [half_open] = &outcome.incidents[..] else { panic!("{:#?}", outcome.incidents) };
+        assert_eq!((half_open.count, half_open.flows), (1, 1));
+        assert!(half_open.explain.contains(words), "{}", half_open.explain);
+        assert_eq!(half_open.evidence["stopped_trying"], true);
+    }
+    // It goes on: the words are those of the last look.
+    let outcome = unanswered(&DOUBLING[..7], 250, |_| {});
+    assert_eq!(kinds(&outcome.incidents), ["half_open"]);
+    let explain = &outcome.incidents[0].explain;
+    assert!(explain.contains("for 240 s (8 segments)") && explain.contains("It goes on trying"), "{explain}");
+}
+
+#[test]
+fn an_attempt_long_after_tells_nothing_new_and_another_silence_does() {
+    let outcome = unanswered(&[1, 3, 7, 15, 31, 1500], 3000, |_| {});
+    assert_eq!(kinds(&outcome.opened), ["half_open"]);
+    // Answered after all, and then nothing comes back once more.
+    let outcome = unanswered(&[1, 3, 7, 15, 31], 3000, |wire| {
+        wire.put(0, 600_000 * MS, seg(false, ACK, 401, 501, 0));
+        for at in [0, 1, 3, 7, 15] {
+            wire.put(0, (601 + at) * 1000 * MS, seg(true, ACK | PSH, 501, 401, 300));
+        }
+    });
+    assert_eq!(kinds(&outcome.opened), ["half_open", "half_open"]);
+}
+
+#[test]
+fn a_window_closed_for_an_hour_and_a_segment_stuck_for_long_are_one_incident() {
+    let outcome = closed_window(|wire| {
+        for at in DOUBLING.into_iter().chain((1..20).map(|n| 967 + n * 120)) {
+            wire.put(0, 60 * MS + at * 1000 * MS, seg(false, ACK, 1400, 201, 0));
+            wire.put(0, 70 * MS + at * 1000 * MS, Seg { window: 0, ..seg(true, ACK, 201, 1401, 0) });
+        }
+        wire.put(0, 3_600_000 * MS, seg(true, ACK, 201, 1401, 0));
+    });
+    assert_eq!(
+        (kinds(&outcome.opened), kinds(&outcome.incidents)),
+        (vec!["zero_window_stall"], vec!["zero_window_stall"])
+    );
+    let stuck_for_long = stuck(1460, &DOUBLING.map(|at| at * 1000), None);
+    assert_eq!(kinds(&stuck_for_long.opened), ["pmtu_blackhole"]);
+}
+
 /// What no text may hold: a count of one with its noun in the plural, a noun that may be either, a time of nothing,
 /// an IPv6 address with a bare port.
 fn slips(text: &str) -> Vec<String> {

@@ -15,9 +15,15 @@ use crate::flow::record::{dir_flag, flow_flag, sign};
 use crate::flow::trouble::TroubleSlab;
 use crate::source::Nanos;
 
-/// `stalled` is raised after 5, 10, 20, 40 … s.
+/// `stalled` is raised after 5, 10, 20, 40 s whatever comes; and every 40 s from then on, which keeps an incident open, as
+/// long as there are attempts.
 const FIRST_CHECK_MS: u32 = 5000;
-const CHECKS: u8 = 10;
+const DOUBLED: u8 = 3;
+/// The last is made after 2,560 s.
+const CHECKS: u8 = 67;
+/// A timer that doubles waits about as long again as it has waited, 120 s at most on Linux, 64 s on BSD; and some room,
+/// ms. Who has been silent for longer has stopped trying.
+const PATIENCE_MS: u64 = 130_000;
 /// No sender waits longer than this before its first repeat (RFC 6298: 1 s, or a multiple of the round trip),
 /// ms; what is repeated later was answered in between, unseen.
 const FIRST_REPEAT_MS: u32 = 10_000;
@@ -79,6 +85,8 @@ pub(super) fn follow(
     let closed = tcp.window == 0 && tcp.flags & (flags::SYN | flags::FIN) == 0;
     if closed != flow.dirs[dir].shows(sign::CLOSED) {
         window_changed(flow, dir, closed, now, out);
+    } else if closed {
+        go_on(flow, now, out);
     }
 }
 
@@ -108,6 +116,8 @@ fn again(flow: &mut Flow, dir: usize, marks: Marks, now: Nanos, out: &mut Outcom
     own.unanswered_sends = own.unanswered_sends.saturating_add(1);
     if own.unanswered_sends == 2 {
         begin(flow, now, out);
+    } else {
+        go_on(flow, now, out);
     }
 }
 
@@ -166,14 +176,25 @@ fn sends_into_closed(flow: &mut Flow, dir: usize, packet: &Packet, now: Nanos, o
 /// A wait begins, or is found to have begun: the clock is to look at it.
 fn begin(flow: &mut Flow, now: Nanos, out: &mut Outcome) {
     flow.rare.stall_checks = 0;
-    if let Some(since) = since(flow) {
-        let lasted = now.saturating_sub(since) / 1_000_000;
-        while flow.rare.stall_checks < CHECKS && u64::from(FIRST_CHECK_MS) << flow.rare.stall_checks < lasted
-        {
-            flow.rare.stall_checks += 1;
-        }
-        out.rearm = true;
+    go_on(flow, now, out);
+    out.rearm |= since(flow).is_some();
+}
+
+/// Another attempt: checks that had ceased are taken up again.
+#[cold]
+fn go_on(flow: &mut Flow, now: Nanos, out: &mut Outcome) {
+    let Some(since) = since(flow) else { return };
+    let lasted = now.saturating_sub(since) / 1_000_000;
+    while flow.rare.stall_checks < CHECKS && check_ms(flow.rare.stall_checks) < lasted {
+        flow.rare.stall_checks += 1;
     }
+    out.rearm |= flow.rare.stall_checks > DOUBLED;
+}
+
+/// When a wait is looked at, ms after it began.
+fn check_ms(check: u8) -> u64 {
+    let doubled = u64::from(FIRST_CHECK_MS) << check.min(DOUBLED);
+    doubled * u64::from(check.saturating_sub(DOUBLED - 1).max(1))
 }
 
 /// When the longest wait of a living connection began, packet time.
@@ -194,10 +215,13 @@ fn since(flow: &Flow) -> Option<Nanos> {
 }
 
 impl Flow {
-    /// When `stalled` is to be raised next.
+    /// When `stalled` is to be raised next; never, if the last time found that nobody tries any more.
     pub fn next_stall_check(&self) -> Option<Nanos> {
-        let since = since(self).filter(|_| self.rare.stall_checks < CHECKS)?;
-        Some(since.saturating_add((Nanos::from(FIRST_CHECK_MS) << self.rare.stall_checks) * 1_000_000))
+        let (since, check) = (since(self)?, self.rare.stall_checks);
+        let tried = self.last_ns.saturating_sub(since) / 1_000_000;
+        let gave_up = tried + (tried + tried / 2).min(PATIENCE_MS);
+        let looks = check <= DOUBLED || check < CHECKS && check_ms(check - 1) <= gave_up;
+        looks.then(|| since.saturating_add(check_ms(check) * 1_000_000))
     }
 
     /// How long `dir` has sent without any answer, ms; 0 if it isn't waiting, or if nothing can be said because

@@ -77,7 +77,7 @@ pub struct JudgeAccount {
     pub matches_overflowed: u64,
     pub bodies_run: u64,
     pub body_errors: u64,
-    /// Body errors that were a wall-clock deadline: not repeatable.
+    /// Body errors that were a deadline: not repeatable.
     pub body_deadlines: u64,
     pub incidents_opened: u64,
     pub incidents_closed: u64,

@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::source::Nanos;
+
 /// Where a (flow, rule) went: the serial number of a group or storm, or [`NOWHERE`].
 pub type Home = u64;
 
@@ -12,12 +14,14 @@ pub const NOWHERE: Home = 0;
 
 #[derive(Debug)]
 pub struct Known {
-    /// With the generation of the set that was asked.
-    homes: BTreeMap<(u64, u16), (Home, u32)>,
+    /// With the generation of the set that was asked, and when it was asked last.
+    homes: BTreeMap<(u64, u16), (Home, u32, Nanos)>,
     order: VecDeque<(u64, u16)>,
     limit: usize,
     /// Of the set that is asked now.
     pub generation: u32,
+    /// Packet time of the hit at hand.
+    pub now: Nanos,
     /// Since which generation a rule has its text, if it had another before.
     changed: BTreeMap<u16, u32>,
     /// Entries forgotten for want of room: a further hit of such a flow counts as a new flow.
@@ -32,17 +36,30 @@ impl Known {
             order: VecDeque::new(),
             limit: limit.max(1),
             generation,
+            now: 0,
             changed: BTreeMap::new(),
             forgotten: 0,
         }
     }
 
     pub fn get(&self, flow_id: u64, rule: u16) -> Option<Home> {
-        let (home, asked) = self.homes.get(&(flow_id, rule)).copied()?;
+        let (home, asked, _) = self.homes.get(&(flow_id, rule)).copied()?;
         let since = || self.changed.get(&rule).copied().unwrap_or(0);
         let anew =
             home == NOWHERE && asked < self.generation && (asked + 1..=self.generation).contains(&since());
         (!anew).then_some(home)
+    }
+
+    /// The rule is asked about this flow again.
+    pub fn touch(&mut self, flow_id: u64, rule: u16) {
+        if let Some((_, _, asked)) = self.homes.get_mut(&(flow_id, rule)) {
+            *asked = self.now;
+        }
+    }
+
+    /// When the rule was asked about this flow last.
+    pub fn last_asked(&self, flow_id: u64, rule: u16) -> Option<Nanos> {
+        self.homes.get(&(flow_id, rule)).map(|(_, _, asked)| *asked)
     }
 
     /// From this generation on the rule has another text.
@@ -51,7 +68,7 @@ impl Known {
     }
 
     pub fn set(&mut self, flow_id: u64, rule: u16, home: Home) {
-        if self.homes.insert((flow_id, rule), (home, self.generation)).is_some() {
+        if self.homes.insert((flow_id, rule), (home, self.generation, self.now)).is_some() {
             return;
         }
         self.order.push_back((flow_id, rule));
@@ -67,8 +84,8 @@ impl Known {
     pub fn elsewhere(&self, flow_id: u64, rule: u16) -> impl Iterator<Item = (u16, Home)> {
         self.homes
             .range((flow_id, 0)..=(flow_id, u16::MAX))
-            .filter(move |((_, r), (home, _))| *r != rule && *home != NOWHERE)
-            .map(|((_, r), (home, _))| (*r, *home))
+            .filter(move |((_, r), (home, ..))| *r != rule && *home != NOWHERE)
+            .map(|((_, r), (home, ..))| (*r, *home))
     }
 }
 

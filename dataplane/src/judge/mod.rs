@@ -262,9 +262,11 @@ impl Judge {
             return self.shadow_hit(hit);
         }
         let (key, cause) = (GroupKey::of(hit), Cause::of(hit));
+        self.known.now = hit.facts.now_ns;
         if let Some(home) = self.known.get(hit.facts.flow_id, hit.rule)
             && self.again(hit, home)
         {
+            self.known.touch(hit.facts.flow_id, hit.rule);
             self.account.hits_repeated += 1;
             self.captures.answer(hit, None, false, commands);
             return;

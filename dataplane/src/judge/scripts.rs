@@ -11,9 +11,9 @@ use rules::{Bodies, BodyError, BodyLimits, RuleSet, Snapshot, Verdict};
 use super::health::{Cause, Health};
 use crate::source::Nanos;
 
-/// Time that failing bodies may take together in a second of packet time; live only.
+/// Processor time that failing bodies may take together in a second of packet time; live only.
 const ALLOWANCE: Duration = Duration::from_millis(200);
-/// What bodies of one rule may take of a second, so that it does not hold up all others; live only.
+/// What bodies of one rule may take of a processor's second, so that it does not hold up all others; live only.
 const SHARE: Duration = Duration::from_millis(200);
 /// Rules whose first failure is told at once.
 const TOLD_AT_ONCE: usize = 16;
@@ -85,7 +85,7 @@ pub struct Scripts {
     /// Runs left out because the rule had taken its share of the second; live only.
     pub left_out: u64,
     pub errors: u64,
-    /// Errors that were a wall-clock deadline: with one of these, a replay may not be repeatable.
+    /// Errors that were a deadline: with one of these, a replay may not be repeatable.
     pub deadlines: u64,
 }
 

@@ -596,6 +596,35 @@ then {
 }
 
 #[test]
+fn what_goes_on_after_its_incident_closed_is_not_told_again() {
+    let text = r#"
+rule "follows" on rst, after_rst then { incident("warning", "a RST"); }
+rule "silent" on idle then { incident("warning", `silent for ${flow.silent_ms} ms`); }
+"#;
+    let file = SourceFile { name: "goes_on.rhai".into(), text: text.into() };
+    let told = |rule: &str, hits: &[(Event, u64, u64)]| {
+        let mut bench = Bench::with(std::slice::from_ref(&file), JudgeConfig::default());
+        for (event, seconds, silent) in hits {
+            let facts = FlowFacts { silent_ms: silent * 1000, by: None, ..flow(1, START + seconds * SEC) };
+            bench.hit(rule, *event, facts);
+        }
+        bench.finish().len()
+    };
+    assert_eq!(
+        told("follows", &[(Event::Rst, 1, 0), (Event::AfterRst, 120, 0), (Event::AfterRst, 300, 0)]),
+        1
+    );
+    assert_eq!(told("follows", &[(Event::Rst, 1, 0), (Event::AfterRst, 120, 0), (Event::Rst, 300, 0)]), 2);
+    let silence = [10, 20, 40, 80, 160, 320].map(|seconds| (Event::Idle, seconds, seconds));
+    assert_eq!(told("silent", &silence), 1);
+    // Somebody spoke at 330 s, and then nobody.
+    assert_eq!(
+        told("silent", &[&silence[..], &[(Event::Idle, 340, 10), (Event::Idle, 490, 160)]].concat()),
+        2
+    );
+}
+
+#[test]
 fn another_flow_s_words_stand_and_its_evidence_is_added() {
     let text = r#"
 rule "lasting" on stalled

@@ -204,7 +204,16 @@ fn parse_refusal(error: &ParseError, kind: ItemKind) -> Refusal {
         ItemKind::Constant => CONST_FORM,
         _ => "",
     };
-    let message = error.err_type().to_string();
+    let message = match error.err_type() {
+        // The engine's words for what the grammar wants next.
+        rhai::ParseErrorType::MissingSymbol(wanted)
+            if kind == ItemKind::Rule && wanted == "Expecting a string" =>
+        {
+            let message = "a rule's name, and a severity, stand in double quotes";
+            return Refusal::new(error.position(), message, RULE_FORM);
+        }
+        other => other.to_string(),
+    };
     let help = match error.err_type() {
         // Only the grammar's own messages are about its form; the others are about an expression.
         rhai::ParseErrorType::BadInput(LexError::ImproperSymbol(symbol, _)) if symbol == "form" => help,
@@ -256,6 +265,9 @@ fn next_of_rule(_: &[ImmutableString], ahead: &str, state: &mut Dynamic) -> Next
         (8, _) => Err(form_error("expected `severity`, `shadow`, `sample`, `when` or `then` here")),
         (3, _) => Err(form_error("expected `when` or `then` after the rule's events")),
         (4, _) => step(state, 5, "$expr$"),
+        (5, "=") => Err(form_error(
+            "expected `then` or more of the condition; two things are compared with `==`, not `=`",
+        )),
         (5, _) => Err(form_error("expected `then` after the rule's condition")),
         (6, "{") => step(state, 7, "$block$"),
         (6, _) => Err(form_error("expected `{` after `then`")),

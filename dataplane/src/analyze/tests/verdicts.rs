@@ -208,6 +208,33 @@ fn data_without_any_answer_is_waited_for() {
 }
 
 #[test]
+fn who_tries_no_more_is_looked_at_no_more() {
+    twice(|t| {
+        t.handshake().b(ACK, 1, 1, 100);
+        let sent = t.now;
+        let tries = |t: &mut Talk, at: u64| {
+            t.take(sent + at * S - t.now, Seg::new(false, ACK, 1, 1).data(100));
+        };
+        let checks = |t: &mut Talk| {
+            let mut checks = Vec::new();
+            while let Some(at) = t.flow.next_stall_check() {
+                checks.push((at - sent) / S);
+                t.flow.rare.stall_checks += 1;
+            }
+            checks
+        };
+        tries(t, 1);
+        assert_eq!(checks(t), [5, 10, 20, 40]);
+        // It is taken up again with another attempt, and goes on for as long as the next may take.
+        tries(t, 55);
+        assert!(t.out.rearm);
+        assert_eq!(checks(t), [80, 120, 160]);
+        tries(t, 300);
+        assert_eq!(checks(t), [320, 360, 400, 440]);
+    });
+}
+
+#[test]
 fn a_closed_window_is_timed_until_it_opens() {
     twice(|t| {
         t.handshake().b(ACK, 1, 1, 100).take(MS, Seg::new(true, ACK, 1, 101).window(0));
