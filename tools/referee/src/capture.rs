@@ -51,8 +51,8 @@ pub struct CaptureArgs {
 /// Captures.
 ///
 /// # Errors
-/// Usage: the expression, or a terminal to write to. Failed: nobody answers, the run keeps nothing or ended meanwhile, or
-/// the file can't be written.
+/// Usage: the expression, or a terminal to write to. Failed: nobody answers, the run keeps nothing or ended meanwhile, the
+/// file can't be written, or packets that were wanted are not in the store.
 pub fn run(args: &CaptureArgs) -> Result<(), Failure> {
     let to_stdout = args.write.as_deref() == Some(Path::new("-"));
     if to_stdout && io::stdout().is_terminal() {
@@ -70,14 +70,30 @@ pub fn run(args: &CaptureArgs) -> Result<(), Failure> {
         Failure::failed(format!("the run ended before the capture did: {}", failure.message)).help(help)
     })?;
     tell(&done, &proofs, args.json, to_stdout)?;
+    let whole = whole(&done);
     match &args.write {
-        Some(_) if done.packets == 0 => Err(Failure::failed("there is nothing to write")),
-        Some(path) => captures::get(&GetArgs {
+        Some(path) if done.packets > 0 => captures::get(&GetArgs {
             query: QueryArgs { store: Some(done.store), incident: Some(done.id), ..QueryArgs::default() },
             json: false,
             write: Some(path.clone()),
-        }),
-        None => Ok(()),
+        })?,
+        Some(_) if whole.is_ok() => return Err(Failure::failed("there is nothing to write")),
+        _ => {}
+    }
+    whole
+}
+
+/// # Errors
+/// Failed: packets that were wanted are not in the store.
+fn whole(done: &DemandState) -> Result<(), Failure> {
+    let lost = done.refused + done.unwritten.values().sum::<u64>();
+    match lost {
+        0 => Ok(()),
+        _ => Err(Failure::failed(format!(
+            "the capture is not whole: {} are missing",
+            plural(lost, "wanted packet")
+        ))
+        .help("`referee status` says how the store stands; with room on its disk, capture again")),
     }
 }
 
@@ -159,6 +175,10 @@ fn words(done: &DemandState) -> Vec<String> {
         let refused = plural(done.refused, "packet");
         all.push(format!("{refused} more were wanted, and left out because the store was short of room"));
     }
+    for (reason, packets) in &done.unwritten {
+        let lost = plural(*packets, "packet");
+        all.push(format!("{lost} more were wanted, and did not reach the disk: {reason}"));
+    }
     if done.full {
         all.push("it ended because it had all it may have ([capture] demand_mib)".to_owned());
     }
@@ -167,6 +187,8 @@ fn words(done: &DemandState) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -182,6 +204,7 @@ mod tests {
             looked: 1000,
             packets: 0,
             bytes: 0,
+            unwritten: BTreeMap::new(),
             refused: 0,
             missed_bytes: 0,
             ended: false,
@@ -196,5 +219,12 @@ mod tests {
         assert_eq!(all[0], "1 packet (60 bytes) of 1,000 packets kept");
         assert_eq!(all[1], "history begins at 1970-01-01T00:00:01.500Z, 1.5 s later than asked for");
         assert_eq!(all.len(), 5, "{all:?}");
+        assert!(whole(&done).unwrap_err().message.contains("2 wanted packets are missing"));
+        (done.refused, done.full) = (0, false);
+        assert!(whole(&done).is_ok());
+        done.unwritten.insert("disk_full".to_owned(), 17_387);
+        let all = words(&done);
+        assert_eq!(all[3], "17,387 packets more were wanted, and did not reach the disk: disk_full");
+        assert_eq!(whole(&done).unwrap_err().code as u8, 1);
     }
 }

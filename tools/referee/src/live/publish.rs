@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use dataplane::ledger::WorkerAccount;
+use dataplane::ledger::{UnwrittenReason, WorkerAccount};
+use dataplane::record::WriterAccount;
 use serde_json::Value;
 
 use super::judge::Judged;
@@ -57,7 +58,7 @@ pub fn spawn(
 }
 
 /// The API's usual socket; beside that of the control thread if this is elsewhere, so that several runs can be.
-fn beside(control: &Path) -> PathBuf {
+pub fn beside(control: &Path) -> PathBuf {
     match control == Path::new(socket::DEFAULT_PATH) {
         true => PathBuf::from(DEFAULT_SOCKET),
         false => {
@@ -74,6 +75,7 @@ struct Totals {
     figures: Figures,
     filtered: u64,
     kept: u64,
+    unwritten: [u64; UnwrittenReason::ALL.len()],
     flows_created: u64,
     events: u64,
     hits: u64,
@@ -110,6 +112,7 @@ impl Publisher {
             filtered: finished.worker.filtered
                 + seen.reports.iter().map(|report| report.filtered).sum::<u64>(),
             kept: finished.worker.kept.kept,
+            unwritten: unwritten(&finished),
             flows_created: finished.worker.flows_created,
             events: finished.worker.events.raised,
             hits: finished.worker.events.matched,
@@ -181,7 +184,8 @@ impl Publisher {
         metrics: &Metrics,
         seen: &Seen,
     ) -> Vec<Check> {
-        let then = self.before.front().unwrap_or(now).figures;
+        let before = self.before.front().unwrap_or(now);
+        let then = before.figures;
         let since = |count: fn(&Figures) -> u64| count(&now.figures).saturating_sub(count(&then));
         let (packets, lost) = (since(|figures| figures.seen), since(|figures| figures.dropped));
         let check = |name, bad: bool, status, what: String, help: &str| Check {
@@ -229,20 +233,42 @@ impl Publisher {
             ),
         ];
         if let Some(writer) = &seen.writer {
-            let what = match &writer.last_error {
-                Some(error) if writer.failing => format!("the store can't be written to: {error}"),
-                _ => "the store takes what it is given".to_owned(),
-            };
-            checks.push(check(
-                "store",
-                writer.failing,
-                Standing::Failing,
-                what,
-                "make room, or see the disk",
-            ));
+            checks.push(store(writer, &before.unwritten, &now.unwritten));
         }
         checks
     }
+}
+
+/// Packets selected for captures that are not in the store, by reason, the workers' and the writer's.
+fn unwritten(finished: &Finished) -> [u64; UnwrittenReason::ALL.len()] {
+    let writer = finished.recorded.as_ref().map(|recorded| &recorded.account);
+    UnwrittenReason::ALL.map(|reason| {
+        let of_writer = writer.map_or(0, |account| account.unwritten(reason));
+        finished.worker.kept.unwritten[reason as usize] + of_writer
+    })
+}
+
+/// Whether the store takes what it is given, and has done so for a minute.
+fn store(writer: &WriterAccount, before: &[u64], now: &[u64]) -> Check {
+    let grown = UnwrittenReason::ALL.iter().zip(now.iter().zip(before));
+    let lost: Vec<String> = grown
+        .filter(|(_, (now, before))| now > before)
+        .map(|(reason, (now, before))| format!("{} {}", now - before, reason.name()))
+        .collect();
+    let (status, what, help) = match &writer.last_error {
+        Some(error) if writer.failing => (
+            Standing::Failing,
+            format!("the store can't be written to: {error}"),
+            Some("make room, or see the disk"),
+        ),
+        _ if !lost.is_empty() => (
+            Standing::Degraded,
+            format!("packets to be kept that were not, in the last minute: {}", lost.join(", ")),
+            Some("operators.md, \"The ledger\", says what each reason means"),
+        ),
+        _ => (Standing::Ok, "the store takes what it is given".to_owned(), None),
+    };
+    Check { name: "store", status, what, help: help.map(str::to_owned) }
 }
 
 fn interface(port: &dataplane::source::live::Port) -> InterfaceState {
@@ -272,5 +298,25 @@ fn sample(before: &Totals, now: &Totals, at_ns: u64) -> Sample {
         flows: now.figures.flows,
         open: now.figures.open,
         history_s: now.figures.history as f32 / 1e9,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_lost_packets_is_not_well() {
+        let none = [0; UnwrittenReason::ALL.len()];
+        let mut lost = none;
+        lost[UnwrittenReason::SegmentDeleted as usize] = 12;
+        let mut writer = WriterAccount::default();
+        assert_eq!(store(&writer, &none, &none).status, Standing::Ok);
+        assert_eq!(store(&writer, &lost, &lost).status, Standing::Ok, "longer ago");
+        let degraded = store(&writer, &none, &lost);
+        assert_eq!(degraded.status, Standing::Degraded);
+        assert!(degraded.what.ends_with("in the last minute: 12 segment_deleted"), "{}", degraded.what);
+        (writer.failing, writer.last_error) = (true, Some("no room".to_owned()));
+        assert_eq!(store(&writer, &none, &lost).status, Standing::Failing);
     }
 }
