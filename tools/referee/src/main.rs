@@ -19,6 +19,7 @@ mod error;
 mod extcap;
 mod filter;
 mod generate;
+mod incidents;
 mod index;
 mod live;
 mod notify;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         Command::Capture(args) => capture::run(&args),
         Command::Captures(CapturesCommand::List(args)) => captures::list(&args),
         Command::Captures(CapturesCommand::Get(args)) => captures::get(&args),
+        Command::Incidents(args) => incidents::run(&args),
         Command::Rules(RulesCommand::Check(args)) => rules::check::rules(&args),
         Command::Rules(RulesCommand::List(args)) if args.live => control::client::rules(&args),
         Command::Rules(RulesCommand::List(args)) => rules::list::list(&args),

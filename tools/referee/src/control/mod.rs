@@ -13,6 +13,7 @@ pub mod request;
 mod sets;
 mod settle;
 pub mod socket;
+mod standing;
 pub mod switches;
 mod watch;
 

@@ -14,7 +14,7 @@ mod metrics;
 pub mod mode;
 mod pace;
 mod privileges;
-mod publish;
+pub mod publish;
 pub mod service;
 mod settle;
 pub mod signals;
