@@ -1,4 +1,6 @@
-//! A moment in words. Pure, on the thread of whoever has something to say: the judge, readers of captures, the program.
+//! A moment in words: RFC 3339, UTC.
+//!
+//! Pure; on the thread of whoever has something to say: the judge, readers of captures, the program. Never on a worker.
 
 use crate::source::Nanos;
 

@@ -83,17 +83,20 @@ pub fn run(args: &CaptureArgs) -> Result<(), Failure> {
     whole
 }
 
+/// Packets that were wanted and are not in the store.
+fn lost(done: &DemandState) -> u64 {
+    done.refused + done.unwritten.values().sum::<u64>()
+}
+
 /// # Errors
 /// Failed: packets that were wanted are not in the store.
 fn whole(done: &DemandState) -> Result<(), Failure> {
-    let lost = done.refused + done.unwritten.values().sum::<u64>();
-    match lost {
+    match lost(done) {
         0 => Ok(()),
-        _ => Err(Failure::failed(format!(
-            "the capture is not whole: {} are missing",
-            plural(lost, "wanted packet")
-        ))
-        .help("`referee status` says how the store stands; with room on its disk, capture again")),
+        lost => {
+            Err(Failure::failed(format!("the capture is not whole, for want of {}", plural(lost, "packet")))
+                .help("`referee status` says how the store stands; with room on its disk, capture again"))
+        }
     }
 }
 
@@ -158,6 +161,7 @@ fn tell(done: &DemandState, proofs: &Proofs, json: bool, to_stdout: bool) -> Res
 fn words(done: &DemandState) -> Vec<String> {
     let looked = plural(done.looked, "packet");
     let mut all = vec![match done.packets {
+        0 if lost(done) > 0 => format!("nothing of {looked} is kept"),
         0 => format!("none of {looked} is wanted"),
         kept => {
             format!("{} ({}) of {looked} kept", plural(kept, "packet"), plural(done.bytes, "byte"))
@@ -177,7 +181,7 @@ fn words(done: &DemandState) -> Vec<String> {
     }
     for (reason, packets) in &done.unwritten {
         let lost = plural(*packets, "packet");
-        all.push(format!("{lost} more were wanted, and did not reach the disk: {reason}"));
+        all.push(format!("more was wanted, and {lost} of it did not reach the disk: {reason}"));
     }
     if done.full {
         all.push("it ended because it had all it may have ([capture] demand_mib)".to_owned());
@@ -219,12 +223,12 @@ mod tests {
         assert_eq!(all[0], "1 packet (60 bytes) of 1,000 packets kept");
         assert_eq!(all[1], "history begins at 1970-01-01T00:00:01.500Z, 1.5 s later than asked for");
         assert_eq!(all.len(), 5, "{all:?}");
-        assert!(whole(&done).unwrap_err().message.contains("2 wanted packets are missing"));
+        assert!(whole(&done).unwrap_err().message.contains("for want of 2 packets"));
         (done.refused, done.full) = (0, false);
         assert!(whole(&done).is_ok());
         done.unwritten.insert("disk_full".to_owned(), 17_387);
         let all = words(&done);
-        assert_eq!(all[3], "17,387 packets more were wanted, and did not reach the disk: disk_full");
+        assert_eq!(all[3], "more was wanted, and 17,387 packets of it did not reach the disk: disk_full");
         assert_eq!(whole(&done).unwrap_err().code as u8, 1);
     }
 }

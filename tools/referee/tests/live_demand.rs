@@ -242,19 +242,15 @@ fn what_the_disk_refuses_was_not_captured() {
         let ran = capture(&bench, &["tcp", "--last", "1h", "--json"]);
         (number(&lines(&ran.stdout)[0], "looked") >= 30).then_some(ran)
     });
-    let state =
-        refused.exits(1).says(&["the capture is not whole: 30 wanted packets are missing"]).json().remove(0);
+    let state = refused.exits(1).says(&["the capture is not whole, for want of 30 packets"]).json().remove(0);
     assert_eq!((number(&state, "packets"), &state["unwritten"]["write_failed"]), (0, &30.into()), "{state}");
-    until("status to know", || {
+    let told = until("status to know", || {
         let told = bench.run(&["status", "--socket", SOCKET]).exits(0).stdout;
-        let words = [
-            "up: ",
-            "interface tap0: 3",
-            "incidents: 0 open",
-            "store: failing: the store can't be written to",
-        ];
-        words.iter().all(|word| told.contains(word)).then_some(())
+        told.contains("store: failing: the store can't be written to").then_some(told)
     });
+    for words in ["up: ", "interface tap0: ", " packets, 0 lost; ", "incidents: 0 open"] {
+        assert!(told.contains(words), "{told}");
+    }
     writable(0o700);
     let whole = capture(&bench, &["tcp", "--last", "1h", "--json"]).exits(0).json().remove(0);
     assert_eq!((number(&whole, "packets"), &whole["unwritten"]), (30, &serde_json::json!({})));

@@ -240,7 +240,9 @@ async function listDemands(place, signal) {
         const told = [
             `${count(one.packets)} packets, ${bytes(one.bytes)}`,
             one.refused ? `${count(one.refused)} refused for want of room` : "",
-            ...Object.entries(one.unwritten ?? {}).map(([why, lost]) => `${count(lost)} not written: ${REASONS[why] ?? why}`),
+            ...Object.entries(one.unwritten ?? {}).map(
+                ([why, lost]) => `${count(lost)} not written: ${REASONS[why] ?? why}`,
+            ),
             one.full ? "as much as it may have" : "",
             over ? "done" : "under way",
         ];
