@@ -46,13 +46,15 @@ pub fn ask(control: &Path) -> Result<Standing, Failure> {
     })
 }
 
+/// Its name, how it is captured from, packets seen and lost; the counts are none in the first second.
+type Interface<'a> = (&'a str, &'a str, Option<(u64, u64)>);
+
 fn sum(of: &Value) -> u64 {
     of.as_object().map_or(0, |all| all.values().filter_map(Value::as_u64).sum())
 }
 
 impl Standing {
-    /// Each interface: its name, how it is captured from, packets seen and lost; the counts are none in the first second.
-    fn interfaces(&self) -> Vec<(&str, &str, Option<(u64, u64)>)> {
+    fn interfaces(&self) -> Vec<Interface<'_>> {
         let books = self.books["interfaces"].as_array();
         let each = self.version["interfaces"].as_array().into_iter().flatten().map(|one| {
             let of_books = books.into_iter().flatten().find(|books| books["name"] == one["name"]);
