@@ -249,6 +249,10 @@ impl Disk for Nowhere {
         Ok(())
     }
 
+    fn is_there(&mut self, _name: &str) -> bool {
+        true
+    }
+
     fn list(&mut self) -> io::Result<Vec<(String, u64)>> {
         Ok(Vec::new())
     }

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use crossbeam_queue::ArrayQueue;
 
 use crate::filter::Selection;
+use crate::ledger::UnwrittenReason;
+use crate::record::fate::Fate;
 use crate::source::Nanos;
 
 /// Demands under way at once.
@@ -54,6 +56,8 @@ pub struct Progress {
     reached: AtomicU64,
     scanned: AtomicBool,
     done: AtomicBool,
+    /// Of what was given to the store.
+    fate: Arc<Fate>,
 }
 
 /// How far all workers are.
@@ -64,6 +68,9 @@ pub struct Counts {
     /// Packets given to the store, and their bytes.
     pub kept: u64,
     pub bytes: u64,
+    /// Of these, packets that are not on the disk, by [`UnwrittenReason`] as index, and their bytes.
+    pub unwritten: [u64; UnwrittenReason::ALL.len()],
+    pub unwritten_bytes: u64,
     /// Wanted, and left out because the store was short of room.
     pub refused: u64,
     /// Bytes of history overwritten before they were looked at.
@@ -93,7 +100,9 @@ impl Demand {
             packets: AtomicU64::new(packets),
             bytes: AtomicU64::new(bytes),
             over: AtomicU8::new(0),
-            workers: (0..workers).map(|_| Progress::default()).collect(),
+            workers: (0..workers)
+                .map(|_| Progress { fate: Arc::new(Fate::new(id)), ..Progress::default() })
+                .collect(),
         }
     }
 
@@ -115,9 +124,14 @@ impl Demand {
         let first = Counts { scanned: true, done: true, ..Counts::default() };
         self.workers.iter().fold(first, |sum, one| {
             let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+            // First, so that what it vouches for is seen.
+            let done = one.done.load(Ordering::Acquire) && sum.done;
+            let mut unwritten = sum.unwritten;
+            unwritten.iter_mut().zip(one.fate.unwritten()).for_each(|(all, more)| *all += more);
             Counts {
-                // First, so that what it vouches for is seen.
-                done: one.done.load(Ordering::Acquire) && sum.done,
+                done,
+                unwritten,
+                unwritten_bytes: sum.unwritten_bytes + one.fate.unwritten_bytes(),
                 looked: sum.looked + of(&one.looked),
                 kept: sum.kept + of(&one.kept),
                 bytes: sum.bytes + of(&one.bytes),
@@ -182,6 +196,11 @@ impl Progress {
 
     pub fn scanned(&self) {
         self.scanned.store(true, Ordering::Relaxed);
+    }
+
+    /// What becomes of what is given to the store.
+    pub fn fate(&self) -> &Arc<Fate> {
+        &self.fate
     }
 
     pub fn done(&self) {

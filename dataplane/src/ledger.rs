@@ -56,15 +56,18 @@ pub enum UnwrittenReason {
     DiskFull,
     /// The disk refused the write for another reason.
     WriteFailed,
+    /// Written, and somebody deleted the segment before it was closed.
+    SegmentDeleted,
 }
 
 impl UnwrittenReason {
-    pub const ALL: [UnwrittenReason; 5] = [
+    pub const ALL: [UnwrittenReason; 6] = [
         UnwrittenReason::NoChunk,
         UnwrittenReason::HoldPoolFull,
         UnwrittenReason::Overwritten,
         UnwrittenReason::DiskFull,
         UnwrittenReason::WriteFailed,
+        UnwrittenReason::SegmentDeleted,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -74,6 +77,7 @@ impl UnwrittenReason {
             UnwrittenReason::Overwritten => "overwritten",
             UnwrittenReason::DiskFull => "disk_full",
             UnwrittenReason::WriteFailed => "write_failed",
+            UnwrittenReason::SegmentDeleted => "segment_deleted",
         }
     }
 }
@@ -256,7 +260,7 @@ mod tests {
         // All accounts are words of 64 bits; were one left out of the sums, it would stay 0.
         let mut one = WorkerAccount::default();
         one.sums().into_iter().for_each(|sum| *sum = 1);
-        (one.dropped, one.classes, one.kept.unwritten) = ([1; DropReason::ALL.len()], [1; 6], [1; 5]);
+        (one.dropped, one.classes, one.kept.unwritten) = ([1; DropReason::ALL.len()], [1; 6], [1; 6]);
         let durations = RoundTrips { counts: [1; _], sum_ns: 1 };
         one.latency = Latency {
             server_rtt: durations,

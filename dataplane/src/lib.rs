@@ -16,6 +16,7 @@ pub mod hold;
 pub mod judge;
 pub mod latency;
 pub mod ledger;
+pub mod moment;
 pub mod record;
 pub mod siblings;
 pub mod sightings;

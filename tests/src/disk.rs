@@ -115,6 +115,10 @@ impl Disk for MemDisk {
         state.files.remove(name).map(|_| ()).ok_or(io::ErrorKind::NotFound.into())
     }
 
+    fn is_there(&mut self, name: &str) -> bool {
+        self.state().files.contains_key(name)
+    }
+
     fn list(&mut self) -> io::Result<Vec<(String, u64)>> {
         Ok(self.state().files.iter().map(|(name, bytes)| (name.clone(), bytes.len() as u64)).collect())
     }

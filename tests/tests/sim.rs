@@ -127,6 +127,7 @@ fn record_config(rng: &mut Rng) -> RecordConfig {
         store_age: 0,
         store_bytes: if rng.percent(50) { 1 << 30 } else { 20_000 },
         compression_level: 1,
+        ..RecordConfig::default()
     }
 }
 

@@ -32,7 +32,13 @@ impl<K: Copy + PartialEq, V: Default> Dense<K, V> {
     pub fn new(capacity: u32) -> Dense<K, V> {
         let capacity = capacity.max(64) as usize;
         let index = bytemuck::zeroed_slice_box(places_for(capacity));
-        Dense { index, places: FEWEST_PLACES.min(places_for(capacity)), entries: Vec::with_capacity(capacity), most: 0, recent: 0 }
+        Dense {
+            index,
+            places: FEWEST_PLACES.min(places_for(capacity)),
+            entries: Vec::with_capacity(capacity),
+            most: 0,
+            recent: 0,
+        }
     }
 
     /// The entry of `key`, made if there is none and it `may` be; `None` if it may not, or there is no room.

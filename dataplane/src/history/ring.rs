@@ -217,10 +217,10 @@ impl Ring {
         self.head
     }
 
-    /// How far back the ring reaches at `now`, ns: the age of its oldest whole sixteenth.
-    pub fn horizon(&self, now: Nanos) -> Nanos {
+    /// How far back the ring reaches at `now`, ns: the age of its oldest whole sixteenth. `None` before the first packet.
+    pub fn horizon(&self, now: Nanos) -> Option<Nanos> {
         let oldest = if self.epoch + 1 < EPOCHS { 0 } else { self.epoch + 1 - (EPOCHS - 1) };
-        now.saturating_sub(self.marks[(oldest % EPOCHS) as usize])
+        (self.head > 0).then(|| now.saturating_sub(self.marks[(oldest % EPOCHS) as usize]))
     }
 }
 
@@ -334,6 +334,14 @@ mod tests {
                 proptest::prop_assert_eq!(&met[..], &all[all.len() - met.len()..]);
             }
         }
+    }
+
+    #[test]
+    fn before_the_first_packet_history_reaches_nowhere() {
+        let mut ring = Ring::new(1 << 20);
+        assert_eq!(ring.horizon(1_700_000_000_000_000_000), None);
+        ring.append(0, &stamp(7), &[0; 60]);
+        assert_eq!(ring.horizon(9000), Some(2000));
     }
 
     #[test]

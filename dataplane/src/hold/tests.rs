@@ -44,6 +44,10 @@ impl Disk for MemDisk {
         Ok(())
     }
 
+    fn is_there(&mut self, _: &str) -> bool {
+        true
+    }
+
     fn list(&mut self) -> io::Result<Vec<(String, u64)>> {
         Ok(Vec::new())
     }

@@ -12,11 +12,15 @@ use crossbeam_queue::{ArrayQueue, SegQueue};
 use crate::ledger::UnwrittenReason;
 use crate::source::{Interface, Nanos};
 
+use super::fate::Fate;
 use super::pcapng::{self, PacketBlock, cut_text};
 use super::{CHUNK_BYTES_MIN, COMMENT_LIMIT, LossCounters, RecordConfig, StoredPacket};
 
 /// Interfaces whose loss counters travel with the chunks; later ones have none in their statistics.
 pub const LOSS_INTERFACES: usize = 64;
+
+/// Fates laid ready that the writer has not looked at yet; it does so many times a second.
+const FATES: usize = 64;
 
 /// Longest packet Wireshark reads (its WTAP_MAX_PACKET_SIZE_STANDARD), bytes.
 const CAPTURE_LIMIT: usize = 262_144;
@@ -69,6 +73,7 @@ struct Exchange {
     full: ArrayQueue<Chunk>,
     free: ArrayQueue<Chunk>,
     interfaces: SegQueue<Interface>,
+    fates: ArrayQueue<Arc<Fate>>,
 }
 
 /// The worker's end. Dropping it hands over what there is.
@@ -105,7 +110,8 @@ pub fn recorder(config: &RecordConfig, worker: u16) -> (Recorder, WriterPort) {
     for _ in 0..chunks {
         free.push(Chunk::new(chunk_bytes)).expect("the queue was made for this many chunks");
     }
-    let exchange = Arc::new(Exchange { full: ArrayQueue::new(chunks), free, interfaces: SegQueue::new() });
+    let (full, fates) = (ArrayQueue::new(chunks), ArrayQueue::new(FATES));
+    let exchange = Arc::new(Exchange { full, free, interfaces: SegQueue::new(), fates });
     let recorder = Recorder {
         exchange: Arc::clone(&exchange),
         current: None,
@@ -207,6 +213,12 @@ impl Recorder {
         self.announced += 1;
     }
 
+    /// Has the writer count what becomes of packets that are given from now on with the fate's id. One too many is not
+    /// followed: then all of its packets pass for written.
+    pub fn follow(&self, fate: &Arc<Fate>) {
+        let _ = self.exchange.fates.push(Arc::clone(fate));
+    }
+
     /// Sets an interface's counters since the start of the run. They reach the disk in the statistics block
     /// of the segment that the next chunk goes to. Interfaces from [`LOSS_INTERFACES`] on are ignored.
     pub fn losses(&mut self, interface: u16, counters: LossCounters) {
@@ -249,6 +261,10 @@ impl WriterPort {
     /// Chunks nobody uses.
     pub(super) fn free_chunks(&self) -> usize {
         self.exchange.free.len()
+    }
+
+    pub(super) fn next_fate(&self) -> Option<Arc<Fate>> {
+        self.exchange.fates.pop()
     }
 
     pub(super) fn next_interface(&self) -> Option<Interface> {

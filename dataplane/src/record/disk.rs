@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The files of a store's `segments/`. A file is open from `create` until `close` or `remove`.
@@ -22,6 +23,12 @@ pub trait Disk: Send {
     fn close(&mut self, name: &str);
     /// Deletes a file, open or not.
     fn remove(&mut self, name: &str) -> io::Result<()>;
+    /// Whether an open file still has its name: nobody has deleted, moved or replaced it.
+    fn is_there(&mut self, name: &str) -> bool;
+    /// Makes the folder anew if somebody has removed it.
+    fn restore(&mut self) -> io::Result<()> {
+        Ok(())
+    }
     /// Names and sizes of all files.
     fn list(&mut self) -> io::Result<Vec<(String, u64)>>;
 }
@@ -46,7 +53,12 @@ impl RealDisk {
 
 impl Disk for RealDisk {
     fn create(&mut self, name: &str) -> io::Result<()> {
-        let file = OpenOptions::new().append(true).create_new(true).open(self.folder.join(name))?;
+        let path = self.folder.join(name);
+        let open = || OpenOptions::new().append(true).create_new(true).open(&path);
+        let file = match open() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.restore().and_then(|()| open())?,
+            other => other?,
+        };
         self.open.insert(name.to_owned(), file);
         Ok(())
     }
@@ -73,6 +85,23 @@ impl Disk for RealDisk {
         fs::remove_file(self.folder.join(name))
     }
 
+    fn is_there(&mut self, name: &str) -> bool {
+        let Some(open) = self.open.get(name) else { return false };
+        let both = fs::symlink_metadata(self.folder.join(name)).and_then(|it| Ok((it, open.metadata()?)));
+        match both {
+            Ok((named, open)) => (named.dev(), named.ino()) == (open.dev(), open.ino()),
+            // Of what can't be looked at nothing is known.
+            Err(e) => e.kind() != io::ErrorKind::NotFound,
+        }
+    }
+
+    fn restore(&mut self) -> io::Result<()> {
+        match fs::create_dir(&self.folder) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            other => other,
+        }
+    }
+
     fn list(&mut self) -> io::Result<Vec<(String, u64)>> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
@@ -83,5 +112,31 @@ impl Disk for RealDisk {
             }
         }
         Ok(files)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_its_name_is_gone_and_the_folder_comes_back() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("segments");
+        let mut disk = RealDisk::new(&folder);
+        for name in ["removed", "moved", "replaced", "with-the-folder"] {
+            disk.create(name).unwrap();
+            assert!(disk.is_there(name));
+        }
+        fs::remove_file(folder.join("removed")).unwrap();
+        fs::rename(folder.join("moved"), folder.join("elsewhere")).unwrap();
+        fs::remove_file(folder.join("replaced")).unwrap();
+        fs::write(folder.join("replaced"), "").unwrap();
+        assert!(!["removed", "moved", "replaced", "never"].iter().any(|name| disk.is_there(name)));
+        fs::remove_dir_all(&folder).unwrap();
+        assert!(!disk.is_there("with-the-folder"));
+        disk.restore().unwrap();
+        disk.restore().unwrap();
+        assert!(folder.is_dir());
     }
 }

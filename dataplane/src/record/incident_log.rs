@@ -55,7 +55,7 @@ impl IncidentLog {
             Ok((lock, file, busy, last != [b'\n'], begun))
         };
         match open() {
-            Ok((_, _, true, ..)) => Err(StoreError::Busy { path }),
+            Ok((_, _, true, ..)) => Err(StoreError::Busy { path: store.root().to_path_buf() }),
             Ok((lock, file, false, cut, begun)) => Ok(IncidentLog {
                 file,
                 path,

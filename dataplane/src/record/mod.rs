@@ -8,6 +8,7 @@
 pub mod chunk;
 pub mod disk;
 pub mod export;
+pub mod fate;
 pub mod follow;
 mod incident_log;
 pub mod incidents;

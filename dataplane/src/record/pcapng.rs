@@ -268,6 +268,15 @@ impl<'a> Finished<'a> {
     }
 }
 
+/// Each packet in a run of packet blocks of ours.
+pub(super) fn packet_blocks(mut blocks: &[u8]) -> impl Iterator<Item = Finished<'_>> {
+    std::iter::from_fn(move || {
+        let (block, rest) = blocks.split_at_checked(u32_at(blocks, 4)? as usize)?;
+        blocks = rest;
+        Finished::new(block)
+    })
+}
+
 /// The interface of each packet in a run of packet blocks of ours.
 pub(super) fn packet_interfaces(mut blocks: &[u8]) -> impl Iterator<Item = u32> {
     std::iter::from_fn(move || {

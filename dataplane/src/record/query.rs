@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::moment::utc;
 use crate::source::Nanos;
 
 use super::incidents::{IncidentFiles, Told};
@@ -41,8 +42,8 @@ impl std::fmt::Display for Query {
         words.extend(self.flow.map(|id| format!("flow {id:016x}")));
         words.extend(self.community_id.as_ref().map(|id| format!("Community ID {id}")));
         words.extend(self.host.map(|host| format!("host {host}")));
-        words.extend(self.since.map(|ns| format!("since {ns} ns")));
-        words.extend(self.until.map(|ns| format!("until {ns} ns")));
+        words.extend(self.since.map(|ns| format!("since {}", utc(ns))));
+        words.extend(self.until.map(|ns| format!("until {}", utc(ns))));
         if words.is_empty() {
             words.push("the whole store".to_owned());
         }
@@ -228,4 +229,16 @@ fn read_through(
         }
     }
     Ok(summary)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_in_words() {
+        let query = Query { since: Some(1_795_705_606_098_881_681), ..Query::default() };
+        assert_eq!(query.to_string(), "since 2026-11-26T15:06:46.098Z");
+        assert_eq!(Query::default().to_string(), "the whole store");
+    }
 }

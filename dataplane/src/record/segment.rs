@@ -54,6 +54,8 @@ pub(super) struct Segment {
     pub(super) opened: Nanos,
     /// Bytes known to be in the file, up to and including the last flush.
     pub(super) flushed: u64,
+    /// Packets in it, up to there.
+    pub(super) packets: u64,
     last_ts: Nanos,
     described: usize,
     encoder: Encoder<'static, Vec<u8>>,
@@ -67,7 +69,8 @@ impl Segment {
         let mut header = Vec::new();
         pcapng::put_section(&mut header, "");
         encoder.write_all(&header)?;
-        Ok(Segment { name, file: name.to_string(), opened, flushed: 0, last_ts: 0, described: 0, encoder })
+        let file = name.to_string();
+        Ok(Segment { name, file, opened, flushed: 0, packets: 0, last_ts: 0, described: 0, encoder })
     }
 
     /// Compresses a chunk, after the descriptions of interfaces new since the last one, and flushes.

@@ -129,6 +129,10 @@ impl Disk for MemDisk {
         })
     }
 
+    fn is_there(&mut self, name: &str) -> bool {
+        self.with(|c| c.files.contains_key(name))
+    }
+
     fn list(&mut self) -> io::Result<Vec<(String, u64)>> {
         self.with(|c| Ok(c.files.iter().map(|(n, b)| (n.clone(), b.len() as u64)).collect()))
     }

@@ -24,6 +24,17 @@ pub struct Endpoints {
     pub dport: u16,
 }
 
+impl Endpoints {
+    /// The same for packets of both directions.
+    pub(super) fn either_way(self) -> Endpoints {
+        let Endpoints { proto, src, sport, dst, dport } = self;
+        match (src, sport) <= (dst, dport) {
+            true => self,
+            false => Endpoints { proto, src: dst, sport: dport, dst: src, dport: sport },
+        }
+    }
+}
+
 fn proto_name<S: Serializer>(proto: &u8, serializer: S) -> Result<S::Ok, S::Error> {
     match proto {
         1 => serializer.serialize_str("icmp"),

@@ -11,6 +11,7 @@ use crate::source::{Interface, Nanos};
 
 use super::chunk::{Chunk, WriterPort};
 use super::disk::Disk;
+use super::fate::Fates;
 use super::retention::{Doomed, Shelf};
 use super::segment::{Segment, SegmentName};
 use super::{LossCounters, RecordConfig, pcapng};
@@ -18,7 +19,7 @@ use super::{LossCounters, RecordConfig, pcapng};
 /// What became of everything handed over, since the start of the run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WriterAccount {
-    /// Packets in chunks that were flushed and appended to a file.
+    /// Packets in chunks that were flushed and appended to a file that was there until it was closed, as far as is known.
     pub written_packets: u64,
     /// Packets that were not, by [`UnwrittenReason`] as index; see [`WriterAccount::unwritten`].
     pub unwritten_packets: [u64; UnwrittenReason::ALL.len()],
@@ -121,6 +122,7 @@ struct Lane {
     delivered: Vec<u64>,
     segment: Option<Segment>,
     next_sequence: u64,
+    fates: Fates,
 }
 
 impl Lane {
@@ -134,6 +136,7 @@ impl Lane {
             delivered: Vec::new(),
             segment: None,
             next_sequence: last.map_or(0, |n| n.saturating_add(1)),
+            fates: Fates::default(),
         }
     }
 
@@ -147,6 +150,7 @@ impl Lane {
             self.interfaces.push(interface);
         }
         if chunk.packets > 0 {
+            self.miss_segment(desk);
             if self.segment.as_ref().is_some_and(|s| is_due(s, chunk, &desk.config)) {
                 self.finish_segment(desk);
             }
@@ -170,6 +174,8 @@ impl Lane {
             desk.account.segments += 1;
         }
         segment.flushed += bytes.len() as u64;
+        segment.packets += chunk.packets;
+        self.fates.written(&chunk.blocks);
         desk.account.bytes_written += bytes.len() as u64;
         desk.shelf.set(segment.name, segment.flushed);
         Ok(())
@@ -194,6 +200,8 @@ impl Lane {
         };
         desk.account.unwritten_packets[reason as usize] += chunk.packets;
         desk.account.failing = true;
+        self.fates.lost(&chunk.blocks, reason);
+        self.fates.closed();
         match self.segment.take() {
             Some(segment) => {
                 desk.abandon(segment.name, &segment.file, segment.flushed);
@@ -203,8 +211,23 @@ impl Lane {
         }
     }
 
+    /// Lets go of a segment that somebody has deleted. What was in it is lost; the next packets begin another.
+    fn miss_segment(&mut self, desk: &mut Desk) -> bool {
+        let Some(gone) = self.segment.take_if(|segment| !desk.disk.is_there(&segment.file)) else {
+            return false;
+        };
+        desk.disk.close(&gone.file);
+        desk.shelf.forget(gone.name);
+        desk.account.written_packets = desk.account.written_packets.saturating_sub(gone.packets);
+        desk.account.unwritten_packets[UnwrittenReason::SegmentDeleted as usize] += gone.packets;
+        desk.account.last_error = Some(format!("segments/{} was deleted while it was written", gone.file));
+        self.fates.deleted();
+        true
+    }
+
     fn finish_segment(&mut self, desk: &mut Desk) {
         let Some(segment) = self.segment.take() else { return };
+        self.fates.closed();
         let (segment_name, name, flushed) = (segment.name, segment.file.clone(), segment.flushed);
         let end = segment.finish(&self.losses, &self.delivered);
         match end.and_then(|bytes| desk.append_all(&name, &bytes).map(|()| bytes.len() as u64)) {
@@ -273,7 +296,12 @@ impl Writer {
     pub fn pump(&mut self) -> bool {
         let mut busy = false;
         for lane in &mut self.lanes {
-            if let Some(chunk) = lane.port.take() {
+            let chunk = lane.port.take();
+            // After the chunk, so that none comes before those who wait for it.
+            while let Some(fate) = lane.port.next_fate() {
+                lane.fates.follow(fate);
+            }
+            if let Some(chunk) = chunk {
                 lane.store(&chunk, &mut self.desk);
                 lane.port.give_back(chunk);
                 busy = true;
@@ -286,18 +314,26 @@ impl Writer {
     }
 
     /// What time it is, ns since the epoch: a live run's captures age also while nothing is recorded, and one packet
-    /// with a wrong time dooms none. A replay never says so, and its segments age by packet time.
-    pub fn advance(&mut self, now: Nanos) {
-        if now != self.desk.clock {
-            self.desk.clock = now;
-            self.retain();
+    /// with a wrong time dooms none. A replay never says so, and its segments age by packet time. Says whether an open
+    /// segment was found to be deleted.
+    pub fn advance(&mut self, now: Nanos) -> bool {
+        if now == self.desk.clock {
+            return false;
         }
+        self.desk.clock = now;
+        let missed =
+            self.lanes.iter_mut().filter_map(|lane| lane.miss_segment(&mut self.desk).then_some(())).count();
+        // If it can't be, the next segment says why.
+        let _ = self.desk.disk.restore();
+        self.retain();
+        missed > 0
     }
 
     /// Deals with everything handed over and closes the open segments. The recorders must have flushed.
     pub fn close(&mut self) {
         while self.pump() {}
         for lane in &mut self.lanes {
+            lane.miss_segment(&mut self.desk);
             lane.finish_segment(&mut self.desk);
         }
         self.retain();
@@ -334,11 +370,13 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::thread;
 
+    use super::super::fate::Fate;
     use super::super::read::{Ending, SegmentReader};
     use super::super::testing::*;
-    use super::super::{Recorder, StoredPacket, recorder, spawn};
+    use super::super::{RealDisk, Recorder, Store, StoredPacket, recorder, spawn};
     use super::*;
 
     fn total(account: &WriterAccount) -> u64 {
@@ -517,6 +555,79 @@ mod tests {
         let read: Vec<u64> = files.values().flat_map(|b| numbers(b)).collect();
         assert_eq!(read.len() as u64, account.written_packets);
         assert!(read.contains(&0) && read.contains(&59) && !read.contains(&30));
+    }
+
+    /// Counted as written only while it is there: when the next chunk comes, when time goes on, or at the end.
+    #[test]
+    fn what_went_with_a_deleted_segment_is_counted() {
+        for way in ["chunk", "clock", "end"] {
+            let disk = MemDisk::default();
+            let (mut recorder, mut writer) = pair(&small(), disk.clone());
+            writer.advance(T0);
+            feed(&mut recorder, &mut writer, 0..20);
+            let before = writer.account().written_packets;
+            assert!(before > 0 && !writer.advance(T0 + SECOND), "it is there");
+            disk.with(|c| c.files.clear());
+            match way {
+                "chunk" => feed(&mut recorder, &mut writer, 20..40),
+                "clock" => assert!(writer.advance(T0 + 2 * SECOND) && !writer.advance(T0 + 3 * SECOND)),
+                _ => {}
+            }
+            if way != "end" {
+                assert_eq!(writer.account().unwritten(UnwrittenReason::SegmentDeleted), before, "{way}");
+            }
+            feed(&mut recorder, &mut writer, 40..60);
+            recorder.flush();
+            writer.close();
+            let account = writer.account();
+            assert_eq!(total(account), if way == "chunk" { 60 } else { 40 }, "{way}");
+            let read: Vec<u64> = disk.files().values().flat_map(|b| numbers(b)).collect();
+            assert_eq!(read.len() as u64, account.written_packets, "{way}");
+            assert!(read.contains(&59) && !account.failing, "{way}");
+            assert!(account.last_error.as_ref().is_some_and(|e| e.contains("was deleted")), "{account:?}");
+        }
+    }
+
+    #[test]
+    fn a_removed_folder_is_made_anew() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::create(&root.path().join("store")).unwrap();
+        let (mut recorder, mut writer) = pair(&small(), RealDisk::new(&store.segments()));
+        feed(&mut recorder, &mut writer, 0..20);
+        std::fs::remove_dir_all(store.segments()).unwrap();
+        feed(&mut recorder, &mut writer, 20..40);
+        std::fs::remove_dir_all(store.segments()).unwrap();
+        assert!(writer.advance(T0));
+        assert!(Store::open(store.root()).is_ok(), "also while nothing comes");
+        feed(&mut recorder, &mut writer, 40..60);
+        recorder.flush();
+        writer.close();
+        let account = writer.account();
+        assert_eq!((total(account), account.unwritten(UnwrittenReason::WriteFailed)), (60, 0));
+        let files = store.segment_paths().unwrap();
+        let read: u64 = files.iter().map(|path| numbers(&std::fs::read(path).unwrap()).len() as u64).sum();
+        assert!(read > 10 && read == account.written_packets, "{read}, {account:?}");
+    }
+
+    #[test]
+    fn who_waits_for_packets_learns_what_became_of_them() {
+        let disk = MemDisk::default();
+        let (mut recorder, mut writer) = pair(&small(), disk.clone());
+        let (mine, other) = (Arc::new(Fate::new(7)), Arc::new(Fate::new(8)));
+        [&mine, &other].into_iter().for_each(|fate| recorder.follow(fate));
+        feed(&mut recorder, &mut writer, 0..20);
+        disk.with(|c| c.full = true);
+        feed(&mut recorder, &mut writer, 20..40);
+        disk.with(|c| c.full = false);
+        feed(&mut recorder, &mut writer, 40..60);
+        disk.with(|c| c.files.pop_last());
+        recorder.flush();
+        writer.close();
+        assert_eq!(mine.unwritten(), writer.account().unwritten_packets);
+        assert!(mine.unwritten()[UnwrittenReason::DiskFull as usize] > 10);
+        assert!(mine.unwritten()[UnwrittenReason::SegmentDeleted as usize] > 10);
+        assert_eq!(mine.unwritten_bytes(), mine.unwritten().iter().sum::<u64>() * 654);
+        assert_eq!((other.unwritten().iter().sum::<u64>(), other.unwritten_bytes()), (0, 0));
     }
 
     #[test]

@@ -37,8 +37,8 @@ pub fn spawn(mut writer: Writer) -> io::Result<WriterHandle> {
             |w: &Writer| published.lock().unwrap_or_else(PoisonError::into_inner).clone_from(w.account());
         let mut nap = NAPS.0;
         while !told.load(Ordering::Acquire) {
-            writer.advance(time.load(Ordering::Relaxed));
-            if writer.pump() {
+            let missed = writer.advance(time.load(Ordering::Relaxed));
+            if writer.pump() || missed {
                 publish(&writer);
                 nap = NAPS.0;
             } else {

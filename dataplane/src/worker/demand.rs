@@ -231,6 +231,7 @@ impl Engine {
             });
             if recorder.given_back() >= written_at {
                 progress.done();
+                progress.fate().settle();
                 *slot = None;
             }
         }
@@ -243,11 +244,12 @@ impl Engine {
         {
             let mine = Arc::clone(&demand);
             let Some(progress) = mine.progress(self.number) else { continue };
-            if self.recorder.is_none() {
+            let Some(recorder) = &self.recorder else {
                 demand.end(Over::Ended);
                 progress.done();
                 continue;
-            }
+            };
+            recorder.follow(progress.fate());
             self.demands.places[free] = Some(Place::begin(demand, &self.ring, progress));
         }
     }

@@ -149,7 +149,7 @@ impl Engine {
         self.table.peak()
     }
 
-    pub fn horizon(&self) -> Nanos {
+    pub fn horizon(&self) -> Option<Nanos> {
         self.ring.horizon(self.now)
     }
 

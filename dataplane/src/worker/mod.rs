@@ -146,7 +146,7 @@ impl<S: Source> Worker<S> {
     }
 
     /// How far back history reaches, ns.
-    pub fn horizon(&self) -> Nanos {
+    pub fn horizon(&self) -> Option<Nanos> {
         self.engine.horizon()
     }
 

@@ -51,8 +51,8 @@ pub struct CaptureArgs {
 /// Captures.
 ///
 /// # Errors
-/// Usage: the expression, or a terminal to write to. Failed: nobody answers, the run keeps nothing or ended meanwhile, or
-/// the file can't be written.
+/// Usage: the expression, or a terminal to write to. Failed: nobody answers, the run keeps nothing or ended meanwhile, the
+/// file can't be written, or packets that were wanted are not in the store.
 pub fn run(args: &CaptureArgs) -> Result<(), Failure> {
     let to_stdout = args.write.as_deref() == Some(Path::new("-"));
     if to_stdout && io::stdout().is_terminal() {
@@ -70,14 +70,33 @@ pub fn run(args: &CaptureArgs) -> Result<(), Failure> {
         Failure::failed(format!("the run ended before the capture did: {}", failure.message)).help(help)
     })?;
     tell(&done, &proofs, args.json, to_stdout)?;
+    let whole = whole(&done);
     match &args.write {
-        Some(_) if done.packets == 0 => Err(Failure::failed("there is nothing to write")),
-        Some(path) => captures::get(&GetArgs {
+        Some(path) if done.packets > 0 => captures::get(&GetArgs {
             query: QueryArgs { store: Some(done.store), incident: Some(done.id), ..QueryArgs::default() },
             json: false,
             write: Some(path.clone()),
-        }),
-        None => Ok(()),
+        })?,
+        Some(_) if whole.is_ok() => return Err(Failure::failed("there is nothing to write")),
+        _ => {}
+    }
+    whole
+}
+
+/// Packets that were wanted and are not in the store.
+fn lost(done: &DemandState) -> u64 {
+    done.refused + done.unwritten.values().sum::<u64>()
+}
+
+/// # Errors
+/// Failed: packets that were wanted are not in the store.
+fn whole(done: &DemandState) -> Result<(), Failure> {
+    match lost(done) {
+        0 => Ok(()),
+        lost => {
+            Err(Failure::failed(format!("the capture is not whole, for want of {}", plural(lost, "packet")))
+                .help("`referee status` says how the store stands; with room on its disk, capture again"))
+        }
     }
 }
 
@@ -142,6 +161,7 @@ fn tell(done: &DemandState, proofs: &Proofs, json: bool, to_stdout: bool) -> Res
 fn words(done: &DemandState) -> Vec<String> {
     let looked = plural(done.looked, "packet");
     let mut all = vec![match done.packets {
+        0 if lost(done) > 0 => format!("nothing of {looked} is kept"),
         0 => format!("none of {looked} is wanted"),
         kept => {
             format!("{} ({}) of {looked} kept", plural(kept, "packet"), plural(done.bytes, "byte"))
@@ -159,6 +179,10 @@ fn words(done: &DemandState) -> Vec<String> {
         let refused = plural(done.refused, "packet");
         all.push(format!("{refused} more were wanted, and left out because the store was short of room"));
     }
+    for (reason, packets) in &done.unwritten {
+        let lost = plural(*packets, "packet");
+        all.push(format!("more was wanted, and {lost} of it did not reach the disk: {reason}"));
+    }
     if done.full {
         all.push("it ended because it had all it may have ([capture] demand_mib)".to_owned());
     }
@@ -167,6 +191,8 @@ fn words(done: &DemandState) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -182,6 +208,7 @@ mod tests {
             looked: 1000,
             packets: 0,
             bytes: 0,
+            unwritten: BTreeMap::new(),
             refused: 0,
             missed_bytes: 0,
             ended: false,
@@ -197,5 +224,12 @@ mod tests {
         assert_eq!(all[0], "1 packet (60 bytes) of 1,000 packets kept");
         assert_eq!(all[1], "history begins at 1970-01-01T00:00:01.500Z, 1.5 s later than asked for");
         assert_eq!(all.len(), 5, "{all:?}");
+        assert!(whole(&done).unwrap_err().message.contains("for want of 2 packets"));
+        (done.refused, done.full) = (0, false);
+        assert!(whole(&done).is_ok());
+        done.unwritten.insert("disk_full".to_owned(), 17_387);
+        let all = words(&done);
+        assert_eq!(all[3], "more was wanted, and 17,387 packets of it did not reach the disk: disk_full");
+        assert_eq!(whole(&done).unwrap_err().code as u8, 1);
     }
 }

@@ -151,16 +151,26 @@ fn kinds(store: &Store, flows: &[FlowSummary]) -> Result<HashMap<String, String>
     Ok(kinds)
 }
 
+/// Its two ends; of a capture on demand what was asked for.
+fn who(flow: &FlowSummary) -> String {
+    if let Some(demand) = &flow.demand {
+        let what = if demand.expression.is_empty() { "all packets" } else { &demand.expression };
+        let flows = demand.flows.map_or("very many flows".to_owned(), |flows| plural(flows, "flow"));
+        return format!("on demand: {what} ({flows})");
+    }
+    flow.flow.map_or("?".to_owned(), |tuple| {
+        let end = |addr, port| std::net::SocketAddr::new(addr, port);
+        let proto = serde_json::to_value(tuple).ok();
+        let proto = proto.as_ref().and_then(|value| value["proto"].as_str()).unwrap_or("?");
+        format!("{proto} {} → {}", end(tuple.src, tuple.sport), end(tuple.dst, tuple.dport))
+    })
+}
+
 fn table(out: &mut dyn Write, flows: &[FlowSummary], kinds: &HashMap<String, String>) -> io::Result<()> {
     let mut table = term::table();
     table.set_header(["flow", "who", "first packet", "span", "packets", "bytes", "incidents"]);
     for flow in flows {
-        let who = flow.flow.map_or("?".to_owned(), |tuple| {
-            let end = |addr, port| std::net::SocketAddr::new(addr, port);
-            let proto = serde_json::to_value(tuple).ok();
-            let proto = proto.as_ref().and_then(|value| value["proto"].as_str()).unwrap_or("?");
-            format!("{proto} {} → {}", end(tuple.src, tuple.sport), end(tuple.dst, tuple.dport))
-        });
+        let who = who(flow);
         let mut of_flow: Vec<String> = flow
             .incidents
             .iter()
@@ -189,15 +199,9 @@ fn table(out: &mut dyn Write, flows: &[FlowSummary], kinds: &HashMap<String, Str
 
 /// Without `-w`: what would be written, and where it lies.
 fn show_only(store: &Store, query: &Query, json: bool) -> Result<(), Failure> {
-    let flows = found(store, query)?;
-    let summary = ExportSummary {
-        packets: flows.iter().map(|flow| flow.packets).sum(),
-        bytes: flows.iter().map(|flow| flow.bytes).sum(),
-        flows: flows.len() as u64,
-        first_ns: flows.iter().map(|flow| flow.first_ns).min().unwrap_or(0),
-        last_ns: flows.iter().map(|flow| flow.last_ns).max().unwrap_or(0),
-        ..ExportSummary::default()
-    };
+    // As if it were written: packets that were recorded for several flows or reasons are one there.
+    let prepared = prepare(store, query, &*index::finder(store), &Spool::beside(store));
+    let summary = prepared.map_err(|error| unanswered(error.to_string()))?.summary().clone();
     let folder = store.segments();
     term::show(|out| {
         if json {

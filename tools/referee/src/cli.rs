@@ -17,6 +17,7 @@ use crate::doctor::DoctorArgs;
 use crate::extcap::ExtcapCommand;
 use crate::filter::FilterArgs;
 use crate::generate::{CompletionsArgs, GenerateArgs};
+use crate::incidents::IncidentsArgs;
 use crate::live::mode::{Mode, ZeroCopyArg};
 use crate::notify::NotifyCommand;
 use crate::rules::check::ConfigCommand;
@@ -54,6 +55,8 @@ pub enum Command {
     /// What a store keeps
     #[command(subcommand)]
     Captures(CapturesCommand),
+    /// What was found: by a run under way, or as a store has it
+    Incidents(IncidentsArgs),
     /// Show a store through the HTTP interface, without capturing
     Serve(ServeArgs),
     /// Make a token for the HTTP interface

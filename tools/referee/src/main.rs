@@ -19,6 +19,7 @@ mod error;
 mod extcap;
 mod filter;
 mod generate;
+mod incidents;
 mod index;
 mod live;
 mod notify;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         Command::Captures(CapturesCommand::List(args)) => captures::list(&args),
         Command::Captures(CapturesCommand::Get(args)) => captures::get(&args),
         Command::Captures(CapturesCommand::Live(args)) => captures::live::run(&args),
+        Command::Incidents(args) => incidents::run(&args),
         Command::Rules(RulesCommand::Check(args)) => rules::check::rules(&args),
         Command::Rules(RulesCommand::List(args)) if args.live => control::client::rules(&args),
         Command::Rules(RulesCommand::List(args)) => rules::list::list(&args),

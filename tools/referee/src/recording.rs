@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dataplane::judge::Incident;
+use dataplane::ledger::UnwrittenReason;
 use dataplane::record::{
     IncidentLog, RealDisk, RecordConfig, Recorder, Store, StoreError, Writer, WriterAccount, WriterHandle,
     recorder, spawn,
@@ -38,6 +39,8 @@ pub struct Recording {
     log_error: Option<StoreError>,
     /// People were told that the disk refuses.
     failing: bool,
+    /// Packets in deleted segments that people were told of.
+    deleted: u64,
     /// Free chunks to wait for.
     wanted: usize,
     stalled: bool,
@@ -112,6 +115,7 @@ impl Prepared {
             forgotten: 0,
             log_error,
             failing: false,
+            deleted: 0,
             wanted,
             stalled: false,
             folder,
@@ -161,6 +165,18 @@ fn now() -> Nanos {
 
 fn unwritable(folder: &Path, error: &std::io::Error) -> Failure {
     Failure::failed(format!("the store {} can't be written to: {error}", folder.display()))
+}
+
+/// What is new of packets that went with a segment.
+fn deleted(account: &WriterAccount, told: &mut u64) -> Option<String> {
+    let all = account.unwritten(UnwrittenReason::SegmentDeleted);
+    let more = all - std::mem::replace(told, all).min(all);
+    (more > 0).then(|| {
+        let packets = term::plural(more, "packet");
+        format!(
+            "a segment was deleted while it was written, and {packets} with it; a new one takes what comes"
+        )
+    })
 }
 
 impl Recording {
@@ -230,6 +246,9 @@ impl Recording {
         self.log.grow_old(SystemTime::now());
         self.retry();
         let account = self.writer.account();
+        if let Some(what) = deleted(&account, &mut self.deleted) {
+            return Some(format!("the store {}: {what}", self.folder));
+        }
         let failing = account.failing || self.log_error.is_some();
         if failing == self.failing {
             return self.look_at_bound().or_else(|| self.look_at_index());
@@ -287,7 +306,9 @@ impl Recording {
         let incident_bytes_deleted = self.log.deleted();
         let account = WriterAccount { incident_bytes_deleted, ..self.writer.stop() };
         drop(self.index);
-        let lost: u64 = account.unwritten_packets.iter().sum();
+        // Whoever deletes a segment knows what he does; the books have it.
+        let deleted = account.unwritten(UnwrittenReason::SegmentDeleted);
+        let lost = account.unwritten_packets.iter().sum::<u64>() - deleted;
         let mut failures = Vec::new();
         let lines = self.waiting.len() as u64 + self.forgotten;
         if lines > 0 {

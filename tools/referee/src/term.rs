@@ -4,6 +4,7 @@
 
 use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
@@ -15,10 +16,15 @@ use crate::error::Failure;
 /// Columns that running text is broken at, if the terminal has as many.
 pub const WIDTH: usize = 96;
 
+/// Columns of a terminal; `None` if it is none.
+pub fn columns(of: impl AsFd) -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(of).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
 /// Columns there are on standard output.
-fn width() -> usize {
-    let terminal = rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| usize::from(size.ws_col));
-    if terminal == 0 { WIDTH } else { terminal.clamp(40, WIDTH) }
+pub fn width() -> usize {
+    columns(io::stdout()).map_or(WIDTH, |terminal| terminal.clamp(40, WIDTH))
 }
 
 /// Says something on standard error. If that is closed there is nobody left to tell.

@@ -5,6 +5,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub use dataplane::moment::utc;
 use dataplane::source::Nanos;
 
 const SECOND: u64 = 1_000_000_000;
@@ -134,25 +135,6 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
         y * 365 + y / 4 - y / 100 + y / 400
     };
     before(year) - before(1970) + (1..month).map(|m| days_in(year, m)).sum::<i64>() + day - 1
-}
-
-/// RFC 3339, UTC, milliseconds.
-pub fn utc(ns: Nanos) -> String {
-    let (seconds, millis) = (ns / SECOND, ns / 1_000_000 % 1000);
-    let second = seconds % 86_400;
-    let mut rest = (seconds / 86_400) as i64;
-    let mut year = 1970;
-    while rest >= 365 + i64::from(is_leap(year)) {
-        rest -= 365 + i64::from(is_leap(year));
-        year += 1;
-    }
-    let mut month = 1;
-    while rest >= days_in(year, month) {
-        rest -= days_in(year, month);
-        month += 1;
-    }
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z", rest + 1)
 }
 
 /// How long something took, in the unit that reads best.

@@ -7,7 +7,8 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -219,4 +220,44 @@ fn what_can_not_be_is_said() {
     }
     running.stop().ran.exits(0);
     capture(&bench, &["tcp"]).exits(1).says(&["nobody answers at"]);
+}
+
+#[test]
+fn what_the_disk_refuses_was_not_captured() {
+    if !need_root("captures on demand that the disk refuses") || !has_tools("captures on demand") {
+        return;
+    }
+    let namespace = Namespace::new();
+    let mut wire = Wire::new(&namespace, Shape::default());
+    let bench = bench();
+    bench.file("none.rhai", NONE);
+    let running = Running::start(&namespace, &bench, &["--store", "s", "--rules", "none.rhai", "-i", "tap0"]);
+    (0..30).for_each(|number| wire.send(&numbered(number)));
+    wire.all_arrived(&namespace);
+    // The run has no privilege left that would let it write there.
+    let writable =
+        |mode: u32| fs::set_permissions(bench.path("s/segments"), Permissions::from_mode(mode)).unwrap();
+    writable(0o500);
+    let refused = until("all packets to be looked at", || {
+        let ran = capture(&bench, &["tcp", "--last", "1h", "--json"]);
+        (number(&lines(&ran.stdout)[0], "looked") >= 30).then_some(ran)
+    });
+    let state = refused.exits(1).says(&["the capture is not whole, for want of 30 packets"]).json().remove(0);
+    assert_eq!((number(&state, "packets"), &state["unwritten"]["write_failed"]), (0, &30.into()), "{state}");
+    let told = until("status to know", || {
+        let told = bench.run(&["status", "--socket", SOCKET]).exits(0).stdout;
+        told.contains("store: failing: the store can't be written to").then_some(told)
+    });
+    for words in ["up: ", "interface tap0: ", " packets, 0 lost; ", "incidents: 0 open"] {
+        assert!(told.contains(words), "{told}");
+    }
+    writable(0o700);
+    let whole = capture(&bench, &["tcp", "--last", "1h", "--json"]).exits(0).json().remove(0);
+    assert_eq!((number(&whole, "packets"), &whole["unwritten"]), (30, &serde_json::json!({})));
+    let listed = bench.run(&["captures", "list", "--store", "s"]).exits(0).stdout;
+    assert!(listed.contains("on demand: tcp (") && listed.contains(" flows)"), "{listed}");
+    let ended = running.stop();
+    let books = ended.books();
+    assert!(books["written"] == 30 && books["unwritten"]["write_failed"].as_u64() >= Some(30), "{books}");
+    ended.ran.exits(1).says(&["could not be written"]);
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 #[test]
 fn the_pages_own_tests_pass() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/web");
-    let files = ["test/words.test.js", "test/diagrams.test.js"];
+    let files = ["test/words.test.js", "test/diagrams.test.js", "test/login.test.js"];
     let ran = match Command::new("node").arg("--test").args(files).current_dir(folder).output() {
         Ok(ran) => ran,
         Err(error) => {

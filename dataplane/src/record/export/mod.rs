@@ -9,7 +9,7 @@ mod runs;
 mod spool;
 mod verdicts;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::PathBuf;
@@ -19,10 +19,12 @@ use thiserror::Error;
 
 use crate::source::{Interface, Nanos};
 
+use super::list::{DEMANDED_LIMIT, demands};
 use super::pcapng::{self, PacketBlock};
 use super::query::{Finder, Query, QueryError, ReadAll, Walk};
 use super::read::Recorded;
 use super::store::{Store, StoreError};
+use super::tuple::{Endpoints, endpoints};
 
 use runs::Runs;
 pub use spool::Spool;
@@ -105,13 +107,13 @@ pub fn prepare(
     finder: &dyn Finder,
     spool: &Spool,
 ) -> Result<Prepared, ExportError> {
-    let mut collected = Collected::new(spool);
+    let mut collected = Collected::new(spool, demands(store)?.into_keys().collect());
     let walked = Walk::new(store, query, finder)?.visit(|segment, packet| collected.take(segment, packet))?;
-    let Collected { mut runs, interfaces, flows, failed, .. } = collected;
+    let Collected { mut runs, interfaces, flows, met, demanded, failed, .. } = collected;
     failed.map_or(Ok(()), Err)?;
     runs.finish()?;
     let mut summary = ExportSummary {
-        flows: flows.count(),
+        flows: (flows.count() + demanded.len() as u64).saturating_sub(met.len() as u64),
         vanished: u64::from(walked.vanished),
         segments: walked.segments,
         segments_cut: walked.cut,
@@ -209,18 +211,30 @@ struct Collected<'a> {
     /// Number in the export, by segment and number there.
     numbers: HashMap<(u32, usize), u32>,
     flows: Flows,
+    /// Ids of captures on demand, which are no flows; those of them that were met, and the flows in them.
+    demands: HashSet<u64>,
+    met: HashSet<u64>,
+    demanded: HashSet<Endpoints>,
     failed: Option<ExportError>,
 }
 
 impl<'a> Collected<'a> {
-    fn new(spool: &'a Spool) -> Collected<'a> {
-        let (interfaces, numbers) = (Vec::new(), HashMap::new());
-        Collected { spool, runs: Runs::new(spool), interfaces, numbers, flows: Flows::new(), failed: None }
+    fn new(spool: &'a Spool, demands: HashSet<u64>) -> Collected<'a> {
+        let (runs, flows, interfaces, numbers) = (Runs::new(spool), Flows::new(), Vec::new(), HashMap::new());
+        let (met, demanded) = (HashSet::new(), HashSet::new());
+        Collected { spool, runs, interfaces, numbers, flows, demands, met, demanded, failed: None }
     }
 
     /// Says whether the next packet is wanted.
     fn take(&mut self, segment: u32, packet: &Recorded<'_>) -> bool {
         self.flows.see(packet.flow_id);
+        if self.demands.contains(&packet.flow_id) {
+            self.met.insert(packet.flow_id);
+            if self.demanded.len() < DEMANDED_LIMIT {
+                let ends = endpoints(packet.interface.link, packet.bytes);
+                self.demanded.extend(ends.map(Endpoints::either_way));
+            }
+        }
         let block = PacketBlock { interface: self.interface(segment, packet), ..packet.block() };
         self.failed = self.spool.check().and_then(|()| self.runs.push(&block)).err();
         self.failed.is_none()
@@ -614,7 +628,7 @@ mod tests {
             a["flow"],
             json!({"proto": "tcp", "src": "10.0.0.1", "sport": 0x9C01, "dst": "10.0.0.2", "dport": 443})
         );
-        assert_eq!((&a["incidents"], &a["packets"], &a["segments"]), (&json!(["i1"]), &json!(6), &json!(1)));
+        assert_eq!((&a["incidents"], &a["packets"], &a["segments"]), (&json!(["i1"]), &json!(5), &json!(1)));
         assert_eq!(a["first_ns"], T0 + 2_000_000);
     }
 

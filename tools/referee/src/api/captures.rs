@@ -20,6 +20,7 @@ pub const ROUTES: &[Route] = &[
         "host",
         "since",
         "until",
+        "order",
         "limit",
         "after",
     ]),
@@ -30,14 +31,22 @@ pub const ROUTES: &[Route] = &[
 
 async fn list(call: Call) -> Answer {
     let (query, limit) = (query(&call)?, call.limit()?);
+    let newest = match call.param("order") {
+        None | Some("oldest") => false,
+        Some("newest") => true,
+        Some(other) => return Err(bad_parameter("order", other, "oldest or newest")),
+    };
     let after = call.parsed("after", "the `next` of the page before", cursor)?;
     let mut flows = call
         .app
         .job(move |store, _| list_by(store, &query, &*index::finder(store)).map_err(unlisted))
         .await?;
     let key = |flow: &FlowSummary| (flow.first_ns, flow.flow_id);
+    if newest {
+        flows.reverse();
+    }
     if let Some(after) = after {
-        flows.retain(|flow| key(flow) > after);
+        flows.retain(|flow| if newest { key(flow) < after } else { key(flow) > after });
     }
     let next = flows.get(limit).is_some();
     flows.truncate(limit);

@@ -87,6 +87,8 @@ pub struct App {
     pub config: ApiConfig,
     /// Where a browser on the network finds this; none without a TCP listener.
     pub url: Option<String>,
+    /// The fingerprint of the certificate there.
+    pub certificate: Option<String>,
     pub auth: Auth,
     pub limits: Limits,
     pub spool: Spool,
@@ -117,8 +119,8 @@ impl Api {
             .build()
             .map_err(failed)?;
         let (over, watching) = watch::channel(false);
-        let Prepared { config, listeners, url } = prepared;
-        let app = Arc::new(App::new(backend, config, url, watching));
+        let Prepared { config, listeners, url, certificate } = prepared;
+        let app = Arc::new(App { certificate, ..App::new(backend, config, url, watching) });
         let body = move || serve(runtime, app, listeners);
         let thread = thread::Builder::new().name("api".to_owned()).spawn(body).map_err(failed)?;
         Ok(Api { over, thread })
@@ -146,6 +148,7 @@ impl App {
             interfaces: backend.interfaces,
             config,
             url,
+            certificate: None,
             over,
         }
     }

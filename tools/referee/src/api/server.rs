@@ -76,6 +76,8 @@ pub struct Prepared {
     pub(super) config: ApiConfig,
     pub(super) listeners: Vec<Listener>,
     pub(super) url: Option<String>,
+    /// The fingerprint of the certificate there.
+    pub(super) certificate: Option<String>,
 }
 
 impl Prepared {
@@ -109,14 +111,15 @@ impl Prepared {
                 }
             }
         }
-        let mut url = None;
+        let (mut url, mut certificate) = (None, None);
         if let Some(addr) = config.listen {
-            let (listener, bound) = secure(config, addr, hostname)?;
+            let (listener, bound, fingerprint) = secure(config, addr, hostname)?;
+            certificate = Some(fingerprint);
             let host = if bound.ip().is_unspecified() { hostname.to_owned() } else { host(bound) };
             url = Some(format!("https://{host}:{}", bound.port()));
             listeners.push(listener);
         }
-        let prepared = Prepared { config: config.clone(), listeners, url };
+        let prepared = Prepared { config: config.clone(), listeners, url, certificate };
         Ok((!prepared.listeners.is_empty()).then_some(prepared))
     }
 }
@@ -128,7 +131,11 @@ fn host(addr: SocketAddr) -> String {
     }
 }
 
-fn secure(config: &ApiConfig, addr: SocketAddr, hostname: &str) -> Result<(Listener, SocketAddr), Failure> {
+fn secure(
+    config: &ApiConfig,
+    addr: SocketAddr,
+    hostname: &str,
+) -> Result<(Listener, SocketAddr, String), Failure> {
     if config.tokens.is_empty() {
         return Err(Failure::usage(
             "[api] listen: TCP is served to those with a token only, and there is none",
@@ -150,7 +157,7 @@ fn secure(config: &ApiConfig, addr: SocketAddr, hostname: &str) -> Result<(Liste
         bound.port(),
         identity.fingerprint
     ));
-    Ok((Listener::Tcp(listener, Arc::new(identity.server)), bound))
+    Ok((Listener::Tcp(listener, Arc::new(identity.server)), bound, identity.fingerprint))
 }
 
 /// The Unix socket: for its owner and its group.

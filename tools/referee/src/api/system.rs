@@ -30,6 +30,7 @@ async fn version(call: Call) -> Answer {
     json(&json!({
         "version": env!("CARGO_PKG_VERSION"), "api": 1, "pid": std::process::id(), "started_ns": info.started_ns,
         "hostname": info.hostname, "live": info.live, "interfaces": latest.interfaces,
+        "url": call.app.url, "certificate": call.app.certificate,
     }))
 }
 

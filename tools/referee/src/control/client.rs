@@ -6,7 +6,7 @@
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::command::{Command, Mistake, Reloaded, RuleState, Rules, Status};
 use super::demands::{Reason, Refusal};
+use super::standing;
 use super::switches::{Switch, Switched};
 use crate::cli::{RulesListArgs, SocketArgs, SwitchArgs};
 use crate::error::{Code, Failure};
@@ -21,6 +22,7 @@ use crate::report::cost::Standings;
 use crate::report::rules::shadow;
 use crate::rules::load;
 use crate::term;
+use crate::time::When;
 
 /// How long an answer is waited for: many rules take their time to load.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -169,13 +171,19 @@ pub fn words(done: &Reloaded) -> String {
 /// # Errors
 /// Failed: nobody answers.
 pub fn status(args: &SocketArgs) -> Result<(), Failure> {
-    let answer = ask(&args.socket, &Command::Status {})?;
+    let mut answer = ask(&args.socket, &Command::Status {})?;
+    let status: Status = of(&answer)?;
+    let run = standing::ask(&args.socket);
     if args.json {
+        answer["run"] = run.as_ref().map_or(Value::Null, standing::Standing::json);
         return term::show(|out| writeln!(out, "{answer}"));
     }
-    let status: Status = of(&answer)?;
     term::show(|out| {
         writeln!(out, "referee {}, process {}", status.version, status.pid)?;
+        match &run {
+            Ok(run) => run.words(now_ns()).iter().try_for_each(|line| writeln!(out, "{line}"))?,
+            Err(failure) => writeln!(out, "how it captures is not known: {}", failure.message)?,
+        }
         let rules = term::plural(status.rules as u64, "rule");
         writeln!(out, "rules: generation {}, {rules}, hash {}", status.generation, status.hash)?;
         let from = match (&status.path, status.library) {
@@ -196,6 +204,10 @@ pub fn status(args: &SocketArgs) -> Result<(), Failure> {
             false => writeln!(out, "the files are not what is in force: {}", refused(status.errors)),
         }
     })
+}
+
+fn now_ns() -> u64 {
+    When::Ago(0).resolve(SystemTime::now())
 }
 
 fn switched(one: &Switched) -> String {

@@ -3,6 +3,7 @@
 //! Control thread; plain questions and answers, so that whoever carries them (a socket) knows nothing of what they mean.
 //! Workers are never waited for. What becomes of each goes to main, which keeps it in the store beside the incidents.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use dataplane::demand::{Counts, DEMANDS, Demand, DemandBox, Over};
 use dataplane::filter::{FilterError, Selection};
 use dataplane::judge::Subject;
+use dataplane::ledger::UnwrittenReason;
 use dataplane::source::Nanos;
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
@@ -63,8 +65,12 @@ pub struct DemandState {
     /// All packets from here on were looked at, unless there are missed ones.
     pub reached_ns: Nanos,
     pub looked: u64,
+    /// Of these, packets given to the store, and their bytes: without those of which is known that they are not on the disk.
     pub packets: u64,
     pub bytes: u64,
+    /// Packets that were given to the store and are not on the disk, by the ledger's reasons; what there is none of is left out.
+    #[serde(default)]
+    pub unwritten: BTreeMap<String, u64>,
     /// Packets that were wanted and left out, because the store was short of room.
     pub refused: u64,
     /// Bytes of history overwritten before they were looked at.
@@ -267,8 +273,18 @@ impl Demands {
 
     fn state(&self, asked: &Asked) -> DemandState {
         let Asked { demand, expression, begun, told, kept } = asked;
-        let Counts { looked, kept: packets, bytes, refused, lapped, reached_ns, done, scanned } =
-            demand.counts();
+        let Counts {
+            looked,
+            kept: given,
+            bytes,
+            unwritten,
+            unwritten_bytes,
+            refused,
+            lapped,
+            reached_ns,
+            done,
+            scanned,
+        } = demand.counts();
         let over = demand.over();
         let looked_through = over.is_some() || scanned && now() > demand.until.saturating_add(SECOND);
         DemandState {
@@ -284,8 +300,9 @@ impl Demands {
             until_ns: demand.until,
             reached_ns: reached_ns.max(demand.since).max(self.began.min(*begun)),
             looked,
-            packets,
-            bytes,
+            packets: given.saturating_sub(unwritten.iter().sum()),
+            bytes: bytes.saturating_sub(unwritten_bytes),
+            unwritten: by_reason(&unwritten),
             refused,
             missed_bytes: lapped,
             ended: over == Some(Over::Ended),
@@ -307,7 +324,7 @@ impl Demands {
             "evidence": {
                 "expression": state.expression, "since_ns": state.since_ns, "until_ns": state.until_ns,
                 "reached_ns": state.reached_ns, "looked": state.looked, "packets": state.packets,
-                "bytes": state.bytes, "refused": state.refused, "missed_bytes": state.missed_bytes,
+                "bytes": state.bytes, "unwritten": state.unwritten, "refused": state.refused, "missed_bytes": state.missed_bytes,
                 "ended": state.ended, "full": state.full,
             },
             "explain": explain(&state), "advise": "", "rules_hash": "",
@@ -316,6 +333,13 @@ impl Demands {
         let kept = if asked.told { Arc::clone(&asked.kept) } else { Arc::default() };
         Record { value, kept }
     }
+}
+
+/// Those there are any of.
+fn by_reason(unwritten: &[u64]) -> BTreeMap<String, u64> {
+    let all =
+        UnwrittenReason::ALL.iter().map(|reason| reason.name().to_owned()).zip(unwritten.iter().copied());
+    all.filter(|(_, packets)| *packets > 0).collect()
 }
 
 fn explain(state: &DemandState) -> String {

@@ -14,6 +14,7 @@ pub mod request;
 mod sets;
 mod settle;
 pub mod socket;
+mod standing;
 pub mod switches;
 mod watch;
 
@@ -411,7 +412,8 @@ mod tests {
         let asked = Asked { config: None, rules: Some(folder.path().to_path_buf()), set: Vec::new() };
         let origin = asked.origin().unwrap();
         let start = last_good::start(&origin, None).unwrap();
-        let prepared = Prepared::new(asked, origin, None, None).unwrap();
+        let hangups = crate::live::signals::hangups().unwrap();
+        let prepared = Prepared::new(asked, origin, None, None, hangups).unwrap();
         let handle = prepared.spawn(start, Vec::new(), Means::default(), Arc::default()).unwrap();
         let ((entered, inside), (leave, left)) = (channel(), channel::<()>());
         ask(&handle, move || {

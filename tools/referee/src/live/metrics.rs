@@ -148,7 +148,7 @@ impl Seen {
                 .collect(),
             live_flows: snapshots.iter().map(|snapshot| snapshot.live).sum(),
             peak_flows: snapshots.iter().map(|snapshot| snapshot.peak).sum(),
-            history_seconds: snapshots.iter().map(|s| s.horizon).min().map(|ns| ns as f64 / 1e9),
+            history_seconds: snapshots.iter().filter_map(|s| s.horizon).min().map(|ns| ns as f64 / 1e9),
             judge,
             bodies,
             counted: taken,
@@ -210,7 +210,7 @@ fn refused<'a>(reports: impl Iterator<Item = &'a PortReport>) -> Refused {
 }
 
 fn of_worker(snapshot: &Snapshot) -> OfWorker {
-    OfWorker { account: snapshot.account, live: snapshot.live, history_ns: snapshot.horizon }
+    OfWorker { account: snapshot.account, live: snapshot.live, history_ns: snapshot.horizon.unwrap_or(0) }
 }
 
 /// How old the newest packet on disk is, if others were selected that are not there; and nothing if none is missing.

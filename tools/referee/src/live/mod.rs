@@ -15,7 +15,7 @@ pub mod mode;
 pub mod owner;
 mod pace;
 mod privileges;
-mod publish;
+pub mod publish;
 pub mod service;
 mod settle;
 pub mod signals;

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::UNIX_EPOCH;
 
 use dataplane::latency::Latency;
+use dataplane::ledger::UnwrittenReason;
+use dataplane::record::WriterAccount;
 use dataplane::source::Interface;
 use dataplane::source::live::Port;
 use serde_json::Value;
@@ -76,6 +78,7 @@ struct Totals {
     figures: Figures,
     filtered: u64,
     kept: u64,
+    unwritten: [u64; UnwrittenReason::ALL.len()],
     flows_created: u64,
     events: u64,
     hits: u64,
@@ -90,6 +93,7 @@ impl Totals {
             figures,
             filtered: worker.filtered + refused,
             kept: worker.kept.kept,
+            unwritten: unwritten(seen),
             flows_created: worker.flows_created,
             events: worker.events.raised,
             hits: worker.events.matched,
@@ -140,7 +144,8 @@ impl Publisher {
     }
 
     fn checks(&self, now: &Totals, interfaces: &[InterfaceState], seen: &Seen) -> Vec<Check> {
-        let then = self.before.front().unwrap_or(now).figures;
+        let before = self.before.front().unwrap_or(now);
+        let then = before.figures;
         let since = |count: fn(&Figures) -> u64| count(&now.figures).saturating_sub(count(&then));
         let (packets, lost) = (since(|figures| figures.seen), since(|figures| figures.dropped));
         let check = |name, bad: bool, status, what: String, help: &str| Check {
@@ -187,17 +192,7 @@ impl Publisher {
             ),
         ];
         if let Some(writer) = &seen.looked.writer {
-            let what = match &writer.last_error {
-                Some(error) if writer.failing => format!("the store can't be written to: {error}"),
-                _ => "the store takes what it is given".to_owned(),
-            };
-            checks.push(check(
-                "store",
-                writer.failing,
-                Standing::Failing,
-                what,
-                "make room, or see the disk",
-            ));
+            checks.push(store(writer, &before.unwritten, &now.unwritten));
         }
         checks
     }
@@ -208,6 +203,37 @@ fn books_of(seen: &Seen) -> Value {
     // Nothing balances while packets are on their way.
     books["balanced"] = Value::Null;
     books
+}
+
+/// Packets selected for captures that are not in the store, by reason, the workers' and the writer's.
+fn unwritten(seen: &Seen) -> [u64; UnwrittenReason::ALL.len()] {
+    UnwrittenReason::ALL.map(|reason| {
+        let of_writer = seen.looked.writer.as_ref().map_or(0, |account| account.unwritten(reason));
+        seen.worker.kept.unwritten[reason as usize] + of_writer
+    })
+}
+
+/// Whether the store takes what it is given, and has done so for a minute.
+fn store(writer: &WriterAccount, before: &[u64], now: &[u64]) -> Check {
+    let grown = UnwrittenReason::ALL.iter().zip(now.iter().zip(before));
+    let lost: Vec<String> = grown
+        .filter(|(_, (now, before))| now > before)
+        .map(|(reason, (now, before))| format!("{} {}", now - before, reason.name()))
+        .collect();
+    let (status, what, help) = match &writer.last_error {
+        Some(error) if writer.failing => (
+            Standing::Failing,
+            format!("the store can't be written to: {error}"),
+            Some("make room, or see the disk"),
+        ),
+        _ if !lost.is_empty() => (
+            Standing::Degraded,
+            format!("packets to be kept that were not, in the last minute: {}", lost.join(", ")),
+            Some("operators.md, \"The ledger\", says what each reason means"),
+        ),
+        _ => (Standing::Ok, "the store takes what it is given".to_owned(), None),
+    };
+    Check { name: "store", status, what, help: help.map(str::to_owned) }
 }
 
 fn interface(port: &Port) -> InterfaceState {
@@ -238,5 +264,25 @@ fn sample(before: &Totals, now: &Totals, at_ns: u64) -> Sample {
         open: now.figures.open,
         history_s: now.figures.history as f32 / 1e9,
         latency: Spreads::between(&before.latency, &now.latency),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_lost_packets_is_not_well() {
+        let none = [0; UnwrittenReason::ALL.len()];
+        let mut lost = none;
+        lost[UnwrittenReason::SegmentDeleted as usize] = 12;
+        let mut writer = WriterAccount::default();
+        assert_eq!(store(&writer, &none, &none).status, Standing::Ok);
+        assert_eq!(store(&writer, &lost, &lost).status, Standing::Ok, "longer ago");
+        let degraded = store(&writer, &none, &lost);
+        assert_eq!(degraded.status, Standing::Degraded);
+        assert!(degraded.what.ends_with("in the last minute: 12 segment_deleted"), "{}", degraded.what);
+        (writer.failing, writer.last_error) = (true, Some("no room".to_owned()));
+        assert_eq!(store(&writer, &none, &lost).status, Standing::Failing);
     }
 }

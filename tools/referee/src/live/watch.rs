@@ -128,7 +128,7 @@ impl Watch {
     }
 
     fn figures(&self, reports: &[PortReport], desk: &Desk) -> Figures {
-        let history = self.snapshots.iter().map(|snapshot| snapshot.horizon).min();
+        let history = self.snapshots.iter().filter_map(|snapshot| snapshot.horizon).min();
         Figures {
             seen: reports.iter().map(|report| report.seen).sum(),
             bytes: reports.iter().map(|report| report.seen_bytes).sum(),

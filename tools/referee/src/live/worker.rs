@@ -36,8 +36,8 @@ pub struct Snapshot {
     pub account: WorkerAccount,
     pub live: u32,
     pub peak: u32,
-    /// How far back its history reaches, ns.
-    pub horizon: Nanos,
+    /// How far back its history reaches, ns; none before its first packet.
+    pub horizon: Option<Nanos>,
     /// Packets that came behind later ones.
     pub late: u64,
 }

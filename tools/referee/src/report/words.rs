@@ -43,9 +43,16 @@ pub fn show(mut tally: Tally, f: &Finished, ledger: &Ledger, store: Option<&Path
 /// An incident that has just opened, in a line and a sentence or two. `proofs`: packets of it are kept.
 pub fn opened(incident: &Incident, paint: Paint, proofs: Option<&Proofs>) -> String {
     let (when, who) = (utc(incident.first_ns), subject(&incident.subject));
-    let head = format!("{}  {}  {when}  {who}\n", label(incident, paint), paint.bold(&incident.kind));
+    let plain = format!("{}  {}  {when}  {who}", incident.severity.as_str(), incident.kind);
+    let apart = apart(&plain, term::width());
+    let head = format!("{}  {}  {when}{apart}{who}\n", label(incident, paint), paint.bold(&incident.kind));
     let proof = proofs.map(|proofs| proof(&incident.id, paint, proofs)).unwrap_or_default();
     format!("{head}{}{proof}", wrap("  ", &incident.explain))
+}
+
+/// What parts whom it is about from the rest of a heading: a terminal would break an address anywhere.
+fn apart(heading: &str, columns: usize) -> &'static str {
+    if heading.chars().count() > columns { "\n  " } else { "  " }
 }
 
 fn proof(id: &str, paint: Paint, proofs: &Proofs) -> String {
@@ -54,7 +61,9 @@ fn proof(id: &str, paint: Paint, proofs: &Proofs) -> String {
 
 /// An incident that was told when it opened, and turned out to be none.
 pub fn withdrawn(incident: &Incident, paint: Paint) -> String {
-    let head = format!("withdrawn  {}  {}", incident.kind, subject(&incident.subject));
+    let who = subject(&incident.subject);
+    let apart = apart(&format!("withdrawn  {}  {who}", incident.kind), term::width());
+    let head = format!("withdrawn  {}{apart}{who}", incident.kind);
     format!("{}\n{}", paint.dim(head), wrap("  ", &incident.explain))
 }
 

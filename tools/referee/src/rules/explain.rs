@@ -161,7 +161,8 @@ fn text<'r>(record: &'r IncidentRecord, key: &str) -> &'r str {
     record.rest.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn subject(record: &IncidentRecord) -> String {
+/// Whom a recorded incident is about.
+pub fn subject(record: &IncidentRecord) -> String {
     let Some(subject) = record.rest.get("subject").and_then(Value::as_object) else { return String::new() };
     let part = |key: &str| {
         subject.get(key).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))

@@ -93,9 +93,23 @@ impl Model {
         told.rules.sort_by(|a, b| cost(b).partial_cmp(&cost(a)).unwrap_or(std::cmp::Ordering::Equal));
         let skip = told.series.len().saturating_sub(SECONDS);
         told.series.drain(..skip);
+        let chosen = self.incident().map(|one| ("id", one)).or(self.rule().map(|one| ("rule", one)));
+        let chosen = chosen.map(|(name, one)| (name, text(one, name).to_owned()));
         (self.told, self.silent, self.known) = (told, None, true);
         self.at = self.at.min(self.lines().saturating_sub(1));
+        if let Some((name, chosen)) = chosen {
+            self.stay_at(name, &chosen);
+        }
         self.open &= self.lines() > 0;
+    }
+
+    /// What comes and goes above the chosen line moves it. What is gone was closed: its page does not show another.
+    fn stay_at(&mut self, name: &str, chosen: &str) {
+        let list = if self.tab == Tab::Now { &self.told.incidents } else { &self.told.rules };
+        match list.iter().position(|one| text(one, name) == chosen) {
+            Some(at) => self.at = at,
+            None => self.open = false,
+        }
     }
 
     pub fn lost(&mut self, why: String) {
@@ -193,9 +207,27 @@ mod tests {
         model.open = true;
         assert_eq!(model.incident().map(|one| text(one, "id")), Some("a"));
         model.take(Told { incidents: vec![one("b", "critical", 1)], ..Told::default() });
-        assert_eq!((model.at, model.open), (0, true));
+        assert_eq!((model.at, model.open), (0, false), "it has closed, and another is not what was opened");
         model.take(Told::default());
         assert!(!model.open && model.incident().is_none() && model.known);
+    }
+
+    #[test]
+    fn the_chosen_incident_stays_chosen_whatever_comes_above_it() {
+        let mut model = Model::default();
+        let told = |ids: &[&str]| {
+            let first = |at| u64::try_from(100 - at).unwrap_or(0);
+            let one =
+                |(at, id): (usize, &&str)| json!({ "id": id, "severity": "warning", "first_ns": first(at) });
+            Told { incidents: ids.iter().enumerate().map(one).collect(), ..Told::default() }
+        };
+        model.take(told(&["b", "c"]));
+        model.down(1);
+        model.take(told(&["x", "a", "b", "c"]));
+        assert_eq!((model.at, model.incident().map(|one| text(one, "id"))), (3, Some("c")));
+        model.open = true;
+        model.take(told(&["c", "d"]));
+        assert_eq!((model.at, model.open), (0, true));
     }
 
     #[test]

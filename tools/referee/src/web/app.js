@@ -1,6 +1,6 @@
 // The frame around the pages: header, banner, which page is shown, login. Begins everything.
 
-import { Problem, follow, get, known, link, maybe, send } from "./api.js";
+import { Problem, follow, get, known, link, maybe } from "./api.js";
 import { el, show, state } from "./dom.js";
 import { clock, span } from "./words.js";
 import * as books from "./books.js";
@@ -193,6 +193,11 @@ function watch() {
     );
 }
 
+async function arrive() {
+    await login.redeem();
+    await open();
+}
+
 async function begin() {
     link.addEventListener("login", () => {
         if (route().name !== "login") {
@@ -201,19 +206,9 @@ async function begin() {
         }
     });
     link.addEventListener("retry", (event) => (nextTry = Date.now() + event.detail));
-    window.addEventListener("hashchange", open);
-    const code = location.hash.match(/^#code=([^&]+)(?:&to=(.*))?$/);
-    if (code) {
-        history.replaceState(null, "", `${location.pathname}${location.search}#/`);
-        try {
-            await send("POST", "session", { code: code[1] });
-            history.replaceState(null, "", `${location.pathname}${location.search}#${code[2] ?? "/"}`);
-        } catch (error) {
-            login.refused(error.message);
-            location.hash = "#/login";
-        }
-    }
-    await open();
+    // Also a link pasted into a tab that is here already: that loads nothing anew.
+    window.addEventListener("hashchange", arrive);
+    await arrive();
     follow();
     setInterval(watch, 1000);
     setInterval(() => look().catch(() => {}), 10000);

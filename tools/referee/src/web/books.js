@@ -4,7 +4,7 @@ import { get, repeat } from "./api.js";
 import { el, show, state } from "./dom.js";
 import { bytes, count, plural } from "./words.js";
 
-const REASONS = {
+export const REASONS = {
     handover_full: "a worker’s way to another was full",
     no_frame: "no free frame to receive into",
     no_socket: "no socket on its queue",
@@ -15,6 +15,7 @@ const REASONS = {
     no_chunk: "the writer was behind",
     overwritten: "history was overwritten before the verdict",
     write_failed: "writing failed",
+    segment_deleted: "the segment was deleted while it was written",
 };
 
 export async function enter({ main, signal }) {

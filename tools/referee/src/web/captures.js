@@ -1,10 +1,11 @@
 // What packets are kept, and asking for more of them.
 
 import { get, maybe, query, repeat, send } from "./api.js";
+import { REASONS } from "./books.js";
 import { el, field, show } from "./dom.js";
-import { bytes, count, endpoint, span, when } from "./words.js";
+import { bytes, count, endpoint, plural, span, when } from "./words.js";
 
-const PAGE = 100;
+const PAGE = 25;
 
 export async function enter({ main, at, box, signal }) {
     const asked = Object.fromEntries(
@@ -17,7 +18,7 @@ export async function enter({ main, at, box, signal }) {
     const more = el("p");
     let seen = [];
     const load = async (after) => {
-        const answer = await get(`captures${query({ ...asked, limit: PAGE, after })}`, signal);
+        const answer = await get(`captures${query({ ...asked, order: "newest", limit: PAGE, after })}`, signal);
         seen = after ? [...seen, ...answer.items] : answer.items;
         show(list, table(seen, asked));
         show(more, answer.next ? el("button", { type: "button", onclick: () => load(answer.next) }, "More") : null);
@@ -86,10 +87,7 @@ function table(flows, asked) {
             el(
                 "td",
                 { "data-name": "Flow" },
-                one.flow
-                    ? `${endpoint(one.flow.src, one.flow.sport)} → ${endpoint(one.flow.dst, one.flow.dport)}`
-                    : "several",
-                el("span", { class: "muted small" }, ` ${one.flow?.proto ?? ""}`),
+                ...whose(one),
             ),
             el("td", { "data-name": "From" }, when(one.first_ns)),
             el("td", { "data-name": "Over", class: "number" }, span((one.last_ns - one.first_ns) / 1e9)),
@@ -142,6 +140,22 @@ function table(flows, asked) {
             ),
         ),
     ];
+}
+
+// Two ends; of a capture on demand, what was asked for.
+function whose(one) {
+    const small = (words) => el("span", { class: "muted small" }, ` ${words}`);
+    if (one.demand) {
+        const { expression, flows } = one.demand;
+        const many = flows === null ? "very many flows" : plural(flows, "flow");
+        return [expression ? el("code", null, expression) : "all packets", small(`on demand, ${many}`)];
+    }
+    return one.flow
+        ? [
+              `${endpoint(one.flow.src, one.flow.sport)} → ${endpoint(one.flow.dst, one.flow.dport)}`,
+              small(one.flow.proto),
+          ]
+        : ["?"];
 }
 
 function demand(place, signal) {
@@ -198,6 +212,9 @@ async function listDemands(place, signal) {
         const told = [
             `${count(one.packets)} packets, ${bytes(one.bytes)}`,
             one.refused ? `${count(one.refused)} refused for want of room` : "",
+            ...Object.entries(one.unwritten ?? {}).map(
+                ([why, lost]) => `${count(lost)} not written: ${REASONS[why] ?? why}`,
+            ),
             one.full ? "as much as it may have" : "",
             over ? "done" : "under way",
         ];

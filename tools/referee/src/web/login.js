@@ -14,6 +14,28 @@ export function refused(message) {
     why = message;
 }
 
+const LINK = /^#code=([^&]+)(?:&to=(.*))?$/;
+
+// Signs in by the link that `referee web` printed, if the address is one, and goes where it leads.
+export async function redeem(place = location, past = history, ask = send) {
+    const link = place.hash.match(LINK);
+    if (!link) {
+        return;
+    }
+    const go = (hash) => past.replaceState(null, "", `${place.pathname}${place.search}${hash}`);
+    // Whatever comes of it, the code is used up.
+    go("#/");
+    try {
+        await ask("POST", "session", { code: link[1] });
+        why = null;
+        tell("signedin");
+        go(`#${link[2] ?? "/"}`);
+    } catch (error) {
+        refused(error.message);
+        go("#/login");
+    }
+}
+
 export async function enter({ main }) {
     const field = el("input", {
         id: "token",
@@ -24,7 +46,6 @@ export async function enter({ main }) {
         spellcheck: "false",
     });
     const said = el("p", { class: "error", role: "alert" }, why ?? "");
-    why = null;
     const form = el(
         "form",
         { class: "login" },
@@ -37,6 +58,7 @@ export async function enter({ main }) {
     form.addEventListener("submit", async (event) => {
         event.preventDefault();
         said.textContent = "";
+        why = null;
         try {
             await send("POST", "session", { token: field.value.trim() });
             tell("signedin");
