@@ -183,7 +183,8 @@ mod tests {
             assert!(meter.progress(1).is_none());
         }
         assert_eq!(ASKED.get(), 2, "asked once in as much time as is left");
-        (WALL.set(1_100), THREAD.set(49));
+        WALL.set(1_100);
+        THREAD.set(49);
         assert!(meter.progress(1).is_none());
         THREAD.set(50);
         assert!(meter.progress(1).is_none(), "a ns later");
