@@ -245,6 +245,8 @@ fn what_the_disk_refuses_was_not_captured() {
     let state = refused.exits(1).says(&["the capture is not whole, for want of 30 packets"]).json().remove(0);
     assert_eq!((number(&state, "packets"), &state["unwritten"]["write_failed"]), (0, &30.into()), "{state}");
     let told = until("status to know", || {
+        // Health is looked at once a second, and the box answers so many questions a second only.
+        std::thread::sleep(std::time::Duration::from_millis(500));
         let told = bench.run(&["status", "--socket", SOCKET]).exits(0).stdout;
         told.contains("store: failing: the store can't be written to").then_some(told)
     });

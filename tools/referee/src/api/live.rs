@@ -23,7 +23,8 @@ use super::download::PCAPNG;
 use super::problem::{Kind, Problem};
 use super::routes::Route;
 use crate::board::streams::Ending;
-use crate::control::demands::{DemandState, Stage, selection};
+use crate::control::demands::{DemandState, Stage};
+use crate::control::expression::selection;
 
 pub const ROUTES: &[Route] =
     &[Route::get("/api/v1/captures/live", Role::Packets, |call| Box::pin(follow(call)))

@@ -4,22 +4,21 @@
 //! Workers are never waited for. What becomes of each goes to main, which keeps it in the store beside the incidents.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use dataplane::demand::{Counts, DEMANDS, Demand, DemandBox, Over};
-use dataplane::filter::{FilterError, Selection};
 use dataplane::judge::Subject;
 use dataplane::ledger::UnwrittenReason;
-use dataplane::source::Nanos;
+use dataplane::source::{Interface, Nanos};
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::expression::without_names;
+use super::expression::selection;
 use crate::time::{span, utc};
 
 const SECOND: Nanos = 1_000_000_000;
@@ -29,8 +28,6 @@ const LAST: Nanos = 30 * SECOND;
 const LAST_MOST: Nanos = 3600 * SECOND;
 const FOR_MOST: Nanos = 24 * 3600 * SECOND;
 pub const PACKETS_MOST: u64 = 1_000_000;
-/// Longest expression, bytes.
-const EXPRESSION: usize = 4096;
 /// Demands remembered after their end.
 const REMEMBERED: usize = 64;
 
@@ -114,7 +111,11 @@ pub enum Reason {
     Unknown,
 }
 
-fn refuse<T>(reason: Reason, error: impl Into<String>, help: impl Into<String>) -> Result<T, Refusal> {
+pub(super) fn refuse<T>(
+    reason: Reason,
+    error: impl Into<String>,
+    help: impl Into<String>,
+) -> Result<T, Refusal> {
     Err(Refusal { reason, error: error.into(), help: help.into() })
 }
 
@@ -143,6 +144,19 @@ pub struct Means {
     pub boxes: Vec<Arc<DemandBox>>,
     /// Packet bytes one may keep.
     pub bytes: u64,
+}
+
+impl Means {
+    pub fn new(
+        store: Option<&Path>,
+        interfaces: &[Interface],
+        boxes: Vec<Arc<DemandBox>>,
+        bytes: u64,
+    ) -> Means {
+        let store = store.map(|folder| folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf()));
+        let links = interfaces.iter().map(|interface| interface.link_number).collect();
+        Means { store, links, boxes, bytes }
+    }
 }
 
 #[derive(Debug)]
@@ -362,30 +376,6 @@ fn times(wish: &Wish) -> Result<(Nanos, Nanos), Refusal> {
         }
     }
     Ok((last, lasts))
-}
-
-/// What an expression selects of packets of these link types (LINKTYPE_ numbers). Asks no DNS.
-///
-/// # Errors
-/// It can't be had, in libpcap's words.
-pub fn selection(expression: &str, links: &[u16]) -> Result<Selection, Refusal> {
-    if expression.len() > EXPRESSION {
-        return refuse(Reason::Limit, "the expression is too long", "name nets instead of hosts");
-    }
-    if let Err(word) = without_names(expression) {
-        let what = format!("`{word}` is no word of pcap-filter's, and names of hosts are not looked up here");
-        return refuse(Reason::Expression, what, "give addresses; `getent hosts NAME` shows a host's");
-    }
-    Selection::new(expression, links).or_else(|error| {
-        let help = match &error {
-            error if error.is_library() => "install it: apt-get install libpcap0.8",
-            FilterError::Compile(_) => {
-                "pcap-filter(7) has the syntax, the one of tcpdump; quote an expression of several words"
-            }
-            _ => "name hosts, nets or ports instead",
-        };
-        refuse(Reason::Expression, error.to_string(), help)
-    })
 }
 
 fn fresh_id() -> u64 {

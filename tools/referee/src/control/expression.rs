@@ -1,9 +1,13 @@
-//! Whether an expression can be compiled without asking anybody: a name of a host or net in it would have libpcap ask the
-//! DNS, and the control thread wait for the answer.
+//! What an expression selects. It is compiled without asking anybody: a name of a host or net in it would have libpcap ask
+//! the DNS, and the control thread wait for the answer.
 //!
-//! Control thread. Knows the words of pcap-filter(7); whether they make sense is libpcap's to say.
+//! Control thread, and those of the API. Knows the words of pcap-filter(7); whether they make sense is libpcap's to say.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+
+use dataplane::filter::{FilterError, Selection};
+
+use super::demands::{Reason, Refusal, refuse};
 
 /// Words that are no names; with those of fields and values, such as tcp-syn or icmptype.
 const WORDS: &str = "and or not host net mask port portrange src dst ether link ip ip6 arp rarp tcp udp icmp icmp6 igmp \
@@ -13,10 +17,36 @@ const WORDS: &str = "and or not host net mask port portrange src dst ether link 
     on rnr rset reason action rulenum ruleset srnr subrulenum random byte radio lane oam oamf4 metac bcc metaconnect l1 \
     l2 iih lsp csnp psnp snp";
 const FIELDS: [&str; 5] = ["tcp-", "icmp-", "icmp6-", "tcpflags", "icmp"];
+/// Longest expression, bytes.
+const EXPRESSION: usize = 4096;
+
+/// What an expression selects of packets of these link types (LINKTYPE_ numbers). Asks no DNS.
+///
+/// # Errors
+/// It can't be had, in libpcap's words.
+pub fn selection(expression: &str, links: &[u16]) -> Result<Selection, Refusal> {
+    if expression.len() > EXPRESSION {
+        return refuse(Reason::Limit, "the expression is too long", "name nets instead of hosts");
+    }
+    if let Err(word) = without_names(expression) {
+        let what = format!("`{word}` is no word of pcap-filter's, and names of hosts are not looked up here");
+        return refuse(Reason::Expression, what, "give addresses; `getent hosts NAME` shows a host's");
+    }
+    Selection::new(expression, links).or_else(|error| {
+        let help = match &error {
+            error if error.is_library() => "install it: apt-get install libpcap0.8",
+            FilterError::Compile(_) => {
+                "pcap-filter(7) has the syntax, the one of tcpdump; quote an expression of several words"
+            }
+            _ => "name hosts, nets or ports instead",
+        };
+        refuse(Reason::Expression, error.to_string(), help)
+    })
+}
 
 /// # Errors
 /// The word that may be a name.
-pub fn without_names(expression: &str) -> Result<(), String> {
+fn without_names(expression: &str) -> Result<(), String> {
     let mut before = "";
     let words = expression.split(|c: char| !(c.is_ascii_alphanumeric() || "._:/-\\".contains(c)));
     for word in words.filter(|word| !word.is_empty()) {

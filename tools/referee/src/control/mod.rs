@@ -6,7 +6,7 @@
 pub mod client;
 pub mod command;
 pub mod demands;
-mod expression;
+pub mod expression;
 pub mod files;
 pub mod last_good;
 pub mod question;

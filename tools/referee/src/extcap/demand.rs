@@ -13,7 +13,7 @@ use super::Call;
 use super::capture::{Copied, copy};
 use super::interfaces::is_id;
 use crate::client::Client;
-use crate::control::demands::selection;
+use crate::control::expression::selection;
 use crate::error::Failure;
 use crate::live::signals::end_when_told;
 

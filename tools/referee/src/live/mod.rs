@@ -102,12 +102,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let quiet = outputs.to_stdout() || notify.as_ref().is_some_and(notify::Prepared::to_stdout);
     let notify = notify.map(|notify| notify.captures_from(&interfaces).spawn()).transpose()?;
     let interfaces = std::mem::take(&mut built.interfaces);
-    let means = Means {
-        store: store.as_deref().map(|folder| folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf())),
-        links: interfaces.iter().map(|interface| interface.link_number).collect(),
-        boxes: built.demands(),
-        bytes: config.demand_bytes,
-    };
+    let means = Means::new(store.as_deref(), &interfaces, built.demands(), config.demand_bytes);
     let control = control.spawn(start, built.handovers(), means, signals.stop())?;
     let threads = built.spawn(&rules, &config.judge, &control)?;
     let api = api
