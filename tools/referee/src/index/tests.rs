@@ -21,10 +21,10 @@ use super::{finder, known, schema};
 const T0: u64 = 1_700_000_000_000_000_000;
 
 /// xorshift64.
-struct Dice(u64);
+pub(super) struct Dice(pub u64);
 
 impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+    pub fn roll(&mut self, sides: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

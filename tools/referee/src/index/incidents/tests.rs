@@ -12,20 +12,9 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use super::super::held::Held;
-use super::super::tests::fill;
+use super::super::tests::{Dice, fill};
 use super::super::{finder, schema};
 use super::{Shown, Sieve, walk};
-
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
-}
 
 fn store(folder: &tempfile::TempDir) -> Store {
     Store::create(&folder.path().join("store")).unwrap()
