@@ -14,8 +14,8 @@ if [ "$(id -u)" -ne 0 ]; then
     exit 1
 fi
 
-cargo build --release --locked --quiet -p referee -p bench
-programs="$(target_directory)/release"
+build -p referee -p bench
+programs=$(programs_directory)
 namespace="referee-bench-$$"
 folder=$(mktemp -d "${TMPDIR:-/tmp}/referee-bench.XXXXXX")
 trap 'ip netns delete "$namespace" 2>/dev/null || true; rm -rf "$folder"' EXIT

@@ -8,4 +8,5 @@ need_cargo
 need_build
 install_missing
 
-cargo run --release --locked --quiet -p bench --bin bench -- "$@"
+build -p bench --bin bench
+"$(programs_directory)/bench" "$@"

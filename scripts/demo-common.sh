@@ -7,9 +7,9 @@ demo_needs() {
 }
 
 demo_build() {
-    echo "Building (release)"
-    cargo build --release --locked --quiet -p referee -p wiregen
-    PATH="$(target_directory)/release:$PATH"
+    echo "Building (${PROFILE:-release})"
+    build -p referee -p wiregen
+    PATH="$(programs_directory):$PATH"
 }
 
 # Shows a command, then runs it.

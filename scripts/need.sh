@@ -181,3 +181,15 @@ install_missing() {
 target_directory() {
     cargo metadata --format-version 1 --no-deps --locked | sed 's/.*"target_directory":"\([^"]*\)".*/\1/'
 }
+
+# build ARGUMENT...: programs as people run them; with PROFILE=dev as the tests do, where it only matters that they run.
+build() {
+    cargo build --profile "${PROFILE:-release}" --locked --quiet "$@"
+}
+
+# Where `build` leaves them.
+programs_directory() {
+    local folder=${PROFILE:-release}
+    [ "$folder" != dev ] || folder=debug
+    echo "$(target_directory)/$folder"
+}

@@ -26,11 +26,11 @@ fi
 flock --unlock 9
 images="$cache/images"
 
-programs="${CARGO_TARGET_DIR:-target}/release"
 type -P tshark >/dev/null || skip "TShark, which reads what was captured, is missing: apt-get install tshark"
 need_cargo
-cargo build --release --locked --quiet -p referee -p wiregen
-cargo build --release --locked --quiet -p tests --bin zero_copy
+build -p referee -p wiregen
+build -p tests --bin zero_copy
+programs=$(programs_directory)
 
 folder=$(mktemp -d "${TMPDIR:-/tmp}/referee-zero-copy.XXXXXX")
 qemu=
