@@ -48,6 +48,7 @@ function form(asked) {
         input("host", "Host", "10.0.0.1"),
         input("incident", "Incident", "id"),
         input("flow", "Flow", "id, 16 digits"),
+        input("community_id", "Community ID", "1:…"),
         input("since", "Since", "15m, or a time"),
         input("until", "Until", "1m"),
         el("button", { type: "submit" }, "Find"),
@@ -154,6 +155,7 @@ function whose(one) {
         ? [
               `${endpoint(one.flow.src, one.flow.sport)} → ${endpoint(one.flow.dst, one.flow.dport)}`,
               small(one.flow.proto),
+              one.community_id ? el("span", { class: "muted small block" }, el("code", null, one.community_id)) : null,
           ]
         : ["?"];
 }

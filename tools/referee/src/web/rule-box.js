@@ -23,6 +23,7 @@ function leaving(event) {
 export function box({ name, area, told, mayOperate, live, signal }) {
     const state = el("span", { id: "rule-state", class: "muted small", role: "status" });
     const save = el("button", { id: "rule-save", type: "button", class: "primary", hidden: true }, "Save to the box");
+    const remove = el("button", { id: "rule-delete", type: "button", class: "quiet", hidden: true }, "Delete from the box");
     const open = el("select", { id: "rule-open", "aria-label": "Open a file of the box", hidden: true });
     const where = el("p", { class: "muted small", id: "rule-where" });
     const files = { folder: null, writable: false, items: [] };
@@ -32,6 +33,8 @@ export function box({ name, area, told, mayOperate, live, signal }) {
         state.textContent = unsaved() ? "not saved" : "";
         save.hidden = !(mayOperate && live && files.writable);
         save.disabled = !area.value.trim() || wrong > 0;
+        const own = files.items.some((one) => one.name === name.value.trim() && !one.shipped);
+        remove.hidden = save.hidden || !own;
     };
     const list = async () => {
         Object.assign(files, (live && (await maybe("rules/files", signal))) || {});
@@ -59,18 +62,24 @@ export function box({ name, area, told, mayOperate, live, signal }) {
             told(error.errors ?? [], failed(error));
         }
     });
-    save.addEventListener("click", async () => {
-        save.disabled = true;
-        const [file, text] = [name.value.trim(), area.value];
+    const change = async (verb, text, saved, words) => {
+        save.disabled = remove.disabled = true;
         try {
-            const done = await send("PUT", `rules/files/${encodeURIComponent(file)}`, text);
-            draft.saved = text;
-            told([], el("p", { class: "good" }, `✓ Saved. ${plural(done.rules, "rule")} in force.`));
+            const done = await send(verb, `rules/files/${encodeURIComponent(name.value.trim())}`, text);
+            draft.saved = saved;
+            told([], el("p", { class: "good" }, `✓ ${words} ${plural(done.rules, "rule")} in force.`));
             await list();
         } catch (error) {
             told(error.errors ?? [], failed(error));
         }
+        remove.disabled = false;
         look();
+    };
+    save.addEventListener("click", () => change("PUT", area.value, area.value, "Saved."));
+    remove.addEventListener("click", async () => {
+        if (window.confirm(`Delete ${name.value.trim()} from the box? Its rules are no longer in force then.`)) {
+            await change("DELETE", undefined, "", "Deleted; the text is still here.");
+        }
     });
     area.addEventListener("input", look);
     name.addEventListener("input", look);
@@ -79,6 +88,7 @@ export function box({ name, area, told, mayOperate, live, signal }) {
     return {
         state,
         save,
+        remove,
         open,
         where,
         checked: (mistakes) => {

@@ -67,7 +67,7 @@ export function editor(mayOperate, live, signal) {
     };
     const kept = box({ name, area, told, mayOperate, live, signal });
     const check = checking(name, area, told);
-    typing(area, gutter, check, signal, kept.save);
+    typing(area, gutter, check, signal, [kept.save, kept.remove]);
     download.addEventListener("click", () => downloaded(download, name.value, area.value));
     queueMicrotask(check);
     return el(
@@ -86,6 +86,7 @@ export function editor(mayOperate, live, signal) {
                 opening(name, area),
                 download,
                 kept.save,
+                kept.remove,
             ),
         ),
         el("div", { class: "code" }, gutter, area),
@@ -151,7 +152,7 @@ function checking(name, area, told) {
     return check;
 }
 
-function typing(area, gutter, check, signal, save) {
+function typing(area, gutter, check, signal, changes) {
     let timer = null;
     area.addEventListener("input", () => {
         show(
@@ -169,11 +170,12 @@ function typing(area, gutter, check, signal, save) {
             area.dispatchEvent(new Event("input"));
         }
     });
-    // What the box says of the file when it is saved stands above what was asked before.
-    save.addEventListener("click", () => {
+    // What the box says of a change to the file stands above what was asked before.
+    const forget = () => {
         clearTimeout(timer);
         check.forget();
-    });
+    };
+    changes.forEach((button) => button.addEventListener("click", forget));
     signal.addEventListener("abort", () => clearTimeout(timer));
 }
 

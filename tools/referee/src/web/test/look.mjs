@@ -135,7 +135,13 @@ async function saving(browser) {
     await write('rule "mine" on rst\nwhen flow.rst_seen\nthen {}\n');
     await expect("the mistake gone", `${understood} && !${save}.disabled`);
     await browser.run(`${save}.click()`);
-    await expect("that it is saved", `document.getElementById('rule-said').innerText.includes('Saved') && !${state}`);
+    const said = (words) => `document.getElementById('rule-said').innerText.includes('${words}')`;
+    await expect("that it is saved", `${said("Saved")} && !${state}`);
+    const remove = "document.getElementById('rule-delete')";
+    await expect("that it can be deleted again", `!${remove}.hidden`);
+    await browser.run("window.confirm = () => true");
+    await browser.run(`${remove}.click()`);
+    await expect("that it is deleted", `${said("Deleted")} && ${remove}.hidden && ${state} === 'not saved'`);
 }
 
 async function gone(browser, base) {

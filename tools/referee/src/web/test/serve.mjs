@@ -213,6 +213,10 @@ const ruleFiles = () => ({
 });
 
 function ruleFile(name, method, text) {
+    if (method === "DELETE") {
+        kept.delete(name);
+        return [200, { ...rules(), rules: 42, live: true, added: [], changed: [], removed: [name], errors: [] }];
+    }
     if (method !== "PUT") {
         return kept.has(name) ? [200, kept.get(name)] : [404, { type: "/problems/no-such-rule-file", title: "none" }];
     }
