@@ -5,7 +5,7 @@
 
 pub mod live;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use dataplane::record::{
 use crate::cli::{GetArgs, ListArgs, QueryArgs};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::error::Failure;
-use crate::index;
+use crate::index::{self, incidents::Sieve};
 use crate::term::{self, count, plural};
 use crate::time::{span, utc};
 
@@ -141,13 +141,15 @@ const SHOWN: usize = 3;
 /// Kinds of the incidents that the table shows, by id.
 fn kinds(store: &Store, flows: &[FlowSummary]) -> Result<HashMap<String, String>, Failure> {
     let shown = flows.iter().flat_map(|flow| flow.incidents.iter().take(SHOWN));
-    let mut kinds: HashMap<String, String> = shown.map(|id| (id.clone(), "?".to_owned())).collect();
-    let each = store.each_incident(|_, incident: IncidentRecord| {
-        if let Some(kind) = kinds.get_mut(&incident.id) {
-            *kind = incident.kind;
+    let mut sought: HashSet<&str> = shown.map(String::as_str).collect();
+    let mut kinds = HashMap::new();
+    let mut found = |_, incident: IncidentRecord| {
+        if sought.remove(incident.id.as_str()) {
+            kinds.insert(incident.id, incident.kind);
         }
-    });
-    each.map_err(failed)?;
+        !sought.is_empty()
+    };
+    index::incidents::walk(store, &Sieve::default(), &mut found).map_err(failed)?;
     Ok(kinds)
 }
 

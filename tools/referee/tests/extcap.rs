@@ -30,6 +30,28 @@ use tests::live::{Namespace, Shape, need_root};
 
 const REFEREE: &str = env!("CARGO_BIN_EXE_referee");
 const TOKEN: &str = "a token of the test's own";
+/// A rule that finds nothing: all that is kept is asked for.
+const NOTHING: &str = "rule \"nothing\" on rst when flow.dport == 1 then { }\n";
+
+/// Settings by which who has the token of a role is let in; that token is in a file of its name.
+fn access(bench: &Bench, roles: &[&str]) -> String {
+    let mut settings = "[api]\ntls = \"tls\"\n".to_owned();
+    for role in roles {
+        let token = format!("{TOKEN}, to {role}");
+        let hash: String = Sha256::digest(&token).iter().map(|byte| format!("{byte:02x}")).collect();
+        settings +=
+            &format!("[[api.token]]\nname = \"{role}\"\nrole = \"{role}\"\nsha256 = \"{hash}\"\n");
+        bench.file(role, token);
+        fs::set_permissions(bench.path(role), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    settings
+}
+
+/// What follows these words in what a program said of where it is reached.
+fn after(said: &str, words: &str) -> String {
+    let (_, rest) = said.split_once(words).unwrap_or_else(|| panic!("no {words} in {said}"));
+    rest.split([',', '\n']).next().unwrap().to_owned()
+}
 
 /// `referee serve` over a store with one incident.
 struct Served {
@@ -47,13 +69,7 @@ impl Served {
         bench.replay(&["--store", "s", "rst_after_idle.pcap"]).exits(0);
         let incidents = lines(&bench.read("s/incidents.jsonl"));
         let incident = incidents[0]["id"].as_str().unwrap().to_owned();
-        let hash: String = Sha256::digest(TOKEN).iter().map(|byte| format!("{byte:02x}")).collect();
-        let token = format!(
-            "[[api.token]]\nname = \"t\"\nrole = \"read\"\nsha256 = \"{hash}\"\n[api]\ntls = \"tls\"\n"
-        );
-        bench.file("serve.toml", token);
-        bench.file("token", TOKEN);
-        fs::set_permissions(bench.path("token"), fs::Permissions::from_mode(0o600)).unwrap();
+        bench.file("serve.toml", access(&bench, &["read"]));
         let mut command =
             bench.command(&["serve", "--config", "serve.toml", "--store", "s", "--socket", "api.sock"]);
         let mut child = command.args(args).stderr(Stdio::piped()).spawn().unwrap();
@@ -68,7 +84,7 @@ impl Served {
     }
 
     fn wireshark(&self, program: &str, args: &[&str]) -> Command {
-        let mut command = wireshark(&self.bench, program, args);
+        let mut command = wireshark(Command::new("unshare"), &self.bench, program, args);
         command.env("REFEREE_API_SOCKET", self.bench.path("api.sock"));
         command
     }
@@ -92,20 +108,20 @@ impl Drop for Served {
     }
 }
 
-/// A program of Wireshark's that sees Referee, and it alone, in the extcap folder.
-fn wireshark(bench: &Bench, program: &str, args: &[&str]) -> Command {
+/// A program of Wireshark's that sees Referee, and it alone, in the extcap folder: a call of `unshare`, which may be
+/// made from inside a namespace.
+fn wireshark(mut unshare: Command, bench: &Bench, program: &str, args: &[&str]) -> Command {
     let folder = bench.path("extcap");
     if !folder.exists() {
         fs::create_dir(&folder).unwrap();
         symlink(REFEREE, folder.join("referee")).unwrap();
     }
     let script = "mount --bind \"$1\" \"$2\" && shift 2 && exec \"$@\"";
-    let mut command = Command::new("unshare");
-    command.args(["-m", "sh", "-c", script, "sh"]).arg(&folder).arg(extcap_folder().unwrap());
-    command.arg(program).args(args).current_dir(bench.dir.path()).stdin(Stdio::null());
+    unshare.args(["-m", "sh", "-c", script, "sh"]).arg(&folder).arg(extcap_folder().unwrap());
+    unshare.arg(program).args(args).current_dir(bench.dir.path()).stdin(Stdio::null());
     // Neither settings nor boxes of whoever runs the test.
-    command.env("HOME", bench.path("home")).env_remove("XDG_CONFIG_HOME");
-    command
+    unshare.env("HOME", bench.path("home")).env_remove("XDG_CONFIG_HOME");
+    unshare
 }
 
 fn packets(capture: &Path) -> usize {
@@ -163,12 +179,8 @@ fn another_box_is_reached_by_address_and_token() {
         return;
     }
     let served = Served::new(&["--listen", "127.0.0.1:0"]);
-    let after = |words: &str| -> String {
-        let (_, rest) =
-            served.said.split_once(words).unwrap_or_else(|| panic!("no {words} in {}", served.said));
-        rest.split([',', '\n']).next().unwrap().to_owned()
-    };
-    let (url, fingerprint) = (format!("https://{}", after("api: https://")), after("certificate "));
+    let url = format!("https://{}", after(&served.said, "api: https://"));
+    let fingerprint = after(&served.said, "certificate ");
     let expected = served.expected();
 
     let home = served.bench.path("home");
@@ -178,10 +190,10 @@ fn another_box_is_reached_by_address_and_token() {
         command.env("HOME", &home).env_remove("XDG_CONFIG_HOME").output().unwrap().into()
     };
     let other = "00".repeat(32);
-    extcap(&["add", "lab", &url, "--token-file", "token", "--fingerprint", &other])
+    extcap(&["add", "lab", &url, "--token-file", "read", "--fingerprint", &other])
         .exits(1)
         .says(&["is not trusted"]);
-    extcap(&["add", "lab", &url, "--token-file", "token", "--fingerprint", &fingerprint])
+    extcap(&["add", "lab", &url, "--token-file", "read", "--fingerprint", &fingerprint])
         .exits(0)
         .says(&["lab is referee"]);
     let listed = extcap(&["list"]).exits(0).stdout;
@@ -214,7 +226,13 @@ struct Recording {
 
 impl Recording {
     fn new(rule: &str) -> Recording {
+        Recording::with(rule, |_| String::new())
+    }
+
+    /// With more settings.
+    fn with(rule: &str, more: impl Fn(&Bench) -> String) -> Recording {
         let (namespace, bench) = (Namespace::new(), running::bench());
+        running::settings(&bench, &more(&bench));
         let wire = Wire::new(&namespace, Shape::default());
         running::rules(&bench, rule);
         let running = Running::start(&namespace, &bench, &["-i", "tap0", "--rules", "rules", "--store", "s"]);
@@ -222,7 +240,8 @@ impl Recording {
     }
 
     fn tshark(&self, args: &[&str]) -> Child {
-        let mut tshark = wireshark(&self.bench, "tshark", args);
+        let unshare = self.namespace.command("unshare");
+        let mut tshark = wireshark(unshare, &self.bench, "tshark", args);
         tshark.env("REFEREE_API_SOCKET", self.bench.path(&format!("{}.api", running::SOCKET)));
         tshark.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
@@ -276,8 +295,7 @@ fn a_capture_filter_captures_on_demand() {
     if !possible("a_capture_filter_captures_on_demand") {
         return;
     }
-    // Rules that find nothing: all that is kept is asked for.
-    let mut recording = Recording::new("rule \"nothing\" on rst when flow.dport == 1 then { }\n");
+    let mut recording = Recording::new(NOTHING);
     let listed: Ran = recording.tshark(&["-D"]).wait_with_output().unwrap().into();
     let shown = listed.exits(0).stdout;
     assert!(shown.contains("referee-demand (Referee: capture on demand (capture filter))"), "{shown}");
@@ -317,6 +335,38 @@ fn a_capture_filter_captures_on_demand() {
     };
     assert_eq!(extcap("port 443").stdout, "");
     assert!(extcap("port port").stdout.contains("syntax error"));
+    recording.end();
+}
+
+#[test]
+fn another_box_captures_on_demand_for_who_may_operate() {
+    if !possible("another_box_captures_on_demand_for_who_may_operate") {
+        return;
+    }
+    let mut recording = Recording::with(NOTHING, |bench| {
+        access(bench, &["read", "operate"]).replace("[api]\n", "[api]\nlisten = \"127.0.0.1:8443\"\n")
+    });
+    let Recording { namespace, bench, .. } = &recording;
+    fs::create_dir(bench.path("home")).unwrap();
+    let fingerprint = after(recording.running.stderr_so_far(), "certificate ");
+    for role in ["read", "operate"] {
+        let mut add = namespace.command(REFEREE);
+        add.args(["extcap", "add", role, "https://127.0.0.1:8443", "--token-file", role, "--fingerprint"]);
+        add.arg(&fingerprint).current_dir(bench.dir.path());
+        add.env("HOME", bench.path("home")).env_remove("XDG_CONFIG_HOME");
+        Ran::from(add.output().unwrap()).exits(0);
+    }
+    let demand = |recording: &Recording, role: &str| {
+        let far = format!("extcap.referee_demand.box:{role}");
+        let file = recording.bench.path("far.pcapng");
+        let args = ["-i", "referee-demand", "-f", "port 443", "-c", "30", "-o", &far, "-w", file.to_str().unwrap()];
+        recording.tshark(&args)
+    };
+    let refused: Ran = demand(&recording, "read").wait_with_output().unwrap().into();
+    refused.says(&["operate"]);
+    let allowed = demand(&recording, "operate");
+    recording.send_until_over(allowed, 443, &mut (5000..60_000)).exits(0);
+    assert_eq!(packets(&recording.bench.path("far.pcapng")), 30);
     recording.end();
 }
 
