@@ -39,8 +39,7 @@ fn access(bench: &Bench, roles: &[&str]) -> String {
     for role in roles {
         let token = format!("{TOKEN}, to {role}");
         let hash: String = Sha256::digest(&token).iter().map(|byte| format!("{byte:02x}")).collect();
-        settings +=
-            &format!("[[api.token]]\nname = \"{role}\"\nrole = \"{role}\"\nsha256 = \"{hash}\"\n");
+        settings += &format!("[[api.token]]\nname = \"{role}\"\nrole = \"{role}\"\nsha256 = \"{hash}\"\n");
         bench.file(role, token);
         fs::set_permissions(bench.path(role), fs::Permissions::from_mode(0o600)).unwrap();
     }
@@ -359,7 +358,8 @@ fn another_box_captures_on_demand_for_who_may_operate() {
     let demand = |recording: &Recording, role: &str| {
         let far = format!("extcap.referee_demand.box:{role}");
         let file = recording.bench.path("far.pcapng");
-        let args = ["-i", "referee-demand", "-f", "port 443", "-c", "30", "-o", &far, "-w", file.to_str().unwrap()];
+        let args =
+            ["-i", "referee-demand", "-f", "port 443", "-c", "30", "-o", &far, "-w", file.to_str().unwrap()];
         recording.tshark(&args)
     };
     let refused: Ran = demand(&recording, "read").wait_with_output().unwrap().into();
