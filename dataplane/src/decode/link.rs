@@ -60,7 +60,7 @@ pub(super) fn by_ethertype(bytes: &[u8], ethertype: u16, at: usize, end: usize, 
 
 /// 802.1Q, 802.1ad, and the two pre-standard QinQ values still seen.
 #[inline(always)]
-fn is_tag(ethertype: u16) -> bool {
+pub(super) fn is_tag(ethertype: u16) -> bool {
     matches!(ethertype, 0x8100 | 0x88a8 | 0x9100 | 0x9200)
 }
 

@@ -2,12 +2,13 @@
 //!
 //! Every header field is read behind a length check; what the capture cut off is left unknown. Link layers
 //! and VLANs are in `link`, IPv4 and IPv6 in `net`, TCP, UDP and ICMP in `transport`; what lies between link and
-//! IP is in `shim`, packets in packets in `tunnel`: two more callers of `net`. The packet goes to `flow` next.
+//! IP is in `shim` and `pseudowire`, packets in packets in `tunnel`: three more callers of `net`. The packet goes to `flow` next.
 
 mod bytes;
 mod link;
 mod net;
 mod packet;
+mod pseudowire;
 mod quote;
 mod shim;
 mod transport;

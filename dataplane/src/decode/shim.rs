@@ -6,6 +6,7 @@ use super::bytes::{after, u8_at, u16_at};
 use super::link::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, by_ethertype, ethernet, ip_version};
 use super::net;
 use super::packet::{Class, Packet};
+use super::pseudowire;
 use super::tunnel::enter;
 use super::tunnel_kind::{Tunnel, TunnelKind};
 use crate::source::LinkType;
@@ -13,7 +14,7 @@ use crate::source::LinkType;
 pub(super) const ETHERTYPE_PPP: u16 = 0x880b;
 const ETHERTYPE_MPLS: u16 = 0x8847;
 const ETHERTYPE_MPLS_MULTICAST: u16 = 0x8848;
-const ETHERTYPE_PPPOE_SESSION: u16 = 0x8864;
+pub(super) const ETHERTYPE_PPPOE_SESSION: u16 = 0x8864;
 /// A frame in a frame (RFC 1701's "transparent Ethernet bridging").
 const ETHERTYPE_BRIDGED: u16 = 0x6558;
 /// In Linux "cooked" captures: an LLC header follows.
@@ -63,8 +64,7 @@ pub(super) fn decode(bytes: &[u8], ethertype: u16, at: usize, end: usize, packet
     }
 }
 
-/// A label stack (RFC 3032) and what the first nibble behind it says it carries (RFC 4928): IP, or an Ethernet
-/// frame behind a control word (RFC 4448), or, if it looks like one, a frame without.
+/// A label stack (RFC 3032).
 pub(super) fn mpls(bytes: &[u8], mut at: usize, end: usize, packet: &mut Packet) {
     let mut named = 0;
     let mut entropy_follows = false;
@@ -79,28 +79,10 @@ pub(super) fn mpls(bytes: &[u8], mut at: usize, end: usize, packet: &mut Packet)
         entropy_follows = label == 7;
         if low & 0x0100 != 0 {
             let note = Tunnel { kind: TunnelKind::Mpls, id: named };
-            enter(packet, note, |packet| labelled(bytes, at, end, packet));
+            enter(packet, note, |packet| pseudowire::decode(bytes, at, end, packet));
             return;
         }
     }
-}
-
-fn labelled(bytes: &[u8], at: usize, end: usize, packet: &mut Packet) {
-    match u8_at(bytes, at).map(|first| first >> 4) {
-        Some(4) => net::ipv4(bytes, at, end, packet),
-        Some(6) => net::ipv6(bytes, at, end, packet),
-        Some(0) if u16_at(bytes, at + 16).is_some_and(carries_ip) => ethernet(bytes, at + 4, end, packet),
-        _ => {}
-    }
-    let found = packet.has_flow || packet.class == Class::OtherIp;
-    if !found && u16_at(bytes, at + 12).is_some_and(carries_ip) {
-        ethernet(bytes, at, end, packet);
-    }
-}
-
-/// An EtherType under which IP may be: enough to tell a frame without a control word.
-fn carries_ip(ethertype: u16) -> bool {
-    matches!(ethertype, ETHERTYPE_IPV4 | ETHERTYPE_IPV6 | 0x8100 | 0x88a8 | ETHERTYPE_PPPOE_SESSION)
 }
 
 /// RFC 2516: version and type, code 0 for a session's data, session id, length.
