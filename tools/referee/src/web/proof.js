@@ -6,29 +6,16 @@ import { ladder } from "./ladder-view.js";
 import { sequence } from "./sequence-view.js";
 import { count, endpoint, plural, whose } from "./words.js";
 
+const GONE =
+    "Nothing of its flows is kept: the store’s limit may have been reached, or the box was too busy to keep them (see the books).";
+
 export async function packets(place, incident, wanted, signal) {
     const answer = await maybe(
         `incidents/${encodeURIComponent(incident.id)}/packets${query({ flow: wanted })}`,
         signal,
     );
     if (!answer || !answer.packets?.length) {
-        show(
-            place,
-            el(
-                "section",
-                { class: "panel" },
-                el("h2", null, "Packets"),
-                el(
-                    "p",
-                    { class: "muted" },
-                    incident.state === "open"
-                        ? "None have been written yet; they come within seconds of the verdict."
-                        : (incident.flow_ids ?? []).length
-                          ? "Nothing of its flows is kept: the store’s limit may have been reached, or the box was too busy to keep them (see the books)."
-                          : `This is about a ${whose(incident)} as a whole: no single flow was recorded for it.`,
-                ),
-            ),
-        );
+        show(place, keepsPackets(incident) ? missing(incident) : null);
         return;
     }
     const flow = answer.flows.find((one) => one.flow_id === answer.flow_id);
@@ -62,6 +49,18 @@ export async function packets(place, incident, wanted, signal) {
     );
 }
 
+// Some are to be there: flows were recorded for it, and nothing says that they are gone.
+const keepsPackets = (incident) =>
+    (incident.flow_ids ?? []).length > 0 && (incident.captured !== false || incident.state === "open");
+
+const missing = (incident) =>
+    el(
+        "section",
+        { class: "panel" },
+        el("h2", null, "Packets"),
+        el("p", { class: "muted" }, incident.state === "open" ? "None have been written yet; they come within seconds of the verdict." : GONE),
+    );
+
 function endsOf(answer) {
     const { flow } = answer;
     return flow
@@ -89,7 +88,6 @@ function picker(answer, choose) {
     );
 }
 
-// With the store's folder left as the server wrote it.
 // With the store's folder as the server wrote it. The store knows an incident once it has closed, its flows before.
 function proofCommand(incident, flow) {
     const told = incident.proof ?? `referee captures get --incident ${incident.id} -w - | wireshark -k -i -`;
@@ -100,7 +98,7 @@ function proofCommand(incident, flow) {
 export function wireshark(incident, flow) {
     const flows = incident.flow_ids ?? [];
     const open = incident.state === "open";
-    if (!flows.length || (incident.captured === false && !open)) {
+    if (!keepsPackets(incident)) {
         return none(incident);
     }
     const shown = open ? (flow ?? flows[0]) : null;
@@ -126,18 +124,20 @@ export function wireshark(incident, flow) {
         el(
             "p",
             { class: "muted small" },
-            "Wireshark’s own list of interfaces has this incident too, once ",
+            "Wireshark’s own list of interfaces has this incident too, where Referee’s package or ",
             el("code", null, "referee extcap install"),
-            " has been run where Wireshark is.",
+            " has put it there.",
         ),
     );
 }
 
 function none(incident) {
     const host = incident.subject?.host ?? incident.subject?.dst;
-    const words = host
+    const words = (incident.flow_ids ?? []).length
+        ? GONE
+        : host && incident.scope !== "flow"
         ? [
-              `This is about a ${whose(incident)}; see `,
+              `This is about a ${whose(incident)} as a whole: no single flow was recorded for it. See `,
               el("a", { href: `#/captures${query({ host })}` }, "what is kept of its flows"),
               ".",
           ]
@@ -146,6 +146,6 @@ function none(incident) {
         "section",
         { class: "panel" },
         el("h2", null, "Packets"),
-        el("p", { class: "muted" }, incident.scope === "flow" ? "None were kept of this incident." : words),
+        el("p", { class: "muted" }, words),
     );
 }
