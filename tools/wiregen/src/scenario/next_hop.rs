@@ -7,7 +7,7 @@ use super::START;
 use super::healthy;
 use super::trouble::{Claim, FIRST, MS, SECOND, SECOND_BIT, also, chat, main_claim};
 use super::world::{World, between};
-use crate::packet::{ACK, PSH, RST};
+use crate::packet::{ACK, FIN, PSH, RST};
 use crate::profile::Net;
 use crate::profile::Side::{Client, Server};
 use crate::tcp::{Conversation, Kind, LastAck, Segment};
@@ -25,7 +25,7 @@ pub fn build(world: &mut World) {
         let claims = match i % 3 {
             0 => nothing_outstanding(&mut c),
             1 => in_flight(&mut c),
-            _ => after_a_silence(&mut c),
+            _ => after_a_silence(&mut c, i % 9 == 2),
         };
         world.troubled(c, claims);
     }
@@ -50,10 +50,11 @@ fn reject(c: &mut Conversation, at: u64) -> Segment {
     c.push(Segment { at, seq, ack: 0, window: 0, kind, marks: FIRST, ..c.segment(Server, RST) })
 }
 
-/// The server knows nothing of the RST and sends `data` again; the client has no such connection any more.
-fn goes_on(c: &mut Conversation, rst: &Segment, data: &Segment) {
-    for after in AGAIN {
-        let again = c.push(Segment { at: rst.at + after * MS, marks: SECOND_BIT, ..*data });
+/// The server knows nothing of the RST and sends `data` again, so many ms after `from`; the client has no such connection
+/// any more.
+fn goes_on(c: &mut Conversation, from: u64, again: &[u64], data: &Segment) {
+    for after in again {
+        let again = c.push(Segment { at: from + after * MS, marks: SECOND_BIT, ..*data });
         let at = again.at + c.profile.end(Client).rtt;
         let kind = Kind::Bare { ttl: 0 };
         c.push(Segment { at, seq: again.ack, ack: 0, window: 0, kind, ..c.segment(Client, RST) });
@@ -68,7 +69,7 @@ fn nothing_outstanding(c: &mut Conversation) -> Vec<Claim> {
     let sent = c.segments.iter().filter(|s| s.side == Server && s.len > 0);
     let Some(data) = sent.max_by_key(|s| s.at).copied() else { return Vec::new() };
     let rst = reject(c, c.last + 2_000);
-    goes_on(c, &rst, &data);
+    goes_on(c, rst.at, &AGAIN, &data);
     let again = Some(AGAIN.len() as u32);
     vec![
         main_claim("rst_injected", 1, FIRST),
@@ -89,7 +90,7 @@ fn in_flight(c: &mut Conversation) -> Vec<Claim> {
     for _ in 0..3 {
         c.push(Segment { len: 900, ..c.segment(Server, ACK) });
     }
-    goes_on(c, &rst, &data);
+    goes_on(c, rst.at, &AGAIN, &data);
     vec![
         main_claim("rst_injected", 1, FIRST),
         also("rst_midflow", None, FIRST),
@@ -97,14 +98,23 @@ fn in_flight(c: &mut Conversation) -> Vec<Claim> {
     ]
 }
 
-/// The router forgot the connection in a silence and rejects the request: the server never hears of it.
-fn after_a_silence(c: &mut Conversation) -> Vec<Claim> {
+/// The router forgot the connection in a silence and rejects the request: the server never hears of it, and if it `closes`,
+/// for a timeout of its own, does so again and again.
+fn after_a_silence(c: &mut Conversation, closes: bool) -> Vec<Claim> {
     c.handshake();
     chat(c, 2);
     c.silence(12 * SECOND);
     let request = c.push(Segment { len: 200, ..c.segment(Client, ACK | PSH) });
-    reject(c, request.at + 60_000);
-    vec![main_claim("rst_after_idle", 1, FIRST), also("rst_midflow", Some(1), FIRST)]
+    let rst = reject(c, request.at + 60_000);
+    let mut claims = vec![main_claim("rst_after_idle", 1, FIRST), also("rst_midflow", Some(1), FIRST)];
+    if closes {
+        let fin = c.push(Segment { at: rst.at + 2 * SECOND, ..c.segment(Server, FIN | ACK) });
+        let again = &AGAIN[1..5];
+        goes_on(c, fin.at, again, &fin);
+        claims.push(also("retransmission", Some(again.len() as u32), SECOND_BIT));
+        claims.push(also("rst_injected", Some(1), FIRST));
+    }
+    claims
 }
 
 /// The server's own RST overtakes the last two segments before it, and comes one hop nearer if `near`.
