@@ -185,15 +185,17 @@ pub fn event_doc(event: Event) -> &'static str {
         Event::FirstByte => "The first byte of an answer came a second or more after its request.",
         Event::IcmpUnreachable => "ICMP \"destination unreachable\" or \"time exceeded\" quoted this flow.",
         Event::AfterRst => {
-            "A packet followed from a side in whose name a RST was seen; raised for the 1st, 2nd, 4th, 8th …"
+            "A packet followed from a side in whose name a RST was seen; raised for the 1st, 2nd, 4th, 8th … and for the one \
+             that shows the RST not to be that side's."
         }
         Event::Stalled => {
             "One side sends and nothing at all comes back, or its window is closed; raised 5, 10, 20, 40 s after \
              that began, every 40 s from then on as long as there are attempts, and when it ends after 5 s or more."
         }
         Event::Disproved => {
-            "What a rule has said of this flow may be wrong after all: a segment that was stuck has arrived, or the \
-             receiver says that a repeat was needless (RFC 2883). Only rules that matched on the flow before are asked."
+            "What a rule has said of this flow may be wrong after all: a segment that was stuck has arrived, the receiver \
+             says that a repeat was needless (RFC 2883), or the alleged sender of a RST goes on after it. Only rules that \
+             matched on the flow before are asked."
         }
         Event::ChallengeAck => {
             "A SYN was answered by an ACK that does not acknowledge it: of an old connection (RFC 5961 §4.2)."

@@ -179,10 +179,11 @@ fn turn(flow: &Flow, packet: &Packet, out: &mut Outcome) {
 }
 
 /// Remembers a silence that this packet ends, if nothing was outstanding during it and no window was closed: a
-/// sender that waits for an acknowledgement, or for room, isn't idle.
+/// sender that waits for an acknowledgement, or for room, isn't idle. Nor is one whose RST the other end has had: what
+/// it still sends goes by its timers.
 #[inline(always)]
 fn silence(flow: &mut Flow, now: Nanos) {
-    if !falls_silent(flow, now) {
+    if !falls_silent(flow, now) || flow.has(flow_flag::RST) {
         return;
     }
     let gap = now.saturating_sub(flow.last_ns);

@@ -9,7 +9,7 @@ use rules::event::Event;
 
 use super::Outcome;
 use super::facts::{client_rtt_us, server_rtt_us};
-use super::sequence::span;
+use super::sequence::{round_trip, span};
 use super::wait::ms;
 use crate::decode::{Packet, Tcp, flags};
 use crate::flow::Flow;
@@ -23,9 +23,13 @@ const TTL_APART: u8 = 2;
 const ID_STEP: u16 = 64;
 /// The same up to a RST, which other connections of the host may have gone before.
 const ID_LEAP: u16 = 4096;
-/// A packet this long after a RST was not overtaken by it, ms, if it has something new; and if it has nothing.
+/// A packet this long after a RST was not overtaken by it, ms, if it has something new; if it repeats what was seen before
+/// the RST, as a sender's timer does after 200 ms and a round trip (Linux; RFC 6298 §2.4 says later); if it has nothing.
 const OVERTAKEN_MS: u32 = 20;
+const REPEAT_OVERTAKEN_MS: u32 = 200;
 const OVERTAKEN_AT_MOST_MS: u32 = 2000;
+/// What lies farther back belongs to another connection, bytes.
+const REPEATED_WITHIN: u32 = 1 << 24;
 /// A device nearby answers within less, µs.
 const TELLING_RTT_US: u64 = 5000;
 /// So many packets after a RST prove that the socket lives, whatever the RST looked like.
@@ -40,11 +44,24 @@ pub(super) fn follow(flow: &mut Flow, dir: usize, packet: &Packet, now: Nanos, o
     }
     let own = &mut flow.dirs[dir];
     step(own, packet);
-    if own.ttl_min != own.ttl_max || own.shows(sign::RST) {
+    if own.shows(sign::RST) {
+        after_rst(flow, dir, packet, now, out);
+    } else if own.ttl_min != own.ttl_max {
         vote(flow, dir, packet.ttl);
-        if flow.dirs[dir].shows(sign::RST) {
-            lives_on(flow, dir, &packet.tcp, now, out);
-        }
+    }
+}
+
+/// A packet of a side in whose name a RST was seen. What was said of the RST is wrong if this one turns the verdict.
+#[cold]
+fn after_rst(flow: &mut Flow, dir: usize, packet: &Packet, now: Nanos, out: &mut Outcome) {
+    let forged = |flow: &Flow| flow.rst_injected(dir) == Some(true);
+    // The packet is counted already: without it there may be nothing to compare with.
+    let known = flow.packets_but_rst(dir) > 1 && forged(flow);
+    vote(flow, dir, packet.ttl);
+    lives_on(flow, dir, &packet.tcp, now, out);
+    if !known && forged(flow) {
+        out.events.insert(Event::AfterRst);
+        out.events.insert(Event::Disproved);
     }
 }
 
@@ -147,16 +164,26 @@ fn reset(flow: &mut Flow, dir: usize, packet: &Packet, now: Nanos) {
     own.after_rst = 0;
 }
 
-/// A packet of a side in whose name a RST was seen.
-#[cold]
+/// Whether it shows that its socket lives.
 fn lives_on(flow: &mut Flow, dir: usize, tcp: &Tcp, now: Nanos, out: &mut Outcome) {
     let (own, other) = (&flow.dirs[dir], &flow.dirs[dir ^ 1]);
     let rst_ms = flow.senders[dir].rst_ms;
     let since = |time: Nanos| ms(time).wrapping_sub(rst_ms).cast_signed();
     // Sent before a RST that ends the stream, it could say neither.
-    let new_data = before(own.expected, tcp.seq.wrapping_add(span(tcp)));
+    let end = tcp.seq.wrapping_add(span(tcp));
+    let new_data = before(own.expected, end);
     let new_ack = tcp.ack == other.next_seq && since(other.advanced_ns()) > 0;
-    let overtaken = if new_data || new_ack { OVERTAKEN_MS } else { OVERTAKEN_AT_MOST_MS };
+    // A RST moves what is expected on, what was seen it does not.
+    let seen = |before: u32| before.wrapping_sub(end) < REPEATED_WITHIN;
+    let repeat = span(tcp) > 0 && own.has(dir_flag::SEQ) && seen(own.next_seq) && seen(flow.continuous(dir));
+    let overtaken = if new_data || new_ack {
+        OVERTAKEN_MS
+    } else if repeat {
+        let round_trip_ms = (round_trip(flow) / 1_000_000).min(Nanos::from(OVERTAKEN_AT_MOST_MS)) as u32;
+        (REPEAT_OVERTAKEN_MS + round_trip_ms).min(OVERTAKEN_AT_MOST_MS)
+    } else {
+        OVERTAKEN_AT_MOST_MS
+    };
     let own = &mut flow.senders[dir];
     own.after_rst = own.after_rst.saturating_add(1);
     if since(now) > overtaken.cast_signed() {

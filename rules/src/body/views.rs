@@ -11,7 +11,7 @@ use rhai::{Dynamic, Engine, EvalAltResult, ImmutableString};
 
 use crate::body::Snapshot;
 use crate::facts::table::{Fact, Get, Subject, Window};
-use crate::facts::{FlowFacts, HostFacts, LinkFacts, ServiceFacts};
+use crate::facts::{FlowFacts, HostFacts, LinkFacts, ServiceFacts, SideFacts};
 use crate::network::Network;
 
 /// `flow`, `host`, `service` or `link`; cheap to hand around.
@@ -23,6 +23,12 @@ pub(crate) struct View<S>(Arc<S>);
 pub(crate) struct SideView {
     facts: Arc<FlowFacts>,
     group: &'static str,
+}
+
+impl SideView {
+    pub(crate) fn facts(&self) -> &SideFacts {
+        if self.group == "orig" { &self.facts.orig } else { &self.facts.resp }
+    }
 }
 
 /// An address; a type of its own, so that `in "10.0.0.0/8"` asks for the network and not for the text.

@@ -209,7 +209,8 @@ static FLOW: &[Fact<FlowFacts>] = &[
     row(
         "flow.idle_before_ms",
         "ms",
-        "Length of the silence just broken, nothing outstanding before it; 0 if there was none of 1 s or more.",
+        "Length of the silence just broken, nothing outstanding before it; 0 if there was none of 1 s or more. After a RST, \
+         that before the RST.",
         Get::Int(|f| Some(int(f.idle_before_ms))),
     ),
     row(

@@ -67,6 +67,12 @@ pub(crate) static WORDS: &[Builtin] = &[
     b("endpoint", "endpoint(address, port)", "\"10.0.0.1:443\", \"[fd00::1]:443\"."),
     b("duration_ms", "duration_ms(ms)", "A time in ms, rounded: \"450 ms\", \"2.5 s\", \"300 s\"."),
     b("duration_us", "duration_us(us)", "A time in µs, rounded: \"40 µs\", \"2.5 ms\", \"120 ms\"."),
+    b(
+        "rst_header",
+        "rst_header(name, flow.orig), rst_header(name, flow.resp)",
+        "A sentence on the RST in a side's name: its TTL, Don't Fragment and IP-ID beside that side's other packets, and what \
+         a TTL that is one off may mean. `name` says who the side is, \"client\" or \"server\". Empty if there was no RST.",
+    ),
 ];
 
 /// What a body computes with.

@@ -110,6 +110,75 @@ fn who_goes_on_has_not_reset() {
     });
 }
 
+/// A router one hop off rejects with a RST, and the server's timer sends again what it had sent before.
+#[test]
+fn who_repeats_after_its_rst_has_not_sent_it() {
+    let turns = |t: &Talk| {
+        let events = t.out.events;
+        (t.flow.rst_injected(B), events.contains(Event::AfterRst), events.contains(Event::Disproved))
+    };
+    let again = || Seg::new(false, ACK, 1, 101).data(400);
+    // Everything was acknowledged, or nothing was.
+    for acked in [true, false] {
+        twice(|t| {
+            t.handshake().a(ACK, 1, 1, 100).b(ACK, 1, 101, 400);
+            if acked {
+                t.a(ACK, 101, 401, 0);
+            }
+            assert_eq!(t.rst(MS, if acked { 401 } else { 1 }, 65), Some(false));
+            t.take(5 * MS, again());
+            assert_eq!(turns(t), (Some(false), true, false), "the first after it may have been overtaken");
+            t.take(150 * MS, again());
+            assert_eq!(turns(t), (Some(false), true, false), "no timer is that short");
+            t.take(60 * MS, again());
+            assert_eq!(turns(t), (Some(true), true, true), "not one of those that are told anyway");
+            t.take(420 * MS, again());
+            assert_eq!(turns(t), (Some(true), true, false), "it is known already");
+        });
+    }
+    // What the RST overtook was not seen before, however late.
+    twice(|t| {
+        t.handshake().a(ACK, 1, 1, 100);
+        t.rst(MS, 801, 65);
+        t.take(300 * MS, Seg::new(false, ACK, 1, 101).data(400));
+        t.take(300 * MS, Seg::new(false, ACK, 401, 101).data(400));
+        assert_eq!(turns(t), (Some(false), true, false));
+    });
+    // Nor was what fills a gap.
+    twice(|t| {
+        t.handshake().a(ACK, 1, 1, 100).b(ACK, 401, 101, 400);
+        t.rst(MS, 801, 64);
+        t.take(300 * MS, Seg::new(false, ACK, 801, 101)).take(300 * MS, again());
+        assert_eq!(t.flow.rst_injected(B), Some(false));
+    });
+    // Numbers of another connection whose SYN was not seen.
+    twice(|t| {
+        t.handshake().a(ACK, 1, 1, 100).b(ACK, 1, 101, 400);
+        t.rst(MS, 401, 64);
+        t.take(S, Seg::new(false, ACK, 0xa000_0000, 9).data(400));
+        t.take(MS, Seg::new(false, ACK, 0xa000_0190, 9).data(400));
+        assert_eq!(t.flow.rst_injected(B), Some(false));
+    });
+}
+
+#[test]
+fn the_silence_before_a_rst_is_not_one_after_it() {
+    twice(|t| {
+        t.handshake().a(ACK, 1, 1, 100).b(ACK, 1, 101, 400).a(ACK, 101, 401, 0);
+        t.rst(MS, 401, 65);
+        t.take(S, Seg::new(true, RST, 101, 0)).take(13 * S, Seg::new(false, ACK, 1, 101).data(400));
+        assert_eq!((t.facts().idle_before_ms, t.facts().packets_since_idle), (0, 0));
+    });
+    twice(|t| {
+        t.handshake().a(ACK, 1, 1, 100).b(ACK, 1, 101, 400).a(ACK, 101, 401, 0);
+        t.take(20 * S, Seg::new(true, ACK, 101, 401).data(100));
+        t.rst(MS, 401, 65);
+        assert_eq!((t.facts().idle_before_ms, t.facts().packets_since_idle), (20_000, 2));
+        t.take(30 * S, Seg::new(false, ACK, 1, 101).data(400));
+        assert_eq!((t.facts().idle_before_ms, t.facts().packets_since_idle), (20_000, 2));
+    });
+}
+
 #[test]
 fn hosts_that_look_like_strangers() {
     // The route changed before the RST, which came the new way.

@@ -7,7 +7,7 @@ const NAMES = {
     absorbed: null,
     df_fits: "Don't Fragment as usual",
     idle_timeout_at_most_ms: "Idle timeout at most",
-    injected: "Sent by somebody else",
+    injected: "Shown to be somebody else's",
     ip_id_fits: "IP-ID as usual",
     sent_by: "Sent in the name of",
     seq_exact: "Sequence number exact",

@@ -27,14 +27,15 @@ export function isRst(packet) {
     return packet.class === "tcp" && packet.flags.includes("R");
 }
 
-// A RST that does not come from where its sender's packets come from.
+// How far a RST's TTL is from that of its sender's other packets; null where either is not known.
+function ttlApart(packet) {
+    const known = isRst(packet) && packet.expected_ttl !== null && packet.ttl !== null;
+    return known ? Math.abs(packet.ttl - packet.expected_ttl) : null;
+}
+
+// A RST that does not come from where its sender's packets come from. Packets of one host differ by one where routes do.
 export function isForeign(packet) {
-    return (
-        isRst(packet) &&
-        packet.expected_ttl !== null &&
-        packet.ttl !== null &&
-        Math.abs(packet.ttl - packet.expected_ttl) > 1
-    );
+    return ttlApart(packet) > 1;
 }
 
 export function kindOf(packet) {
@@ -90,19 +91,14 @@ export function noteOf(packet, narrow = false) {
     const notes = [];
     if (isRst(packet)) {
         const whose = packet.dir === "orig" ? "client" : "server";
-        const known = packet.expected_ttl !== null && packet.ttl !== null;
-        if (narrow) {
-            notes.push(
-                known && isForeign(packet) ? `TTL ${packet.ttl} ≠ ${packet.expected_ttl}` : `TTL ${packet.ttl ?? "?"}`,
-            );
+        const apart = ttlApart(packet);
+        const ttl = `TTL ${packet.ttl ?? (narrow ? "?" : "unknown")}`;
+        if (apart === null) {
+            notes.push(ttl);
+        } else if (narrow) {
+            notes.push(apart ? `${ttl} ≠ ${packet.expected_ttl}` : ttl);
         } else {
-            notes.push(
-                known
-                    ? isForeign(packet)
-                        ? `TTL ${packet.ttl}, the ${whose}'s is ${packet.expected_ttl}`
-                        : `TTL ${packet.ttl}, as the ${whose}'s`
-                    : `TTL ${packet.ttl ?? "unknown"}`,
-            );
+            notes.push(apart ? `${ttl}, the ${whose}'s others ${packet.expected_ttl}` : `${ttl}, as the ${whose}'s others`);
         }
     }
     for (const mark of packet.marks) {
@@ -284,12 +280,17 @@ export function described(packets, ends) {
     }
     const rsts = packets.filter(isRst);
     const foreign = rsts.filter(isForeign);
+    const near = rsts.filter((packet) => ttlApart(packet) === 1);
     const parts = [
         `${plural(packets.length, "packet")} between ${ends.client} and ${ends.server} in ${span(seconds(packets.at(-1), packets[0]))}.`,
     ];
     if (foreign.length) {
         parts.push(
             `${plural(foreign.length, "RST")} with a TTL that is not the sender's: ${foreign[0].ttl} instead of ${foreign[0].expected_ttl}.`,
+        );
+    } else if (near.length) {
+        parts.push(
+            `${plural(near.length, "RST")} with a TTL one off from the sender's others: ${near[0].ttl} instead of ${near[0].expected_ttl}.`,
         );
     } else if (rsts.length) {
         parts.push(`${plural(rsts.length, "RST")}.`);

@@ -99,7 +99,7 @@ test("a forged RST says whose TTL is which", () => {
     const packets = flow(IDLE);
     const rst = packets.find((one) => one.flags.includes("R"));
     assert.ok(isForeign(rst));
-    assert.equal(noteOf(rst), "TTL 253, the server's is 61");
+    assert.equal(noteOf(rst), "TTL 253, the server's others 61");
     assert.equal(noteOf(rst, true), "TTL 253 ≠ 61");
     const row = layout(packets, 900).rows.find((one) => one.kind === "rst");
     assert.ok(row.foreign.x > row.via.x && row.foreign.x < row.start.x, "made between the tap and the server");
@@ -107,10 +107,26 @@ test("a forged RST says whose TTL is which", () => {
         described(packets, { client: "a", server: "b" }),
         /1 RST with a TTL that is not the sender's: 253 instead of 61/,
     );
-    const own = packet(1, { flags: "R.", ttl: 62, expected_ttl: 61, dir: "resp" });
-    assert.ok(!isForeign(own));
-    assert.equal(noteOf(own), "TTL 62, as the server's");
     assert.equal(noteOf(packet(1, { flags: "R", ttl: null })), "TTL unknown");
+    assert.equal(noteOf(packet(1, { flags: "R", ttl: 64 })), "TTL 64");
+});
+
+test("a RST whose TTL is one off is not said to have its sender's", () => {
+    for (const ttl of [62, 60]) {
+        const near = packet(1, { flags: "R.", ttl, expected_ttl: 61, dir: "resp" });
+        assert.ok(!isForeign(near), "routes differ by as much");
+        assert.equal(noteOf(near), `TTL ${ttl}, the server's others 61`);
+        assert.equal(noteOf(near, true), `TTL ${ttl} ≠ 61`);
+        assert.match(
+            described([near], { client: "a", server: "b" }),
+            new RegExp(`1 RST with a TTL one off from the sender's others: ${ttl} instead of 61`),
+        );
+    }
+    const own = packet(1, { flags: "R.", ttl: 61, expected_ttl: 61, dir: "resp" });
+    assert.equal(noteOf(own), "TTL 61, as the server's others");
+    assert.equal(noteOf(own, true), "TTL 61");
+    const client = packet(1, { flags: "R", ttl: 64, expected_ttl: 64, dir: "orig" });
+    assert.equal(noteOf(client), "TTL 64, as the client's others");
 });
 
 test("labels", () => {
