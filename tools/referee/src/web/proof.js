@@ -18,15 +18,7 @@ export async function packets(place, incident, wanted, signal) {
                 "section",
                 { class: "panel" },
                 el("h2", null, "Packets"),
-                el(
-                    "p",
-                    { class: "muted" },
-                    incident.state === "open"
-                        ? "None have been written yet; they come within seconds of the verdict."
-                        : (incident.flow_ids ?? []).length
-                          ? "Nothing of its flows is kept: the store’s limit may have been reached, or the box was too busy to keep them (see the books)."
-                          : `This is about a ${whose(incident)} as a whole: no single flow was recorded for it.`,
-                ),
+                el("p", { class: "muted" }, missing(incident, Date.now())),
             ),
         );
         return;
@@ -60,6 +52,24 @@ export async function packets(place, incident, wanted, signal) {
               )
             : null,
     );
+}
+
+// Within so many milliseconds of the verdict they are on the disk, if ever.
+const SOON = 60_000;
+
+// Why there are no packets, `now` being the time in milliseconds.
+export function missing(incident, now) {
+    const open = incident.state === "open";
+    const flows = (incident.flow_ids ?? []).length > 0;
+    if (!flows) {
+        const whole = `This is about a ${whose(incident)} as a whole`;
+        return open
+            ? `${whole}: where its rule keeps packets, they are of flows that show it from the verdict on. None is kept so far.`
+            : `${whole}: no single flow was recorded for it.`;
+    }
+    return open && now - incident.first_ns / 1e6 < SOON
+        ? "None have been written yet; they come within seconds of the verdict, where its rule keeps packets."
+        : "Nothing of its flows is kept: its rule asks for no packets, the store’s limit may have been reached, or the box was too busy to keep them (see the books).";
 }
 
 function endsOf(answer) {
