@@ -6,16 +6,13 @@ import { ladder } from "./ladder-view.js";
 import { sequence } from "./sequence-view.js";
 import { count, endpoint, plural, whose } from "./words.js";
 
-const GONE =
-    "Nothing of its flows is kept: the store’s limit may have been reached, or the box was too busy to keep them (see the books).";
-
 export async function packets(place, incident, wanted, signal) {
     const answer = await maybe(
         `incidents/${encodeURIComponent(incident.id)}/packets${query({ flow: wanted })}`,
         signal,
     );
     if (!answer || !answer.packets?.length) {
-        show(place, keepsPackets(incident) ? missing(incident) : null);
+        show(place, keepsPackets(incident) ? panel(missing(incident, Date.now())) : null);
         return;
     }
     const flow = answer.flows.find((one) => one.flow_id === answer.flow_id);
@@ -53,13 +50,26 @@ export async function packets(place, incident, wanted, signal) {
 const keepsPackets = (incident) =>
     (incident.flow_ids ?? []).length > 0 && (incident.captured !== false || incident.state === "open");
 
-const missing = (incident) =>
-    el(
-        "section",
-        { class: "panel" },
-        el("h2", null, "Packets"),
-        el("p", { class: "muted" }, incident.state === "open" ? "None have been written yet; they come within seconds of the verdict." : GONE),
-    );
+const panel = (...words) =>
+    el("section", { class: "panel" }, el("h2", null, "Packets"), el("p", { class: "muted" }, ...words));
+
+// Within so many milliseconds of the verdict they are on the disk, if ever.
+const SOON = 60_000;
+
+// Why there are no packets, `now` being the time in milliseconds.
+export function missing(incident, now) {
+    const open = incident.state === "open";
+    const flows = (incident.flow_ids ?? []).length > 0;
+    if (!flows) {
+        const whole = `This is about a ${whose(incident)} as a whole`;
+        return open
+            ? `${whole}: where its rule keeps packets, they are of flows that show it from the verdict on. None is kept so far.`
+            : `${whole}: no single flow was recorded for it.`;
+    }
+    return open && now - incident.first_ns / 1e6 < SOON
+        ? "None have been written yet; they come within seconds of the verdict, where its rule keeps packets."
+        : "Nothing of its flows is kept: its rule asks for no packets, the store’s limit may have been reached, or the box was too busy to keep them (see the books).";
+}
 
 function endsOf(answer) {
     const { flow } = answer;
@@ -132,20 +142,7 @@ export function wireshark(incident, flow) {
 }
 
 function none(incident) {
-    const host = incident.subject?.host ?? incident.subject?.dst;
-    const words = (incident.flow_ids ?? []).length
-        ? GONE
-        : host && incident.scope !== "flow"
-        ? [
-              `This is about a ${whose(incident)} as a whole: no single flow was recorded for it. See `,
-              el("a", { href: `#/captures${query({ host })}` }, "what is kept of its flows"),
-              ".",
-          ]
-        : "None were kept of this incident.";
-    return el(
-        "section",
-        { class: "panel" },
-        el("h2", null, "Packets"),
-        el("p", { class: "muted" }, words),
-    );
+    const host = incident.scope === "flow" ? null : (incident.subject?.host ?? incident.subject?.dst);
+    const kept = host ? [" See ", el("a", { href: `#/captures${query({ host })}` }, "what is kept of its flows"), "."] : [];
+    return panel(missing(incident, Date.now()), ...kept);
 }

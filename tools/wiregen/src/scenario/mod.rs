@@ -172,6 +172,11 @@ const SCENARIOS: [Scenario; 51] = [
         build: |w| healthy::with_siblings(w, "pmtu_blackhole", 3),
     },
     Scenario {
+        name: "pmtu_blackhole_silent",
+        about: "the same while the receiver waits in silence; one is answered after 9 s",
+        build: stalls::pmtu_silent,
+    },
+    Scenario {
         name: "wscale_missing",
         about: "the window scale option is missing in SYN-ACKs, or in both SYNs",
         build: |w| healthy::with_siblings(w, "wscale_missing", 4),
