@@ -85,7 +85,7 @@ struct Scenario {
     build: fn(&mut World),
 }
 
-const SCENARIOS: [Scenario; 51] = [
+const SCENARIOS: [Scenario; 52] = [
     Scenario {
         name: "healthy",
         about: "200 clean flows, DNS, ping, ARP: nothing to report",
