@@ -151,3 +151,20 @@ macro_rules! side_facts {
 
 pub(super) static ORIG: &[Fact<FlowFacts>] = side_facts!(orig, "originator");
 pub(super) static RESP: &[Fact<FlowFacts>] = side_facts!(resp, "responder");
+
+/// Ports that only services have, below; ports that systems give to clients, from here on (Linux, Windows and others).
+const SERVICES_BELOW: u16 = 1024;
+const CLIENTS_FROM: u16 = 32_768;
+
+/// Who opened the connection, by the SYN or by the ports (see `table`).
+pub(super) fn orig_opened(f: &FlowFacts) -> Option<bool> {
+    let is_service = |own: u16, other: u16| {
+        own < SERVICES_BELOW && other >= SERVICES_BELOW || own < CLIENTS_FROM && other >= CLIENTS_FROM
+    };
+    match (is_service(f.dport, f.sport), is_service(f.sport, f.dport)) {
+        _ if f.syns > 0 => Some(true),
+        (true, false) => Some(true),
+        (false, true) => Some(false),
+        _ => None,
+    }
+}

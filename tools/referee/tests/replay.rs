@@ -298,3 +298,20 @@ fn a_state_table_of_known_size_is_watched_in_a_capture() {
     assert!(told("100").contains(&"state_table_near_full".to_owned()));
     assert_eq!(told("1_000_000"), told("0"));
 }
+
+#[test]
+fn of_what_no_rule_had_counted_nothing_is_told() {
+    let bench = Bench::new();
+    bench.capture("connection_churn", 5.0);
+    bench.file(
+        "own.rhai",
+        "// A RST.\nrule \"reset\" on rst when flow.rst then { incident(\"info\", \"x\"); }\n",
+    );
+    for (rules, counted) in [(&["--rules", "own.rhai"][..], false), (&[], true)] {
+        let ran = bench.replay(&[rules, &["--ledger", "l", "connection_churn.pcap"]].concat()).exits(0);
+        assert_eq!(ran.stdout.contains("entries at most in a firewall"), counted, "{}", ran.stdout);
+        let ledger = &lines(&bench.read("l"))[0];
+        assert_eq!(ledger["judge"]["state_entries_peak"].is_u64(), counted, "{ledger}");
+        assert!(counted || ledger["judge"]["state_entries_peak"].is_null(), "{ledger}");
+    }
+}
