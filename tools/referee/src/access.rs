@@ -56,8 +56,9 @@ fn rights(user: u32, owner: u32, folder: &str) -> String {
     let [user_name, owner_name] = [user, owner].map(user_name);
     match user {
         0 => format!(
-            "root gives up its right to other users' files before it captures, and {folder} belongs to {owner_name}; a run \
-             over a store of {owner_name}'s becomes {owner_name}: chown -R {owner_name}: STORE. Or name a path in a folder of root's"
+            "root gives up its right to other users' files before it captures, and {folder} belongs to {owner_name}; \
+             a run over a store of {owner_name}'s becomes {owner_name}: chown -R {owner_name}: STORE. \
+             Or name a path in a folder of root's"
         ),
         _ => format!(
             "this run is {user_name}'s, and {folder} belongs to {owner_name}; name a path in a folder of {user_name}'s: \
