@@ -22,6 +22,7 @@ rm -rf "$stage"
 mkdir -p "$stage"
 "$release/referee" generate "$stage"
 "$release/wiregen" generate "$stage/man1"
+scripts/package-docs.sh "$stage/doc"
 # Wireshark looks for extcap programs beside its libraries.
 extcap=$stage/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH)/wireshark/extcap
 mkdir -p "$extcap" "$stage/bin"

@@ -83,6 +83,8 @@ pub struct SideFacts {
     /// Smaller segments of this side pass while that one is stuck: the peer has sent something, but no RST, since
     /// the first resend.
     pub small_passes: bool,
+    /// Nothing as large had arrived on this connection, seen from its SYN on, and nothing smaller is without answer.
+    pub only_large_stuck: bool,
     /// Largest TCP payload of this side known to have arrived, bytes; unknown until all it sent was acknowledged once.
     pub largest_acked: Option<u32>,
     /// Of the retransmissions, those of bytes that had been acknowledged.

@@ -149,6 +149,29 @@ fn a_rule_that_counts_resets_leaves_room_for_flows_that_are_reset() {
     assert_eq!(on_disk(&disk).into_keys().collect::<Vec<_>>(), [2000, 2001, 3000, 3001]);
 }
 
+#[test]
+fn a_rule_that_counts_attempts_that_fail_has_such_attempts_recorded() {
+    let refused = |packets: &mut Vec<Packet>, ts, port| {
+        packets.push(tcp(ts, 9, port, true, SYN));
+        packets.push(tcp(ts + 1, 9, port, false, RST | ACK));
+    };
+    let mut packets = Vec::new();
+    (0..8).for_each(|n| refused(&mut packets, u64::from(n) * MS, 1000 + n));
+    // Watched from here on: one that is accepted, one that is refused, one that asks twice.
+    for (after, client, flags) in [(0, true, SYN), (1, false, SYN | ACK), (2, true, ACK)] {
+        packets.push(tcp(500 * MS + after, 9, 2000, client, flags));
+    }
+    refused(&mut packets, 600 * MS, 3000);
+    for at in [700, 900] {
+        packets.push(tcp(at * MS, 9, 4000, true, SYN));
+    }
+    let text = "rule \"refused\" on tick when service.refused(1) >= 5 then {
+        incident(\"info\", \"x\"); capture(service); }";
+    let (outcome, disk) = run_with(&packets, text, JudgeConfig::default());
+    assert_eq!(on_disk(&disk), BTreeMap::from([(3000, 2), (4000, 2)]));
+    assert_eq!((outcome.incidents[0].flow_ids.len(), outcome.incidents[0].flows), (2, 0));
+}
+
 /// Everything that is told, but for the hash of the rules and for what is counted of rules.
 fn told(outcome: &Outcome) -> Vec<String> {
     let json = |value: serde_json::Result<String>| value.unwrap();

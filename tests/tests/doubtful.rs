@@ -223,6 +223,42 @@ fn a_handshake_that_the_client_reset_is_no_connection() {
     assert!(!outcome.rows[0].findings.contains_key("rst_midflow"), "{:?}", outcome.rows[0].findings);
 }
 
+#[test]
+fn a_server_that_acknowledges_a_request_and_resets_owes_an_answer() {
+    // The client asks `asks` bytes, the server acknowledges and says `says`; then `reset` comes.
+    let told = |asks: usize, says: usize, fin: bool, reset: Seg| {
+        let mut wire = Wire::default();
+        wire.open(0, 0);
+        if asks > 0 {
+            wire.put(0, 30 * MS, seg(true, ACK | PSH, 1, 1, asks));
+            wire.put(0, 40 * MS, seg(false, ACK, 1, 1 + asks as u32, 0));
+        }
+        if says > 0 {
+            wire.put(0, 50 * MS, seg(false, ACK | PSH, 1, 1 + asks as u32, says));
+            wire.put(0, 60 * MS, seg(true, ACK, 1 + asks as u32, 1 + says as u32, 0));
+        }
+        if fin {
+            wire.put(0, 65 * MS, seg(true, ACK | FIN, 1 + asks as u32, 1, 0));
+        }
+        wire.put(0, 70 * MS, reset);
+        wire.put(9, 20_000 * MS, seg(true, ACK, 1, 1, 0));
+        wire.run()
+    };
+    let by_server = seg(false, RST | ACK, 1, 121, 0);
+    let owed = told(120, 0, false, by_server);
+    assert_eq!(kinds(&owed.incidents), ["rst_midflow"]);
+    let explain = &owed.incidents[0].explain;
+    assert!(explain.contains("had acknowledged 120 bytes from the client and sent none"), "{explain}");
+    for (asks, says, fin, reset) in [
+        (120, 0, false, seg(true, RST | ACK, 121, 1, 0)),
+        (120, 5, false, seg(false, RST | ACK, 6, 121, 0)),
+        (120, 0, true, by_server),
+        (0, 0, false, seg(false, RST | ACK, 1, 1, 0)),
+    ] {
+        assert_eq!(kinds(&told(asks, says, fin, reset).incidents), Vec::<&str>::new(), "{asks} {says} {fin}");
+    }
+}
+
 /// A segment that is sent again at these times, ms, while small ones pass; then an ACK at `acked`.
 fn stuck(len: usize, sends: &[u64], acked: Option<u64>) -> Outcome {
     let mut wire = Wire::default();
@@ -287,6 +323,71 @@ fn a_smaller_segment_that_arrives_proves_the_hole() {
     wire.put(0, 4650 * MS, seg(true, ACK, 201, 1461, 0));
     let outcome = wire.run();
     assert_eq!(kinds(&outcome.incidents), ["pmtu_blackhole"]);
+}
+
+/// The client sends `head` bytes, which are acknowledged, and then segments of 1460 and what is given last; nothing comes
+/// back, however often the first is repeated.
+fn silent_hole(head: usize, tail: usize, then: impl FnOnce(&mut Wire)) -> Outcome {
+    let mut wire = Wire::default();
+    wire.open(0, 0);
+    for (n, at) in (0..head).step_by(1460).enumerate() {
+        let (at, len) = (at as u32, (head - at).min(1460));
+        let ms = 30 + n as u64 * 20;
+        wire.put(0, ms * MS, seg(true, ACK | PSH, 1 + at, 1, len));
+        wire.put(0, (ms + 10) * MS, seg(false, ACK, 1, 1 + at + len as u32, 0));
+    }
+    let first = 1 + head as u32;
+    let sent = (0..6).map(|n| (n * 1460, 1460)).chain((tail > 0).then_some((8760, tail)));
+    for (at, len) in sent {
+        wire.put(0, 900 * MS, seg(true, ACK, first + at, 1, len));
+    }
+    for at in DOUBLING.into_iter().take(6) {
+        wire.put(0, 900 * MS + at * 1000 * MS, seg(true, ACK, first, 1, 1460));
+    }
+    then(&mut wire);
+    for (n, at) in (0..=200).step_by(20).enumerate() {
+        wire.put(100 + n as u16, at * 1000 * MS, seg(true, ACK, 1, 1, 0));
+    }
+    wire.run()
+}
+
+#[test]
+fn a_receiver_silent_before_full_segments_is_behind_a_black_hole_and_one_that_took_them_is_gone() {
+    for head in [92, 0] {
+        let hole = silent_hole(head, 0, |_| {});
+        assert_eq!(kinds(&hole.opened), ["pmtu_blackhole"], "{head}");
+        let told = &hole.incidents[0];
+        assert_eq!((told.count > 0, &told.evidence["path_mtu_below"]), (true, &1500.into()));
+        assert!(told.explain.contains("Had 10.8.0.1 died at that very moment"), "{}", told.explain);
+        assert!(told.advise.contains("ping -M do -s 1000"), "{}", told.advise);
+    }
+    // As large had arrived; or something smaller is without answer too.
+    for (head, tail) in [(4000, 0), (92, 300)] {
+        let gone = silent_hole(head, tail, |_| {});
+        assert_eq!(kinds(&gone.opened), ["half_open"], "{head} {tail}");
+        let says = gone.incidents[0].explain.contains("path MTU black hole");
+        let advises = gone.incidents[0].advise.contains("ping -M do");
+        assert_eq!((says, advises), (head == 92, head == 92), "{head}: {:#?}", gone.incidents[0]);
+    }
+}
+
+#[test]
+fn what_the_silent_receiver_says_at_last_settles_it() {
+    // It speaks: the rest of the doubt goes.
+    let alive = silent_hole(92, 0, |wire| {
+        wire.put(0, 40_000 * MS, seg(false, ACK | PSH, 1, 93, 120));
+        wire.put(0, 64_000 * MS, seg(true, ACK, 93, 121, 1460));
+    });
+    assert_eq!(kinds(&alive.incidents), ["pmtu_blackhole"]);
+    let explain = &alive.incidents[0].explain;
+    assert!(explain.contains("goes on sending") && !explain.contains("died"), "{explain}");
+    // It takes all: it was out of reach for that long.
+    let back = silent_hole(92, 0, |wire| wire.put(0, 40_000 * MS, seg(false, ACK, 1, 8853, 0)));
+    assert_eq!((kinds(&back.withdrawn), kinds(&back.incidents)), (vec!["pmtu_blackhole"], vec!["half_open"]));
+    // It has lost the connection.
+    let reset = silent_hole(92, 0, |wire| wire.put(0, 40_000 * MS, seg(false, RST, 1, 0, 0)));
+    let of = |incidents: &[Incident], kind| incidents.iter().filter(|i| i.kind == kind).count();
+    assert_eq!((of(&reset.withdrawn, "pmtu_blackhole"), of(&reset.incidents, "half_open")), (1, 1));
 }
 
 /// The client's window is closed at 60 ms; `then` adds what follows.
@@ -354,6 +455,9 @@ fn one_silence_is_one_incident_however_long() {
         let [half_open] = &outcome.incidents[..] else { panic!("{:#?}", outcome.incidents) };
         assert_eq!((half_open.count, half_open.flows), (1, 1));
         assert!(half_open.explain.contains(words), "{}", half_open.explain);
+        // It was silent for as long as was looked, which is longer than it was tried.
+        let silent = half_open.evidence["unanswered_ms"].as_u64().unwrap() / 1000;
+        assert!(half_open.explain.contains(&format!("and for {silent} s nothing")), "{}", half_open.explain);
         assert_eq!(half_open.evidence["stopped_trying"], true);
     }
     // It goes on: the words are those of the last look.

@@ -7,6 +7,7 @@
 use rules::event::Event;
 use rules::facts::{FlowFacts, Parts, RstFacts, Side, SideFacts};
 
+use super::pmtu::only_large_is_stuck;
 use super::{Outcome, SILENCE_PACKETS, app};
 use crate::flow::Flow;
 use crate::flow::app::App;
@@ -195,6 +196,7 @@ fn troubled(facts: &mut SideFacts, flow: &Flow, trouble: &Trouble, dir: usize) {
     facts.stuck_aggregate = aggregate(flow, dir, trouble);
     facts.needless = trouble.own.needless();
     facts.small_passes = trouble.stuck_sends > 0 && trouble.peer_alive;
+    facts.only_large_stuck = only_large_is_stuck(flow, trouble, dir);
     facts.spurious_retransmissions = trouble.spurious_retransmission;
     facts.window_fulls = trouble.window_full;
     facts.window_probes = trouble.zero_window_probe.saturating_add(trouble.keepalive_into_zero_window);
@@ -216,6 +218,7 @@ fn untroubled(facts: &mut SideFacts) {
     facts.stuck_aggregate = None;
     facts.needless = 0;
     facts.small_passes = false;
+    facts.only_large_stuck = false;
     facts.spurious_retransmissions = 0;
     facts.window_fulls = 0;
     facts.window_probes = 0;

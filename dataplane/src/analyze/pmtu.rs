@@ -7,12 +7,9 @@ use super::Outcome;
 use super::repeats::Repeat;
 use crate::decode::{Packet, Tcp, flags};
 use crate::flow::Flow;
-use crate::flow::record::{NONE, before, offer};
+use crate::flow::record::{LARGE, NONE, before, dir_flag, offer, sign};
 use crate::flow::trouble::{DirectionTrouble, TroubleSlab};
 use crate::source::{Marks, Nanos};
-
-/// Payload from which a segment is large enough to be suspected, bytes.
-const LARGE: u32 = 1000;
 
 /// Two sends that lie closer together are one attempt, ms: a burst that repairs a loss repeats a segment
 /// several times within a round trip. A sender that hears nothing waits for its timer, 200 ms on Linux, 1 s by
@@ -104,6 +101,17 @@ fn arrives(flow: &Flow, stuck: &DirectionTrouble, dir: usize, ack: u32, out: &mu
 fn passes(stuck: &DirectionTrouble, out: &mut Outcome) {
     out.arrived_sends = stuck.stuck_sends;
     out.events.insert(Event::Disproved);
+}
+
+/// Nothing as large as the stuck segment of `dir` has arrived since its SYN, which was seen, and nothing smaller is
+/// without answer: it was not cut up, and all that is outstanding is of its size.
+pub(super) fn only_large_is_stuck(flow: &Flow, stuck: &DirectionTrouble, dir: usize) -> bool {
+    let own = &flow.dirs[dir];
+    let size = flow.on_the_wire(dir, u32::from(stuck.stuck_payload));
+    let passed = flow.on_the_wire(dir, u32::from(own.largest_acked)) >= size || own.shows(sign::LARGE_PASSED);
+    let alike = flow.unacked(dir).is_some_and(|all| all > 0 && all.is_multiple_of(size.max(1)));
+    let seen_whole = own.has(dir_flag::SYN) && !own.shows(sign::COALESCED);
+    stuck.stuck_sends > 0 && seen_whole && !passed && !stuck.stuck_shrunk && alike
 }
 
 impl Flow {

@@ -9,7 +9,7 @@ use rules::event::{Event, EventSet};
 use super::repeats::{self, Repeat};
 use crate::decode::{Packet, Tcp, flags};
 use crate::flow::Flow;
-use crate::flow::record::{DUP_ACKS_UNSEEN, before, dir_flag, scale, sign};
+use crate::flow::record::{DUP_ACKS_UNSEEN, LARGE, before, dir_flag, scale, sign};
 use crate::flow::trouble::TroubleSlab;
 use crate::source::Nanos;
 
@@ -284,6 +284,7 @@ pub(super) fn acknowledge(flow: &mut Flow, dir: usize, tcp: &Tcp) {
     let own = &mut flow.dirs[dir];
     own.flags |= dir_flag::ACK;
     own.scale &= !scale::ASIDE;
+    let newly = tcp.ack.wrapping_sub(own.last_ack) as i32;
     let other = &mut flow.dirs[dir ^ 1];
     if other.has(dir_flag::WINDOW_PROBE) && tcp.ack == other.next_seq.wrapping_add(1) {
         // The byte that probed was taken.
@@ -292,6 +293,8 @@ pub(super) fn acknowledge(flow: &mut Flow, dir: usize, tcp: &Tcp) {
     if other.next_seq == tcp.ack {
         // All it sent has arrived, so its largest segment has.
         other.largest_acked = other.max_payload;
+    } else if newly >= LARGE as i32 {
+        other.signs |= sign::LARGE_PASSED;
     }
 }
 

@@ -3,7 +3,7 @@
 //! to `link` or `net`; what leads to no IP leaves the packet `NonIp`.
 
 use super::bytes::{after, u8_at, u16_at};
-use super::link::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, by_ethertype, ethernet, ip_version};
+use super::link::{by_ethertype, ethernet, ip_version};
 use super::net;
 use super::packet::{Class, Packet};
 use super::pseudowire;

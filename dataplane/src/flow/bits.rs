@@ -4,6 +4,9 @@
 #[cfg(doc)]
 use super::record::{Direction, Flow, Rare};
 
+/// Payload from which a segment is large enough to be suspected of not fitting through a path, bytes.
+pub const LARGE: u32 = 1000;
+
 /// Bits of [`Direction::scale`].
 pub mod scale {
     /// How far the side's window is scaled, plus [`SHIFTED`]; or one of the two below.
@@ -55,6 +58,8 @@ pub mod sign {
     pub const GAP: u8 = 32;
     /// Packets of it were captured as one: nobody knows how large they are on the wire.
     pub const COALESCED: u8 = 64;
+    /// One acknowledgement, with more outstanding, has covered [`LARGE`](super::LARGE) or more of its bytes.
+    pub const LARGE_PASSED: u8 = 128;
 }
 
 /// Bits of [`Flow::flags`].

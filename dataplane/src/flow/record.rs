@@ -3,7 +3,7 @@
 
 use rules::facts::Side;
 
-pub use super::bits::{crowd_flag, dir_flag, flow_flag, oddity, offer, scale, sign};
+pub use super::bits::{LARGE, crowd_flag, dir_flag, flow_flag, oddity, offer, scale, sign};
 use super::sender::Sender;
 use super::story::{Story, Unwritten};
 use crate::decode::{FlowKey, Tunnel, TunnelKind};

@@ -266,17 +266,29 @@ impl Gauges {
     }
 
     fn most_clients(&mut self, number: usize, now: u64) -> Vec<(u32, IpAddr)> {
-        most(number, self.clients.values_mut().map(|(client, gauge)| (clamped(gauge.entries(now)), *client)))
+        let all = self.all.entries(now);
+        let holders = self.clients.values_mut();
+        let mut most = most(number, holders.map(|(client, gauge)| (clamped(gauge.entries(now)), *client)));
+        most.iter_mut().for_each(|(entries, _)| *entries = (*entries).min(all));
+        most
+    }
+
+    /// Nobody holds more than there are: a client's number knows of no entry that left early (see `clients`), and
+    /// what is held for a service leaves a little later than by the exact sum.
+    fn at_most_all(&mut self, entries: u32, now: u64) -> u32 {
+        entries.min(self.all.entries(now))
     }
 
     /// Puts what is known of all traffic's entries into its facts.
     pub fn fill(&mut self, link: &mut LinkFacts, now: u64) {
-        link.state_entries = self.all.entries(now);
+        let all = self.all.entries(now);
+        link.state_entries = all;
         for (place, (entries, client)) in link.clients.iter_mut().zip(&self.top_clients) {
-            *place = Some((*client, *entries));
+            *place = Some((*client, all.min(*entries)));
         }
         for (place, (entries, (addr, port, proto))) in link.services.iter_mut().zip(&self.top_services) {
-            *place = Some(ServiceEntries { addr: *addr, port: *port, proto: *proto, entries: *entries });
+            let entries = all.min(*entries);
+            *place = Some(ServiceEntries { addr: *addr, port: *port, proto: *proto, entries });
         }
     }
 
@@ -324,23 +336,25 @@ impl Gauges {
     }
 
     pub fn of_client(&mut self, client: &IpAddr, now: u64) -> u32 {
-        self.clients.peek_mut(client).map_or(0, |own| clamped(own.entries(now)))
+        let held = self.clients.peek_mut(client).map_or(0, |own| clamped(own.entries(now)));
+        self.at_most_all(held, now)
     }
 
     /// `last_60s`: of the same service.
     pub fn facts(&mut self, service: &mut Service, last_60s: &Counts, now: u64) -> ServiceStates {
         let [_, syn_recv, established, close_wait, fin_wait2] =
             service.standing.map(|sum| sum.max(0).unsigned_abs());
+        let all = self.all.entries(now);
         ServiceStates {
             syn_recv,
             established,
             close_wait,
             fin_wait2,
             time_wait: last_60s.closed,
-            entries: service.entries.entries(now),
-            entries_total: self.all.entries(now),
+            entries: service.entries.entries(now).min(all),
+            entries_total: all,
             top_client: self.top.map(|(client, _)| client),
-            top_client_entries: self.top.map_or(0, |(_, entries)| entries),
+            top_client_entries: self.top.map_or(0, |(_, entries)| entries.min(all)),
         }
     }
 }
@@ -398,8 +412,8 @@ mod tests {
         change(&mut gauges, 10, [0; 4], 1000);
         change(&mut gauges, 0, [1, 1, 2, 3], 1001);
         assert_eq!(change(&mut gauges, 0, [0; 4], 1002), (9, 9));
-        // All traffic to a second, a service to five.
-        assert_eq!(change(&mut gauges, 0, [0; 4], 1001 + 109), (9, 8));
+        // All traffic to a second, a service to five, and no service has more than there are.
+        assert_eq!(change(&mut gauges, 0, [0; 4], 1001 + 109), (8, 8));
         assert_eq!(change(&mut gauges, 0, [0; 4], 1001 + 149), (8, 8));
         assert_eq!(change(&mut gauges, 0, [0; 4], 1001 + 499), (6, 6));
         assert_eq!(change(&mut gauges, 0, [0; 4], 1001 + 1249), (3, 3));
@@ -414,12 +428,22 @@ mod tests {
             let client = Ipv4Addr::new(10, 0, 0, n).into();
             gauges.client(client, u32::from(n % 3) + 1, 50);
         }
+        gauges.change(&changes(5, [0; 4]).entries, 55);
         gauges.tick(60, &mut Services::new(1));
         let facts = gauges.facts(&mut Service::default(), &Counts::default(), 60);
-        assert_eq!(
-            (facts.top_client, facts.top_client_entries),
-            (Some(Ipv4Addr::new(10, 0, 0, 2).into()), 3)
-        );
+        let busiest = Ipv4Addr::new(10, 0, 0, 2).into();
+        assert_eq!((facts.top_client, facts.top_client_entries), (Some(busiest), 3));
+        // Its connections are reset, and their entries are gone after 10 s: nobody holds more than there are.
+        gauges.change(&changes(0, [0, 4, 0, 0]).entries, 61);
+        for now in [170, 171] {
+            gauges.tick(now, &mut Services::new(1));
+            let facts = gauges.facts(&mut Service::default(), &Counts::default(), now);
+            assert_eq!((facts.entries_total, facts.top_client_entries), (1, 1), "{now}");
+            assert_eq!(
+                (gauges.of_client(&busiest, now), gauges.most_clients(1, now)),
+                (1, vec![(1, busiest)])
+            );
+        }
     }
 
     #[test]

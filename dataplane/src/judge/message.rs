@@ -191,6 +191,7 @@ pub enum Whose {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WatchFlows {
     pub all: u32,
-    /// Of these, at most so many that the host does not reset.
-    pub unreset: u32,
+    /// Of these, at most so many that show nothing of it: that the host does not reset, or whose attempt at the
+    /// service does not fail.
+    pub others: u32,
 }

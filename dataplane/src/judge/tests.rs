@@ -557,7 +557,7 @@ fn a_storm_told_only_by_counts_watches_its_host_and_names_what_is_recorded() {
     let most = JudgeConfig::default().captures_per_incident;
     assert!(
         matches!(commands[..], [Command::Watch { whose: of, flows, .. }]
-            if of == Whose::Host(addr) && flows == WatchFlows { all: most, unreset: most / 2 }),
+            if of == Whose::Host(addr) && flows == WatchFlows { all: most, others: most / 2 }),
         "{commands:?}"
     );
     let Command::Watch { whose, rule, .. } = commands[0] else { panic!("it is one") };

@@ -14,7 +14,7 @@ use super::groups::Takes;
 use super::incident::Draft;
 use super::message::WatchFlows;
 use super::sight::{Crowdwise, Sight, takes};
-use super::storms::{Measure, Storm, counted};
+use super::storms::{Actor, Measure, Storm, counted};
 use super::window::{BUCKET_NS, Field, SPANS, Told};
 use crate::source::Nanos;
 
@@ -212,13 +212,30 @@ impl Judge {
         }
         if let Some(wish) = &verdict.capture {
             let all = self.config.captures_per_incident.saturating_sub(storm.captures);
-            // What proves a storm of resets are flows that are reset: others take half of the places at most.
-            let unreset = if measure.field == Some(Field::Rsts) { all / 2 } else { all };
-            self.watch(actor, rule, wish, WatchFlows { all, unreset });
+            self.watch(actor, rule, wish, WatchFlows { all, others: others(actor, measure.field, all) });
         }
         let storm = self.storms.insert(actor, storm);
         self.opened.push((storm.draft.order(), storm.draft.incident(&self.rules, false)));
         self.account.incidents_opened += 1;
+    }
+}
+
+/// What proves a storm of resets are flows that are reset: others take half of the places at most. Where a service's
+/// failing attempts are counted, others prove nothing.
+const fn others(actor: Actor, field: Option<Field>, all: u32) -> u32 {
+    match (actor, field) {
+        (_, Some(Field::Rsts)) => all / 2,
+        (
+            Actor::Service(..),
+            Some(
+                Field::SynUnanswered
+                | Field::Refused
+                | Field::Recovered
+                | Field::Unfinished
+                | Field::UnfinishedRepeated,
+            ),
+        ) => 0,
+        _ => all,
     }
 }
 

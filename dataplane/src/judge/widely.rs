@@ -56,7 +56,7 @@ impl Judge {
             let until = now.saturating_add(self.config.quiet);
             if self.wide.begin((actor, hit.rule), now, until, (GroupKey::of(hit), home)) {
                 let all = self.config.captures_per_incident;
-                self.watch(actor, hit.rule, wish, WatchFlows { all, unreset: all });
+                self.watch(actor, hit.rule, wish, WatchFlows { all, others: all });
             } else {
                 self.captures.over_budget += 1;
             }

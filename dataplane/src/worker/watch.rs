@@ -37,8 +37,8 @@ impl Watch {
         Watch { whose, rule, left, until, limits, taken: [0; TAKEN], takes: 0 }
     }
 
-    /// Whether it wants this flow, of which a packet came that reset it or did not.
-    fn wants(&self, flow: &Flow, reset: bool) -> bool {
+    /// Whether it wants this flow, which shows what is watched for or does not.
+    fn wants(&self, flow: &Flow, shows: bool) -> bool {
         let parties = [Party::of(&flow.key, flow.orig()), Party::of(&flow.key, flow.orig() ^ 1)];
         let ours = match self.whose {
             Whose::Host(addr) => parties.iter().any(|party| party.ip() == addr),
@@ -46,12 +46,12 @@ impl Watch {
                 parties[1].ip() == addr && parties[1].port == port && flow.key.proto == proto
             }
         };
-        ours && (reset || self.left.unreset > 0) && !self.taken.contains(&flow.id())
+        ours && (shows || self.left.others > 0) && !self.taken.contains(&flow.id())
     }
 
-    fn take(&mut self, flow_id: u64, reset: bool) {
+    fn take(&mut self, flow_id: u64, shows: bool) {
         self.left.all -= 1;
-        self.left.unreset = self.left.unreset.saturating_sub(u32::from(!reset)).min(self.left.all);
+        self.left.others = self.left.others.saturating_sub(u32::from(!shows)).min(self.left.all);
         self.taken[self.takes % TAKEN] = flow_id;
         self.takes += 1;
     }
@@ -112,13 +112,13 @@ impl Engine {
         for place in 0..PLACES {
             let Some(watch) = self.watches.places[place] else { continue };
             let reset = rst && watch.whose == Whose::Host(sender);
-            if !watch.wants(&self.table.flows[slot as usize], reset)
-                || !self.record(slot, &watch, reset, stamp)
-            {
+            let flow = &self.table.flows[slot as usize];
+            let shows = reset || matches!(watch.whose, Whose::Service(..)) && fails(flow);
+            if !watch.wants(flow, shows) || !self.record(slot, &watch, reset, stamp) {
                 continue;
             }
             if let Some(watch) = &mut self.watches.places[place] {
-                watch.take(flow_id, reset);
+                watch.take(flow_id, shows);
             }
             let Watch { whose, rule, .. } = watch;
             self.outlet.send(Message::Watched { whose, rule, flow_id, reset });
@@ -140,13 +140,19 @@ impl Engine {
     }
 }
 
+/// The attempt that began it is refused, or has to be made again.
+fn fails(flow: &Flow) -> bool {
+    let repeated = flow.senders[flow.orig()].syn > 1 && !flow.has(flow_flag::ESTABLISHED);
+    flow.has(flow_flag::REFUSED) || repeated
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn watch(rule: u16, flows: u32, until: Nanos) -> Watch {
         let limits = CaptureLimits { packets: 1, bytes: 1, nanos: 1 };
-        let flows = WatchFlows { all: flows, unreset: flows / 2 };
+        let flows = WatchFlows { all: flows, others: flows / 2 };
         Watch::new(Whose::Host(IpAddr::from([10, 0, 0, 1])), rule, flows, until, limits)
     }
 
@@ -172,7 +178,7 @@ mod tests {
         let mut watch = watch(1, 4, 10);
         watch.take(1, false);
         watch.take(2, false);
-        assert_eq!(watch.left, WatchFlows { all: 2, unreset: 0 });
+        assert_eq!(watch.left, WatchFlows { all: 2, others: 0 });
         watch.take(3, true);
         assert_eq!((watch.left.all, watch.taken[..3].to_vec()), (1, vec![1, 2, 3]));
     }

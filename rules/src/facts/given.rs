@@ -54,6 +54,7 @@ pub(crate) fn give<S: Given>(subject: &mut S, name: &str, value: &EvidenceValue)
 
 fn follows_from<S>(fact: &Fact<S>) -> &'static str {
     match fact.path {
+        "flow.orig_opened" => " (flow.syns, flow.sport, flow.dport)",
         "flow.unacked" => " (flow.orig.unacked, flow.resp.unacked)",
         "flow.rtt_us" => " (flow.rtt_client_us, flow.rtt_server_us)",
         path if path.ends_with(".segments") => " (payload, max_payload)",
@@ -242,6 +243,7 @@ fn side(s: &mut SideFacts, name: &str, value: &EvidenceValue) -> Result<bool, Re
         "stuck_sends" => s.stuck_sends, "stuck_bytes" => s.stuck_bytes, "stuck_payload" => s.stuck_payload,
         "stuck_aggregate" => s.stuck_aggregate, "arrived_sends" => s.arrived_sends,
         "small_passes" => s.small_passes, "largest_acked" => s.largest_acked,
+        "only_large_stuck" => s.only_large_stuck,
         "spurious_retransmissions" => s.spurious_retransmissions, "needless" => s.needless,
         "window_fulls" => s.window_fulls, "filled_window" => s.filled_window, "sack_garbled" => s.sack_garbled,
         "congestion_marks" => s.congestion_marks, "congestion_echoes" => s.congestion_echoes,
@@ -426,6 +428,7 @@ mod tests {
     #[test]
     fn what_is_given_is_what_is_read() {
         check::<FlowFacts>(&[
+            "flow.orig_opened",
             "flow.unacked",
             "flow.rtt_us",
             "segments",

@@ -53,8 +53,16 @@ impl fmt::Debug for Parts {
     }
 }
 
-const SIGNALS: [&str; 7] =
-    ["syns", "ecn_syns", "last_syn_plain", "syn_acks", "late_syn_acks", "syn_age_ms", "syn_span_ms"];
+const SIGNALS: [&str; 8] = [
+    "orig_opened",
+    "syns",
+    "ecn_syns",
+    "last_syn_plain",
+    "syn_acks",
+    "late_syn_acks",
+    "syn_age_ms",
+    "syn_span_ms",
+];
 const HAND: [&str; 15] = [
     "sport",
     "dport",
@@ -113,6 +121,7 @@ fn of_side(name: &str) -> Parts {
         | "stuck_payload"
         | "stuck_aggregate"
         | "small_passes"
+        | "only_large_stuck"
         | "spurious_retransmissions"
         | "needless"
         | "window_fulls"

@@ -46,7 +46,8 @@ pub(crate) static VERDICT: &[Builtin] = &[
         "capture(host), capture(service), capture(host, #{…})",
         "Keeps the flows that the host or service has now, from their next packet on, and those it begins next: as many \
          as one incident may keep (`captures_per_incident`), each within the limits. Flows are taken for `seconds`, or a minute. \
-         For a rule that counts RSTs, half of them are flows that the host resets. In a rule about a flow, the host is \
+         For a rule that counts RSTs, half of them are flows that the host resets; for one that counts a service's failing \
+         attempts, all of them are attempts that fail (refused, or made again). In a rule about a flow, the host is \
          the flow's client and the service is where it goes.",
     ),
     b("evidence", "evidence(name, value)", "Adds a named value to the incident's evidence."),

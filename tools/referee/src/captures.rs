@@ -19,10 +19,12 @@ use dataplane::record::{
     prepare,
 };
 
+use crate::access;
 use crate::cli::{GetArgs, ListArgs, QueryArgs};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::error::Failure;
 use crate::index::{self, incidents::Sieve};
+use crate::rules::explain::whole_id;
 use crate::term::{self, count, plural};
 use crate::time::{span, utc};
 
@@ -80,10 +82,10 @@ pub fn get(args: &GetArgs) -> Result<(), Failure> {
 
 /// The store and what is asked of it.
 fn question(args: &QueryArgs) -> Result<(Store, Query), Failure> {
-    let store = Store::open(&store_folder(args.store.as_deref(), args.config.as_deref())?).map_err(failed)?;
+    let store = access::store(&store_folder(args.store.as_deref(), args.config.as_deref())?)?;
     let now = SystemTime::now();
     let query = Query {
-        incident: args.incident.clone(),
+        incident: args.incident.as_deref().map(|id| whole_id(&store, id)).transpose()?,
         flow: args.flow,
         community_id: args.community_id.clone(),
         host: args.host,
@@ -127,10 +129,13 @@ fn found(store: &Store, query: &Query) -> Result<Vec<FlowSummary>, Failure> {
         other => unanswered(other.to_string()),
     })?;
     if listed.is_empty() {
-        let what = format!("nothing is kept in {} for {query}", store.root().display());
-        return Err(
-            Failure::failed(what).help("`referee captures list` without conditions shows what there is")
-        );
+        let place = store.root().display();
+        return Err(match *query == Query::default() {
+            true => Failure::failed(format!("nothing is kept in {place} yet"))
+                .help("packets come with incidents, and with `referee capture`"),
+            false => Failure::failed(format!("nothing is kept in {place} for {query}"))
+                .help("`referee captures list` without conditions shows what there is"),
+        });
     }
     Ok(listed)
 }

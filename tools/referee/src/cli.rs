@@ -372,25 +372,24 @@ pub struct ExplainArgs {
 #[derive(Subcommand)]
 pub enum StoreCommand {
     /// Read every segment through and say how each is
-    Verify {
-        /// The store
-        #[arg(long, value_name = "DIR")]
-        store: PathBuf,
-        /// One JSON object a segment
-        #[arg(long)]
-        json: bool,
-    },
+    Verify(StoreArgs),
     /// Make the store's index anew, by reading every segment through
     ///
     /// A live run keeps the index by itself; a store without one is searched by reading its segments.
-    RebuildIndex {
-        /// The store
-        #[arg(long, value_name = "DIR")]
-        store: PathBuf,
-        /// What the index holds, as one JSON object
-        #[arg(long)]
-        json: bool,
-    },
+    RebuildIndex(StoreArgs),
+}
+
+#[derive(Args)]
+pub struct StoreArgs {
+    /// The store; without it, the one that referee.toml names
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// Settings to find the store in
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What is told, as JSON: an object a segment, or one of the index
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[cfg(test)]

@@ -64,7 +64,9 @@ fn manual(command: &clap::Command, folder: &Path) -> io::Result<()> {
     let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
     shown.into_iter().try_for_each(|command| manual(command, folder))?;
     let page = command.clone().override_usage(synopsis(command));
-    clap_mangen::Man::new(page).generate_to(folder).map(drop)
+    // What stands at the foot of a page is the program, also where a part of it is described.
+    let source = format!("{NAME} {}", env!("CARGO_PKG_VERSION"));
+    clap_mangen::Man::new(page).source(source).generate_to(folder).map(drop)
 }
 
 /// How it is called, with the names of all values.
@@ -143,6 +145,8 @@ mod tests {
         let files = names(&folder.path().join("completions").display().to_string());
         assert_eq!(files, ["_referee", "referee.bash", "referee.fish"].map(str::to_owned).into());
         let page = fs::read_to_string(folder.path().join("man1/referee-run.1")).unwrap();
+        let head = format!("\"referee {}\"", env!("CARGO_PKG_VERSION"));
+        assert!(page.lines().any(|line| line.starts_with(".TH ") && line.contains(&head)), "{page}");
         assert!(page.contains("zero\\-copy") && page.contains("mirrored traffic"), "{page}");
         let called = synopsis_of("run");
         for part in

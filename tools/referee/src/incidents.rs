@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use clap::Args;
@@ -15,12 +15,16 @@ use dataplane::source::Nanos;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::access;
 use crate::api::DEFAULT_SOCKET;
 use crate::captures::store_folder;
 use crate::client::{Client, ReachArgs};
-use crate::error::Failure;
+use crate::config::near::nearest;
+use crate::config::{Config, DEFAULT_PATH};
+use crate::error::{Code, Failure};
 use crate::index;
 use crate::rules::explain::subject;
+use crate::rules::load;
 use crate::term;
 use crate::time::{When, utc};
 
@@ -73,10 +77,14 @@ pub struct IncidentsArgs {
 /// Usage: what is asked for. Failed: nobody answers, and there is no store, or it can't be read.
 pub fn run(args: &IncidentsArgs) -> Result<(), Failure> {
     let wanted = Wanted::of(args, SystemTime::now())?;
-    let (incidents, more) = match source(args)? {
-        Source::Run(client) => of_run(&client, args, &wanted)?,
-        Source::Store(store) => of_store(&store, &wanted, args.limit as usize)?,
+    let source = source(args)?;
+    let (incidents, more) = match &source {
+        Source::Run(client) => of_run(client, args, &wanted)?,
+        Source::Store(store) => of_store(store, &wanted, args.limit as usize)?,
     };
+    if let (Some(kind), true) = (&args.kind, incidents.is_empty()) {
+        check_kind(kind, &kinds(&source, args.config.as_deref()))?;
+    }
     term::show(|out| match args.json {
         true => incidents.iter().try_for_each(|incident| {
             serde_json::to_writer(&mut *out, incident)?;
@@ -95,6 +103,37 @@ enum Source {
     Store(Store),
 }
 
+/// Kinds that incidents can have: those of the rules of the run, or of the settings, and all that came with Referee.
+fn kinds(source: &Source, config: Option<&Path>) -> Vec<String> {
+    let own = match source {
+        Source::Run(client) => client.json::<Value>("/api/v1/rules").ok().map(|told| {
+            let rules = told["rules"].as_array().into_iter().flatten();
+            rules.filter_map(|rule| Some(rule["rule"].as_str()?.to_owned())).collect::<Vec<_>>()
+        }),
+        Source::Store(_) => {
+            let installed = Path::new(DEFAULT_PATH);
+            let settings = config.or_else(|| installed.exists().then_some(installed));
+            let rules = Config::load(settings).and_then(|config| load::load(None, &config, &[])).ok();
+            rules.map(|rules| rules.in_force().map(|(_, meta)| meta.name.clone()).collect())
+        }
+    };
+    let shipped = crate::api::kinds::kinds().map(|one| one.kind.to_owned());
+    own.into_iter().flatten().chain(shipped).collect()
+}
+
+/// Of a kind that there is nothing was found; another was meant.
+fn check_kind(kind: &str, kinds: &[String]) -> Result<(), Failure> {
+    if kinds.iter().any(|known| known == kind) {
+        return Ok(());
+    }
+    let known: Vec<&str> = kinds.iter().map(String::as_str).collect();
+    let failure = Failure::usage(format!("no rule makes incidents of the kind `{kind}`"));
+    Err(match nearest(kind, &known) {
+        Some(near) => failure.help(format!("did you mean `{near}`?")),
+        None => failure.help("a kind is the name of a rule: `referee rules list` has them"),
+    })
+}
+
 /// What is named; else the run of this host, if one is there, and the store of the settings otherwise.
 fn source(args: &IncidentsArgs) -> Result<Source, Failure> {
     let named = args.reach.socket.is_some() || args.reach.url.is_some();
@@ -105,6 +144,8 @@ fn source(args: &IncidentsArgs) -> Result<Source, Failure> {
     if args.store.is_none() && args.config.is_none() {
         match client.json::<Value>("/api/v1/version") {
             Ok(_) => return Ok(Source::Run(client)),
+            // One is there, and this user may not ask it.
+            Err(failure) if failure.code == Code::Privilege => return Err(failure),
             Err(failure) => match store_folder(None, None) {
                 Ok(folder) => term::note(&format!(
                     "no run answers at {DEFAULT_SOCKET}: these are of the store {}",
@@ -115,7 +156,7 @@ fn source(args: &IncidentsArgs) -> Result<Source, Failure> {
         }
     }
     let folder = store_folder(args.store.as_deref(), args.config.as_deref())?;
-    Store::open(&folder).map(Source::Store).map_err(Failure::failed)
+    access::store(&folder).map(Source::Store)
 }
 
 /// Which ones, whoever has them.
@@ -320,6 +361,23 @@ mod tests {
         for word in ["1970-01-01T00:00:00.000Z", "warning", "10.0.0.1:443", "closed", "none"] {
             assert!(shown.contains(word), "{word}: {shown}");
         }
+    }
+
+    #[test]
+    fn a_kind_that_there_is_not_is_told_with_the_nearest() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Source::Store(Store::create(&folder.path().join("store")).unwrap());
+        let rule = folder.path().join("own.rhai");
+        std::fs::write(&rule, "rule \"db_refused\" on rst then { }").unwrap();
+        let settings = folder.path().join("referee.toml");
+        std::fs::write(&settings, "[rules]\ndir = \"own.rhai\"\n").unwrap();
+        let kinds = kinds(&store, Some(&settings));
+        for known in ["db_refused", "rst_midflow", "on_demand"] {
+            assert_eq!(check_kind(known, &kinds), Ok(()));
+        }
+        let slip = check_kind("rst_midflw", &kinds).unwrap_err();
+        assert_eq!((slip.code, slip.help.as_deref()), (Code::Usage, Some("did you mean `rst_midflow`?")));
+        assert!(check_kind("bananas", &kinds).unwrap_err().help.unwrap().contains("rules list"));
     }
 
     #[test]

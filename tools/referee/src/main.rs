@@ -3,6 +3,7 @@
 //! Main thread. The commands live in modules of their own; packets are the business of `dataplane`, rules
 //! that of `rules`.
 
+mod access;
 mod api;
 mod board;
 mod capture;
@@ -71,10 +72,10 @@ fn main() -> ExitCode {
         Command::Token(args) => token::run(&args),
         Command::Web(args) => web_link::run(&args),
         Command::Status(args) => control::client::status(&args),
-        Command::Store(StoreCommand::Verify { store, json }) => verify::verify(&store, json),
+        Command::Store(StoreCommand::Verify(args)) => verify::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Notify(notify::NotifyCommand::Test { config }) => notify::try_out(config.as_deref()),
-        Command::Store(StoreCommand::RebuildIndex { store, json }) => index::rebuild(&store, json),
+        Command::Store(StoreCommand::RebuildIndex(args)) => index::run(&args),
         Command::Config(rules::check::ConfigCommand::Check { config }) => rules::check::config(&config),
         Command::Extcap(command) => extcap::run(&command),
         Command::Completions(args) => generate::completions(args.shell),

@@ -131,10 +131,9 @@ impl Prepared {
     /// # Errors
     /// Failed: no thread can be made.
     pub fn start_live(self) -> Result<Recording, Failure> {
-        let mut recording = self.start()?;
-        let store = Store::open(Path::new(&recording.folder)).map_err(Failure::failed)?;
-        recording.index = Some(Follower::spawn(&store));
-        Ok(recording)
+        let store = Store::open(Path::new(&self.folder)).map_err(Failure::failed)?;
+        let index = Follower::spawn(&store);
+        Ok(Recording { index: Some(index), ..self.start()? })
     }
 }
 

@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use dataplane::record::Store;
 
+use crate::access;
 use crate::api::{self, Api, Backend};
 use crate::board::{Board, BoxInfo};
 use crate::captures::store_folder;
@@ -48,7 +48,7 @@ pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     config.socket = args.socket.clone().or(config.socket);
     config.listen = args.listen.or(config.listen);
     let store = store_folder(args.store.as_deref(), args.config.as_deref())?;
-    Store::open(&store).map_err(Failure::failed)?;
+    access::store(&store)?;
     let info = info(false);
     let socket = config.socket(Path::new(api::DEFAULT_SOCKET));
     // A certificate that is made lies in the store.

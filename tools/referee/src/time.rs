@@ -75,6 +75,19 @@ fn duration(text: &str) -> Option<Nanos> {
     total
 }
 
+/// A duration as it is typed, to the millisecond.
+pub fn typed(ns: Nanos) -> String {
+    let mut rest = ns / 1_000_000;
+    let mut text = String::new();
+    for (ms, unit) in [(3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms")] {
+        if rest >= ms {
+            text.push_str(&format!("{}{unit}", rest / ms));
+        }
+        rest %= ms;
+    }
+    if text.is_empty() { "0s".to_owned() } else { text }
+}
+
 /// RFC 3339 §5.6: a date, a time, and Z or an offset.
 fn rfc3339(text: &str) -> Option<Nanos> {
     let bytes = text.as_bytes();
@@ -199,6 +212,15 @@ mod tests {
         let now = UNIX_EPOCH + std::time::Duration::from_secs(1000);
         assert_eq!(When::Ago(900 * SECOND).resolve(now), 100 * SECOND);
         assert_eq!(When::Ago(u64::MAX).resolve(now), 0);
+    }
+
+    #[test]
+    fn what_is_typed_is_read_again() {
+        for (ns, text) in
+            [(7200 * SECOND, "2h"), (90 * SECOND, "1m30s"), (1_500_000_000, "1s500ms"), (0, "0s")]
+        {
+            assert_eq!((typed(ns).as_str(), lasting(text)), (text, Ok(ns)));
+        }
     }
 
     #[test]

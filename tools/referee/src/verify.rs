@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use dataplane::record::{Ending, SegmentReader, Store};
 use serde::Serialize;
 
+use crate::access;
+use crate::captures::store_folder;
+use crate::cli::StoreArgs;
 use crate::error::Failure;
 use crate::index::{self, Known};
 use crate::term::{self, count, plural};
@@ -33,9 +36,13 @@ struct Segment {
 /// Reads a store through.
 ///
 /// # Errors
-/// Failed: the store can't be read, or something in it is damaged.
-pub fn verify(folder: &Path, json: bool) -> Result<(), Failure> {
-    let store = Store::open(folder).map_err(Failure::failed)?;
+/// Usage: no store is named. Failed: it can't be read, or something in it is damaged.
+pub fn run(args: &StoreArgs) -> Result<(), Failure> {
+    verify(&store_folder(args.store.as_deref(), args.config.as_deref())?, args.json)
+}
+
+fn verify(folder: &Path, json: bool) -> Result<(), Failure> {
+    let store = access::store(folder)?;
     let (incidents, unreadable) = store.count_incidents().map_err(Failure::failed)?;
     if unreadable > 0 {
         let lines = plural(unreadable, "line");

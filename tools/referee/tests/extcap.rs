@@ -313,6 +313,13 @@ fn a_capture_filter_captures_on_demand() {
         ran.exits(0);
         (packets(&past) == 25).then_some(())
     });
+    // It is listed, and is no incident.
+    let listed: Ran = recording.tshark(&["-D"]).wait_with_output().unwrap().into();
+    let shown = listed.exits(0).stdout;
+    assert!(
+        shown.contains("(Referee: capture on demand: port 443, ") && !shown.contains("on_demand"),
+        "{shown}"
+    );
     // Past and present in one, until Wireshark has had enough: then the box stops, too.
     let times = ["-o", "extcap.referee_demand.last:600", "-o", "extcap.referee_demand.for:3600", "-c", "60"];
     let both = demand(&recording, &gone, &times);

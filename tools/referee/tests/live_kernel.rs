@@ -53,13 +53,14 @@ const fn case(
     Case { name, mark, act, incidents, findings, allowed: &[] }
 }
 
-const CASES: [Case; 21] = [
+const CASES: [Case; 23] = [
     case("healthy", Mark::Port(1000), healthy, &[], &[]),
     case("closed port", Mark::Port(1001), refused, &["conn_refused"], &[]),
     case("SYNs dropped", Mark::Port(1002), vanished, &["syn_no_synack"], &["syn_retransmission"]),
     case("reset by the router", Mark::Port(1003), injected, &["rst_injected"], &["rst_midflow"]),
     case("forgotten by the router", Mark::Port(1004), idle, &["rst_after_idle"], &[]),
     case("PMTU black hole", Mark::Port(1005), black_hole, &["pmtu_blackhole"], &["retransmission"]),
+    case("silent PMTU black hole", Mark::Port(1020), silent_hole, &["pmtu_blackhole"], &["retransmission"]),
     case("PMTU discovery", Mark::Port(1006), discovery, &[], &["icmp_frag_needed"]),
     case("reader that does not read", Mark::Port(1007), stall, &["zero_window_stall"], &["zero_window"]),
     case("last ACK lost", Mark::Port(1008), lost_ack, &["synack_retransmission"], &[]),
@@ -77,6 +78,7 @@ const CASES: [Case; 21] = [
     case("HTTP errors", Mark::Port(80), http, &["http_server_error"], &[]),
     case("unclosed", Mark::Port(1018), unclosed, &["close_wait_pileup"], &[]),
     case("port in use", Mark::Port(1019), reused, &[], &["challenge_ack", "port_reuse"]),
+    case("reset instead of an answer", Mark::Port(1021), unanswered, &["rst_midflow"], &[]),
     case("port scan", Mark::Client(66), port_scan, &["port_scan"], &[]),
     case("ports cycled", Mark::Client(68), cycled, &["port_exhaustion"], &["port_reuse"]),
 ];
@@ -150,6 +152,27 @@ fn black_hole(network: &Network, at: SocketAddrV4) {
     exchange(&mut client, &mut server, 100);
     client.write_all(&[b'x'; 20_000]).unwrap();
     thread::sleep(Duration::from_secs(5));
+}
+
+/// Full segments only, and a server that waits for the rest.
+fn silent_hole(network: &Network, at: SocketAddrV4) {
+    let (mut client, mut server) =
+        network.connected(SocketAddrV4::new(Ipv4Addr::new(10, 50, 1, 20), at.port()));
+    client.write_all(&[b'x'; 92]).unwrap();
+    server.read_exact(&mut [0; 92]).unwrap();
+    client.write_all(&[b'x'; 8 * 1448]).unwrap();
+    thread::sleep(Duration::from_secs(14));
+}
+
+/// Long after its kernel has acknowledged the request.
+fn unanswered(network: &Network, at: SocketAddrV4) {
+    let (mut client, mut server) = network.connected(at);
+    client.write_all(&[b'x'; 120]).unwrap();
+    server.read_exact(&mut [0; 120]).unwrap();
+    thread::sleep(Duration::from_secs(1));
+    rustix::net::sockopt::set_socket_linger(&server, Some(Duration::ZERO)).unwrap();
+    drop(server);
+    client.read(&mut [0]).unwrap_err();
 }
 
 fn discovery(network: &Network, at: SocketAddrV4) {

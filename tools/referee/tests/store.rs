@@ -61,6 +61,8 @@ fn what_is_found_can_be_fetched_and_replayed_again() {
     assert!(summary[0]["packets"].as_u64() > Some(0) && summary[0]["verdicts"].as_u64() > Some(0));
     let bytes = |name: &str| std::fs::read(bench.path(name)).unwrap();
     assert!(bytes("proof.pcapng") == bytes("again.pcapng"));
+    captures(&bench, &["get", "--incident", &id[..6], "-w", "short.pcapng"]).exits(0);
+    assert!(bytes("proof.pcapng") == bytes("short.pcapng"), "its first digits do");
     let piped =
         bench.command(&["captures", "get", "--store", "s", "--incident", id, "-w", "-"]).output().unwrap();
     assert!(piped.stdout == bytes("proof.pcapng"));
@@ -83,6 +85,37 @@ fn an_interface_that_comes_in_the_middle_is_kept_with_its_packets() {
     assert!(ledger["kept"].as_u64() > Some(0) && ledger["kept"] == ledger["written"], "{ledger}");
     captures(&bench, &["get", "-w", "x.pcapng"]).exits(0);
     assert_eq!(bench.replay(&["--ledger", "-", "x.pcapng"]).exits(0).json()[0]["received"], ledger["kept"]);
+}
+
+#[test]
+fn an_empty_store_is_not_asked_for_less() {
+    let bench = Bench::new();
+    bench.capture("healthy", 5.0);
+    bench.replay(&["--store", "s", "healthy.pcap"]).exits(0);
+    let ran = captures(&bench, &["list"]).exits(1).says(&["nothing is kept in s yet", "referee capture"]);
+    assert!(!ran.stderr.contains("without conditions"), "{}", ran.stderr);
+}
+
+#[test]
+fn who_may_not_look_is_told_whom_to_join() {
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let (bench, _) = stored("rst_after_idle");
+    let mode = |path: std::path::PathBuf, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    chown(bench.path("s"), Some(4242), Some(4243)).unwrap();
+    mode(bench.path("s"), 0o750);
+    mode(bench.path(""), 0o755);
+    for args in [&["captures", "list"][..], &["store", "verify"], &["incidents"], &["serve"]] {
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--reuid=4244", "--regid=4244", "--clear-groups", env!("CARGO_BIN_EXE_referee")]);
+        let ran: common::Ran =
+            command.args(args).arg("--store").arg(bench.path("s")).output().unwrap().into();
+        ran.exits(4).says(&["s: permission denied", "join the group 4243: adduser 4244 4243"]);
+    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ fn wrong_usage_exits_2() {
     bench.replay(&["--set", "rst_after_idle", "healthy.pcap"]).exits(2).says(&["RULE.PARAM=VALUE"]);
     bench.replay(&["-", "-"]).exits(2).says(&["named twice"]);
     bench.run(&["captures", "list"]).exits(2).says(&["--store"]);
+    bench.run(&["store", "verify"]).exits(2).says(&["no store is named", "--store DIR"]);
     bench.run(&["captures", "list", "--store", "s", "--since", "yesterday"]).exits(2).says(&["15m"]);
     bench.run(&["captures", "list", "--store", "s", "--flow", "1"]).exits(2).says(&["16 hexadecimal"]);
     let both = ["captures", "get", "--store", "s", "--host", "::1", "--incident", "a"];
@@ -100,7 +101,7 @@ fn a_run_that_the_host_has_no_memory_for_is_refused() {
     let bench = Bench::new();
     bench.file("large.toml", "[capture]\nworkers = 256\n[worker]\nhistory_mib = 65536\n");
     let args = ["run", "-i", "lo", "--mode", "afpacket", "--config", "large.toml", "--duration", "1"];
-    bench.run(&args).exits(2).says(&["256 workers and 1 queues would fill 167772", "MiB are free", "help: "]);
+    bench.run(&args).exits(2).says(&["256 workers and 1 queue would fill 167772", "MiB are free", "help: "]);
 }
 
 #[test]
@@ -113,6 +114,11 @@ fn wrong_rules_exit_2_and_all_mistakes_are_named() {
         .exits(2)
         .says(&["rules: this folder holds no rule files"]);
     bench.replay(&["--rules", "none", "healthy.pcap"]).exits(2).says(&["none: can't be read"]);
+    // Beside the shipped ones there may be none.
+    bench.file("beside.toml", "[rules]\ndir = \"rules\"\nlibrary = true\n");
+    bench.run(&["replay", "--config", "beside.toml", "healthy.pcap"]).exits(0);
+    let checked = bench.run(&["config", "check", "--config", "beside.toml"]).exits(0).stdout;
+    assert!(checked.contains("(shipped, and 0 files of "), "{checked}");
     bench.file("rules/a.rhai", RULE);
     bench.file("rules/b.rhai", "rule \"b\" on rstt\nthen { }\n");
     let said = [

@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use dataplane::flow::row::FlowRow;
 use serde_json::{Value, json};
@@ -14,6 +15,7 @@ use super::auth::Role;
 use super::call::{Answer, Call, json};
 use super::problem::{Kind, Problem};
 use super::routes::Route;
+use crate::index::held::Held;
 
 pub const ROUTES: &[Route] = &[
     Route::get("/api/v1/flows", Role::Read, |call| Box::pin(list(call))).with(&[
@@ -39,6 +41,27 @@ fn told(row: &FlowRow, captured: &HashSet<String>) -> Value {
     let mut value = json!(row);
     value["captured"] = captured.contains(&row.flow_id).into();
     value
+}
+
+/// The same, as the store is now: what was kept may have been deleted since. If nobody has time to look, it stays as it was.
+async fn told_now(app: &Arc<App>, rows: &[&Arc<FlowRow>]) -> Vec<Value> {
+    let captured = captured(app);
+    let told: Vec<Value> = rows.iter().map(|row| told(row, &captured)).collect();
+    if app.store.is_none() || told.iter().all(|row| row["captured"] == false) {
+        return told;
+    }
+    let mut asked = told.clone();
+    let looked = app.job(move |store, _| {
+        let Some(held) = Held::now(store) else { return Ok(asked) };
+        let now = SystemTime::now();
+        for row in asked.iter_mut().filter(|row| row["captured"] == true) {
+            let id = row["flow_id"].as_str().and_then(|id| u64::from_str_radix(id, 16).ok());
+            let end_ns = row["end_ns"].as_u64().unwrap_or(0);
+            row["captured"] = json!(id.and_then(|id| held.still(&[id], end_ns, end_ns, now)));
+        }
+        Ok(asked)
+    });
+    looked.await.unwrap_or(told)
 }
 
 fn key(row: &FlowRow) -> (u64, &str) {
@@ -68,8 +91,7 @@ async fn list(call: Call) -> Answer {
     let more = rows.len() > limit;
     rows.truncate(limit);
     let next = rows.last().filter(|_| more).map(|row| format!("{}-{}", row.end_ns, row.flow_id));
-    let captured = captured(&call.app);
-    json(&json!({ "items": rows.iter().map(|row| told(row, &captured)).collect::<Vec<_>>(), "next": next }))
+    json(&json!({ "items": told_now(&call.app, &rows).await, "next": next }))
 }
 
 async fn one(call: Call) -> Answer {
@@ -77,7 +99,7 @@ async fn one(call: Call) -> Answer {
     let id = call.path("flow_id");
     let rows = call.app.board.rows();
     match rows.iter().rev().find(|row| row.flow_id == id) {
-        Some(row) => json(&told(row, &captured(&call.app))),
+        Some(row) => json(&told_now(&call.app, &[row]).await.pop()),
         None => {
             let shown: String = id.chars().take(100).collect();
             Err(Problem::new(Kind::NoSuchFlow, format!("no flow {shown:?} is remembered"))

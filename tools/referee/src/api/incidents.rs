@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use dataplane::record::{IncidentRecord, Store};
 use dataplane::source::Nanos;
@@ -49,15 +50,54 @@ fn of_store(record: IncidentRecord) -> Object {
     object
 }
 
-/// Says of incidents of the store whether packets of them are kept there; null where the index doesn't know.
+/// What there is to ask the store about an incident's packets.
+enum Doubt {
+    /// It is of the store, and nothing was said yet.
+    Unsaid,
+    /// It is of this run, which kept them: they may have been deleted since.
+    Kept,
+}
+
+fn doubt(object: &Object) -> Option<Doubt> {
+    match object.get("captured")? {
+        Value::Null => Some(Doubt::Unsaid),
+        Value::Bool(true) => Some(Doubt::Kept),
+        _ => None,
+    }
+}
+
+/// Says of incidents whether packets of them are kept in the store; null where the index doesn't know.
 fn say_captured<'o>(store: &Store, objects: impl Iterator<Item = &'o mut Object>, this_run: Option<Nanos>) {
+    let mut objects = objects.filter(|object| doubt(object).is_some()).peekable();
+    if objects.peek().is_none() {
+        return;
+    }
     let Some(held) = Held::now(store) else { return };
-    for object in objects.filter(|object| object.get("captured") == Some(&Value::Null)) {
+    let now = SystemTime::now();
+    for object in objects {
         let ids = object.get("flow_ids").and_then(Value::as_array).into_iter().flatten();
         let flows: Vec<u64> = ids.filter_map(|id| u64::from_str_radix(id.as_str()?, 16).ok()).collect();
-        let last_ns = object.get("last_ns").and_then(Value::as_u64).unwrap_or(0);
-        object.insert("captured".to_owned(), json!(held.any(&flows, last_ns, this_run)));
+        let [first_ns, last_ns] =
+            ["first_ns", "last_ns"].map(|name| object.get(name).and_then(Value::as_u64).unwrap_or(0));
+        let captured = match doubt(object) {
+            Some(Doubt::Kept) => held.still(&flows, first_ns, last_ns, now),
+            _ => held.any(&flows, last_ns, this_run),
+        };
+        object.insert("captured".to_owned(), json!(captured));
     }
+}
+
+/// Says the same of what this run knows. If nobody has time to look, it stays as it was said.
+async fn checked(app: &Arc<App>, objects: Vec<Object>) -> Vec<Object> {
+    if app.store.is_none() || !objects.iter().any(|object| doubt(object).is_some()) {
+        return objects;
+    }
+    let mut asked = objects.clone();
+    let looked = app.job(move |store, _| {
+        say_captured(store, asked.iter_mut(), None);
+        Ok(asked)
+    });
+    looked.await.unwrap_or(objects)
 }
 
 /// When the run began that writes to the store, if one does.
@@ -122,6 +162,8 @@ impl Newest {
             self.take(of_board(entry));
         }
         if app.store.is_none() || self.wanted.state.as_deref() == Some("open") {
+            let (keys, objects): (Vec<_>, Vec<_>) = std::mem::take(&mut self.found).into_iter().unzip();
+            self.found = keys.into_iter().zip(checked(app, objects).await).collect();
             return Ok(self);
         }
         let this_run = this_run(app);
@@ -262,7 +304,7 @@ async fn list(call: Call) -> Answer {
 async fn one(call: Call) -> Answer {
     let id = call.path("id").to_owned();
     let found = match call.app.board.entry(&id) {
-        Some(entry) => Some(of_board(&entry)),
+        Some(entry) => checked(&call.app, vec![of_board(&entry)]).await.pop(),
         None if call.app.store.is_none() => None,
         None => {
             let (id, this_run) = (id.clone(), this_run(&call.app));

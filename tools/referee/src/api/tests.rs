@@ -371,6 +371,31 @@ fn pages_are_the_same_through_the_index_and_say_what_is_kept() {
 }
 
 #[test]
+fn packets_that_were_deleted_are_kept_no_more() {
+    run(async {
+        let tried = tried(true, |_| {});
+        crate::index::rebuild(tried.folder.path(), true).unwrap();
+        let captured = async || {
+            let mut said = Vec::new();
+            for path in ["/api/v1/incidents?kind=rst_after_idle", "/api/v1/incidents?state=open"] {
+                let items = tried.get(path).await.json()["items"].as_array().unwrap().clone();
+                said.extend(items.iter().map(|item| item["captured"].clone()));
+            }
+            said.push(tried.get("/api/v1/incidents/0123456789abcdef").await.json()["captured"].clone());
+            said
+        };
+        assert_eq!(captured().await, [json!(true), json!(true), json!(true), json!(true)]);
+        let store = dataplane::record::Store::open(tried.folder.path()).unwrap();
+        store
+            .segment_files()
+            .unwrap()
+            .iter()
+            .for_each(|segment| std::fs::remove_file(&segment.path).unwrap());
+        assert_eq!(captured().await, [json!(false), json!(false), json!(false), json!(false)]);
+    });
+}
+
+#[test]
 fn what_a_client_does_not_take_and_what_is_too_much() {
     run(async {
         let tried = tried(true, |_| {});

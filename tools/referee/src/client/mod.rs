@@ -7,7 +7,7 @@ mod body;
 mod reach;
 mod tls;
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -23,6 +23,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Builder;
 use tokio::time::timeout;
 
+use crate::access;
 use crate::error::{Code, Failure};
 use body::Body;
 use reach::Place;
@@ -136,7 +137,10 @@ impl Client {
         let connect = async {
             match &self.place {
                 Place::Socket(path) => {
-                    let stream = UnixStream::connect(path).await.map_err(|error| self.unreachable(error))?;
+                    let stream = UnixStream::connect(path).await.map_err(|error| match error.kind() {
+                        ErrorKind::PermissionDenied => access::denied(&self.place, path),
+                        _ => self.unreachable(error),
+                    })?;
                     self.begin(stream).await
                 }
                 Place::Remote { name, port, tls, .. } => {

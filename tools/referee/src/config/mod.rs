@@ -4,7 +4,7 @@
 //! downstream sees the file. Without a file the defaults of the library hold.
 
 mod api;
-mod near;
+pub mod near;
 pub mod notify;
 mod raw;
 mod reader;
@@ -410,6 +410,10 @@ mod tests {
             ("[worker]\nflows = 1.5\n", "2:9: `flows` is 1.5; give a whole number, 0 or more"),
             ("worker = { flows = true }\n", "1:20: `flows` is true; give a whole number, 0 or more"),
             ("[worker]\nflows = [1]\n", "2:9: `flows` is a list; give a whole number, 0 or more"),
+            (
+                "[capture]\ninterfaces = \"eth1\"\n",
+                "2:14: `interfaces` is \"eth1\"; give a list in brackets, such as [\"eth1\"]",
+            ),
             ("[capture]\ncores = 3\n", "2:9: `cores` is 3; give a list in brackets, such as [2, 3]"),
             ("[capture]\ncores = [3, \"x\"]\n", "2:13: `cores` is \"x\"; give a whole number, 0 or more"),
             ("[store]\ndir = 7\n", "2:7: `dir` is 7; give a text in quotes"),

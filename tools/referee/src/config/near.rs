@@ -3,7 +3,7 @@
 
 /// The known name that is fewest changes of a letter away, if that is near enough to be a slip: two letters
 /// exchanged are two changes.
-pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let scored = known.iter().map(|candidate| (distance(name, candidate), *candidate));
     let allowed = (name.chars().count() / 3).clamp(2, 5);
     scored.min().filter(|(score, _)| *score <= allowed).map(|(_, candidate)| candidate)

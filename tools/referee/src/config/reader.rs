@@ -88,7 +88,7 @@ impl<'a> Reader<'a> {
                     "{place}: {} is {}; give {}",
                     what(),
                     is(found),
-                    wanted(expected, key.unwrap_or("NAME"))
+                    wanted(expected, key.unwrap_or("NAME"), is(found))
                 )
             }
             None if message == "duplicate key" => {
@@ -135,8 +135,9 @@ fn is(found: &str) -> &str {
 }
 
 /// What could stand there instead.
-fn wanted(expected: &str, key: &str) -> String {
+fn wanted(expected: &str, key: &str, found: &str) -> String {
     match expected {
+        "a sequence" if found.starts_with('"') => return format!("a list in brackets, such as [{found}]"),
         "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, 0 or more",
         "i64" | "i32" => "a whole number",
         "f64" => "a number",

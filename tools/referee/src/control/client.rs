@@ -33,11 +33,13 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Failed: nobody answers there, or it can't do that.
 pub fn ask(socket: &Path, command: &Command) -> Result<Value, Failure> {
     let failed = |error: std::io::Error| {
-        let help = match error.kind() {
-            ErrorKind::PermissionDenied => "only the user that runs it may ask it",
-            _ => "is `referee run` under way? Name the socket it was started with: --socket PATH",
-        };
-        Failure::failed(format!("nobody answers at {}: {error}", socket.display())).help(help)
+        if error.kind() == ErrorKind::PermissionDenied {
+            let what = format!("the run at {}: permission denied", socket.display());
+            return Failure::new(Code::Privilege, what)
+                .help("the user that runs it, and root, may ask it: sudo referee …");
+        }
+        Failure::failed(format!("nobody answers at {}: {error}", socket.display()))
+            .help("is `referee run` under way? Name the socket it was started with: --socket PATH")
     };
     let mut stream = UnixStream::connect(socket).map_err(failed)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;

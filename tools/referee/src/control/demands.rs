@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::expression::selection;
-use crate::time::{span, utc};
+use crate::time::{typed, utc};
 
 const SECOND: Nanos = 1_000_000_000;
 /// What is taken of history if nothing else is said.
@@ -371,8 +371,8 @@ fn times(wish: &Wish) -> Result<(Nanos, Nanos), Refusal> {
     let lasts = wish.for_ns.unwrap_or(0);
     for (option, given, most) in [("--last", last, LAST_MOST), ("--for", lasts, FOR_MOST)] {
         if given > most {
-            let what = format!("{option} {} is too long", span(given));
-            return refuse(Reason::Limit, what, format!("give {} at most", span(most)));
+            let what = format!("{option} {} is too long", typed(given));
+            return refuse(Reason::Limit, what, format!("give {} at most", typed(most)));
         }
     }
     Ok((last, lasts))

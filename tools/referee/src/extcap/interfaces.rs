@@ -11,7 +11,7 @@ use super::Call;
 use super::boxes::{Boxes, THIS};
 use super::demand::{LAST, LASTS};
 use super::grammar::Sentences;
-use crate::client::{Client, ReachArgs};
+use crate::client::{Client, ReachArgs, encoded};
 use crate::error::Failure;
 use crate::time;
 
@@ -25,6 +25,11 @@ pub const DEMAND: &str = "referee-demand";
 const PATIENCE: Duration = Duration::from_millis(200);
 /// Incidents that are listed by themselves.
 const LISTED: usize = 10;
+/// So many are asked for at once, and so often.
+const PAGE: usize = 50;
+const PAGES: usize = 20;
+/// What stands among a store's incidents and is none.
+const ON_DEMAND: &str = "on_demand";
 /// Stands for the latest incident.
 pub const NEWEST: &str = "newest";
 
@@ -34,14 +39,39 @@ struct Known {
     words: String,
 }
 
-/// The latest incidents with packets; none if there is nobody to ask.
+/// The latest incidents, and after them the latest captures on demand; none if there is nobody to ask.
 fn newest(reach: &ReachArgs) -> Vec<Known> {
-    let ask = || -> Result<Value, Failure> {
-        Client::reach(reach)?.hurried(PATIENCE).json(&format!("/api/v1/incidents?limit={LISTED}"))
+    let ask = || -> Result<(Vec<Value>, Value), Failure> {
+        let client = Client::reach(reach)?.hurried(PATIENCE);
+        let demands = client.json(&format!("/api/v1/incidents?kind={ON_DEMAND}&limit={LISTED}"))?;
+        Ok((incidents(&client, LISTED)?, demands))
     };
-    let answer = ask().unwrap_or_default();
-    let items = answer.get("items").and_then(Value::as_array);
-    items.into_iter().flatten().filter_map(known).take(LISTED).collect()
+    let (incidents, demands) = ask().unwrap_or_default();
+    incidents.iter().filter_map(known).chain(items(&demands).filter_map(known).take(LISTED)).collect()
+}
+
+fn items(answer: &Value) -> impl Iterator<Item = &Value> {
+    answer.get("items").and_then(Value::as_array).into_iter().flatten()
+}
+
+/// It was asked for, and nothing is wrong with it.
+fn is_demand(incident: &Value) -> bool {
+    incident.get("kind").and_then(Value::as_str) == Some(ON_DEMAND)
+}
+
+/// The latest so many incidents of a box, however much was captured on demand meanwhile.
+fn incidents(client: &Client, most: usize) -> Result<Vec<Value>, Failure> {
+    let (mut found, mut after) = (Vec::new(), String::new());
+    for _ in 0..PAGES {
+        let page: Value = client.json(&format!("/api/v1/incidents?limit={PAGE}{after}"))?;
+        found.extend(items(&page).filter(|one| !is_demand(one)).cloned());
+        match page.get("next").and_then(Value::as_str) {
+            Some(next) if found.len() < most => after = format!("&after={}", encoded(next)),
+            _ => break,
+        }
+    }
+    found.truncate(most);
+    Ok(found)
 }
 
 /// The latest incident of a box.
@@ -49,16 +79,22 @@ fn newest(reach: &ReachArgs) -> Vec<Known> {
 /// # Errors
 /// Failed: it can't be asked, or has none.
 pub fn newest_id(client: &Client) -> Result<String, Failure> {
-    let answer: Value = client.json("/api/v1/incidents?limit=1")?;
-    let id = answer.pointer("/items/0/id").and_then(Value::as_str).filter(|id| is_id(id));
+    let newest = incidents(client, 1)?;
+    let id = newest.first().and_then(|one| one.get("id")?.as_str()).filter(|id| is_id(id));
     id.map(str::to_owned).ok_or_else(|| Failure::failed("there is no incident"))
 }
 
 fn known(incident: &Value) -> Option<Known> {
     let text = |name: &str| incident.get(name).and_then(Value::as_str);
     let id = text("id").filter(|id| is_id(id))?.to_owned();
-    let kind = text("kind").unwrap_or("incident");
     let when = incident.get("first_ns").and_then(Value::as_u64).map(time::utc).unwrap_or_default();
+    if is_demand(incident) {
+        let asked =
+            incident.pointer("/evidence/expression").and_then(Value::as_str).filter(|text| !text.is_empty());
+        let words = format!("capture on demand: {}, {when}", asked.unwrap_or("all packets"));
+        return Some(Known { id, words });
+    }
+    let kind = text("kind").unwrap_or("incident");
     Some(Known { id, words: format!("{kind} {} {when}", subject(incident.get("subject")?)) })
 }
 
@@ -74,6 +110,7 @@ fn subject(subject: &Value) -> String {
         subject.get(name).and_then(Value::as_u64).map(|port| format!(":{port}")).unwrap_or_default()
     };
     match (text("host"), text("src"), text("dst")) {
+        ("", "", "") => "all traffic".to_owned(),
         (host, "", "") => host.to_owned(),
         (_, "", dst) => format!("{dst}{}", port("dport")),
         (_, src, dst) => format!("{src}{} → {dst}{}", port("sport"), port("dport")),
@@ -186,6 +223,14 @@ mod tests {
         assert_eq!(words, "rst_after_idle 10.20.0.10:47994 → 10.50.1.10:5432 2023-11-14T22:13:20.000Z");
         assert_eq!(subject(&json!({"host": "10.0.0.1"})), "10.0.0.1");
         assert_eq!(subject(&json!({"dst": "10.0.0.1", "dport": 53, "proto": "udp"})), "10.0.0.1:53");
+        assert_eq!(subject(&json!({"link": "all"})), "all traffic");
+        let demand = |expression: &str| {
+            let one = json!({"id": "1f", "kind": "on_demand", "first_ns": 1_700_000_000_000_000_000_u64,
+                "subject": {"link": "all"}, "evidence": {"expression": expression}});
+            known(&one).unwrap().words
+        };
+        assert_eq!(demand("port 443"), "capture on demand: port 443, 2023-11-14T22:13:20.000Z");
+        assert_eq!(demand(""), "capture on demand: all packets, 2023-11-14T22:13:20.000Z");
         // What would not make a name makes no interface.
         for id in ["", "x}{value=y", "../../etc", "é"] {
             assert!(known(&json!({"id": id, "subject": {}})).is_none(), "{id}");

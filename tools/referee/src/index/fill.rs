@@ -4,7 +4,7 @@
 //! On a thread of a live run with low priority, or on the main thread (`store rebuild-index`). Each segment is one
 //! transaction, so whatever ends the process leaves an index that claims nothing but what it has read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
@@ -17,7 +17,7 @@ use super::incidents::follow;
 use super::scan::{Scan, Scanned, scan};
 use super::schema;
 
-/// A worker's last segment is taken for closed when it has not grown for so many looks.
+/// A worker's last segment is taken in as it is when it has not grown for so many looks.
 const QUIET_LOOKS: u32 = 30;
 
 /// Why the index can't be filled.
@@ -44,11 +44,19 @@ pub struct Filler {
     file: Option<(u64, u64)>,
     /// Of segments that may be being written: size, and looks since it grew.
     quiet: HashMap<String, (u64, u32)>,
+    /// Segments that nobody writes to, because they were there before whoever writes now.
+    left: HashSet<String>,
 }
 
 impl Filler {
     pub fn new(store: &Store) -> Filler {
-        Filler { store: store.clone(), db: None, file: None, quiet: HashMap::new() }
+        Filler { store: store.clone(), db: None, file: None, quiet: HashMap::new(), left: HashSet::new() }
+    }
+
+    /// One that is made before anybody writes to the store: what a run that was killed left is closed.
+    pub fn before_writing(store: &Store) -> Filler {
+        let segments = store.segment_files().unwrap_or_default();
+        Filler { left: segments.into_iter().map(|segment| segment.name).collect(), ..Filler::new(store) }
     }
 
     /// One that begins from nothing.
@@ -90,17 +98,16 @@ impl Filler {
             if stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            let closed = segments.get(nth + 1).is_some_and(|next| next.worker == segment.worker);
+            let closed = segments.get(nth + 1).is_some_and(|next| next.worker == segment.worker)
+                || self.left.contains(&segment.name);
             if known.contains_key(&segment.name) || !(closed || all || self.is_quiet(segment)) {
                 continue;
             }
             match scan(segment, stop).map_err(Trouble::other)? {
-                // Of a worker's last segment without an end, more may come.
-                Scanned::Done(scan) if closed || scan.ending == "complete" => {
-                    insert(db, &segment.name, &scan)?
-                }
+                // Of a worker's last segment without an end more may come: then it has another size, and is forgotten.
+                Scanned::Done(scan) => insert(db, &segment.name, &scan)?,
                 Scanned::Stopped => return Ok(()),
-                Scanned::Done(_) | Scanned::NotYet => {}
+                Scanned::NotYet => {}
             }
         }
         follow(&self.store, db, stop)

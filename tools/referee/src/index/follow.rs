@@ -30,12 +30,12 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Starts it. Without the thread the store just has no index.
+    /// Starts it, before anybody writes to the store. Without the thread the store just has no index.
     pub fn spawn(store: &Store) -> Follower {
         let [end, hurry] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
         let trouble = Arc::new(Mutex::new(None));
         let (told, hurried, tell) = (Arc::clone(&end), Arc::clone(&hurry), Arc::clone(&trouble));
-        let mut filler = Filler::new(store);
+        let mut filler = Filler::before_writing(store);
         let thread = thread::Builder::new().name("index".to_owned()).spawn(move || {
             // Not being allowed to is no reason to do without.
             let _ = rustix::process::nice(NICE);

@@ -10,13 +10,25 @@ use dataplane::record::Store;
 
 use super::find::Index;
 
+/// After how long what was held for an incident is in a segment's file.
+const WRITTEN: Duration = Duration::from_secs(30);
+/// What came first of an incident was held within this time of its beginning.
+const FIRST_HELD: Duration = Duration::from_secs(60);
+
 /// What is on the shelf at one moment.
 pub struct Held {
     index: Index,
     /// Segments, by their number in the index, that are there as the index knows them.
     known: HashSet<i64>,
-    /// When each of the others was last written to.
-    unknown: Vec<SystemTime>,
+    unknown: Vec<Unknown>,
+}
+
+/// A segment that the index doesn't know as it is.
+struct Unknown {
+    /// When it was last written to.
+    written: SystemTime,
+    /// When it was begun, where the file system tells.
+    begun: Option<SystemTime>,
 }
 
 impl Held {
@@ -37,7 +49,7 @@ impl Held {
             let as_known = row.ok().filter(|(_, size, _)| *size == meta.len());
             there.extend(as_known.map(|(id, ..)| id));
             if !as_known.is_some_and(|(.., whole)| whole) {
-                others.push(written(&meta));
+                others.push(Unknown::of(&meta));
             }
         }
         drop(known);
@@ -55,9 +67,23 @@ impl Held {
             return Some(true);
         }
         let earlier = this_run.filter(|begun| last_ns < *begun);
-        let begun = earlier.map(|ns| SystemTime::UNIX_EPOCH + Duration::from_nanos(ns));
-        let unknown = self.unknown.iter().any(|written| begun.is_none_or(|begun| *written < begun));
+        let begun = earlier.map(moment);
+        let unknown = self.unknown.iter().any(|one| begun.is_none_or(|begun| one.written < begun));
         (!unknown).then_some(false)
+    }
+
+    /// The same of an incident whose packets were kept as it was told: they may have been deleted since, by retention or by
+    /// hand.
+    pub fn still(&self, flows: &[u64], first_ns: u64, last_ns: u64, now: SystemTime) -> Option<bool> {
+        let held = moment(last_ns).min(moment(first_ns) + FIRST_HELD) + WRITTEN;
+        if held > now || flows.iter().any(|flow| self.has(*flow).unwrap_or(false)) {
+            return Some(true);
+        }
+        // They are in one that was begun before, if it is there; one that was begun since may have others.
+        match self.unknown.iter().any(|one| one.begun.is_none_or(|begun| begun <= held)) {
+            true => Some(true),
+            false => self.unknown.is_empty().then_some(false),
+        }
     }
 
     fn has(&self, flow: u64) -> rusqlite::Result<bool> {
@@ -72,6 +98,12 @@ impl Held {
     }
 }
 
-fn written(meta: &Metadata) -> SystemTime {
-    meta.modified().unwrap_or(SystemTime::UNIX_EPOCH)
+impl Unknown {
+    fn of(meta: &Metadata) -> Unknown {
+        Unknown { written: meta.modified().unwrap_or(SystemTime::UNIX_EPOCH), begun: meta.created().ok() }
+    }
+}
+
+fn moment(ns: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(ns)
 }

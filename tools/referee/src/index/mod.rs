@@ -20,6 +20,9 @@ use std::sync::atomic::AtomicBool;
 
 use dataplane::record::{Finder, ReadAll, Store};
 
+use crate::access;
+use crate::captures::store_folder;
+use crate::cli::StoreArgs;
 use crate::error::Failure;
 use crate::live::owner;
 use crate::term::{self, count, plural};
@@ -36,12 +39,20 @@ pub fn finder(store: &Store) -> Box<dyn Finder> {
     }
 }
 
-/// `referee store rebuild-index`: throws away what the index knows and reads the store through once more.
+/// `referee store rebuild-index`.
+///
+/// # Errors
+/// Usage: no store is named. Those of [`rebuild`].
+pub fn run(args: &StoreArgs) -> Result<(), Failure> {
+    rebuild(&store_folder(args.store.as_deref(), args.config.as_deref())?, args.json)
+}
+
+/// Throws away what the index knows and reads the store through once more.
 ///
 /// # Errors
 /// Failed: the store can't be read, or its index not be written.
 pub fn rebuild(folder: &Path, json: bool) -> Result<(), Failure> {
-    let store = Store::open(folder).map_err(Failure::failed)?;
+    let store = access::store(folder)?;
     let unwritable = |error: &dyn std::fmt::Display| {
         Failure::failed(format!("the index of {} can't be written: {error}", folder.display())).help(
             "captures are found without it, by reading every segment; the user must own the store's folder",

@@ -6,6 +6,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use dataplane::record::{
     ExportError, Finder, IncidentLog, Query, ReadAll, RealDisk, RecordConfig, Recorder, Sought, Spool, Store,
@@ -16,6 +17,7 @@ use serde_json::json;
 
 use super::fill::Filler;
 use super::find::Index;
+use super::held::Held;
 use super::{finder, known, schema};
 
 const T0: u64 = 1_700_000_000_000_000_000;
@@ -238,6 +240,59 @@ fn an_index_that_cannot_be_used_is_as_none() {
     let locked = rusqlite::Connection::open(schema::path(&store)).unwrap();
     locked.execute_batch("BEGIN EXCLUSIVE").unwrap();
     same(&store, &query);
+}
+
+#[test]
+fn what_was_kept_may_have_been_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let mut recording = Recording::new(&store, 2);
+    recording.record(&mut Dice(7), 200);
+    recording.close();
+    fill(&store, true);
+    let some = list_by(&store, &Query::default(), &ReadAll).unwrap()[0].flow_id;
+    let still = |flow: u64, at_ns: u64, now| Held::now(&store).unwrap().still(&[flow], at_ns, at_ns, now);
+    let now = SystemTime::now();
+    let ns = |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+    assert_eq!([some, 1000].map(|flow| still(flow, T0, now)), [Some(true), Some(false)]);
+    assert_eq!(still(1000, ns(now), now), Some(true), "it may be on its way");
+    // One that the index doesn't know yet has what was held before it was begun in no case, and may have all else.
+    let other = store.segments().join("w0-01700000000000000000-000999.pcapng.zst");
+    fs::write(&other, "x").unwrap();
+    let now = SystemTime::now();
+    if other.metadata().unwrap().created().is_ok() {
+        assert_eq!([some, 1000].map(|flow| still(flow, T0, now)), [Some(true), None]);
+    }
+    assert_eq!(still(1000, ns(now) - 30_000_000_000, now), Some(true));
+    for segment in store.segment_files().unwrap() {
+        fs::remove_file(segment.path).unwrap();
+    }
+    assert_eq!(still(some, T0, now), Some(false));
+}
+
+#[test]
+fn what_is_not_ended_is_known_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let mut dice = Dice(3);
+    let mut recording = Recording::new(&store, 1);
+    recording.record(&mut dice, 100);
+    let count = || known(&store).unwrap().counts.segments;
+    let all = store.segment_files().unwrap().len() as u64;
+    let stop = AtomicBool::new(false);
+    let mut filler = Filler::new(&store);
+    filler.look(&stop, false).unwrap();
+    assert_eq!(count(), all - 1, "it is being written to");
+    (0..40).for_each(|_| filler.look(&stop, false).unwrap());
+    assert_eq!(count(), all, "and has not been for a while");
+    recording.record(&mut dice, 30);
+    filler.look(&stop, false).unwrap();
+    assert!(count() < store.segment_files().unwrap().len() as u64, "it has grown");
+    (0..6).for_each(|_| same(&store, &some_query(&mut dice)));
+    // The next run knows that nobody writes to what it finds.
+    Filler::before_writing(&store).look(&stop, false).unwrap();
+    assert_eq!(count(), store.segment_files().unwrap().len() as u64);
+    (0..6).for_each(|_| same(&store, &some_query(&mut dice)));
 }
 
 #[test]

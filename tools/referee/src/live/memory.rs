@@ -6,6 +6,7 @@ use std::fs;
 use super::mode::Mode;
 use crate::config::Config;
 use crate::error::Failure;
+use crate::term::plural;
 
 /// Frames of an AF_XDP ring: as many wait to be read as to be filled, of 2 KiB at least.
 const FRAMES_A_PLACE: u64 = 2;
@@ -19,7 +20,9 @@ pub fn check(config: &Config, mode: Mode, workers: usize, queues: usize) -> Resu
     let wanted = wanted(config, mode, workers, queues);
     match available {
         Some(available) if wanted > available => Err(Failure::usage(format!(
-            "{workers} workers and {queues} queues would fill {} MiB with history and rings alone, and {} MiB are free",
+            "{} and {} would fill {} MiB with history and rings alone, and {} MiB are free",
+            plural(workers as u64, "worker"),
+            plural(queues as u64, "queue"),
             wanted / MIB,
             available / MIB
         ))
@@ -57,7 +60,7 @@ mod tests {
         assert_eq!(wanted(&config, Mode::Afpacket, 1, 1) / MIB, 256 + 64);
         let error = check(&config, Mode::Auto, 1 << 20, 1).unwrap_err();
         assert!(
-            error.message.starts_with("1048576 workers and 1 queues would fill 268435"),
+            error.message.starts_with("1,048,576 workers and 1 queue would fill 268435"),
             "{}",
             error.message
         );

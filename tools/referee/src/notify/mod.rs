@@ -25,6 +25,7 @@ use rustix::time::{ClockId, clock_gettime};
 use signal_hook::consts::SIGHUP;
 use tokio::sync::watch;
 
+use crate::access;
 use crate::config::notify::{FileConfig, NotifyConfig, Wanted, WebhookConfig};
 use crate::error::Failure;
 use account::{Counts, Told};
@@ -227,7 +228,7 @@ fn log_file(file: &FileConfig) -> Result<Out, Failure> {
         .map_err(|error| Failure::failed(format!("signals can't be listened to: {error}")))?;
     LogFile::open(&file.path, reopen).map(Out::File).map_err(|error| {
         let what = format!("[notify.file] {}: can't be opened: {error}", file.path.display());
-        Failure::usage(what).help("name a path in a folder that belongs to the user that runs referee")
+        Failure::usage(what).help(access::own_folder(&file.path, &error))
     })
 }
 

@@ -11,6 +11,8 @@ use super::metrics::Text;
 
 /// Rules that metrics name at most.
 const SHOWN: usize = 1000;
+/// So many times a condition has to have been timed for their mean to say something.
+const FEWEST: u64 = 32;
 /// Before that much time has passed the counter's rate is not known well.
 const SETTLED: Duration = Duration::from_millis(50);
 
@@ -54,7 +56,7 @@ pub struct RuleStanding {
     pub matched: u64,
     pub faults: u64,
     /// Mean of the sampled times its condition was asked, the gathering of what it was first to read included, ns;
-    /// `None` without a sample.
+    /// `None` below 32 samples.
     pub guard_ns: Option<f64>,
     pub guard_samples: u64,
     /// Runs of its body, their mean and the longest, µs; `None` if they are not timed.
@@ -75,7 +77,7 @@ pub fn standing(rules: &RuleSet, ticking: Option<&Ticking>) -> Standings {
     let of = |(number, meta): (u16, &rules::RuleMeta)| {
         let counters = rules.counters(number)?;
         let cost = counters.cost();
-        let guard_ns = rate.filter(|_| cost.samples > 0).map(|(look, ns_per_tick)| {
+        let guard_ns = rate.filter(|_| cost.samples >= FEWEST).map(|(look, ns_per_tick)| {
             let ticks = cost.ticks.saturating_sub(look.saturating_mul(cost.samples));
             ticks as f64 / cost.samples as f64 * ns_per_tick
         });
@@ -248,11 +250,17 @@ mod tests {
         counters.count_run(Some(Duration::from_micros(10)));
         counters.count_failure(true);
         let (mut hits, mut facts) = (rules::Hits::new(), rules::facts::FlowFacts::default());
-        rules.match_flow_timed(rules::Event::Rst, &mut facts, &mut hits, |_, _| {}, dataplane_sys::ticks);
-        let ticking = Ticking { begun: Instant::now() - SETTLED, ..Ticking::begun() };
+        let mut ask = || {
+            rules.match_flow_timed(rules::Event::Rst, &mut facts, &mut hits, |_, _| {}, dataplane_sys::ticks);
+        };
+        (1..FEWEST).for_each(|_| ask());
+        let begun = || Ticking { begun: Instant::now() - SETTLED, ..Ticking::begun() };
+        assert_eq!(standing(&rules, Some(&begun())).0[0].guard_ns, None, "one slow one would be all of it");
+        ask();
+        let ticking = begun();
         let standing = standing(&rules, Some(&ticking));
         let [a, b] = standing.0.as_slice() else { panic!("{standing:?}") };
-        assert_eq!((a.matched, a.body_runs, a.overruns, a.errors, a.guard_samples), (1, 2, 1, 0, 1));
+        assert_eq!((a.matched, a.body_runs, a.overruns, a.errors, a.guard_samples), (1, 2, 1, 0, FEWEST));
         assert_eq!((a.body_us, a.body_us_most), (Some(20.0), Some(30.0)));
         assert!(a.guard_ns.is_some());
         assert_eq!((b.guard_ns, b.body_us, b.scope.as_str()), (None, None, "host"));

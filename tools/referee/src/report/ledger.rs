@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::finished::{Finished, Inputs, InterfaceReport};
+use super::metrics::counted;
 use crate::filter;
 
 /// Names of `WorkerAccount::classes`, in its order.
@@ -121,7 +122,7 @@ impl Ledger {
             holds: json!({
                 "taken": w.holds_taken, "refused": w.holds_refused, "unanswered": w.holds_unanswered,
             }),
-            judge: judge(f),
+            judge: judge(f, rules),
             rules: super::rules::books(rules, f.reloads, &f.bodies),
             notify: f.notified.iter().map(|told| (told.name.clone(), json!(told))).collect(),
             inputs,
@@ -268,7 +269,7 @@ fn events(f: &Finished) -> Value {
     })
 }
 
-fn judge(f: &Finished) -> Value {
+fn judge(f: &Finished, rules: &RuleSet) -> Value {
     let j = &f.judge;
     json!({
         "hits": j.hits, "judged": j.hits_judged, "repeated": j.hits_repeated, "refused": j.hits_refused,
@@ -279,7 +280,8 @@ fn judge(f: &Finished) -> Value {
         "absorbed": j.absorbed, "keeps": j.keeps, "releases": j.releases,
         "captures_over_budget": j.captures_over_budget, "hosts_evicted": j.hosts_evicted,
         "services_evicted": j.services_evicted, "pairs_evicted": j.pairs_evicted,
-        "gauges_evicted": j.gauges_evicted, "state_entries_peak": j.state_entries_peak,
+        "gauges_evicted": j.gauges_evicted,
+        "state_entries_peak": counted(rules).then_some(j.state_entries_peak),
         "flows_forgotten": j.flows_forgotten, "kept_forgotten": j.kept_forgotten,
         "siblings_refused": j.siblings_refused, "open": j.open,
         "switched_off_untold": j.switched_off_untold, "bodies_left_out": j.bodies_left_out,

@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::access;
 use crate::error::Failure;
 
 pub struct Page {
@@ -40,7 +41,7 @@ impl Page {
     pub fn probe(&self) -> Result<(), Failure> {
         fs::write(&self.beside, "").and_then(|()| fs::remove_file(&self.beside)).map_err(|error| {
             Failure::failed(format!("{}: can't be made: {error}", self.path.display()))
-                .help("name a path in a folder that belongs to the user that runs referee")
+                .help(access::own_folder(&self.path, &error))
         })
     }
 

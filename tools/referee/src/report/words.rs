@@ -153,7 +153,9 @@ fn numbers(tally: &Tally, f: &Finished, ledger: &Ledger) -> String {
     table.add_row(["packets", &packets(ledger.received, ledger.analysed, ledger.bytes)]);
     let peak = count(u64::from(f.peak));
     table.add_row(["flows", &format!("{} ({peak} live at most)", count(f.worker.flows_created))]);
-    table.add_row(["state table", &state_table(f.judge.state_entries_peak)]);
+    if let Some(peak) = ledger.judge["state_entries_peak"].as_u64() {
+        table.add_row(["state table", &state_table(peak)]);
+    }
     if let Some((first, last)) = tally.span {
         let lasted = span(last.saturating_sub(first));
         table.add_row(["time span", &format!("{} to {} ({lasted})", utc(first), utc(last))]);

@@ -14,15 +14,16 @@ use dataplane::config::WorkerConfig;
 use dataplane::filter::Filtered;
 use dataplane::judge::message::{Command, Hit, Message};
 use dataplane::judge::{Incident, Judge, Subject, because};
-use dataplane::record::{self, ExportError, ExportSummary, Query, Store};
+use dataplane::record::{self, ExportError, ExportSummary, Query};
 use dataplane::source::open::open_all;
 use rules::clause::seen;
 use rules::{RuleSet, Scope, Snapshot};
 use serde_json::{Value, json};
 
+use crate::access;
 use crate::cli::OutputArgs;
 use crate::config::Config;
-use crate::error::Failure;
+use crate::error::{Code, Failure};
 use crate::replay::driver::{Ended, Observer, Replay};
 use crate::replay::not_a_capture;
 use crate::report::finished::Finished;
@@ -202,9 +203,10 @@ struct StoreFeed {
 
 impl StoreFeed {
     fn begin(folder: &Path, asked: &Query) -> Result<StoreFeed, Failure> {
-        let store = Store::open(folder).map_err(|_| {
-            Failure::usage(format!("{} is a folder, and no store", folder.display()))
-                .help("name capture files, or the folder of an earlier `--store`")
+        let store = access::store(folder).map_err(|failure| match failure.code {
+            Code::Privilege => failure,
+            _ => Failure::usage(format!("{} is a folder, and no store", folder.display()))
+                .help("name capture files, or the folder of an earlier `--store`"),
         })?;
         let (reader, mut writer) = std::io::pipe().map_err(Failure::failed)?;
         let asked = asked.clone();

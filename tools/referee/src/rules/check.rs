@@ -3,6 +3,7 @@
 //! Main thread. Loads and prints; runs no rule and touches no packet.
 
 use std::ffi::OsStr;
+use std::io::ErrorKind::PermissionDenied;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -112,6 +113,27 @@ fn out_of_reach(config: &Config) -> Result<Vec<String>, Failure> {
     Ok(notify::out_of_reach(&config.notify, own == Some(geteuid().as_raw())))
 }
 
+/// Settings and rules that root can read and the service's user, whose the store is, can't.
+fn unreadable(path: &Path, config: &Config) -> Result<Vec<String>, Failure> {
+    let Some(owner) = Owner::of(config.store_dir.as_deref()) else { return Ok(Vec::new()) };
+    let rules = config.rules_dir.iter().flat_map(|dir| {
+        let files = load::in_folder(dir).unwrap_or_default();
+        std::iter::once(dir.clone()).chain(files)
+    });
+    let named: Vec<_> = std::iter::once(path.to_path_buf()).chain(rules).collect();
+    let denied = owner.borrow(|| {
+        named
+            .into_iter()
+            .filter(|path| std::fs::File::open(path).is_err_and(|error| error.kind() == PermissionDenied))
+            .collect::<Vec<_>>()
+    })?;
+    let told = |path: PathBuf| {
+        let (path, user) = (path.display(), &owner.name);
+        format!("{path}: {user}, whose the service is, can't read it: chgrp {user} {path}; chmod g+rX {path}")
+    };
+    Ok(denied.into_iter().map(told).collect())
+}
+
 /// Reads the settings and the rules they name.
 ///
 /// # Errors
@@ -126,6 +148,7 @@ pub fn config(path: &Path) -> Result<(), Failure> {
     for what in out_of_reach(&config)? {
         term::note(&format!("{what}; `run` refuses to start here, or can't tell it"));
     }
+    unreadable(path, &config)?.iter().for_each(|what| term::note(what));
     let own = load::gather(config.rules_dir.as_slice()).files.len() as u64;
     let from = match &config.rules_dir {
         None => "shipped".to_owned(),
@@ -142,4 +165,43 @@ pub fn config(path: &Path) -> Result<(), Failure> {
             None => writeln!(out, "store: none named"),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+
+    use super::*;
+
+    #[test]
+    fn what_only_root_can_read_is_named() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir(path("store")).unwrap();
+        chown(path("store"), Some(4242), Some(4243)).unwrap();
+        fs::create_dir(path("rules")).unwrap();
+        fs::set_permissions(path("rules"), fs::Permissions::from_mode(0o755)).unwrap();
+        let mode = |name: &str, mode| {
+            fs::write(path(name), "").unwrap();
+            fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let config =
+            Config { store_dir: Some(path("store")), rules_dir: Some(path("rules")), ..Config::default() };
+        mode("referee.toml", 0o644);
+        mode("rules/a.rhai", 0o644);
+        assert_eq!(unreadable(&path("referee.toml"), &config), Ok(Vec::new()));
+        mode("referee.toml", 0o600);
+        mode("rules/b.rhai", 0o600);
+        let named = unreadable(&path("referee.toml"), &config).unwrap();
+        assert_eq!(named.len(), 2, "{named:?}");
+        assert!(
+            named[0].contains("referee.toml: user 4242, whose") && named[1].contains("b.rhai"),
+            "{named:?}"
+        );
+    }
 }

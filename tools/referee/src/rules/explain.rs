@@ -12,6 +12,7 @@ use rules::facts::table::{Fact, Subject};
 use rules::facts::{FlowFacts, HostFacts, LinkFacts, ServiceFacts};
 use serde_json::{Map, Value, json};
 
+use crate::access;
 use crate::captures::store_folder;
 use crate::cli::ExplainArgs;
 use crate::error::Failure;
@@ -31,7 +32,7 @@ pub fn explain(args: &ExplainArgs) -> Result<(), Failure> {
         Some(path) => (written(path)?, path.display().to_string()),
         None => {
             let folder = store_folder(args.store.as_deref(), args.config.as_deref())?;
-            let store = Store::open(&folder).map_err(Failure::failed)?;
+            let store = access::store(&folder)?;
             let place = folder.display().to_string();
             (kept(&store, &args.incident, &place)?, place)
         }
@@ -43,8 +44,29 @@ pub fn explain(args: &ExplainArgs) -> Result<(), Failure> {
     }
 }
 
-/// Of those of a store, the incident with this id, or those whose ids begin so: two at most, as more are no help.
+/// The whole id that begins so. One that none has is left as it is, for whoever looks for it to say.
+///
+/// # Errors
+/// Failed: several begin so; the store can't be read.
+pub fn whole_id(store: &Store, id: &str) -> Result<String, Failure> {
+    let like = begun_so(store, id)?;
+    match like.is_empty() {
+        true => Ok(id.to_owned()),
+        false => find(&like, id, &store.root().display().to_string()).map(|record| record.id.clone()),
+    }
+}
+
+/// Of those of a store, the incident with this id, or those whose ids begin so.
 fn kept(store: &Store, id: &str, place: &str) -> Result<Vec<IncidentRecord>, Failure> {
+    let like = begun_so(store, id)?;
+    match like.is_empty() {
+        false => Ok(like),
+        true => Err(unknown(id, store.count_incidents().map_err(Failure::failed)?.0, place)),
+    }
+}
+
+/// Two at most, as more are no help.
+fn begun_so(store: &Store, id: &str) -> Result<Vec<IncidentRecord>, Failure> {
     if let Some(record) = store.incident_by(id, &*index::finder(store)).map_err(Failure::failed)? {
         return Ok(vec![record]);
     }
@@ -61,10 +83,7 @@ fn kept(store: &Store, id: &str, place: &str) -> Result<Vec<IncidentRecord>, Fai
         }
     });
     each.map_err(Failure::failed)?;
-    match like.is_empty() {
-        false => Ok(like),
-        true => Err(unknown(id, store.count_incidents().map_err(Failure::failed)?.0, place)),
-    }
+    Ok(like)
 }
 
 /// Incidents as `--incidents` and `run --json` write them; of one told several times, the last word.

@@ -39,8 +39,14 @@ impl Origin {
 
     /// The files as they are now, as far as they can be read.
     fn gather(&self) -> Gathered {
-        let own =
-            self.path.as_ref().map_or_else(Gathered::default, |path| gather(std::slice::from_ref(path)));
+        let own = match &self.path {
+            // Beside the shipped ones there need not be any yet, or any more.
+            Some(folder) if self.library && in_folder(folder).is_ok_and(|files| files.is_empty()) => {
+                Gathered::default()
+            }
+            Some(path) => gather(std::slice::from_ref(path)),
+            None => Gathered::default(),
+        };
         self.with_library(own)
     }
 
@@ -52,7 +58,7 @@ impl Origin {
         let mut others = in_folder(folder)?;
         others.retain(|other| other != file);
         // Without any, this is the same mistake as when they are loaded.
-        let last = others.is_empty() && text.is_none();
+        let last = others.is_empty() && text.is_none() && !self.library;
         let mut own = if last { nothing_in(folder) } else { gather(&others) };
         own.files.extend(text.map(|text| SourceFile { name: file.display().to_string(), text }));
         Ok(self.with_library(own))
@@ -348,6 +354,28 @@ mod tests {
         assert_eq!(names(true, "").len(), RuleSet::load(&shipped, &[]).unwrap().rules().len() + 1);
         let name = Path::new(&shipped[0].name).file_name().unwrap().to_str().unwrap();
         assert!(names(true, name).contains(&"instead".to_owned()));
+    }
+
+    #[test]
+    fn beside_the_shipped_ones_a_folder_may_be_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("README"), "").unwrap();
+        let origin =
+            |library, path: &Path| Origin { path: Some(path.to_owned()), library, params: Vec::new() };
+        let shipped = rules::library().len();
+        assert_eq!(origin(true, dir.path()).files().unwrap().len(), shipped);
+        let refused = |origin: &Origin| origin.files().unwrap_err().to_string();
+        assert!(refused(&origin(false, dir.path())).contains("holds no rule files"));
+        assert!(refused(&origin(true, &dir.path().join("none"))).contains("can't be read"));
+        // The last own one may go.
+        let file = dir.path().join("mine.rhai");
+        fs::write(&file, RULE).unwrap();
+        let without = |library| origin(library, dir.path()).changed(dir.path(), &file, None).unwrap();
+        assert_eq!(
+            without(true).load(&[]).unwrap().rules().len(),
+            RuleSet::load(&rules::library(), &[]).unwrap().rules().len()
+        );
+        assert!(without(false).load(&[]).is_err());
     }
 
     #[test]

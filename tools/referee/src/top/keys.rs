@@ -27,8 +27,7 @@ pub fn press(model: &mut Model, key: KeyEvent) -> Option<Asked> {
     match key.code {
         KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return Some(Asked::Quit),
         KeyCode::Char('q') => return Some(Asked::Quit),
-        KeyCode::Esc if model.open => model.open = false,
-        KeyCode::Esc => return Some(Asked::Quit),
+        KeyCode::Esc => model.open = false,
         KeyCode::Char('?' | 'h') => model.help = true,
         KeyCode::Char('1') => model.turn_to(Tab::Now),
         KeyCode::Char('2') => model.turn_to(Tab::Traffic),
@@ -87,7 +86,8 @@ mod tests {
             None,
             "only the help goes away"
         );
-        assert_eq!(press_all(&mut model, &[KeyCode::Esc]), Some(Asked::Quit));
+        assert_eq!(press_all(&mut model, &[KeyCode::Esc]), None, "there is nothing to go back to");
+        assert_eq!(press_all(&mut model, &[KeyCode::Char('q')]), Some(Asked::Quit));
         let interrupt = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
         assert_eq!(press(&mut model, interrupt), Some(Asked::Quit));
     }

@@ -3,6 +3,7 @@
 //! Main thread draws and hears keys; a second thread asks. The terminal is given back as it was however this ends.
 
 mod feed;
+mod fit;
 mod keys;
 mod model;
 mod pages;

@@ -4,17 +4,18 @@
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Style};
-use ratatui::text::{Line, Span};
-use ratatui::widgets::{Clear, Paragraph, Row, Table, Wrap};
+use ratatui::text::Line;
+use ratatui::widgets::{Clear, Paragraph, Wrap};
 use serde_json::Value;
 
+use super::fit::{Fitted, cut, fitted};
 use super::model::{Model, number, text};
-use super::view::{Looks, chosen, clean, curve, dim, plain};
+use super::view::{Looks, chosen, clean, curve, dim, plain, table};
 use crate::term::count;
 
 pub(super) fn traffic(frame: &mut Frame, area: Rect, model: &Model, looks: Looks) {
     let [curves, last] = Layout::vertical([Constraint::Min(3), Constraint::Length(2)]).areas(area);
-    frame.render_widget(Paragraph::new(latencies(model)), last);
+    frame.render_widget(Paragraph::new(latencies(model, last.width.into(), looks)), last);
     let rows: [Rect; 3] = Layout::vertical([Constraint::Ratio(1, 3); 3]).areas(curves);
     let figures = [
         [("packets/s", "packets", Color::Green), ("bytes/s", "bytes", Color::Green)],
@@ -34,17 +35,15 @@ pub(super) fn traffic(frame: &mut Frame, area: Rect, model: &Model, looks: Looks
 }
 
 /// What half and 95 % took at most, lately.
-fn latencies(model: &Model) -> Vec<Line<'static>> {
+fn latencies(model: &Model, room: usize, looks: Looks) -> Vec<Line<'static>> {
     let of = |(title, name): (&str, &str)| match model.latency(name) {
         Some((p50, p95)) => format!("{title} {} / {}", ms(p50), ms(p95)),
         None => format!("{title} -"),
     };
     let round_trips = [("to servers", "rtt_server"), ("to clients", "rtt_client")].map(of);
     let waits = [("connect", "connect"), ("first byte", "first_byte"), ("DNS", "dns_answer")].map(of);
-    vec![
-        Line::raw(format!("half / 95 % within, ms:  round trip {}", round_trips.join("   "))),
-        Line::raw(waits.join("   ")),
-    ]
+    let trips = format!("half / 95 % within, ms:  round trip {}", round_trips.join("   "));
+    [trips, waits.join("   ")].map(|line| Line::raw(cut(&line, room, looks))).to_vec()
 }
 
 /// Three digits.
@@ -66,37 +65,36 @@ pub(super) fn rules(frame: &mut Frame, area: Rect, model: &Model, looks: Looks) 
         Some(value) => format!("{value:.1}"),
         None => "-".to_owned(),
     };
-    let row = |rule: &Value| {
-        let state = rule_state(rule);
-        let style = match state {
-            "switched off" => looks.strong(Color::Red),
-            "" => Style::new(),
-            _ => looks.of(Color::Yellow),
-        };
-        Row::new([
-            Span::raw(clean(text(rule, "rule"))),
-            Span::raw(count(number(rule, "matched"))),
-            Span::raw(known(rule, "guard_ns")),
-            Span::raw(count(number(rule, "body_runs"))),
-            Span::raw(known(rule, "body_us")),
-            Span::raw(count(number(rule, "errors") + number(rule, "overruns"))),
-            Span::styled(state, style),
-        ])
-    };
-    let widths = [
-        Constraint::Min(20),
-        Constraint::Length(9),
-        Constraint::Length(8),
-        Constraint::Length(7),
-        Constraint::Length(7),
-        Constraint::Length(6),
-        Constraint::Length(12),
-    ];
     let micros = if looks.unicode { "body µs" } else { "body us" };
-    let head = Row::new(["rule", "matched", "guard ns", "bodies", micros, "failed", ""]).style(dim());
-    let table = Table::new(model.told.rules.iter().map(row), widths).header(head);
-    chosen(frame, area, table, model);
+    let head = ["rule", "matched", "guard ns", "bodies", micros, "failed", ""].map(str::to_owned).to_vec();
+    let row = |rule: &Value| {
+        vec![
+            clean(text(rule, "rule")),
+            count(number(rule, "matched")),
+            known(rule, "guard_ns"),
+            count(number(rule, "body_runs")),
+            known(rule, "body_us"),
+            count(number(rule, "errors") + number(rule, "overruns")),
+            rule_state(rule).to_owned(),
+        ]
+    };
+    let listed = &model.told.rules;
+    let mut rows: Vec<Vec<String>> = std::iter::once(head).chain(listed.iter().map(row)).collect();
+    let Fitted { columns, widths } = fitted(&rows, 0, &[3, 4, 2], area.width);
+    let room = usize::from(widths.first().copied().unwrap_or(0));
+    for row in &mut rows {
+        row.iter_mut().take(1).for_each(|name| *name = cut(name, room, looks));
+    }
+    let style = |at: usize, column: usize| match listed.get(at).map(rule_state) {
+        Some("switched off") if column == STATE => looks.strong(Color::Red),
+        Some(_) if column == STATE => looks.of(Color::Yellow),
+        _ => Style::new(),
+    };
+    chosen(frame, area, table(&rows, &columns, widths, style), model);
 }
+
+/// The column that says how a rule stands.
+const STATE: usize = 6;
 
 fn rule_state(rule: &Value) -> &'static str {
     let is = |name: &str| rule[name].as_bool().unwrap_or(false);

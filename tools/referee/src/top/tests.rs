@@ -96,6 +96,63 @@ fn what_is_broken_is_seen_at_once() {
 }
 
 #[test]
+fn no_address_port_or_number_is_cut() {
+    let one = |kind: &str, count: u64, subject: Value| {
+        let first = NOW - 754_000_000_000;
+        json!({ "id": kind, "kind": kind, "severity": "warning", "first_ns": first, "count": count, "subject": subject })
+    };
+    let flow = |src: &str, dst: &str| json!({ "proto": "tcp", "src": src, "sport": 39662, "dst": dst, "dport": 9000 });
+    let v4 = one("half_open", 2, flow("192.168.100.101", "10.9.2.20"));
+    let v6 = one("rst_injected", 1_234_567, flow("fd00:aaaa:bbbb:1::10", "fd00:aaaa:bbbb:2::20"));
+    let long = "fd00:aaaa:bbbb:cccc:dddd:eeee:ffff:1111";
+    let longest = one("spurious_retransmission", 7, flow(long, long));
+    let shown = |incidents: &[&Value], width| {
+        let mut model = Model::default();
+        model.take(Told { incidents: incidents.iter().copied().cloned().collect(), ..told() });
+        picture(&model, PLAIN, (width, 24))
+    };
+    for (width, line) in [
+        (80, "WARNING half_open 192.168.100.101:39662 > 10.9.2.20:9000      12 min 34 s 2"),
+        (100, "WARNING half_open 192.168.100.101:39662 > 10.9.2.20:9000 "),
+    ] {
+        has(&shown(&[&v4], width), &[line]);
+    }
+    for (width, words) in [
+        (80, &["WARNING rst_injected [fd00:aaaa:bbbb:1::10]:39662 > [fd00:aaaa:bbbb:2::20]:9000"][..]),
+        (100, &["[fd00:aaaa:bbbb:1::10]:39662 > [fd00:aaaa:bbbb:2::20]:9000", " 12 min 34 s"]),
+        (140, &["[fd00:aaaa:bbbb:1::10]:39662 > [fd00:aaaa:bbbb:2::20]:9000", " 12 min 34 s 1,234,567"]),
+    ] {
+        has(&shown(&[&v6], width), words);
+    }
+    let to = format!("[{long}]:9000");
+    let whole = format!("[{long}]:39662 > {to}");
+    has(&shown(&[&longest], 80), &[&format!("WARNING spurious_retransmission {to}")]);
+    has(&shown(&[&longest, &v4], 100), &[&format!("… > {to}"), "192.168.100.101:39662 > 10.9.2.20:9000"]);
+    has(&shown(&[&longest], 140), &[&whole]);
+}
+
+#[test]
+fn what_has_no_room_says_so() {
+    let mut many = told();
+    let interfaces: Vec<Value> = (0..12).map(|n| json!({ "name": format!("enp{n}s0f1np1") })).collect();
+    many.version["interfaces"] = json!(interfaces);
+    many.rules[0]["matched"] = json!(12_345_678_901_u64);
+    many.rules[0]["body_runs"] = json!(12_345_678_u64);
+    let name = "a_rule_of_the_house_about_the_database_in_the_basement";
+    many.rules[1]["rule"] = json!(name);
+    let mut model = Model::default();
+    model.take(many);
+    model.said = "word ".repeat(30);
+    let now = picture(&model, PLAIN, (80, 24));
+    assert!(now[0].ends_with("…  up 10 min 0 s   degraded"), "{}", now[0]);
+    assert!(now[0].contains(" enp0s0f1np1 "), "{}", now[0]);
+    assert!(now[23].ends_with(" word…") && now[23].len() < 83, "{}", now[23]);
+    model.turn_to(Tab::Rules);
+    has(&picture(&model, PLAIN, (80, 24)), &["12,345,678,901", "a_rule_of_the_house", "…", "in shadow"]);
+    has(&picture(&model, PLAIN, (140, 24)), &["12,345,678,901 31.2 ", " 12,345,678 ", name, "in shadow"]);
+}
+
+#[test]
 fn an_incident_is_read_whole() {
     let mut model = model();
     (model.at, model.open) = (1, true);

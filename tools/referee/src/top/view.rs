@@ -11,6 +11,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Paragraph, Row, Sparkline, Table, TableState, Wrap};
 use serde_json::Value;
 
+use super::fit::{Ends, Fitted, cut, fitted, wide};
 use super::model::{Model, Tab, number, text};
 use super::pages;
 use crate::term::{count, plural};
@@ -85,7 +86,7 @@ pub fn draw(frame: &mut Frame, model: &Model, looks: Looks, now_ns: u64) {
         Constraint::Length(1),
     ])
     .areas(area);
-    frame.render_widget(Paragraph::new(top_line(model, looks, now_ns)), head);
+    frame.render_widget(Paragraph::new(top_line(model, looks, now_ns, head.width)), head);
     frame.render_widget(Paragraph::new(tab_line(model, looks)), tabs);
     match model.tab {
         _ if !model.known => nobody(frame, body, model),
@@ -94,13 +95,13 @@ pub fn draw(frame: &mut Frame, model: &Model, looks: Looks, now_ns: u64) {
         Tab::Rules => pages::rules(frame, body, model, looks),
         Tab::Books => pages::books(frame, body, model, looks),
     }
-    frame.render_widget(Paragraph::new(foot_line(model, looks)), foot);
+    frame.render_widget(Paragraph::new(foot_line(model, looks, foot.width.into())), foot);
     if model.help {
         pages::help(frame, body, looks);
     }
 }
 
-fn top_line(model: &Model, looks: Looks, now_ns: u64) -> Line<'static> {
+fn top_line(model: &Model, looks: Looks, now_ns: u64, room: u16) -> Line<'static> {
     let version = &model.told.version;
     let interfaces: Vec<String> =
         version["interfaces"].as_array().into_iter().flatten().map(|one| clean(text(one, "name"))).collect();
@@ -115,9 +116,12 @@ fn top_line(model: &Model, looks: Looks, now_ns: u64) -> Line<'static> {
         (None, other) => (format!(" {} ", clean(other)), looks.strong(Color::Red)),
     };
     let name = clean(text(version, "hostname"));
+    // How it is matters more than which interfaces it has.
+    let left = usize::from(room).saturating_sub("Referee   ".len() + wide(&up) + wide(&word));
+    let place = cut(&format!("{name}  {}", interfaces.join(" ")), left, looks);
     Line::from(vec![
         Span::styled("Referee ", Style::new().add_modifier(Modifier::BOLD)),
-        Span::raw(format!("{name}  {}{up}  ", interfaces.join(" "))),
+        Span::raw(format!("{place}{up}  ")),
         Span::styled(word, style.add_modifier(Modifier::REVERSED)),
     ])
 }
@@ -133,16 +137,17 @@ fn tab_line(model: &Model, looks: Looks) -> Line<'static> {
     Line::from(Tab::ALL.iter().enumerate().flat_map(tab).collect::<Vec<_>>())
 }
 
-fn foot_line(model: &Model, looks: Looks) -> Line<'static> {
+fn foot_line(model: &Model, looks: Looks, room: usize) -> Line<'static> {
     match (&model.silent, model.said.as_str()) {
         (Some(why), _) if model.known => {
-            Line::styled(format!("what is shown is old: {}", clean(why)), looks.of(Color::Red))
+            let what = format!("what is shown is old: {}", clean(why));
+            Line::styled(cut(&what, room, looks), looks.of(Color::Red))
         }
         (_, "") => {
             let arrows = if looks.unicode { "↑↓" } else { "up down" };
             Line::styled(format!("? help   q quit   1-4 Tab pages   {arrows} choose   Enter open"), dim())
         }
-        (_, said) => Line::raw(clean(said)),
+        (_, said) => Line::raw(cut(&clean(said), room, looks)),
     }
 }
 
@@ -202,28 +207,52 @@ fn healthy(model: &Model) -> String {
     format!("{packets}\n{}", troubles.join("\n"))
 }
 
+/// Widest kind that is shown whole: as long as the longest of the shipped ones.
+const KIND: usize = 23;
+
 fn incident_list(frame: &mut Frame, area: Rect, model: &Model, looks: Looks, now_ns: u64) {
-    let row = |one: &Value| {
-        let severity = text(one, "severity");
-        let since = span(now_ns.saturating_sub(number(one, "first_ns")));
-        Row::new([
-            Span::styled(clean(&severity.to_uppercase()), looks.severity(severity)),
-            Span::raw(clean(text(one, "kind"))),
-            Span::raw(subject(&one["subject"])),
-            Span::raw(since),
-            Span::raw(count(number(one, "count"))),
-        ])
+    let listed = &model.told.incidents;
+    let ends: Vec<Ends> = listed.iter().map(|one| Ends::of(&one["subject"])).collect();
+    let head = ["", "what", "who", "for", "events"].map(str::to_owned).to_vec();
+    let row = |(one, ends): (&Value, &Ends)| {
+        vec![
+            clean(&text(one, "severity").to_uppercase()),
+            cut(&clean(text(one, "kind")), KIND, looks),
+            ends.whole(),
+            span(now_ns.saturating_sub(number(one, "first_ns"))),
+            count(number(one, "count")),
+        ]
     };
-    let widths = [
-        Constraint::Length(8),
-        Constraint::Length(21),
-        Constraint::Min(20),
-        Constraint::Length(10),
-        Constraint::Length(6),
-    ];
-    let head = Row::new(["", "what", "who", "for", "events"]).style(dim());
-    let table = Table::new(model.told.incidents.iter().map(row), widths).header(head);
-    chosen(frame, area, table, model);
+    let mut rows: Vec<Vec<String>> = std::iter::once(head).chain(listed.iter().zip(&ends).map(row)).collect();
+    let Fitted { columns, widths } = fitted(&rows, 2, &[4, 3], area.width);
+    let who = columns.iter().position(|column| *column == 2).and_then(|at| widths.get(at));
+    let room = usize::from(who.copied().unwrap_or(0));
+    for (row, ends) in rows.iter_mut().skip(1).zip(&ends) {
+        row.splice(2..3, [ends.within(room, looks)]);
+    }
+    let style = |at: usize, column: usize| match listed.get(at) {
+        Some(one) if column == 0 => looks.severity(text(one, "severity")),
+        _ => Style::new(),
+    };
+    chosen(frame, area, table(&rows, &columns, widths, style), model);
+}
+
+/// A table of a head and lines, of these columns. `style` is asked with a line and a column.
+pub(super) fn table(
+    rows: &[Vec<String>],
+    columns: &[usize],
+    widths: Vec<u16>,
+    style: impl Fn(usize, usize) -> Style,
+) -> Table<'static> {
+    let cell = |row: &[String], column: usize| row.get(column).cloned().unwrap_or_default();
+    let head = rows
+        .first()
+        .map(|head| Row::new(columns.iter().map(|column| cell(head, *column))))
+        .unwrap_or_default();
+    let lines = rows.iter().skip(1).enumerate().map(|(at, row)| {
+        Row::new(columns.iter().map(|column| Span::styled(cell(row, *column), style(at, *column))))
+    });
+    Table::new(lines, widths.into_iter().map(Constraint::Length)).header(head.style(dim()))
 }
 
 /// A table with the reader's line marked.
@@ -240,7 +269,7 @@ fn incident_page(frame: &mut Frame, area: Rect, one: &Value, looks: Looks) {
             Span::styled(clean(&severity.to_uppercase()), looks.severity(severity)),
             Span::raw("  "),
             Span::styled(clean(text(one, "kind")), Style::new().add_modifier(Modifier::BOLD)),
-            Span::raw(format!("  {}", subject(&one["subject"]))),
+            Span::raw(format!("  {}", Ends::of(&one["subject"]).whole())),
         ]),
         Line::raw(format!(
             "since {}, last {}; {}, {}",
@@ -270,21 +299,6 @@ pub(super) fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Whom an incident is about.
-fn subject(of: &Value) -> String {
-    let port = |address: &str, port: &str| match text(of, address) {
-        host if host.contains(':') => format!("[{host}]:{}", number(of, port)),
-        host => format!("{host}:{}", number(of, port)),
-    };
-    let words = match of {
-        of if !of["host"].is_null() => text(of, "host").to_owned(),
-        of if !of["src"].is_null() => format!("{} > {}", port("src", "sport"), port("dst", "dport")),
-        of if !of["dst"].is_null() => format!("{} {}", port("dst", "dport"), text(of, "proto")),
-        _ => "all traffic".to_owned(),
-    };
-    clean(&words)
-}
-
 fn three_curves(frame: &mut Frame, area: Rect, model: &Model, looks: Looks) {
     let third = Constraint::Ratio(1, 3);
     let [left, middle, right] = Layout::horizontal([third, third, third]).spacing(1).areas(area);
@@ -303,7 +317,7 @@ fn three_curves(frame: &mut Frame, area: Rect, model: &Model, looks: Looks) {
 /// The newest second at the right edge.
 pub(super) fn curve(frame: &mut Frame, area: Rect, title: &str, data: &[u64], style: Style, looks: Looks) {
     let [head, bars] = Layout::vertical([Constraint::Length(1), Constraint::Min(1)]).areas(area);
-    frame.render_widget(Paragraph::new(title.to_owned()), head);
+    frame.render_widget(Paragraph::new(cut(title, head.width.into(), looks)), head);
     let width = usize::from(bars.width);
     let newest = data.get(data.len().saturating_sub(width)..).unwrap_or_default();
     let padded: Vec<u64> =

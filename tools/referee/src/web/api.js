@@ -85,6 +85,12 @@ export async function maybe(path, signal) {
     }
 }
 
+// Whether whoever looks on may also change things.
+export async function operates(signal) {
+    const session = await maybe("session", signal);
+    return (session?.role?.role ?? session?.role) !== "read";
+}
+
 export function query(parameters) {
     const set = Object.entries(parameters).filter(([, value]) => value !== null && value !== undefined && value !== "");
     return set.length ? `?${new URLSearchParams(set)}` : "";

@@ -137,7 +137,9 @@ function standing() {
         return null;
     }
     const taps = (version.interfaces ?? []).map((one) => one.name).join(", ");
-    const [mark, words] = !version.live
+    const [mark, words] = document.documentElement.classList.contains("stale")
+        ? ["bad", "no answer from"]
+        : !version.live
         ? ["idle", "store only"]
         : ({ ok: ["ok", "watching"], degraded: ["warn", "degraded"], failing: ["bad", "failing"] }[health?.status] ?? [
               "ok",
@@ -171,15 +173,24 @@ function themeButton() {
     return button;
 }
 
+function stale(is) {
+    const { classList } = document.documentElement;
+    if (classList.contains("stale") !== is) {
+        classList.toggle("stale", is);
+        const dot = top.querySelector(".dot");
+        dot?.replaceWith(standing());
+    }
+}
+
 // Says so when what is shown has grown old.
 function watch() {
     const age = Date.now() - known.answeredAt;
     if (!known.answeredAt || (!known.silent && age < STALE_MS) || route().name === "login") {
         show(banner);
-        document.documentElement.classList.remove("stale");
+        stale(false);
         return;
     }
-    document.documentElement.classList.add("stale");
+    stale(true);
     const wait = Math.max(0, Math.ceil((nextTry - Date.now()) / 1000));
     show(
         banner,

@@ -1,6 +1,6 @@
 // What packets are kept, and asking for more of them.
 
-import { get, maybe, query, repeat, send } from "./api.js";
+import { get, maybe, operates, query, repeat, send } from "./api.js";
 import { REASONS } from "./books.js";
 import { el, field, show } from "./dom.js";
 import { bytes, count, endpoint, plural, span, when } from "./words.js";
@@ -24,10 +24,11 @@ export async function enter({ main, at, box, signal }) {
         show(more, answer.next ? el("button", { type: "button", onclick: () => load(answer.next) }, "More") : null);
     };
     const demands = el("div");
+    const mayOperate = await operates(signal);
     show(
         main,
         el("h1", null, "Captures"),
-        box.version?.live ? demand(demands, signal) : null,
+        box.version?.live ? demand(demands, mayOperate, signal) : null,
         el("h2", null, "Kept"),
         form(asked),
         list,
@@ -160,7 +161,7 @@ function whose(one) {
         : ["?"];
 }
 
-function demand(place, signal) {
+function demand(place, mayOperate, signal) {
     const said = el("p", { class: "error", role: "alert" });
     const node = el(
         "form",
@@ -168,7 +169,8 @@ function demand(place, signal) {
         field("demand", "expression", "Keep packets that match", { hint: "host 10.0.0.1 and port 443", required: true }),
         field("demand", "last_s", "Of the last (s)", { value: "30" }),
         field("demand", "for_s", "And the next (s)", { value: "60" }),
-        el("button", { type: "submit", class: "primary" }, "Capture"),
+        el("button", { type: "submit", class: "primary", disabled: !mayOperate }, "Capture"),
+        mayOperate ? null : el("p", { class: "muted small" }, "This token may only read."),
         said,
     );
     node.addEventListener("submit", async (event) => {

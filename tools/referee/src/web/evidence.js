@@ -58,7 +58,9 @@ export function nameOf(key) {
 }
 
 export function valueOf(key, value) {
-    const say = unitOf(key)?.[1] ?? ((n) => (Number.isInteger(n) ? count(n) : String(n)));
+    // A port is a name, not a number of things.
+    const plain = (n) => (Number.isInteger(n) && !/(^|_|[sd])port$/.test(key) ? count(n) : String(n));
+    const say = unitOf(key)?.[1] ?? plain;
     if (value === null || value === undefined) {
         return "not known";
     }
@@ -73,7 +75,8 @@ export function valueOf(key, value) {
     }
     if (typeof value === "object") {
         if ("min" in value && "max" in value) {
-            return value.min === value.max ? say(value.min) : `${say(value.min)} to ${say(value.max)}`;
+            const [least, most] = [say(value.min), say(value.max)];
+            return least === most ? least : `${least} to ${most}`;
         }
         if (Array.isArray(value.values)) {
             return value.values.includes(true) && value.values.includes(false)

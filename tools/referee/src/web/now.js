@@ -161,9 +161,8 @@ function mirror(box, among) {
             el(
                 "li",
                 null,
-                "Do packets reach the host at all? ",
-                el("code", null, `tcpdump -ni ${name} -c 10`),
-                " (while Referee runs in AF_XDP mode, tcpdump sees nothing: ask the counters)",
+                "Do packets reach the card at all? It counts them, whoever takes them: ",
+                el("code", null, `ethtool -S ${name} | grep -i rx`),
             ),
             el(
                 "li",

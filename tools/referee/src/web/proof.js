@@ -12,23 +12,7 @@ export async function packets(place, incident, wanted, signal) {
         signal,
     );
     if (!answer || !answer.packets?.length) {
-        show(
-            place,
-            el(
-                "section",
-                { class: "panel" },
-                el("h2", null, "Packets"),
-                el(
-                    "p",
-                    { class: "muted" },
-                    incident.state === "open"
-                        ? "None have been written yet; they come within seconds of the verdict."
-                        : (incident.flow_ids ?? []).length
-                          ? "Nothing of its flows is kept: the store’s limit may have been reached, or the box was too busy to keep them (see the books)."
-                          : `This is about a ${whose(incident)} as a whole: no single flow was recorded for it.`,
-                ),
-            ),
-        );
+        show(place, keepsPackets(incident) ? panel(missing(incident, Date.now())) : null);
         return;
     }
     const flow = answer.flows.find((one) => one.flow_id === answer.flow_id);
@@ -62,6 +46,31 @@ export async function packets(place, incident, wanted, signal) {
     );
 }
 
+// Some are to be there: flows were recorded for it, and nothing says that they are gone.
+const keepsPackets = (incident) =>
+    (incident.flow_ids ?? []).length > 0 && (incident.captured !== false || incident.state === "open");
+
+const panel = (...words) =>
+    el("section", { class: "panel" }, el("h2", null, "Packets"), el("p", { class: "muted" }, ...words));
+
+// Within so many milliseconds of the verdict they are on the disk, if ever.
+const SOON = 60_000;
+
+// Why there are no packets, `now` being the time in milliseconds.
+export function missing(incident, now) {
+    const open = incident.state === "open";
+    const flows = (incident.flow_ids ?? []).length > 0;
+    if (!flows) {
+        const whole = `This is about a ${whose(incident)} as a whole`;
+        return open
+            ? `${whole}: where its rule keeps packets, they are of flows that show it from the verdict on. None is kept so far.`
+            : `${whole}: no single flow was recorded for it.`;
+    }
+    return open && now - incident.first_ns / 1e6 < SOON
+        ? "None have been written yet; they come within seconds of the verdict, where its rule keeps packets."
+        : "Nothing of its flows is kept: its rule asks for no packets, the store’s limit may have been reached, or the box was too busy to keep them (see the books).";
+}
+
 function endsOf(answer) {
     const { flow } = answer;
     return flow
@@ -89,7 +98,6 @@ function picker(answer, choose) {
     );
 }
 
-// With the store's folder left as the server wrote it.
 // With the store's folder as the server wrote it. The store knows an incident once it has closed, its flows before.
 function proofCommand(incident, flow) {
     const told = incident.proof ?? `referee captures get --incident ${incident.id} -w - | wireshark -k -i -`;
@@ -100,7 +108,7 @@ function proofCommand(incident, flow) {
 export function wireshark(incident, flow) {
     const flows = incident.flow_ids ?? [];
     const open = incident.state === "open";
-    if (!flows.length || (incident.captured === false && !open)) {
+    if (!keepsPackets(incident)) {
         return none(incident);
     }
     const shown = open ? (flow ?? flows[0]) : null;
@@ -126,26 +134,15 @@ export function wireshark(incident, flow) {
         el(
             "p",
             { class: "muted small" },
-            "Wireshark’s own list of interfaces has this incident too, once ",
+            "Wireshark’s own list of interfaces has this incident too, where Referee’s package or ",
             el("code", null, "referee extcap install"),
-            " has been run where Wireshark is.",
+            " has put it there.",
         ),
     );
 }
 
 function none(incident) {
-    const host = incident.subject?.host ?? incident.subject?.dst;
-    const words = host
-        ? [
-              `This is about a ${whose(incident)}; see `,
-              el("a", { href: `#/captures${query({ host })}` }, "what is kept of its flows"),
-              ".",
-          ]
-        : "None were kept of this incident.";
-    return el(
-        "section",
-        { class: "panel" },
-        el("h2", null, "Packets"),
-        el("p", { class: "muted" }, incident.scope === "flow" ? "None were kept of this incident." : words),
-    );
+    const host = incident.scope === "flow" ? null : (incident.subject?.host ?? incident.subject?.dst);
+    const kept = host ? [" See ", el("a", { href: `#/captures${query({ host })}` }, "what is kept of its flows"), "."] : [];
+    return panel(missing(incident, Date.now()), ...kept);
 }

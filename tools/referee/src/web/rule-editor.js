@@ -139,9 +139,12 @@ function checking(name, area, told) {
         try {
             const { errors, rules } = await send("POST", "rules/check", { files });
             if (turn === asked) {
+                const understood = `${plural(rules.length, "rule")} understood: ${rules.join(", ")}`;
                 told(
                     errors,
-                    el("p", { class: "good" }, `✓ ${plural(rules.length, "rule")} understood: ${rules.join(", ")}`),
+                    rules.length
+                        ? el("p", { class: errors.length ? "muted" : "good" }, errors.length ? understood : `✓ ${understood}`)
+                        : null,
                 );
             }
         } catch (error) {

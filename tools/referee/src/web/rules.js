@@ -1,13 +1,12 @@
 // Rules: how each stands, what it costs, and a place to write one that is checked while it is written.
 
-import { Problem, get, link, maybe, repeat, send } from "./api.js";
+import { Problem, get, link, operates, repeat, send } from "./api.js";
 import { el, show } from "./dom.js";
 import { editor } from "./rule-editor.js";
 import { count, plural, span, title } from "./words.js";
 
 export async function enter({ main, at, signal }) {
-    const session = await maybe("session", signal);
-    const mayOperate = (session?.role?.role ?? session?.role) !== "read";
+    const mayOperate = await operates(signal);
     const wanted = at.options.get("rule");
     const table = el("div");
     const load = async () => {

@@ -21,7 +21,7 @@ const LEGEND = [
 
 function axes(scale, y, view, width) {
     const bottom = HEIGHT - MARGIN.bottom;
-    const grid = ticks(view.low, view.high, 6).map((value) => [
+    const grid = ticks(view.low, view.high, 6, 1).map((value) => [
         svg("line", { class: "grid", x1: MARGIN.left, x2: width - MARGIN.right, y1: y(value), y2: y(value) }),
         svg("text", { class: "tick", x: MARGIN.left - 8, y: y(value) + 4, "text-anchor": "end" }, short(value)),
     ]);

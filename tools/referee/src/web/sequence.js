@@ -144,15 +144,15 @@ export function timeScale(times, from, to, left, right) {
     return { place, back, pieces, bands: pieces.filter((piece) => piece.silent) };
 }
 
-// Round numbers to write at an axis.
-export function ticks(from, to, most) {
+// Round numbers to write at an axis, no closer than `least`.
+export function ticks(from, to, most, least = 0) {
     const span = to - from;
     if (!(span > 0) || most < 1) {
         return [from];
     }
     const rough = span / most;
     const power = 10 ** Math.floor(Math.log10(rough));
-    const step = [1, 2, 5, 10].map((n) => n * power).find((one) => one >= rough);
+    const step = Math.max(least, [1, 2, 5, 10].map((n) => n * power).find((one) => one >= rough));
     const out = [];
     for (let n = Math.ceil(from / step); n * step <= to + step * 1e-9; n += 1) {
         out.push(n * step);

@@ -10,9 +10,11 @@ const SPANS = { "5m": ["5 minutes", 300, 1], "1h": ["An hour", 3600, 10], "24h":
 
 // At an axis, which has little room, without the unit: the title has it.
 const bits = perSecond("bit/s");
+const lasting = (value) => span(value);
 const AXES = new Map([
     [bits, (value) => short(value)],
     [ms, (value) => ms(value, "")],
+    [lasting, (value) => (value < 600 ? `${value}\u202fs` : `${Math.round(value / 6) / 10}\u202fmin`)],
 ]);
 
 // How long something took: half of it, and nearly all.
@@ -54,7 +56,7 @@ const PLOTS = [
         ],
     ],
     ["Open incidents", (value) => count(value), [["open", "a", "open", "level"]]],
-    ["History in memory", (value) => span(value), [["seconds", "a", "history_s", "level"]]],
+    ["History in memory", lasting, [["seconds", "a", "history_s", "level"]]],
 ];
 
 // Null where there is none.

@@ -85,7 +85,7 @@ struct Scenario {
     build: fn(&mut World),
 }
 
-const SCENARIOS: [Scenario; 51] = [
+const SCENARIOS: [Scenario; 52] = [
     Scenario {
         name: "healthy",
         about: "200 clean flows, DNS, ping, ARP: nothing to report",
@@ -170,6 +170,11 @@ const SCENARIOS: [Scenario; 51] = [
         name: "pmtu_blackhole",
         about: "full-size DF segments are sent again and again and never acknowledged, small ones pass",
         build: |w| healthy::with_siblings(w, "pmtu_blackhole", 3),
+    },
+    Scenario {
+        name: "pmtu_blackhole_silent",
+        about: "the same while the receiver waits in silence; one is answered after 9 s",
+        build: stalls::pmtu_silent,
     },
     Scenario {
         name: "wscale_missing",

@@ -9,7 +9,7 @@ use super::trouble::{Claim, FIRST, MS, SECOND, SECOND_BIT, also, chat, main_clai
 use super::window;
 use super::world::{World, between};
 use crate::packet::{ACK, PSH, RST, SYN, ip_header_len};
-use crate::profile::Side::{Client, Server};
+use crate::profile::Side::{self, Client, Server};
 use crate::tcp::{Conversation, Kind, LastAck, Segment};
 
 const SERVICE: (u32, u16) = (20, 8443);
@@ -41,10 +41,11 @@ pub fn zero_window_short(world: &mut World) {
     siblings(world, 15.0);
 }
 
-/// Two in three clients are gone, one of them for a restart; the third was only out of reach for 9 s.
+/// Two in three clients are gone, one of them for a restart; the third was only out of reach for 9 s. From the fourth on
+/// they go in the midst of a transfer in full segments.
 pub fn half_open(world: &mut World) {
     each(world, 6, |c, i| match i % 3 {
-        0 => gone(c),
+        0 => gone(c, i >= 3),
         1 => restarted(c),
         _ => out_of_reach(c),
     });
@@ -56,16 +57,31 @@ fn into_the_void(c: &mut Conversation, times: usize) -> Segment {
     c.handshake();
     chat(c, 2);
     c.silence(SECOND);
-    let data = c.push(Segment { len: 180, ..c.segment(Server, ACK | PSH) });
-    for after in &TIMEOUTS[..times] {
-        let at = data.at + after * MS;
-        c.push(Segment { at, seq: data.seq, len: 180, marks: FIRST, ..c.segment(Server, ACK | PSH) });
-    }
+    vanish(c, Server, 180, times)
+}
+
+/// One segment of `len` bytes, sent again `times` times.
+fn vanish(c: &mut Conversation, side: Side, len: u16, times: usize) -> Segment {
+    let data = c.push(Segment { len, ..c.segment(side, ACK | PSH) });
+    again_and_again(c, &data, times);
     data
 }
 
-fn gone(c: &mut Conversation) -> Vec<Claim> {
-    into_the_void(c, TIMEOUTS.len());
+fn again_and_again(c: &mut Conversation, data: &Segment, times: usize) {
+    for after in &TIMEOUTS[..times] {
+        let at = data.at + after * MS;
+        c.push(Segment { at, seq: data.seq, len: data.len, marks: FIRST, ..c.segment(data.side, ACK | PSH) });
+    }
+}
+
+fn gone(c: &mut Conversation, in_transfer: bool) -> Vec<Claim> {
+    if in_transfer {
+        c.handshake();
+        c.exchange(200, 2 * MS, 12 * c.max_payload);
+        vanish(c, Server, c.max_payload as u16, TIMEOUTS.len());
+    } else {
+        into_the_void(c, TIMEOUTS.len());
+    }
     vec![main_claim("half_open", 1, FIRST), also("retransmission", Some(TIMEOUTS.len() as u32), FIRST)]
 }
 
@@ -91,6 +107,49 @@ fn out_of_reach(c: &mut Conversation) -> Vec<Claim> {
     c.pass(c.segment(Client, ACK));
     chat(c, 1);
     c.close(Client, true);
+    vec![main_claim("retransmission", 5, FIRST)]
+}
+
+/// No full segment passes, and the receiver waits for the rest in silence: an upload after its acknowledged header, an
+/// answer that begins with one; the third is answered after 9 s.
+pub fn pmtu_silent(world: &mut World) {
+    each(world, 6, |c, i| match i % 3 {
+        0 => too_large(c, Client),
+        1 => too_large(c, Server),
+        _ => held_up(c),
+    });
+    siblings(world, 45.0);
+}
+
+/// Gives the first of `side`'s full segments; all are lost, and the first is sent `times` times more.
+fn full_segments(c: &mut Conversation, side: Side, times: usize) -> Segment {
+    c.handshake();
+    let hello = crate::content::first_message(c.profile.content).unwrap_or(240);
+    if side == Client {
+        c.exchange(hello, 2 * MS, 400);
+    } else {
+        c.send(Client, hello, LastAck::Sent);
+    }
+    c.silence(3 * MS);
+    let len = c.max_payload as u16;
+    let first = c.push(Segment { len, ..c.segment(side, ACK) });
+    for _ in 0..7 {
+        c.push(Segment { len, ..c.segment(side, ACK) });
+    }
+    again_and_again(c, &first, times);
+    first
+}
+
+fn too_large(c: &mut Conversation, side: Side) -> Vec<Claim> {
+    full_segments(c, side, TIMEOUTS.len());
+    vec![main_claim("pmtu_blackhole", 1, FIRST), also("retransmission", Some(TIMEOUTS.len() as u32), FIRST)]
+}
+
+fn held_up(c: &mut Conversation) -> Vec<Claim> {
+    let first = full_segments(c, Client, 5);
+    c.deliver(&first);
+    c.silence_until(first.at + 9 * SECOND);
+    c.pass(c.segment(Server, ACK));
     vec![main_claim("retransmission", 5, FIRST)]
 }
 

@@ -108,6 +108,10 @@ test("an explanation comes apart", () => {
 
 test("evidence has names, units and ranges", () => {
     assert.equal(plain(valueOf("idle_ms", { min: 30100, max: 32200 })), "30.1 s to 32.2 s");
+    assert.equal(plain(valueOf("idle_ms", { min: 15012, max: 15040 })), "15 s");
+    assert.equal(valueOf("port", 6379), "6379");
+    assert.equal(valueOf("client_port", { min: 1024, max: 65535 }), "1024 to 65535");
+    assert.equal(plain(valueOf("ports", 6379)), "6 379");
     assert.equal(valueOf("injected", true), "yes");
     assert.equal(valueOf("near_table_size", null), "not known");
     assert.equal(valueOf("in_the_name_of", { values: ["a", "b"] }), "a, b");
