@@ -188,14 +188,6 @@ static FLOW: &[Fact<FlowFacts>] = &[
     row("flow.rst_seen", "", "A RST was seen before this packet.", Get::Bool(|f| Some(f.rst_seen))),
     row("flow.syns", "segments", "SYNs without ACK seen.", Get::Int(|f| Some(f.syns.into()))),
     row(
-        "flow.orig_opened",
-        "",
-        "The originator opened the connection: its SYN was seen, or, of a flow picked up mid-stream, the ports tell (the \
-         service's is below 1024, or the other end's is one that clients are given, from 32768 on). False if they tell \
-         the opposite, unknown if they tell nothing.",
-        Get::Bool(orig_opened),
-    ),
-    row(
         "flow.ecn_syns",
         "segments",
         "SYNs that offered ECN (RFC 3168).",
@@ -270,22 +262,6 @@ static FLOW: &[Fact<FlowFacts>] = &[
         Get::Int(|f| f.icmp_mtu.map(int)),
     ),
 ];
-
-/// Ports that only services have, below; ports that systems give to clients, from here on (Linux, Windows and others).
-const SERVICES_BELOW: u16 = 1024;
-const CLIENTS_FROM: u16 = 32_768;
-
-fn orig_opened(f: &FlowFacts) -> Option<bool> {
-    let is_service = |own: u16, other: u16| {
-        own < SERVICES_BELOW && other >= SERVICES_BELOW || own < CLIENTS_FROM && other >= CLIENTS_FROM
-    };
-    match (is_service(f.dport, f.sport), is_service(f.sport, f.dport)) {
-        _ if f.syns > 0 => Some(true),
-        (true, false) => Some(true),
-        (false, true) => Some(false),
-        _ => None,
-    }
-}
 
 /// The facts of one direction, once for `flow.orig` and once for `flow.resp`.
 macro_rules! side_facts {
