@@ -188,14 +188,6 @@ static FLOW: &[Fact<FlowFacts>] = &[
     row("flow.rst_seen", "", "A RST was seen before this packet.", Get::Bool(|f| Some(f.rst_seen))),
     row("flow.syns", "segments", "SYNs without ACK seen.", Get::Int(|f| Some(f.syns.into()))),
     row(
-        "flow.orig_opened",
-        "",
-        "The originator opened the connection: its SYN was seen, or, of a flow picked up mid-stream, the ports tell (the \
-         service's is below 1024, or the other end's is one that clients are given, from 32768 on). False if they tell \
-         the opposite, unknown if they tell nothing.",
-        Get::Bool(verdicts::orig_opened),
-    ),
-    row(
         "flow.ecn_syns",
         "segments",
         "SYNs that offered ECN (RFC 3168).",

@@ -1,10 +1,18 @@
-//! Facts that verdicts rest on: who sent a RST, who waits for whom, what routers said. A part of the one list of
+//! Facts that verdicts rest on: who opened, who sent a RST, who waits for whom, what routers said. A part of the one list of
 //! facts, in a file of its own; `table` chains it in. Getters run on workers and on the judge.
 
 use crate::facts::table::{Fact, Get, int, row};
 use crate::facts::{FlowFacts, SideFacts};
 
 pub(super) static FLOW: &[Fact<FlowFacts>] = &[
+    row(
+        "flow.orig_opened",
+        "",
+        "The originator opened the connection: its SYN was seen, or, of a flow picked up mid-stream, the ports tell (the \
+         service's is below 1024, or the other end's is one that clients are given, from 32768 on). False if they tell \
+         the opposite, unknown if they tell nothing.",
+        Get::Bool(orig_opened),
+    ),
     row("flow.rst", "", "The packet that raised the event is a RST.", Get::Bool(|f| Some(f.rst))),
     row(
         "flow.late_syn_acks",
@@ -56,6 +64,22 @@ pub(super) static FLOW: &[Fact<FlowFacts>] = &[
         Get::Int(|f| Some(int(f.syn_span_ms))),
     ),
 ];
+
+/// Ports that only services have, below; ports that systems give to clients, from here on (Linux, Windows and others).
+const SERVICES_BELOW: u16 = 1024;
+const CLIENTS_FROM: u16 = 32_768;
+
+fn orig_opened(f: &FlowFacts) -> Option<bool> {
+    let is_service = |own: u16, other: u16| {
+        own < SERVICES_BELOW && other >= SERVICES_BELOW || own < CLIENTS_FROM && other >= CLIENTS_FROM
+    };
+    match (is_service(f.dport, f.sport), is_service(f.sport, f.dport)) {
+        _ if f.syns > 0 => Some(true),
+        (true, false) => Some(true),
+        (false, true) => Some(false),
+        _ => None,
+    }
+}
 
 impl FlowFacts {
     /// The rate a side has had since the flow's first packet, bytes a second.
@@ -151,20 +175,3 @@ macro_rules! side_facts {
 
 pub(super) static ORIG: &[Fact<FlowFacts>] = side_facts!(orig, "originator");
 pub(super) static RESP: &[Fact<FlowFacts>] = side_facts!(resp, "responder");
-
-/// Ports that only services have, below; ports that systems give to clients, from here on (Linux, Windows and others).
-const SERVICES_BELOW: u16 = 1024;
-const CLIENTS_FROM: u16 = 32_768;
-
-/// Who opened the connection, by the SYN or by the ports (see `table`).
-pub(super) fn orig_opened(f: &FlowFacts) -> Option<bool> {
-    let is_service = |own: u16, other: u16| {
-        own < SERVICES_BELOW && other >= SERVICES_BELOW || own < CLIENTS_FROM && other >= CLIENTS_FROM
-    };
-    match (is_service(f.dport, f.sport), is_service(f.sport, f.dport)) {
-        _ if f.syns > 0 => Some(true),
-        (true, false) => Some(true),
-        (false, true) => Some(false),
-        _ => None,
-    }
-}

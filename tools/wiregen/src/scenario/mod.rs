@@ -85,7 +85,7 @@ struct Scenario {
     build: fn(&mut World),
 }
 
-const SCENARIOS: [Scenario; 52] = [
+const SCENARIOS: [Scenario; 51] = [
     Scenario {
         name: "healthy",
         about: "200 clean flows, DNS, ping, ARP: nothing to report",
@@ -140,11 +140,6 @@ const SCENARIOS: [Scenario; 52] = [
         name: "rst_injected",
         about: "a device in the path forges RSTs to one end or both; others are their hosts' own, by another route",
         build: strangers::rst_injected,
-    },
-    Scenario {
-        name: "rst_next_hop",
-        about: "the router next to the tap rejects --flows (9) with RSTs one hop off; others are their hosts' own",
-        build: next_hop::build,
     },
     Scenario {
         name: "half_open",

@@ -14,7 +14,7 @@ use crate::tcp::{Conversation, Kind, Segment};
 
 const SERVICE: (u32, u16) = (30, 5432);
 
-pub(super) const SCENARIOS: [Scenario; 10] = [
+pub(super) const SCENARIOS: [Scenario; 11] = [
     Scenario {
         name: "slow_scan",
         about: "a client probes --flows (40) ports of one host, one every 2.6 s, and meets silence",
@@ -24,6 +24,11 @@ pub(super) const SCENARIOS: [Scenario; 10] = [
         name: "ecn_blackhole_flows",
         about: "connections whose SYNs all offer ECN vanish, those without the offer get through",
         build: super::negotiation::ecn_blackhole_flows,
+    },
+    Scenario {
+        name: "rst_next_hop",
+        about: "the router next to the tap rejects --flows (9) with RSTs one hop off; others are their hosts' own",
+        build: super::next_hop::build,
     },
     Scenario {
         name: "handshake_incomplete",
