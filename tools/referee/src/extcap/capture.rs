@@ -2,6 +2,7 @@
 //!
 //! Main thread; a second one waits for the signal that Wireshark ends a capture with. Packets are not looked at.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read, Write};
 
@@ -17,11 +18,22 @@ const PIECE: usize = 64 << 10;
 /// # Errors
 /// Usage: it is not said what to capture. Failed: the box can't be reached or refuses, or the pipe is none.
 pub fn run(call: &Call, interface: &str) -> Result<(), Failure> {
-    let client = Client::reach(&Boxes::load()?.meant(call)?)?;
     let fifo = call.value("fifo").ok_or_else(|| Failure::usage("--fifo names no pipe"))?;
+    let opened = Cell::new(false);
     let open = || {
+        opened.set(true);
         File::options().write(true).open(fifo).map_err(|error| Failure::failed(format!("{fifo}: {error}")))
     };
+    let ran = capture(call, interface, &open);
+    if ran.is_err() && !opened.get() {
+        // Wireshark's capture process waits for somebody to open the pipe, and would for ever.
+        drop(open());
+    }
+    ran
+}
+
+fn capture(call: &Call, interface: &str, open: &dyn Fn() -> Result<File, Failure>) -> Result<(), Failure> {
+    let client = Client::reach(&Boxes::load()?.meant(call)?)?;
     if interface == DEMAND {
         return demand::run(&client, call, open);
     }
