@@ -208,7 +208,7 @@ fn what_can_not_be_is_said() {
     let running = Running::start(&namespace, &bench, &["--store", "s", "-i", "tap0"]);
     let wrong = capture(&bench, &["host example.com"]).exits(2);
     wrong.says(&["`example.com` is no word of pcap-filter's", "help: give addresses"]);
-    capture(&bench, &["tcp", "--last", "2h"]).exits(2).says(&["--last 2 h", "help: give 1 h"]);
+    capture(&bench, &["tcp", "--last", "2h"]).exits(2).says(&["--last 2h is too long", "help: give 1h"]);
     capture(&bench, &["tcp", "--last", "yesterday"]).exits(2).says(&["give a duration"]);
     if !matches!(dataplane::filter::Selection::new("", &[1]), Err(error) if error.is_library()) {
         let wrong = capture(&bench, &["hots 10.0.0.1"]).exits(2);
