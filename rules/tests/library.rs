@@ -103,8 +103,12 @@ fn judged(set: &Arc<RuleSet>, facts: &FlowFacts) -> Verdict {
 #[test]
 fn rst_after_idle() {
     let set = set();
-    let idle =
-        |idle_before_ms, packets_since_idle| FlowFacts { idle_before_ms, packets_since_idle, ..flow() };
+    let idle = |idle_before_ms, packets_since_idle| FlowFacts {
+        rst: true,
+        idle_before_ms,
+        packets_since_idle,
+        ..flow()
+    };
     assert_eq!(names(&set, Event::Rst, &idle(10_000, 4)), ["rst_after_idle"]);
     assert!(names(&set, Event::Rst, &idle(9_999, 2)).is_empty());
     assert!(names(&set, Event::Rst, &idle(300_500, 5)).is_empty());
@@ -136,7 +140,7 @@ fn rst_after_idle() {
 fn rst_midflow_needs_lost_data_and_spares_cancelled_downloads() {
     let set = set();
     let with = |by, orig, resp| {
-        let mut facts = FlowFacts { by: Some(by), ..flow() };
+        let mut facts = FlowFacts { rst: true, by: Some(by), ..flow() };
         facts.orig.unacked = orig;
         facts.resp.unacked = resp;
         facts

@@ -216,6 +216,6 @@ mod tests {
         let facts = FlowFacts { established: true, fin_seen: true, ..FlowFacts::default() };
         let answers = guards.ask(Event::Rst, &facts);
         let wanted = Answer::Failed(Some("!flow.fin_seen".to_owned()));
-        assert!(answers.contains(&("rst_after_idle".to_owned(), wanted)), "{answers:?}");
+        assert!(answers.contains(&("rst_after_clienthello".to_owned(), wanted)), "{answers:?}");
     }
 }
