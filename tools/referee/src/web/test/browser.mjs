@@ -124,6 +124,8 @@ export class Browser {
     async go(url) {
         this.faults = [];
         await this.ask("Page.navigate", { url: "about:blank" });
+        // A page that asks before it is left is not gone at once, and the next would wait for it for ever.
+        await this.until("location.href === 'about:blank'");
         await this.ask("Page.navigate", { url });
         return this.settled();
     }
