@@ -142,6 +142,8 @@ async function saving(browser) {
     await browser.run("window.confirm = () => true");
     await browser.run(`${remove}.click()`);
     await expect("that it is deleted", `${said("Deleted")} && ${remove}.hidden && ${state} === 'not saved'`);
+    // Who leaves with something unsaved is asked first.
+    await write("");
 }
 
 async function gone(browser, base) {
