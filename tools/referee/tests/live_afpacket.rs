@@ -38,6 +38,9 @@ impl Hosts {
         let pair = VethPair::between(&here, &there, Shape::default());
         here.ip(&["address", "add", "10.9.0.1/24", "dev", "wire0"]);
         there.ip(&["address", "add", "10.9.0.2/24", "dev", "tap0"]);
+        for (host, end, address) in [(&here, "wire0", "10.9.0.1"), (&there, "tap0", "10.9.0.2")] {
+            patient(host, end, address);
+        }
         Hosts { here, there, _pair: pair }
     }
 
@@ -59,6 +62,13 @@ impl Hosts {
         server.join().unwrap();
         assert_eq!(got, bytes);
     }
+}
+
+/// Nothing is sent again because this machine was busy for a moment: what is on the wire is what was written, once.
+fn patient(host: &Namespace, end: &str, address: &str) {
+    host.ip(&["route", "replace", "10.9.0.0/24", "dev", end, "src", address, "rto_min", "60s"]);
+    // Tail loss probes have a timer of their own.
+    host.run(|| fs::write("/proc/sys/net/ipv4/tcp_early_retrans", "0")).unwrap();
 }
 
 /// The books, in which nothing is lost.
