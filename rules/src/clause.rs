@@ -15,7 +15,7 @@ use crate::facts::{FlowFacts, HostFacts, LinkFacts, ServiceFacts};
 use crate::language::check::{Chain, window};
 use crate::language::syntax::RuleItem;
 use crate::lower::expr::{self, Context};
-use crate::lower::test::Test;
+use crate::lower::row::Row;
 use crate::lower::types::Stop;
 use crate::set::RuleSet;
 use crate::verdict::EvidenceValue;
@@ -71,7 +71,7 @@ impl fmt::Debug for Clauses {
 
 pub(crate) struct Clause<S: 'static> {
     text: Arc<str>,
-    term: Test<S>,
+    term: Row<S>,
     reads: Vec<Read<S>>,
     params: Vec<(Arc<str>, EvidenceValue)>,
 }
@@ -171,7 +171,12 @@ pub(crate) fn clauses<S: Subject>(rule: &RuleItem, context: &Context) -> Arc<[Cl
         let mut named = Named::default();
         names::<S>(operand, context, &[], 0, &mut named);
         let Named { reads, params } = named;
-        Some(Clause { text: text.as_str().into(), term: expr::guard(operand, context).ok()?, reads, params })
+        Some(Clause {
+            text: text.as_str().into(),
+            term: expr::guard(operand, context).ok()?.into(),
+            reads,
+            params,
+        })
     };
     operands.into_iter().zip(texts).filter_map(one).collect()
 }

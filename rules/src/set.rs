@@ -15,6 +15,7 @@ use crate::event::{Event, EventSet};
 use crate::facts::table::Subject;
 use crate::facts::{CountSet, FlowFacts, HostFacts, LinkFacts, Parts, ServiceFacts};
 pub use crate::hits::Hits;
+use crate::lower::row::Row;
 use crate::lower::test::Test;
 use crate::lower::types::Stop;
 pub use crate::meta::{Override, RuleMeta, Scope, SourceFile};
@@ -44,7 +45,7 @@ pub(crate) struct Body {
 /// A guard and the index of its rule.
 pub(crate) struct Guarded<S> {
     pub(crate) rule: u16,
-    pub(crate) guard: Test<S>,
+    pub(crate) guard: Row<S>,
 }
 
 /// A loaded set of rules; immutable but for the counters and switches.
@@ -130,11 +131,11 @@ impl RuleSet {
                     let read = &mut self.read_first[event as usize];
                     *read = read.with(first);
                 }
-                self.flow.push(Guarded { rule, guard });
+                self.flow.push(Guarded { rule, guard: guard.into() });
             }
-            Guard::Host(guard) => self.host.push(Guarded { rule, guard }),
-            Guard::Service(guard) => self.service.push(Guarded { rule, guard }),
-            Guard::Link(guard) => self.link.push(Guarded { rule, guard }),
+            Guard::Host(guard) => self.host.push(Guarded { rule, guard: guard.into() }),
+            Guard::Service(guard) => self.service.push(Guarded { rule, guard: guard.into() }),
+            Guard::Link(guard) => self.link.push(Guarded { rule, guard: guard.into() }),
         }
         let index = usize::from(rule);
         if index < self.rules.len() {

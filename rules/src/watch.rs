@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crate::clause::{Because, Clause, Clauses, stops_at};
 use crate::facts::table::Subject;
 use crate::facts::{FlowFacts, HostFacts, LinkFacts, ServiceFacts};
+use crate::lower::row::Row;
 use crate::lower::test::Test;
 use crate::lower::types::Stop;
 use crate::set::{Guarded, RuleMeta};
@@ -236,7 +237,7 @@ impl Counters {
         entry.unknown += u64::from(stop == Some(Stop::Unknown));
     }
 
-    fn time<S: Subject>(&self, guard: &Test<S>, subject: &S) {
+    fn time<S: Subject>(&self, guard: &Row<S>, subject: &S) {
         let started = Instant::now();
         for _ in 0..REPEATS {
             let _ = black_box(guard.eval(black_box(subject)));
@@ -253,8 +254,8 @@ pub(crate) fn wrap<S: Timed>(guards: &mut [Guarded<S>], rules: &[RuleMeta], watc
     for guarded in guards {
         let (watch, rule) = (Arc::clone(watch), usize::from(guarded.rule));
         let clauses = rules.get(rule).and_then(|meta| S::clauses(&meta.clauses)).cloned();
-        let guard = std::mem::replace(&mut guarded.guard, Test::Const(false));
-        guarded.guard = Test::Expr(Box::new(move |subject: &S| {
+        let guard = std::mem::replace(&mut guarded.guard, Test::Const(false).into());
+        guarded.guard = Row::from(Test::Expr(Box::new(move |subject: &S| {
             let answer = guard.eval(subject);
             if matches!(answer, Err(Stop::Missing(_))) {
                 // It is asked again once that is gathered.
@@ -270,6 +271,6 @@ pub(crate) fn wrap<S: Timed>(guards: &mut [Guarded<S>], rules: &[RuleMeta], watc
                 }
             }
             answer
-        }));
+        })));
     }
 }

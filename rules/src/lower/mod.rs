@@ -5,6 +5,7 @@ mod arithmetic;
 pub(crate) mod expr;
 mod membership;
 mod operators;
+pub(crate) mod row;
 pub(crate) mod test;
 mod text;
 pub(crate) mod types;

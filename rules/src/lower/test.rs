@@ -5,6 +5,7 @@
 
 use crate::facts::Parts;
 use crate::facts::table::Subject;
+use crate::lower::row::Row;
 use crate::lower::types::{Eval, Key, Read, Stop, Term, binary};
 
 /// A condition or a part of one.
@@ -36,40 +37,9 @@ pub(crate) enum Test<S> {
 }
 
 impl<S: Subject> Test<S> {
-    pub(crate) fn eval(&self, subject: &S) -> Result<bool, Stop> {
-        match self {
-            Test::All(tests) => {
-                for test in tests {
-                    if !test.eval_in_row(subject)? {
-                        return Ok(false);
-                    }
-                }
-                Ok(true)
-            }
-            Test::Any(tests) => {
-                for test in tests {
-                    if test.eval_in_row(subject)? {
-                        return Ok(true);
-                    }
-                }
-                Ok(false)
-            }
-            Test::Not(test) => test.eval(subject).map(|value| !value),
-            other => other.leaf(subject),
-        }
-    }
-
-    /// Most members of a row are leaves, and are read on the spot.
+    /// The answer of one that has no others in it.
     #[inline(always)]
-    fn eval_in_row(&self, subject: &S) -> Result<bool, Stop> {
-        match self {
-            Test::All(_) | Test::Any(_) | Test::Not(_) => self.eval(subject),
-            leaf => leaf.leaf(subject),
-        }
-    }
-
-    #[inline(always)]
-    fn leaf(&self, subject: &S) -> Result<bool, Stop> {
+    pub(crate) fn leaf(&self, subject: &S) -> Result<bool, Stop> {
         match self {
             Test::Flag(read, wanted) => read.read(subject).map(|value| value == *wanted),
             Test::Within { read, low, span, inside } => {
@@ -82,7 +52,7 @@ impl<S: Subject> Test<S> {
             }
             Test::Sure(eval) | Test::Expr(eval) => eval(subject),
             Test::Const(value) => Ok(*value),
-            // Never reached: these are no leaves.
+            // Never reached: a row has only leaves.
             Test::All(_) | Test::Any(_) | Test::Not(_) => Err(Stop::Unknown),
         }
     }
@@ -287,7 +257,10 @@ pub(crate) fn same<S: Subject>(op: Comparison, left: Test<S>, right: Test<S>) ->
             true => test,
             false => test.not(),
         },
-        (left, right) => Test::Expr(Box::new(move |s| Ok(left.eval(s)? == right.eval(s)?))),
+        (left, right) => {
+            let (left, right) = (Row::from(left), Row::from(right));
+            Test::Expr(Box::new(move |s| Ok(left.eval(s)? == right.eval(s)?)))
+        }
     };
     if op == Comparison::Equal { equal } else { equal.not() }
 }
