@@ -10,6 +10,10 @@ need_component clippy clippy
 need_build
 need_tshark "the tests compare with it, and open captures in it"
 need_ip "makes the network namespaces and interfaces of the live tests"
+if [ "$(id -u)" = 0 ]; then
+    need_nftables "is the router that misbehaves in the live tests"
+    need_ethtool "makes their interfaces like wires"
+fi
 install_missing
 
 scripts/lint.sh

@@ -17,7 +17,7 @@ use crate::facts::{CountSet, FlowFacts, HostFacts, LinkFacts, Parts, ServiceFact
 pub use crate::hits::Hits;
 use crate::lower::row::Row;
 use crate::lower::test::Test;
-use crate::lower::types::Stop;
+use crate::lower::types::{Key, Stop};
 pub use crate::meta::{Override, RuleMeta, Scope, SourceFile};
 
 use crate::waiting::Waiting;
@@ -60,6 +60,7 @@ pub struct RuleSet {
     flow: Vec<Guarded<FlowFacts>>,
     /// For each event, which of `flow` wait for it.
     flow_by_event: [Waiting; Event::ALL.len()],
+    asks_ordinary_syn_acks: bool,
     /// For each event, what all that wait for it at any port read in any case.
     read_first: [Parts; Event::ALL.len()],
     host: Vec<Guarded<HostFacts>>,
@@ -102,6 +103,7 @@ impl RuleSet {
             numbers: previous.map(|set| set.numbers.clone()).unwrap_or_default(),
             flow: Vec::new(),
             flow_by_event: Default::default(),
+            asks_ordinary_syn_acks: false,
             read_first: [Parts::HAND; Event::ALL.len()],
             host: Vec::new(),
             service: Vec::new(),
@@ -131,7 +133,10 @@ impl RuleSet {
                     let read = &mut self.read_first[event as usize];
                     *read = read.with(first);
                 }
-                self.flow.push(Guarded { rule, guard: guard.into() });
+                let guard = Row::from(guard);
+                self.asks_ordinary_syn_acks |=
+                    meta.events.contains(Event::SynAck) && guard.can_hold(of_ordinary_syn_ack);
+                self.flow.push(Guarded { rule, guard });
             }
             Guard::Host(guard) => self.host.push(Guarded { rule, guard: guard.into() }),
             Guard::Service(guard) => self.service.push(Guarded { rule, guard: guard.into() }),
@@ -169,7 +174,7 @@ impl RuleSet {
             let Some(meta) = self.rules.get(usize::from(guarded.rule)) else { continue };
             meta.events.iter().for_each(|event| by_event[event as usize].add(place, None));
         }
-        RuleSet { watch: Some(watch), flow_by_event: by_event, ..self }
+        RuleSet { watch: Some(watch), flow_by_event: by_event, asks_ordinary_syn_acks: true, ..self }
     }
 
     /// What was counted and timed, if it is.
@@ -216,6 +221,12 @@ impl RuleSet {
     pub fn flow_events(&self) -> EventSet {
         let waited = Event::ALL.into_iter().filter(|event| !self.flow_by_event[*event as usize].is_empty());
         waited.fold(EventSet::EMPTY, EventSet::with)
+    }
+
+    /// Whether some rule can match on `syn_ack` when the answer is an ordinary one: one SYN, which does not offer ECN, and
+    /// its first SYN-ACK. If none can, it need not be asked of each connection.
+    pub fn asks_ordinary_syn_acks(&self) -> bool {
+        self.asks_ordinary_syn_acks
     }
 
     /// Rules that wait for one event, at most.
@@ -340,6 +351,15 @@ impl RuleSet {
     }
 }
 
+/// What is known of an ordinary SYN-ACK's handshake.
+fn of_ordinary_syn_ack(key: Key) -> Option<i64> {
+    match key {
+        Key::Syns | Key::SynAcks => Some(1),
+        Key::EcnSyns | Key::LateSynAcks => Some(0),
+        Key::No | Key::Dport => None,
+    }
+}
+
 impl std::fmt::Debug for RuleSet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RuleSet")
@@ -376,6 +396,41 @@ mod tests {
         };
         let body = Body { ast: AST::empty(), params: Arc::default() };
         set.add(meta, Guard::Flow(Test::Const(true)), body)
+    }
+
+    /// Whether a rule with this condition is asked of ordinary SYN-ACKs.
+    fn asks(header: &str) -> bool {
+        let text = format!("param wanted = 2; rule \"r\" on {header} then {{ incident(\"info\", `x`); }}");
+        let file = SourceFile { name: "t.rhai".into(), text: text.into() };
+        RuleSet::load(&[file], &[]).expect(header).asks_ordinary_syn_acks()
+    }
+
+    #[test]
+    fn who_cares_for_no_ordinary_syn_ack_is_not_asked_about_it() {
+        for condition in [
+            "flow.syn_acks > 1",
+            "flow.syns == 0",
+            "flow.late_syn_acks >= wanted || (flow.late_syn_acks > 0 && flow.orig.mss / flow.orig.wscale > 1)",
+            "!(flow.syns == 1 && flow.syn_acks == 1)",
+            "flow.dport == 443 && flow.ecn_syns in [1, 2]",
+            "flow.established && flow.syns > wanted",
+        ] {
+            assert!(!asks(&format!("syn_ack when {condition}")), "{condition}");
+        }
+        assert!(!asks("established") && !asks("rst when flow.syns == 1"));
+        for condition in [
+            "flow.syn_acks == 1",
+            "flow.ecn_syns > 0 || flow.orig.mss < 500",
+            "flow.syns < wanted && flow.dport == 443",
+            // It may fault, which is counted.
+            "flow.orig.mss / flow.orig.wscale > 1 && flow.syns > 1",
+            "flow.syns * wanted > 9",
+        ] {
+            assert!(asks(&format!("syn_ack when {condition}")), "{condition}");
+        }
+        assert!(asks("syn_ack") && asks("rst, syn_ack when flow.syns == 1"));
+        let shipped = RuleSet::load(&crate::library::library(), &[]).expect("they are right");
+        assert!(!shipped.asks_ordinary_syn_acks() && shipped.watched().asks_ordinary_syn_acks());
     }
 
     #[test]

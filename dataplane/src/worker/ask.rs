@@ -51,6 +51,9 @@ impl Engine {
                 events = events.without(Event::Disproved);
             }
         }
+        if self.skips_ordinary && is_ordinary(&self.table.flows[slot as usize]) {
+            events = events.without(Event::SynAck);
+        }
         if events.is_empty() {
             return;
         }
@@ -115,6 +118,16 @@ impl Engine {
             self.matched(slot, rule, event, moment.packet, moment.now, &snapshot);
         }
     }
+}
+
+/// Of its handshake no more was seen than should be, as far as [`rules::RuleSet::asks_ordinary_syn_acks`] goes.
+fn is_ordinary(flow: &Flow) -> bool {
+    let [a, b] = &flow.senders;
+    let once = |a: u8, b: u8| u32::from(a) + u32::from(b) == 1;
+    once(a.syn, b.syn)
+        && once(a.syn_ack, b.syn_ack)
+        && flow.rare.late_syn_acks == 0
+        && flow.rare.ecn_syns == 0
 }
 
 fn scene<'a>(

@@ -49,6 +49,8 @@ pub(super) struct Engine {
     /// Of `rules`.
     pub(super) generation: u32,
     pub(super) subscribed: EventSet,
+    /// A SYN-ACK as it should be is of no use to any rule.
+    pub(super) skips_ordinary: bool,
     pub(super) hits: Hits,
     /// What the guards of the present event are asked on.
     pub(super) snapshot: Box<FlowFacts>,
@@ -107,6 +109,7 @@ impl Engine {
             tails: Tails::new(config.tails, ring.size(), slots),
             holds: Holds::new(&config.hold, ring.largest()),
             subscribed: rules.flow_events(),
+            skips_ordinary: !rules.asks_ordinary_syn_acks(),
             activity: Activity::new(config.activity, &rules, config.hash_secret),
             generation: rules.generation(),
             hits: Hits::with_room(MAX_RULES),

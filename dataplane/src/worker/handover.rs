@@ -68,6 +68,7 @@ impl Engine {
         let generation = rules.generation();
         self.outlet.send(Message::Rules { worker: self.outlet.worker(), generation });
         self.subscribed = rules.flow_events();
+        self.skips_ordinary = !rules.asks_ordinary_syn_acks();
         self.activity.follow(&rules);
         self.outlet.keep_room_for(rules.most_on_an_event());
         self.rules = rules;

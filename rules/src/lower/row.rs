@@ -5,7 +5,7 @@
 
 use crate::facts::table::Subject;
 use crate::lower::test::Test;
-use crate::lower::types::Stop;
+use crate::lower::types::{Key, Stop};
 
 /// Not a place in the row, but the end: the condition holds, or does not.
 const HOLDS: u16 = u16::MAX;
@@ -30,6 +30,28 @@ impl<S: Subject> Row<S> {
             at = step.next[usize::from(step.leaf.leaf(subject)?)];
         }
         Ok(at == HOLDS)
+    }
+
+    /// False if it cannot hold where facts are what `known` says, nor fault, whatever the others are.
+    pub(crate) fn can_hold(&self, known: impl Fn(Key) -> Option<i64> + Copy) -> bool {
+        let mut reached = vec![false; self.0.len()];
+        reached.iter_mut().take(1).for_each(|first| *first = true);
+        for (at, Step { leaf, next }) in self.0.iter().enumerate() {
+            if !reached[at] {
+                continue;
+            }
+            let foreseen = leaf.foreseen(known);
+            for (answer, next) in [false, true].into_iter().zip(next) {
+                if foreseen.is_none_or(|value| value == answer) {
+                    if *next == HOLDS || leaf.may_fault() {
+                        return true;
+                    }
+                    // The row only goes on, never back.
+                    reached.get_mut(usize::from(*next)).into_iter().for_each(|place| *place = true);
+                }
+            }
+        }
+        false
     }
 }
 

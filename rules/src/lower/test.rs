@@ -87,7 +87,20 @@ impl<S: Subject> Test<S> {
         }
     }
 
-    fn may_fault(&self) -> bool {
+    /// The answer of a leaf that reads nothing but what `known` tells.
+    pub(crate) fn foreseen(&self, known: impl Fn(Key) -> Option<i64>) -> Option<bool> {
+        match self {
+            Test::Const(value) => Some(*value),
+            Test::Within { read, low, span, inside } => {
+                let value = known(read.key)?;
+                Some((value.wrapping_sub(*low).cast_unsigned() <= *span) == *inside)
+            }
+            Test::Among { read, members, inside } => Some(members.contains(&known(read.key)?) == *inside),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn may_fault(&self) -> bool {
         match self {
             Test::Expr(_) => true,
             Test::All(tests) | Test::Any(tests) => tests.iter().any(Test::may_fault),

@@ -22,11 +22,28 @@ pub(crate) enum Stop {
 
 pub(crate) type Eval<S, T> = Box<dyn Fn(&S) -> Result<T, Stop> + Send + Sync>;
 
-/// A fact that rules are indexed by.
+/// A fact by which it is known beforehand that a rule need not be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Key {
     No,
     Dport,
+    Syns,
+    EcnSyns,
+    SynAcks,
+    LateSynAcks,
+}
+
+impl Key {
+    fn of(path: &str) -> Key {
+        match path {
+            "flow.dport" => Key::Dport,
+            "flow.syns" => Key::Syns,
+            "flow.ecn_syns" => Key::EcnSyns,
+            "flow.syn_acks" => Key::SynAcks,
+            "flow.late_syn_acks" => Key::LateSynAcks,
+            _ => Key::No,
+        }
+    }
 }
 
 /// How a fact is read, and what of the snapshot has to be there.
@@ -46,8 +63,7 @@ impl<S, T> Copy for Read<S, T> {}
 
 impl<S: Subject, T> Read<S, T> {
     pub(crate) fn new(get: fn(&S) -> Option<T>, path: &str) -> Read<S, T> {
-        let key = if path == "flow.dport" { Key::Dport } else { Key::No };
-        Read { get, parts: S::parts_of(path), key }
+        Read { get, parts: S::parts_of(path), key: Key::of(path) }
     }
 
     #[inline(always)]
