@@ -401,8 +401,8 @@ mod tests {
     /// Whether a rule with this condition is asked of ordinary SYN-ACKs.
     fn asks(header: &str) -> bool {
         let text = format!("param wanted = 2; rule \"r\" on {header} then {{ incident(\"info\", `x`); }}");
-        let file = SourceFile { name: "t.rhai".into(), text: text.into() };
-        RuleSet::load(&[file], &[]).expect(header).asks_ordinary_syn_acks()
+        let file = SourceFile { name: "t.rhai".into(), text };
+        RuleSet::load(&[file], &[]).expect("it is right").asks_ordinary_syn_acks()
     }
 
     #[test]
