@@ -51,7 +51,10 @@ impl Engine {
                 events = events.without(Event::Disproved);
             }
         }
-        if self.skips_ordinary && is_ordinary(&self.table.flows[slot as usize]) {
+        if self.skips_ordinary
+            && events.contains(Event::SynAck)
+            && is_ordinary(&self.table.flows[slot as usize])
+        {
             events = events.without(Event::SynAck);
         }
         if events.is_empty() {
