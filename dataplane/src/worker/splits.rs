@@ -24,9 +24,9 @@ impl SplitTable {
     /// Notes a flow that this worker makes; true if another has made it before.
     pub(super) fn is_split(&self, hash: u64, worker: u16) -> bool {
         let Some(place) = self.places.get((hash >> 8) as usize % PLACES) else { return false };
-        let before = place.load(Ordering::Relaxed);
         let now = hash & !WORKER | u64::from(worker) & WORKER;
-        place.store(now, Ordering::Relaxed);
+        // In one: of two workers that make it at the same moment, one finds the other's note.
+        let before = place.swap(now, Ordering::Relaxed);
         before != 0 && before != now && before & !WORKER == now & !WORKER
     }
 }
@@ -53,5 +53,24 @@ mod tests {
         }
         let split = (1..1000).filter(|&n| table.is_split(hash(n), (n % 3) as u16 + 1)).count();
         assert!(split > 990, "{split}: a few share a place");
+    }
+
+    #[test]
+    fn two_workers_that_make_it_at_once_find_out() {
+        const FLOWS: u64 = 20_000;
+        let (table, start) = (SplitTable::new(), std::sync::Barrier::new(2));
+        let make = |worker: u16| {
+            let mut split = 0;
+            for n in 1..=FLOWS {
+                start.wait();
+                split += u64::from(table.is_split(n << 8, worker));
+            }
+            split
+        };
+        let split = std::thread::scope(|scope| {
+            let other = scope.spawn(|| make(1));
+            make(0) + other.join().expect("it ends")
+        });
+        assert_eq!(split, FLOWS);
     }
 }
