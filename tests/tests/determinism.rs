@@ -67,6 +67,23 @@ fn essence(outcome: &Outcome) -> (Vec<String>, Vec<String>) {
 }
 
 #[test]
+fn what_nobody_records_need_not_be_remembered() {
+    let demo = captures::scenario("demo", &Options::default()).0;
+    for packets in [captures::mix_of(2000, 11).0, demo] {
+        let file = captures::file(&packets, NG);
+        let run = |remembers| {
+            let mut setup = Setup::small();
+            setup.config.remembers = remembers;
+            Pipeline::new(captures::opened(file.clone()), setup).run()
+        };
+        let (with, without) = (run(true), run(false));
+        assert!(!with.incidents.is_empty());
+        assert_eq!(essence(&with), essence(&without));
+        assert_eq!((without.account.tails_rescued, without.account.history_cut), (0, 0));
+    }
+}
+
+#[test]
 fn three_files_merged_are_one() {
     let (packets, _) = captures::scenario("demo", &Options { seed: 4, ..Options::default() });
     let whole = Pipeline::new(captures::opened(captures::file(&packets, NG)), Setup::small()).run();

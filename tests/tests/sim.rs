@@ -70,6 +70,7 @@ fn worker_config(rng: &mut Rng) -> WorkerConfig {
         flows: 8 + rng.below(200) as u32,
         half_open: 4 + rng.below(60) as u32,
         troubled: 1 + rng.below(60) as u32,
+        remembers: true,
         history_bytes: 1 << 20,
         snap_bytes: [0, 0, 64, 200][rng.below(4) as usize],
         payload_bytes: [None, None, Some(0), Some(100)][rng.below(4) as usize],

@@ -22,6 +22,8 @@ pub struct WorkerConfig {
     pub apps: u32,
     /// DNS questions without answer.
     pub questions: u32,
+    /// Packets are remembered, as captures need it. Without a recorder nobody asks for them.
+    pub remembers: bool,
     /// History ring, bytes.
     pub history_bytes: usize,
     /// Bytes of each packet kept, in history and captures; 0 for all.
@@ -89,6 +91,7 @@ impl Default for WorkerConfig {
             troubled: 131_072,
             apps: 262_144,
             questions: 32_768,
+            remembers: true,
             history_bytes: 256 << 20,
             snap_bytes: 0,
             payload_bytes: None,

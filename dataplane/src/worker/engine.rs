@@ -70,6 +70,8 @@ pub(super) struct Engine {
     pub(super) number: u16,
     pub(super) account: WorkerAccount,
     pub(super) timeouts: Timeouts,
+    /// Packets go into history.
+    pub(super) remembers: bool,
     pub(super) cutoff: u64,
     /// Bytes kept of a packet, and of its payload, at most.
     pub(super) snap: usize,
@@ -127,6 +129,7 @@ impl Engine {
             number,
             account: WorkerAccount::default(),
             timeouts: config.timeouts,
+            remembers: config.remembers || recorder.is_some(),
             cutoff: config.cutoff_bytes,
             snap: if config.snap_bytes == 0 { usize::MAX } else { config.snap_bytes as usize },
             payload: config.payload_bytes,
@@ -244,7 +247,7 @@ impl Engine {
         }
         analyze::segment(flow, &mut self.slab, packet, stamp.ts, &mut outcome);
         let closes = !closed && flow.has(flow_flag::CLOSED);
-        if packet.tcp.flags & flags::SYN != 0 {
+        if packet.tcp.flags & flags::SYN != 0 && self.remembers {
             let which = usize::from(packet.tcp.flags & flags::ACK != 0);
             self.keeper.keep(slot, which, stamp, self.kept(packet, bytes));
         }
@@ -310,6 +313,9 @@ impl Engine {
         bytes: &[u8],
         first: bool,
     ) {
+        if !self.remembers {
+            return;
+        }
         let flow = &self.table.flows[slot as usize];
         let passed = flow.dirs[0].bytes + flow.dirs[1].bytes > self.cutoff;
         let keep = if passed { usize::from(packet.headers) } else { usize::MAX };

@@ -14,8 +14,10 @@ impl Engine {
         if packet.fragment.part == Part::Later && self.follow_fragment(stamp, packet, bytes) {
             return;
         }
-        self.append(stamp, packet, bytes, usize::MAX, 0);
-        self.tails.look(&mut self.table.flows, &self.ring);
+        if self.remembers {
+            self.append(stamp, packet, bytes, usize::MAX, 0);
+            self.tails.look(&mut self.table.flows, &self.ring);
+        }
     }
 
     /// The first fragment of a packet of a flow: later ones will be led to it.

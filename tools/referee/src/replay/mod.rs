@@ -47,7 +47,7 @@ pub fn run(args: &ReplayArgs) -> Result<(), Failure> {
         outputs.probe()?;
     }
     let recording = store.map(|folder| record_in(folder, &config)).transpose()?;
-    let worker = WorkerConfig { lossless: true, ..config.worker };
+    let worker = WorkerConfig { lossless: true, remembers: recording.is_some(), ..config.worker };
     let replay = Replay::new(source, &worker, config.judge.clone(), Arc::clone(&rules), recording, outputs);
     let Ended { finished, outputs, tally } = replay.run();
     tell(finished, outputs, tally, &rules, store)
