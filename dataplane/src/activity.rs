@@ -71,6 +71,11 @@ impl Party {
         Party { addr, port, proto: key.proto, v6: key.v6 }
     }
 
+    fn hash(&self, secret: u64) -> u32 {
+        let Party { addr, port, proto, v6 } = *self;
+        FlowKey { low: addr, low_port: port, proto, v6, ..FlowKey::NONE }.hash(secret) as u32
+    }
+
     pub fn ip(&self) -> IpAddr {
         FlowKey { low: self.addr, v6: self.v6, ..FlowKey::NONE }.low_addr()
     }
@@ -96,12 +101,7 @@ impl Table {
     #[inline]
     fn entry(&mut self, who: &Party) -> Option<&mut Doings> {
         let secret = self.secret;
-        let hash = || {
-            let key =
-                FlowKey { low: who.addr, low_port: who.port, proto: who.proto, v6: who.v6, ..FlowKey::NONE };
-            key.hash(secret) as u32
-        };
-        self.doings.entry(who, hash, || true)
+        self.doings.entry(who, || who.hash(secret), || true)
     }
 
     fn add(&mut self, who: &Party, what: Count) -> bool {
@@ -207,6 +207,12 @@ impl Activity {
     #[inline]
     pub fn counts_states(&self) -> bool {
         self.wanted.1
+    }
+
+    /// Starts loading what a service did.
+    #[inline]
+    pub fn prefetch(&self, service: &Party) {
+        self.services.doings.prefetch(service.hash(self.services.secret));
     }
 
     /// Counts something a host did.

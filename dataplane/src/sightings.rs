@@ -67,6 +67,12 @@ impl Sightings {
         }
     }
 
+    /// Starts loading what is known of a host.
+    #[inline]
+    pub fn prefetch(&self, host: Address) {
+        dataplane_sys::prefetch(&self.cells[place(host, 0)]);
+    }
+
     /// Whether the host's packets pass here; `None` if nothing tells.
     pub fn passes(&self, host: Address) -> Option<bool> {
         let cell = &self.cells[self.find(host)?];

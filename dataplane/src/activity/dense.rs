@@ -63,6 +63,15 @@ impl<K: Copy + PartialEq, V: Default> Dense<K, V> {
         self.entries.get_mut(at).map(|entry| &mut entry.value)
     }
 
+    /// Starts loading the likeliest entry.
+    #[inline]
+    pub fn prefetch(&self, hash: u32) {
+        let number = self.index[hash as usize & (self.places - 1)];
+        if let Some(entry) = self.entries.get((number as usize).wrapping_sub(1)) {
+            dataplane_sys::prefetch_all(entry);
+        }
+    }
+
     /// Where the entry is, or else the place in the index for it.
     fn look(&self, key: &K, hash: u32) -> Option<Result<usize, usize>> {
         for place in self.places_of(hash) {

@@ -286,17 +286,15 @@ pub fn findings(ended: &EndedFlow, rules: &RuleSet) -> BTreeMap<String, u64> {
     let EndedFlow { flow, trouble, app } = ended;
     let tcp = flow.key.proto == TCP;
     let mut found = BTreeMap::new();
-    let mut say = |kind: &str, count: u32| {
-        if count > 0 {
-            found.insert(kind.to_owned(), u64::from(count));
-        }
-    };
-    if tcp {
-        native(flow, trouble, &mut say);
+    let other = [
+        ("http_server_error", app.http_errors.into()),
+        ("dns_error", app.dns_errors.into()),
+        ("icmp_unreachable", trouble.notes.iter().map(|notes| u32::from(notes.unreachable)).sum()),
+    ];
+    let counted = native(flow, trouble).into_iter().filter(|_| tcp).chain(other);
+    for (kind, count) in counted.filter(|(_, count)| *count > 0) {
+        found.insert(kind.to_owned(), u64::from(count));
     }
-    say("http_server_error", app.http_errors.into());
-    say("dns_error", app.dns_errors.into());
-    say("icmp_unreachable", trouble.notes.iter().map(|notes| u32::from(notes.unreachable)).sum());
     for hits in trouble.rule_hits() {
         let rule = rules.rules().get(usize::from(hits.rule));
         // The guard of one that can turn may have matched before later packets turned it; if the kind is counted
@@ -311,46 +309,53 @@ pub fn findings(ended: &EndedFlow, rules: &RuleSet) -> BTreeMap<String, u64> {
 
 /// The kind is one that [`native`] counts.
 fn is_native(flow: &Flow, trouble: &Trouble, kind: &str) -> bool {
-    let mut known = false;
-    native(flow, trouble, |native, _| known |= native == kind);
-    known
+    native(flow, trouble).iter().any(|(native, _)| *native == kind)
 }
 
-fn native(flow: &Flow, trouble: &Trouble, mut say: impl FnMut(&str, u32)) {
-    let sum =
-        |count: fn(&DirectionTrouble) -> u32| count(&trouble.dirs[0]).saturating_add(count(&trouble.dirs[1]));
-    let repeats = |count: fn(&Sender) -> u8| -> u32 {
-        flow.senders.iter().map(|s| u32::from(count(s).saturating_sub(1))).sum()
-    };
-    say("retransmission", sum(|t| t.own.retransmission));
-    say("fast_retransmission", sum(|t| t.own.fast_retransmission));
-    say("spurious_retransmission", sum(|t| t.own.spurious_retransmission));
-    say("out_of_order", sum(|t| t.own.out_of_order));
-    say("duplicate_ack", sum(|t| t.duplicate_ack));
-    say("lost_segment", sum(|t| t.own.lost_segment));
-    say("zero_window", sum(|t| t.zero_window));
-    say("window_full", sum(|t| t.window_full));
-    say("zero_window_probe", sum(|t| t.zero_window_probe.saturating_add(t.keepalive_into_zero_window)));
-    say("keepalive", sum(|t| t.keepalive - t.keepalive_into_zero_window));
-    say("syn_retransmission", repeats(|s| s.syn));
-    say("synack_retransmission", repeats(|s| s.syn_ack));
-    say("rst_midflow", trouble.midflow_rsts);
+fn sum(trouble: &Trouble, count: impl Fn(&DirectionTrouble) -> u32) -> u32 {
+    count(&trouble.dirs[0]).saturating_add(count(&trouble.dirs[1]))
+}
+
+fn repeats(flow: &Flow, count: impl Fn(&Sender) -> u8) -> u32 {
+    flow.senders.iter().map(|s| u32::from(count(s).saturating_sub(1))).sum()
+}
+
+/// Kinds that are counted whether a rule asks or not, each with its count.
+fn native(flow: &Flow, trouble: &Trouble) -> [(&'static str, u32); 26] {
     let unseen = flow.senders[flow.orig()].syn > 0 && flow.dirs[flow.orig() ^ 1].packets == 0;
-    say("one_sided", u32::from(unseen && flow.has(flow_flag::ESTABLISHED)));
-    say("conn_refused", u32::from(flow.has(flow_flag::REFUSED)));
-    say("rst_injected", (0..2).filter(|&dir| flow.rst_injected(dir) == Some(true)).count() as u32);
-    say("ttl_changed", flow.senders.iter().map(|s| u32::from(s.ttl_changes)).sum());
-    say("challenge_ack", u32::from(flow.rare.oddities & oddity::CHALLENGED != 0));
-    say("handshake_incomplete", u32::from(flow.rare.oddities & oddity::INCOMPLETE != 0));
-    say("icmp_frag_needed", trouble.icmp_too_big);
-    say("port_reuse", u32::from(flow.has(flow_flag::PORT_REUSE)));
     let both_syns = flow.dirs.iter().all(|d| d.has(dir_flag::SYN));
     let lacks = |what| (0..2).any(|dir| flow.offers(dir, what) == Some(false));
-    say("wscale_missing", u32::from(both_syns && lacks(offer::WSCALE)));
-    say("sack_missing", u32::from(both_syns && lacks(offer::SACK)));
     let low = |dir: usize| flow.offered[dir] & offer::MSS != 0 && flow.mss[dir] < LOW_MSS;
-    say("mss_low", u32::from(low(0) || low(1)));
-    say("sack_garbled", u32::from(flow.rare.sack_garbled[0]) + u32::from(flow.rare.sack_garbled[1]));
     let echoes = u32::from(flow.congestion(0).0) + u32::from(flow.congestion(1).0);
-    say("ecn_ce", flow.story.ce[0].saturating_add(flow.story.ce[1]).saturating_add(echoes));
+    [
+        ("retransmission", sum(trouble, |t| t.own.retransmission)),
+        ("fast_retransmission", sum(trouble, |t| t.own.fast_retransmission)),
+        ("spurious_retransmission", sum(trouble, |t| t.own.spurious_retransmission)),
+        ("out_of_order", sum(trouble, |t| t.own.out_of_order)),
+        ("duplicate_ack", sum(trouble, |t| t.duplicate_ack)),
+        ("lost_segment", sum(trouble, |t| t.own.lost_segment)),
+        ("zero_window", sum(trouble, |t| t.zero_window)),
+        ("window_full", sum(trouble, |t| t.window_full)),
+        (
+            "zero_window_probe",
+            sum(trouble, |t| t.zero_window_probe.saturating_add(t.keepalive_into_zero_window)),
+        ),
+        ("keepalive", sum(trouble, |t| t.keepalive - t.keepalive_into_zero_window)),
+        ("syn_retransmission", repeats(flow, |s| s.syn)),
+        ("synack_retransmission", repeats(flow, |s| s.syn_ack)),
+        ("rst_midflow", trouble.midflow_rsts),
+        ("one_sided", u32::from(unseen && flow.has(flow_flag::ESTABLISHED))),
+        ("conn_refused", u32::from(flow.has(flow_flag::REFUSED))),
+        ("rst_injected", (0..2).filter(|&dir| flow.rst_injected(dir) == Some(true)).count() as u32),
+        ("ttl_changed", flow.senders.iter().map(|s| u32::from(s.ttl_changes)).sum()),
+        ("challenge_ack", u32::from(flow.rare.oddities & oddity::CHALLENGED != 0)),
+        ("handshake_incomplete", u32::from(flow.rare.oddities & oddity::INCOMPLETE != 0)),
+        ("icmp_frag_needed", trouble.icmp_too_big),
+        ("port_reuse", u32::from(flow.has(flow_flag::PORT_REUSE))),
+        ("wscale_missing", u32::from(both_syns && lacks(offer::WSCALE))),
+        ("sack_missing", u32::from(both_syns && lacks(offer::SACK))),
+        ("mss_low", u32::from(low(0) || low(1))),
+        ("sack_garbled", u32::from(flow.rare.sack_garbled[0]) + u32::from(flow.rare.sack_garbled[1])),
+        ("ecn_ce", flow.story.ce[0].saturating_add(flow.story.ce[1]).saturating_add(echoes)),
+    ]
 }

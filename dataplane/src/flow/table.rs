@@ -135,9 +135,10 @@ impl FlowTable {
         dataplane_sys::prefetch(&self.buckets[(hash & self.mask) as usize]);
     }
 
-    /// Starts loading the lines of the likeliest flow; its bucket should be here by now.
+    /// Starts loading the lines of the likeliest flow; its bucket should be here by now. True if the packet begins or
+    /// ends that flow, as far as can be seen from here.
     #[inline(always)]
-    pub fn prefetch_flow(&self, hash: u64, packet: &Packet) {
+    pub fn prefetch_flow(&self, hash: u64, packet: &Packet) -> bool {
         let bucket = &self.buckets[(hash & self.mask) as usize];
         let tag = tag_of(hash);
         for way in 0..WAYS {
@@ -147,16 +148,18 @@ impl FlowTable {
                 dataplane_sys::prefetch(&flow.key);
                 dataplane_sys::prefetch(&flow.dirs[0]);
                 dataplane_sys::prefetch(&flow.dirs[1]);
-                if packet.is_control() || self.is_half_open(slot) {
-                    // It begins or ends: that is more than its packets' numbers.
+                let turns = packet.is_control() || self.is_half_open(slot);
+                if turns {
+                    // That is more than its packets' numbers.
                     dataplane_sys::prefetch(&flow.senders);
                     dataplane_sys::prefetch(&flow.start_ns);
                     dataplane_sys::prefetch(&flow.rare);
                     dataplane_sys::prefetch(&flow.story);
                 }
-                return;
+                return turns;
             }
         }
+        false
     }
 
     #[inline]

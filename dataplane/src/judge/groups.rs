@@ -45,6 +45,8 @@ struct Group {
 #[derive(Debug)]
 pub struct Groups {
     groups: BTreeMap<GroupKey, Group>,
+    /// Groups that have unsettled parts, and some that had: few of all.
+    gathering: BTreeSet<GroupKey>,
     /// Flows kept for unsettled parts, by cause: one host may begin many groups before it is seen to storm.
     unsettled: BTreeMap<Cause, u32>,
     parts: usize,
@@ -85,6 +87,7 @@ impl Groups {
     pub fn new(limit: usize, captures_per_incident: u32) -> Groups {
         Groups {
             groups: BTreeMap::new(),
+            gathering: BTreeSet::new(),
             unsettled: BTreeMap::new(),
             parts: 0,
             earliest_part: Nanos::MAX,
@@ -196,6 +199,7 @@ impl Groups {
             }
             None => {
                 self.parts += 1;
+                self.gathering.insert(key);
                 self.earliest_part = self.earliest_part.min(draft.tally.first_ns);
                 group.parts.entry(cause).or_insert(Part { draft, own_flows: 0, captures: 0 })
             }
@@ -290,7 +294,8 @@ impl Groups {
         }
         self.earliest_part = Nanos::MAX;
         let mut due: Vec<_> = Vec::new();
-        for (key, group) in &self.groups {
+        self.gathering.retain(|key| {
+            let Some(group) = self.groups.get(key) else { return false };
             for (cause, part) in &group.parts {
                 let patient = matches!(cause, Some(Cause::Attempt(client)) if waits(client));
                 let first_ns = part.draft.tally.first_ns;
@@ -300,7 +305,8 @@ impl Groups {
                     self.earliest_part = self.earliest_part.min(first_ns);
                 }
             }
-        }
+            !group.parts.is_empty()
+        });
         due.sort_unstable();
         let mut opened = Vec::new();
         for (_, _, key, cause) in due {

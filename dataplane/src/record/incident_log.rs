@@ -77,18 +77,18 @@ impl IncidentLog {
         IncidentLog { full: bytes / 2, age, ..self }
     }
 
-    /// Appends one incident as one line. A later line with the same `id` replaces the earlier.
-    pub fn append(&mut self, incident: &serde_json::Value) -> Result<(), StoreError> {
-        let start = if self.cut { "\n" } else { "" };
-        let mut line = format!("{start}{incident}\n");
+    /// Appends one incident, which shows as a JSON object, as one line. A later line with the same `id` replaces the
+    /// earlier.
+    pub fn append(&mut self, incident: &(impl ToString + ?Sized)) -> Result<(), StoreError> {
+        let incident = incident.to_string();
         let mut before = self.file.metadata().map(|meta| meta.len());
-        if before.as_ref().is_ok_and(|len| *len > 0 && len.saturating_add(line.len() as u64) > self.full)
-            && self.rotate()
+        let added = incident.len() as u64 + 1 + u64::from(self.cut);
+        if before.as_ref().is_ok_and(|len| *len > 0 && len.saturating_add(added) > self.full) && self.rotate()
         {
-            line = line.trim_start().to_owned();
             before = Ok(0);
         }
-        let written = self.file.write_all(line.as_bytes());
+        let start = if self.cut { "\n" } else { "" };
+        let written = self.file.write_all([start, &incident, "\n"].concat().as_bytes());
         if written.is_err() {
             // What was written of the line is taken back; if that fails as well, the next one ends it.
             self.cut |= before.and_then(|len| self.file.set_len(len)).is_err();

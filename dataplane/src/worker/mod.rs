@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use rules::RuleSet;
 
+use crate::activity::Party;
 use crate::config::WorkerConfig;
 use crate::decode::{self, Packet};
 use crate::flow::copies;
@@ -263,7 +264,13 @@ impl<S: Source> Worker<S> {
         }
         for i in 0..self.batch.packets.len() {
             let packet = &self.packets[i];
-            self.engine.table.prefetch_flow(self.hashes[i].flow, packet);
+            if self.engine.table.prefetch_flow(self.hashes[i].flow, packet) {
+                // Most services have the lower port.
+                let service = usize::from(packet.key.low_port > packet.key.high_port);
+                let service = Party::of(&packet.key, service);
+                self.engine.sightings.prefetch(service.addr);
+                self.engine.activity.prefetch(&service);
+            }
         }
     }
 

@@ -32,8 +32,8 @@ const WAITING: usize = 10_000;
 pub struct Recording {
     writer: WriterHandle,
     log: IncidentLog,
-    /// Incidents that the disk refused, and how many more there were than may wait.
-    waiting: VecDeque<serde_json::Value>,
+    /// Incidents that the disk refused, as JSON, and how many more there were than may wait.
+    waiting: VecDeque<String>,
     forgotten: u64,
     /// Why the first of them could not be kept.
     log_error: Option<StoreError>,
@@ -210,14 +210,14 @@ impl Recording {
     /// Keeps an incident, at once: a run that is killed leaves it behind. One that the disk refuses waits for the
     /// next try.
     pub fn keep(&mut self, incident: &Incident) {
-        match serde_json::to_value(incident) {
-            Ok(value) => self.keep_record(value),
+        match serde_json::to_string(incident) {
+            Ok(line) => self.keep_record(line),
             Err(error) => term::note(&format!("incident {} can't be kept: {error}", incident.id)),
         }
     }
 
-    /// The same for what is recorded as incidents are.
-    pub fn keep_record(&mut self, record: serde_json::Value) {
+    /// The same for what is recorded as incidents are: a JSON object.
+    pub fn keep_record(&mut self, record: String) {
         self.waiting.push_back(record);
         if self.waiting.len() > WAITING {
             self.waiting.pop_front();
@@ -228,8 +228,8 @@ impl Recording {
 
     /// Writes the incidents that wait, as far as the disk takes them.
     fn retry(&mut self) {
-        while let Some(value) = self.waiting.front() {
-            if let Err(error) = self.log.append(value) {
+        while let Some(record) = self.waiting.front() {
+            if let Err(error) = self.log.append(record) {
                 self.log_error = Some(error);
                 return;
             }

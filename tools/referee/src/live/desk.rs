@@ -127,7 +127,7 @@ impl Desk {
     /// What became of a capture on demand.
     pub fn record(&mut self, record: Record) {
         if let Some(recording) = &mut self.recording {
-            recording.keep_record(record.value.clone());
+            recording.keep_record(record.value.to_string());
         }
         record.kept();
     }
