@@ -59,6 +59,8 @@ pub struct Tails {
     /// The epoch whose notes are being gone through, and how far.
     reading: u64,
     read: usize,
+    /// All notes of the epochs before this have been gone through.
+    done: u64,
     /// Flows rescued, and tails taken from flows still silent.
     pub rescued: u64,
     pub forgotten: u64,
@@ -82,6 +84,7 @@ impl Tails {
             notes,
             reading: 0,
             read: 0,
+            done: 0,
             rescued: 0,
             forgotten: 0,
             refused: 0,
@@ -112,7 +115,7 @@ impl Tails {
     /// Goes through a few notes of the epoch that is half a ring old.
     #[inline(always)]
     pub fn look(&mut self, flows: &mut [Flow], ring: &Ring) {
-        if ring.epoch() >= EPOCHS / 2 {
+        if ring.epoch() >= EPOCHS / 2 + self.done {
             self.look_at_old(flows, ring, ring.epoch() - EPOCHS / 2);
         }
     }
@@ -124,6 +127,7 @@ impl Tails {
             let list = &mut self.notes[(self.reading % EPOCHS) as usize];
             if self.read == list.len() {
                 if self.reading >= old {
+                    self.done = old + 1;
                     return;
                 }
                 // Done with it: its list is used again when the ring comes round.

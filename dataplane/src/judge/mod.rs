@@ -391,6 +391,9 @@ fn wants_link(rules: &RuleSet) -> bool {
 }
 
 fn drain(waiting: &mut Vec<(Order, Incident)>) -> Vec<Incident> {
+    if waiting.is_empty() {
+        return Vec::new();
+    }
     waiting.sort_by(|(a, _), (b, _)| a.cmp(b));
     waiting.drain(..).map(|(_, incident)| incident).collect()
 }

@@ -53,6 +53,10 @@ pub enum Step {
     Done,
 }
 
+/// So many packets before its turn a packet's flow starts to be loaded: all of a batch at once are more than a core
+/// can wait for.
+const AHEAD: usize = 12;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Running,
@@ -262,15 +266,19 @@ impl<S: Source> Worker<S> {
             self.engine.copies.prefetch(identity);
             self.hashes[i] = Hashes { flow, identity };
         }
-        for i in 0..self.batch.packets.len() {
-            let packet = &self.packets[i];
-            if self.engine.table.prefetch_flow(self.hashes[i].flow, packet) {
-                // Most services have the lower port.
-                let service = usize::from(packet.key.low_port > packet.key.high_port);
-                let service = Party::of(&packet.key, service);
-                self.engine.sightings.prefetch(service.addr);
-                self.engine.activity.prefetch(&service);
-            }
+        (0..AHEAD.min(self.batch.packets.len())).for_each(|n| self.load(n));
+    }
+
+    /// Starts loading what the batch's packet of this number is looked up in.
+    #[inline(always)]
+    fn load(&self, n: usize) {
+        let packet = &self.packets[n];
+        if self.engine.table.prefetch_flow(self.hashes[n].flow, packet) {
+            // Most services have the lower port.
+            let service = usize::from(packet.key.low_port > packet.key.high_port);
+            let service = Party::of(&packet.key, service);
+            self.engine.sightings.prefetch(service.addr);
+            self.engine.activity.prefetch(&service);
         }
     }
 
@@ -285,6 +293,10 @@ impl<S: Source> Worker<S> {
                 orig_len: descriptor.orig_len,
                 interface: descriptor.interface,
             };
+            let soon = self.next + AHEAD;
+            if soon < self.batch.packets.len() {
+                self.load(soon);
+            }
             let bytes = self.source.bytes(descriptor);
             self.engine.packet(&stamp, &self.packets[self.next], self.hashes[self.next], bytes);
             self.next += 1;
