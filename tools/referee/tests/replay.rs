@@ -24,6 +24,18 @@ fn has(object: &Value, fields: &[&str]) {
 }
 
 #[test]
+fn a_store_keeps_incidents_in_the_form_of_the_output() {
+    let bench = Bench::new();
+    bench.capture("rst_after_idle", 20.0);
+    bench.replay(&["--store", "s", "--incidents", "i", "rst_after_idle.pcap"]).exits(0);
+    let (kept, told) = (bench.read("s/incidents.jsonl"), bench.read("i"));
+    assert!(told.lines().count() > 0);
+    for line in told.lines() {
+        assert!(kept.lines().any(|kept| kept == line), "{line}");
+    }
+}
+
+#[test]
 fn outputs_have_the_promised_shape() {
     let bench = Bench::new();
     bench.capture("rst_after_idle", 20.0);
